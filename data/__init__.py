@@ -1,0 +1,1 @@
+"""Planning, writing, manifests and reading of sharded data sets."""

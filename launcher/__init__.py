@@ -1,0 +1,1 @@
+"""The command line, cluster specs, the supervisor, back ends and the worker's entry."""

@@ -1,0 +1,1 @@
+"""Back ends: which hosts there are, and how an argv runs on one of them."""

@@ -1,0 +1,105 @@
+"""What to run (JobSpec), where (ClusterSpec, HostCommand), and how it ended (JobResult)."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from tenfold.data.errors import UserError
+
+STATES: Final = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """The workers' addresses, ``host:port``, by task index. Worker 0 is the chief."""
+
+    workers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.workers:
+            raise UserError("a cluster needs at least one worker")
+        if len(set(self.workers)) < len(self.workers):
+            raise UserError(f"two workers have one address: {', '.join(self.workers)}")
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers there are."""
+        return len(self.workers)
+
+    def tf_config(self, index: int) -> str:
+        """Returns the TF_CONFIG of worker `index`, as JSON text."""
+        cluster = {"worker": list(self.workers)}
+        return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What to run on every worker.
+
+    `argv` is the worker's program, `env` what is set beside TF_CONFIG and the variables of
+    `worker_env`; `train` is the built-in trainer's configuration (`models.config`), empty for
+    a user's own program.
+    """
+
+    argv: tuple[str, ...]
+    num_workers: int
+    run_dir: str
+    env: dict[str, str] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HostCommand:
+    """A program as a back end runs it on one host: argv and environment additions."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one worker ended badly.
+
+    `exit_code` is negative for a signal (as in subprocess); `time` is in seconds since 1970.
+    """
+
+    worker: int
+    time: float
+    phase: str
+    step: int | None
+    exit_code: int | None
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended: `state` is one of STATES; `first_failure` is the cause,
+    `consequences` what the other workers said of it.
+    """
+
+    state: str
+    exit_codes: tuple[int | None, ...]
+    restarts: int = 0
+    first_failure: Failure | None = None
+    consequences: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+    final: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns the text of result.json."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+def worker_env(
+    spec: JobSpec, cluster: ClusterSpec, index: int, *, restart: int = 0
+) -> dict[str, str]:
+    """Returns what is set in worker `index`'s environment; the documented names for scripts."""
+    return {
+        **spec.env,
+        "TF_CONFIG": cluster.tf_config(index),
+        "TENFOLD_WORKER_INDEX": str(index),
+        "TENFOLD_NUM_WORKERS": str(cluster.num_workers),
+        "TENFOLD_RUN_DIR": spec.run_dir,
+        "TENFOLD_RESTART": str(restart),
+    }

@@ -1,0 +1,1 @@
+"""The model protocol, the training loop and the built-in models."""

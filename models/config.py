@@ -1,0 +1,63 @@
+"""What to train and how: the configuration that the launcher writes into job.json."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tenfold.data.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Configuration of the built-in trainer; the same on every worker.
+
+    `shards` is the folder (or gs:// prefix) that holds the manifest. `model` is a built-in
+    name, ``module:function`` or ``file.py:function``. `image_size` is (height, width);
+    None takes that of the pictures where all are alike, else 224 × 224. `learning_rate`
+    None takes the model's own. `checkpoint_every_steps` and `checkpoint_every_s`, where
+    set, add checkpoints to the one at the end of each epoch. `working_dir` is where the
+    user stood: modules of ``module:function`` are looked up there.
+    """
+
+    shards: str
+    run_dir: str
+    model: str = "cnn"
+    epochs: int = 1
+    global_batch_size: int = 64
+    seed: int = 0
+    image_size: tuple[int, int] | None = None
+    learning_rate: float | None = None
+    steps_per_execution: int = 16
+    checkpoint_every_steps: int = 0
+    checkpoint_every_s: float = 0.0
+    keep_checkpoints: int = 2
+    shuffle_buffer_bytes: int = 256 * 10**6
+    train_split: str = "train"
+    validation_split: str = "validation"
+    working_dir: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "global_batch_size", "steps_per_execution", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise UserError(f"image_size is {self.image_size}: both sides must be at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the configuration as a JSON object."""
+        return asdict(self)
+
+
+def config_from_json(document: dict[str, Any]) -> TrainConfig:
+    """Returns the configuration that `to_json` gave.
+
+    Raises:
+      UserError: it has a field that there is not.
+    """
+    known = {field.name for field in fields(TrainConfig)}
+    unknown = sorted(set(document) - known)
+    if unknown:
+        raise UserError(f"training configuration: unknown {unknown[0]}; there are {sorted(known)}")
+    size = document.get("image_size")
+    return TrainConfig(**{**document, "image_size": tuple(size) if size else None})
