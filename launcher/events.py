@@ -28,6 +28,9 @@ PHASES: Final = (
 # causes from consequences (75: EX_TEMPFAIL of sysexits.h).
 EXIT_PEER_FAILED: Final = 75
 
+# A worker that stopped because it was asked to (SIGTERM) and has written a checkpoint.
+EXIT_PREEMPTED: Final = 76
+
 
 @dataclass(frozen=True)
 class WorkerEvent:

@@ -48,6 +48,34 @@ class JobSpec:
     train: dict[str, Any] = field(default_factory=dict)
 
 
+JOB_FILE: Final = "job.json"
+RESULT_FILE: Final = "result.json"
+
+
+def job_to_json(spec: JobSpec, cluster: ClusterSpec) -> str:
+    """Returns the text of job.json: the job and the cluster it runs on now."""
+    document = {**asdict(spec), "workers": list(cluster.workers)}
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def job_from_json(text: str, *, where: str = JOB_FILE) -> tuple[JobSpec, ClusterSpec]:
+    """Returns the job and the cluster that `job_to_json` wrote; `where` names it in errors.
+
+    Raises:
+      UserError: the text is not a job of this version.
+    """
+    try:
+        document = json.loads(text)
+        cluster = ClusterSpec(tuple(str(worker) for worker in document.pop("workers")))
+        argv = tuple(str(argument) for argument in document.pop("argv"))
+        return JobSpec(argv=argv, **document), cluster
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where} is not a job file ({type(error).__name__}: {error}): "
+            "launch into a new --run_dir"
+        ) from error
+
+
 @dataclass(frozen=True)
 class HostCommand:
     """A program as a back end runs it on one host: argv and environment additions."""
