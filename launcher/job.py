@@ -38,12 +38,13 @@ class JobSpec:
 
     `argv` is the worker's program, `env` what is set beside TF_CONFIG and the variables of
     `worker_env`; `train` is the built-in trainer's configuration (`models.config`), empty for
-    a user's own program.
+    a user's own program. `cwd` is the folder it runs in.
     """
 
     argv: tuple[str, ...]
     num_workers: int
     run_dir: str
+    cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
 

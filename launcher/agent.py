@@ -1,0 +1,352 @@
+"""The agent: runs on the worker's host, starts the worker, and leaves nothing behind.
+
+It is one file of the standard library alone, so that it starts at once and can run where
+tenfold is not installed. The first line of its standard input is the specification, a JSON
+object: argv, env (additions), cwd, worker, heartbeat_timeout_s (0: none), port. Every further
+line is a command, one JSON object with one key:
+
+- signal: a number, sent to the worker's process group
+- stop: seconds between SIGTERM and SIGKILL
+- limit_file_bytes: no file of the worker can grow beyond it (the disk_full drill)
+
+Empty lines are heartbeats. When standard input closes, or no heartbeat came in time, all
+that the worker started is killed. On standard output the agent passes on whole lines of the
+worker's standard output and error, and speaks itself as the worker does (see events.py):
+
+- started: pid
+- stat (once a second): rss_bytes, state (a letter of /proc/PID/stat), cpu_s, listening
+- exit: code (negative for a signal), oom (the kernel's out-of-memory killer struck),
+  by_us (it was told to stop)
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+MARK: Final = "\x1e"
+STAT_INTERVAL_S: Final = 1.0
+DRAIN_S: Final = 0.3
+EXIT_CANNOT_START: Final = 127  # as in sh
+MAX_LINE_BYTES: Final = 1 << 20
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_LISTEN: Final = "0A"  # the state column of /proc/net/tcp
+
+
+def set_child_subreaper() -> None:
+    """Makes orphaned descendants children of this process (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def prepare_worker() -> None:
+    """Between fork and exec: own session, default signals, death with the agent."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def descendants(root: int) -> list[int]:
+    """Returns the pids of all living descendants of `root`; zombies do not count."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        fields = _stat_fields(entry) if entry.isdecimal() else None
+        if fields and fields[0] != "Z":
+            children.setdefault(int(fields[1]), []).append(int(entry))
+    found: list[int] = []
+    level = [root]
+    while level:
+        level = [child for pid in level for child in children.get(pid, ())]
+        found += level
+    return found
+
+
+def _stat_fields(pid: int | str) -> list[str] | None:
+    """Fields of /proc/PID/stat after the command's name: state, ppid, … (man 5 proc)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def oom_kills() -> int:
+    """Returns how often the kernel's out-of-memory killer has struck on this host."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as file:
+            return next((int(line.split()[1]) for line in file if line[:9] == "oom_kill "), 0)
+    except OSError:
+        return 0
+
+
+def is_listening(port: int) -> bool:
+    """Says whether a TCP socket of this host (of this network namespace) listens on `port`."""
+    wanted = f":{port:04X}"
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as file:
+            for line in file:
+                fields = line.split()
+                if fields[1].endswith(wanted) and fields[3] == _LISTEN:
+                    return True
+    return False
+
+
+class LineBuffer:
+    """Turns reads of any size into whole lines; very long ones are cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Returns the lines, newline included, that `data` completes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        return [line + b"\n" for line in lines]
+
+    def flush(self) -> list[bytes]:
+        """Returns what is left, as a line."""
+        rest, self._rest = self._rest, b""
+        return [rest + b"\n"] if rest else []
+
+
+class Agent:
+    """Runs one worker to its end. `start` and `run`, in this order, once."""
+
+    def __init__(self, stdin: int, stdout: int) -> None:
+        self._stdin = stdin
+        self._stdout = stdout
+        self._commands = LineBuffer()
+        self._selector = selectors.DefaultSelector()
+        self._outputs: dict[int, LineBuffer] = {}
+        self._pid = 0
+        self._exit_code: int | None = None
+        self._told_to_stop = False
+        self._kill_at: float | None = None
+        self._next_stat = 0.0
+        self._heard_at = time.monotonic()
+        self._oom_before = oom_kills()
+        self._spec: dict[str, Any] = {}
+
+    def read_spec(self) -> bool:
+        """Waits for the specification; False where the supervisor went away before."""
+        while data := os.read(self._stdin, 65536):
+            lines = self._commands.feed(data)
+            if lines:
+                self._spec = json.loads(lines[0])
+                self._heard_at = time.monotonic()
+                for line in lines[1:]:
+                    self._obey(line)
+                return True
+        return False
+
+    def start(self, spawn: Callable[[dict[str, Any], int, int], int]) -> None:
+        """Starts the worker: `spawn` gets the specification and the write ends of two pipes,
+        and returns the worker's pid.
+        """
+        wakeup, waker = os.pipe()
+        for end in (wakeup, waker):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # A preempted host sends SIGTERM to everything: the worker decides what it does.
+        signal.signal(signal.SIGTERM, lambda *_: self._signal(signal.SIGTERM))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        try:
+            self._pid = spawn(self._spec, out_write, err_write)
+        except OSError as error:
+            os.write(err_write, f"cannot start the worker: {error}\n".encode())
+            self._exit_code = EXIT_CANNOT_START
+        os.close(out_write)
+        os.close(err_write)
+        for fd in (wakeup, self._stdin, out_read, err_read):
+            self._selector.register(fd, selectors.EVENT_READ)
+        self._wakeup = wakeup
+        self._outputs = {out_read: LineBuffer(), err_read: LineBuffer()}
+        self._say("started", pid=self._pid)
+
+    def run(self) -> int:
+        """Runs until the worker and all that it started are gone; returns its exit code."""
+        while self._exit_code is None:
+            for key, _ in self._selector.select(self._wait_s()):
+                self._ready(key.fd)
+            self._reap()
+            self._tick()
+        self._drain()
+        self._say(
+            "exit",
+            code=self._exit_code,
+            oom=self._exit_code == -signal.SIGKILL and oom_kills() > self._oom_before,
+            by_us=self._told_to_stop,
+        )
+        self._kill_everything()
+        return self._exit_code
+
+    def _wait_s(self) -> float:
+        now = time.monotonic()
+        due = [self._next_stat, *([self._kill_at] if self._kill_at else [])]
+        return max(0.0, min(due) - now)
+
+    def _ready(self, fd: int) -> None:
+        if fd == self._wakeup:
+            with contextlib.suppress(BlockingIOError):
+                os.read(fd, 4096)
+        elif fd == self._stdin:
+            self._read_commands()
+        else:
+            self._forward(fd)
+
+    def _read_commands(self) -> None:
+        data = os.read(self._stdin, 65536)
+        if not data:  # the supervisor is gone
+            self._selector.unregister(self._stdin)
+            self._stop(0.0)
+        self._heard_at = time.monotonic()
+        for line in self._commands.feed(data):
+            self._obey(line)
+
+    def _obey(self, line: bytes) -> None:
+        command = json.loads(line) if line.strip() else {}
+        if "signal" in command:
+            self._signal(int(command["signal"]))
+        if "stop" in command:
+            self._stop(float(command["stop"]))
+        if "limit_file_bytes" in command and sys.platform == "linux":
+            limit = int(command["limit_file_bytes"])
+            resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+    def _forward(self, fd: int) -> None:
+        data = os.read(fd, 65536)
+        buffer = self._outputs[fd]
+        for line in buffer.feed(data) if data else buffer.flush():
+            self._write(line)
+        if not data:
+            self._selector.unregister(fd)
+            del self._outputs[fd]
+
+    def _drain(self) -> None:
+        """Passes on what the worker said last; its children may hold the pipes open."""
+        until = time.monotonic() + DRAIN_S
+        while self._outputs and time.monotonic() < until:
+            for key, _ in self._selector.select(0.05):
+                self._ready(key.fd)
+        for buffer in self._outputs.values():
+            for line in buffer.flush():
+                self._write(line)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._pid:
+                    self._exit_code = os.waitstatus_to_exitcode(status)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        limit = float(self._spec.get("heartbeat_timeout_s") or 0)
+        if limit and now - self._heard_at > limit:
+            self._stop(0.0)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._signal(signal.SIGKILL)
+        if now >= self._next_stat:
+            self._next_stat = now + STAT_INTERVAL_S
+            self._say_stat()
+
+    def _say_stat(self) -> None:
+        fields = _stat_fields(self._pid)
+        if fields is None or fields[0] == "Z":
+            return
+        ticks = os.sysconf("SC_CLK_TCK")
+        port = int(self._spec.get("port") or 0)
+        self._say(
+            "stat",
+            state=fields[0],
+            cpu_s=(int(fields[11]) + int(fields[12])) / ticks,
+            rss_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
+            listening=bool(port) and is_listening(port),
+        )
+
+    def _signal(self, number: int) -> None:
+        if self._pid and self._exit_code is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, number)
+
+    def _stop(self, grace_s: float) -> None:
+        self._told_to_stop = True
+        self._signal(signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
+        # A stopped process does not act on SIGTERM before it runs again.
+        self._signal(signal.SIGCONT)
+        until = time.monotonic() + grace_s
+        self._kill_at = until if self._kill_at is None else min(self._kill_at, until)
+
+    def _kill_everything(self) -> None:
+        """Kills what the worker left behind, own sessions included, until nothing is there."""
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, signal.SIGKILL)
+        until = time.monotonic() + 5
+        while (left := descendants(os.getpid())) and time.monotonic() < until:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap()
+            time.sleep(0.005)
+
+    def _say(self, kind: str, **data: Any) -> None:
+        event = {"kind": kind, "worker": self._spec["worker"], "phase": "", "time": time.time()}
+        self._write((MARK + json.dumps({**event, "data": data}) + "\n").encode())
+
+    def _write(self, line: bytes) -> None:
+        # The supervisor may be gone; the worker is killed for that when stdin closes.
+        with contextlib.suppress(BrokenPipeError):
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._stdout, view) :]
+
+
+def spawn_program(spec: dict[str, Any], out: int, err: int) -> int:
+    """Starts the specification's argv; returns its pid."""
+    process = subprocess.Popen(
+        spec["argv"],
+        env={**os.environ, **spec["env"]},
+        cwd=spec["cwd"],
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        preexec_fn=prepare_worker,
+    )
+    process.returncode = 0  # waitpid is the agent's own
+    return process.pid
+
+
+def main() -> int:
+    """Runs one worker as standard input says; returns 0 for a clean exit, else 1."""
+    agent = Agent(0, os.dup(1))
+    os.dup2(2, 1)  # nothing that is printed by mistake gets among the events
+    set_child_subreaper()
+    if not agent.read_spec():
+        return 1
+    agent.start(spawn_program)
+    return 0 if agent.run() == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""``tenfold launch``: runs a job, the built-in trainer or a program of the user's own."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from absl import flags
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.backends import Backend, Host, load_backend
+from tenfold.launcher.environment import worker_defaults
+from tenfold.launcher.flags import FlagValues, define_size
+from tenfold.launcher.job import ClusterSpec, JobSpec, worker_env
+from tenfold.launcher.preflight import check_program, check_training, choose_addresses
+from tenfold.launcher.python import module_argv
+from tenfold.launcher.report import result_text
+from tenfold.launcher.rundir import RunDir, check_usable, default_run_dir
+from tenfold.launcher.supervisor import Supervision, run_job
+from tenfold.launcher.view import PlainView
+from tenfold.models.config import TrainConfig
+
+SUMMARY: Final = "runs a job on several workers: the built-in trainer, or your own program"
+USAGE: Final = "--shards=PATH [--flag=value …]   or   [--flag=value …] -- program args…"
+
+WORKER_MODULE: Final = "tenfold.launcher.worker"
+EXIT_STATUS: Final = {"succeeded": 0, "failed": 1, "cancelled": 130}
+EXIT_TERMINATED: Final = 143
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of launch."""
+    text, number = partial(flags.DEFINE_string, flag_values=fv), partial(_define_int, fv)
+    text("shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it")
+    number("num_workers", 4, "workers to start, one TensorFlow process each")
+    text("backend", "local", "where the workers run: local")
+    text("run_dir", None, "folder for logs, checkpoints, the result (default: runs/DATE-NAME)")
+    number("port", None, "worker N listens on this TCP port + N (default: free ones)")
+    text("model", "cnn", "cnn, resnet50, module:function or file.py:function")
+    number("epochs", 1, "passes over the training split")
+    number("global_batch_size", 64, "records per step over all workers")
+    number("seed", 0, "seed of the order of records and of the initial weights", lower=0)
+    text("image_size", None, "pictures are resized to this: HEIGHTxWIDTH or one number, in pixels")
+    flags.DEFINE_float(
+        "learning_rate", None, "learning rate (default: the model's own)", flag_values=fv
+    )
+    number("steps_per_execution", 16, "steps per call into TensorFlow")
+    define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, per worker")
+    flags.DEFINE_float(
+        "grace", 20.0, "seconds from SIGTERM to SIGKILL when you stop a job", 0.0, flag_values=fv
+    )
+    flags.DEFINE_bool(
+        "show_tf_logs", False, "show TensorFlow's start-up messages too", flag_values=fv
+    )
+    flags.DEFINE_bool("dry_run", False, "show what would run, start nothing", flag_values=fv)
+    flags.DEFINE_enum(
+        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
+    )
+
+
+def _define_int(
+    fv: FlagValues, name: str, default: int | None, help_text: str, *, lower: int = 1
+) -> None:
+    flags.DEFINE_integer(name, default, help_text, lower_bound=lower, flag_values=fv)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that was decided before anything is started."""
+
+    spec: JobSpec
+    backend: Backend
+    hosts: tuple[Host, ...]
+    first_port: int | None
+
+    def make_cluster(self) -> ClusterSpec:
+        """Returns a cluster on ports that are free now."""
+        return ClusterSpec(choose_addresses(self.hosts, first_port=self.first_port))
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Checks everything, runs the job, prints its result; returns the exit status."""
+    launch = prepare(fv, args)
+    if fv.dry_run:
+        print(_describe(launch))
+        return 0
+    launch.make_cluster()  # a port that is taken is told before a folder is made
+    run_dir = RunDir(Path(launch.spec.run_dir))
+    try:
+        result = run_job(
+            launch.spec,
+            launch.backend,
+            launch.hosts,
+            run_dir=run_dir,
+            view=PlainView(show_tf_logs=fv.show_tf_logs),
+            make_cluster=launch.make_cluster,
+            supervision=Supervision(grace_s=fv.grace),
+        )
+    finally:
+        run_dir.close()
+    print(result.to_json() if fv.format == "json" else result_text(result, run_dir.path), end="")
+    sys.stdout.flush()
+    return EXIT_STATUS[result.state]
+
+
+def prepare(fv: FlagValues, args: Arguments) -> Launch:
+    """Turns flags into a launch, everything that can be checked cheaply checked.
+
+    Raises:
+      UserError: something of it is wrong.
+    """
+    Arguments(args.positional).expect_none()
+    backend = load_backend(fv.backend)
+    run_dir = _run_dir(fv, args.program)
+    check_usable(run_dir)
+    spec = _program_job(fv, args.program, run_dir) if args.program else _training_job(fv, run_dir)
+    return Launch(spec, backend, backend.hosts(fv.num_workers), fv.port)
+
+
+def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
+    if fv.run_dir:
+        return Path(fv.run_dir).expanduser().absolute()
+    script = next((word for word in program if word.endswith(".py")), *program[:1] or [""])
+    name = Path(script).stem if program else fv.model.replace(".py:", "-")
+    return default_run_dir(name).absolute()
+
+
+_TRAINING_FLAGS: Final = (
+    "shards", "model", "epochs", "global_batch_size", "seed", "image_size", "learning_rate",
+    "steps_per_execution", "shuffle_buffer",
+)  # fmt: skip
+
+
+def _program_job(fv: FlagValues, program: tuple[str, ...], run_dir: Path) -> JobSpec:
+    for name in _TRAINING_FLAGS:
+        if fv[name].present:
+            raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
+    cwd = os.getcwd()
+    check_program(program, cwd=cwd)
+    env = worker_defaults(os.environ, num_workers=fv.num_workers)
+    return JobSpec(program, fv.num_workers, str(run_dir), cwd=cwd, env=env)
+
+
+def _training_job(fv: FlagValues, run_dir: Path) -> JobSpec:
+    if not fv.shards:
+        raise UserError("nothing to run: give --shards=PATH, or '-- program args…'")
+    config = TrainConfig(
+        shards=_absolute(fv.shards),
+        run_dir=str(run_dir),
+        model=fv.model,
+        epochs=fv.epochs,
+        global_batch_size=fv.global_batch_size,
+        seed=fv.seed,
+        image_size=parse_image_size(fv.image_size),
+        learning_rate=fv.learning_rate,
+        steps_per_execution=fv.steps_per_execution,
+        shuffle_buffer_bytes=fv.shuffle_buffer,
+        working_dir=os.getcwd(),
+    )
+    check_training(config, num_workers=fv.num_workers)
+    return JobSpec(
+        argv=module_argv(WORKER_MODULE),
+        num_workers=fv.num_workers,
+        run_dir=str(run_dir),
+        cwd=os.getcwd(),
+        env=worker_defaults(os.environ, num_workers=fv.num_workers),
+        train=config.to_json(),
+    )
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) of ``32x48`` or ``32``; None of None.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UserError(f"image_size '{text}' is not HEIGHTxWIDTH or one number, in pixels")
+    return int(sides[0]), int(sides[-1])
+
+
+def _describe(launch: Launch) -> str:
+    spec, cluster = launch.spec, launch.make_cluster()
+    lines = [f"run directory  {spec.run_dir}", f"program        {' '.join(spec.argv)}"]
+    if spec.train:
+        lines += ["training"] + [f"  {name} = {value}" for name, value in spec.train.items()]
+    for index, host in enumerate(launch.hosts):
+        lines.append(f"worker {index} on {host.name}")
+        env = worker_env(spec, cluster, index)
+        lines += [f"  {name}={value}" for name, value in env.items()]
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""What a worker's environment gets where the user has not set it."""
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+_QUIET: Final = {
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "PYTHONUNBUFFERED": "1",
+    # SIGABRT then prints the Python stack of every thread: the watchdog's last question.
+    "PYTHONFAULTHANDLER": "1",
+}
+_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+
+
+def worker_defaults(
+    environ: Mapping[str, str], *, num_workers: int, cores: int | None = None
+) -> dict[str, str]:
+    """Returns the additions for workers that share this machine's `cores`."""
+    threads = str(max(1, (cores or usable_cores()) // num_workers))
+    wanted = {
+        **_QUIET,
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+    }
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def no_proxy_for(environ: Mapping[str, str], addresses: tuple[str, ...]) -> dict[str, str]:
+    """Returns what keeps a proxy of the environment out of the workers' own gRPC traffic."""
+    if not any(environ.get(name) or environ.get(name.upper()) for name in _PROXIES):
+        return {}
+    known = environ.get("no_grpc_proxy") or environ.get("no_proxy") or environ.get("NO_PROXY", "")
+    hosts = sorted({address.rpartition(":")[0] for address in addresses})
+    return {"no_grpc_proxy": ",".join([*filter(None, [known]), *hosts])}

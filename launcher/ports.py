@@ -1,0 +1,69 @@
+"""Free TCP ports for the workers' servers."""
+
+import random
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from tenfold.data.errors import JobError
+
+# Below Linux's range of ephemeral ports (32768-60999): the workers' own outgoing
+# connections cannot take a port that a peer has yet to open.
+LOWEST: Final = 10_000
+HIGHEST: Final = 32_000
+TRIES: Final = 2_000
+
+
+def is_free(address: str, port: int) -> bool:
+    """Says whether a server could listen on `port` of `address` now."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        # As gRPC's servers do: ports that only wait for the end of old connections are free.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((address, port))
+            server.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[int, ...]:
+    """Returns `count` different free ports of `address`, none of `avoid`.
+
+    Raises:
+      JobError: there are not so many.
+    """
+    taken = set(avoid)
+    found: list[int] = []
+    for _ in range(TRIES):
+        if len(found) == count:
+            return tuple(found)
+        port = random.randrange(LOWEST, HIGHEST)
+        if port not in taken and is_free(address, port):
+            taken.add(port)
+            found.append(port)
+    raise JobError(f"no {count} free ports between {LOWEST} and {HIGHEST} on {address}")
+
+
+def port_holder(port: int) -> str:
+    """Returns who listens on `port`, like ``python (pid 812)``; empty where it cannot be told."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections("tcp")
+    except (psutil.Error, OSError):
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            return _process_name(connection.pid)
+    return ""
+
+
+def _process_name(pid: int | None) -> str:
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})" if pid else ""
+    except psutil.Error:
+        return f"pid {pid}"

@@ -1,0 +1,21 @@
+"""How a module of ours is run as a program."""
+
+import sys
+from collections.abc import Sequence
+
+
+def module_argv(
+    module: str, arguments: Sequence[str] = (), *, python: str = sys.executable
+) -> tuple[str, ...]:
+    """Returns the argv that runs `module` without the current folder on its sys.path.
+
+    The user's folder may hold packages called ``data`` or ``models``, or a ``json.py``.
+    ``python -P`` does this from 3.11 on; before, a short program does.
+    """
+    if sys.version_info >= (3, 11):
+        return (python, "-P", "-m", module, *arguments)
+    program = (
+        "import runpy, sys; sys.path = [place for place in sys.path if place]; "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return (python, "-c", program, *arguments)

@@ -1,0 +1,155 @@
+"""What is known of each worker of one attempt: built up from its events and its output."""
+
+import contextlib
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tenfold.launcher.events import WorkerEvent
+
+TAIL_LINES: Final = 40
+TRACEBACK_LINES: Final = 400
+
+_HEADER: Final = "Traceback (most recent call last):"
+_CHAIN: Final = ("During handling of the above exception", "The above exception was the direct")
+
+
+class TracebackCatcher:
+    """Keeps the last Python traceback of a log, its chain of causes included.
+
+    `error` is its exception line (``ValueError: no``), `text` the whole with what the message
+    goes on with, `time` when it began.
+    """
+
+    def __init__(self) -> None:
+        self.error = ""
+        self.time = 0.0
+        self._lines: list[str] = []
+        self._in_frames = False
+        self._chained = False
+
+    @property
+    def text(self) -> str:
+        """The traceback as it was printed."""
+        return "\n".join(self._lines).rstrip()
+
+    def feed(self, line: str, now: float) -> None:
+        """Takes one line of the log."""
+        if line.startswith(_HEADER):
+            self._begin(now)
+        elif line.startswith(_CHAIN):
+            self._chained = True
+        elif self._in_frames and line and not line[0].isspace():
+            self.error, self._in_frames = line, False
+        if (self._lines and len(self._lines) < TRACEBACK_LINES) or line.startswith(_HEADER):
+            self._lines.append(line)
+
+    def _begin(self, now: float) -> None:
+        if not self._chained:
+            self._lines, self.time = [], now
+        self._in_frames, self._chained = True, False
+
+
+@dataclass
+class WorkerRecord:
+    """All that one attempt has shown of one worker. Times are in seconds since 1970.
+
+    `exit_code` is None while it runs; `lost` says that its agent went away without a word;
+    `stopped_by_us` that the exit is our doing.
+    """
+
+    index: int
+    phase: str = ""
+    phase_since: float = 0.0
+    step: int | None = None
+    total_steps: int | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+    heard_at: float = 0.0
+    pid: int | None = None
+    state: str = ""
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+    listening: bool = False
+    done: bool = False
+    error: WorkerEvent | None = None
+    exit_code: int | None = None
+    exit_time: float = 0.0
+    oom: bool = False
+    stopped_by_us: bool = False
+    lost: bool = False
+    verdict_note: str = ""
+    traceback: TracebackCatcher = field(default_factory=TracebackCatcher)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone."""
+        return self.exit_code is not None or self.lost
+
+    def take_line(self, line: str, now: float) -> None:
+        """Takes a line of ordinary output."""
+        self.tail.append(line)
+        self.traceback.feed(line, now)
+
+    def take_event(self, event: WorkerEvent) -> None:
+        """Takes an event of the worker's or of its agent."""
+        handler = getattr(self, f"_on_{event.kind}", None)
+        if event.kind not in ("stat", "started", "exit"):
+            self.heard_at = event.time
+        if handler is not None:
+            # The worker's output is its own: a damaged event is passed over.
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                handler(event)
+
+    def take_loss(self, now: float) -> None:
+        """Its agent has gone; without an exit event the worker is lost."""
+        if self.exit_code is None:
+            self.lost, self.exit_time = True, now
+
+    def _on_started(self, event: WorkerEvent) -> None:
+        self.pid = event.data.get("pid")
+        self.heard_at = self.phase_since = event.time
+
+    def _on_stat(self, event: WorkerEvent) -> None:
+        self.state = str(event.data.get("state", ""))
+        self.rss_bytes = int(event.data.get("rss_bytes", 0))
+        self.cpu_s = float(event.data.get("cpu_s", 0.0))
+        self.listening = self.listening or bool(event.data.get("listening"))
+
+    def _on_exit(self, event: WorkerEvent) -> None:
+        self.exit_code = int(event.data["code"])
+        self.exit_time = event.time
+        self.oom = bool(event.data.get("oom"))
+        self.stopped_by_us = bool(event.data.get("by_us"))
+
+    def _on_phase(self, event: WorkerEvent) -> None:
+        self.phase, self.phase_since = event.phase, event.time
+        self.done = event.phase == "done"
+
+    def _on_step(self, event: WorkerEvent) -> None:
+        self.phase = event.phase or self.phase
+        self.step = event.data.get("step", self.step)
+        self.total_steps = event.data.get("total_steps", self.total_steps)
+        self.progress = event.data
+
+    def _on_error(self, event: WorkerEvent) -> None:
+        self.error = self.error or event
+
+
+def failure_text(record: WorkerRecord) -> tuple[str, str]:
+    """Returns a worker's error line and traceback: of its error event, else of its log."""
+    if record.error is not None:
+        data = record.error.data
+        name, message = data.get("type", "Error"), str(data.get("message", ""))
+        return f"{name}: {message}".rstrip(": "), str(data.get("traceback", ""))
+    return record.traceback.error, record.traceback.text
+
+
+PEER_MESSAGES: Final = re.compile(
+    r"UnavailableError|DeadlineExceededError|Connection reset by peer|Connection refused|"
+    r"Socket closed|failed to connect to all addresses|coordination.?service|"
+    r"Collective ops is aborted|heartbeat timeout|tasks are unhealthy|unhealthy tasks|"
+    r"Barrier failed|Peer .*(unreachable|restarted)",
+    re.IGNORECASE,
+)

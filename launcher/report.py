@@ -1,0 +1,42 @@
+"""A finished job in words."""
+
+import time
+from pathlib import Path
+
+from tenfold.launcher.job import Failure, JobResult
+
+TRACEBACK_TAIL = 25
+
+
+def result_text(result: JobResult, run_dir: Path) -> str:
+    """Returns what is printed at the end of a launch, newline included."""
+    lines = [f"{result.state} in {result.seconds:.1f} s"]
+    lines += [f"  {name}: {_figure(value)}" for name, value in result.final.items()]
+    if result.first_failure is not None:
+        lines += _failure_lines(result.first_failure)
+        lines += [_consequence(failure) for failure in result.consequences]
+    lines.append(f"run directory: {run_dir}")
+    model = run_dir / "model.keras"
+    if model.exists():
+        lines.append(f"model: {model}")
+    lines.append(f"logs: {run_dir / 'logs'}")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _failure_lines(failure: Failure) -> list[str]:
+    when = time.strftime("%H:%M:%S", time.localtime(failure.time))
+    where = f" in phase {failure.phase.replace('_', ' ')}" if failure.phase else ""
+    step = f" at step {failure.step}" if failure.step is not None else ""
+    code = f" (exit code {failure.exit_code})" if failure.exit_code is not None else ""
+    lines = [f"first failure: worker {failure.worker} at {when}{where}{step}{code}"]
+    lines.append(f"  {failure.error}")
+    shown = failure.traceback.splitlines()[-TRACEBACK_TAIL:]
+    return lines + [f"  | {line}" for line in shown]
+
+
+def _consequence(failure: Failure) -> str:
+    return f"consequence: worker {failure.worker}: {failure.error.splitlines()[0][:160]}"

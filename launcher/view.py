@@ -1,0 +1,106 @@
+"""What a person sees while a job runs: workers' output with a prefix, and progress."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import IO, Final, Protocol
+
+from tenfold.launcher.events import WorkerEvent
+from tenfold.launcher.logs import is_noise
+from tenfold.launcher.records import WorkerRecord
+
+PLAIN_INTERVAL_S: Final = 10.0
+
+
+class View(Protocol):
+    """Shows a running job."""
+
+    def line(self, worker: int, line: str) -> None:
+        """Shows a line of a worker's output."""
+        ...
+
+    def event(self, worker: int, event: WorkerEvent) -> None:
+        """Shows what a worker said."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Shows what the supervisor has to say."""
+        ...
+
+    def tick(self, records: Sequence[WorkerRecord]) -> None:
+        """Brings the progress up to date; called several times a second."""
+        ...
+
+    def close(self) -> None:
+        """Leaves the screen in order."""
+        ...
+
+
+class PlainView:
+    """Lines on a stream, one of progress per interval."""
+
+    def __init__(self, stream: IO[str] | None = None, *, show_tf_logs: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._show_all = show_tf_logs
+        self._next = time.monotonic() + PLAIN_INTERVAL_S
+
+    def line(self, worker: int, line: str) -> None:
+        """Shows a line of a worker's output."""
+        if self._show_all or not is_noise(line):
+            self._print(f"[worker {worker}] {line}")
+
+    def event(self, worker: int, event: WorkerEvent) -> None:
+        """Shows epochs, once."""
+        if event.kind == "epoch" and worker == 0:
+            self._print(f"[tenfold] {epoch_line(event)}")
+
+    def note(self, text: str) -> None:
+        """Shows what the supervisor has to say."""
+        self._print(f"[tenfold] {text}")
+
+    def tick(self, records: Sequence[WorkerRecord]) -> None:
+        """Prints a line of progress when one is due."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_INTERVAL_S
+            self._print(f"[tenfold] {progress_line(records)}")
+
+    def close(self) -> None:
+        """Flushes."""
+        self._stream.flush()
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+def epoch_line(event: WorkerEvent) -> str:
+    """Returns ``epoch 2: loss 0.1234, accuracy 0.9531, …`` of an epoch event."""
+    data = event.data
+    hidden = ("epoch", "records", "expected", "exact", "kind", "time", "step")
+    figures = [
+        f"{name} {value:.4g}"
+        for name, value in data.items()
+        if name not in hidden and isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return f"epoch {data.get('epoch', '?')}: {', '.join(figures)}"
+
+
+def progress_line(records: Sequence[WorkerRecord]) -> str:
+    """Returns one line on all workers: alike ones are told once."""
+    told = [describe(record) for record in records]
+    if len(set(told)) == 1:
+        return f"all {len(told)} workers: {told[0]}"
+    return "; ".join(f"worker {index}: {text}" for index, text in enumerate(told))
+
+
+def describe(record: WorkerRecord) -> str:
+    """Returns a worker's phase and step in a few words."""
+    if record.ended:
+        return f"ended ({'lost' if record.lost else record.exit_code})"
+    phase = record.phase.replace("_", " ") or ("running" if record.pid else "starting")
+    if record.step is None:
+        return phase
+    total = f"/{record.total_steps}" if record.total_steps else ""
+    loss = record.progress.get("loss")
+    return f"{phase}, step {record.step}{total}" + (
+        f", loss {loss:.4g}" if loss is not None else ""
+    )
