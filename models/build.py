@@ -1,0 +1,71 @@
+"""From a configuration to a built, compiled model: called inside the strategy's scope."""
+
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tenfold.data.errors import UserError
+from tenfold.data.read import split_batch
+from tenfold.models.registry import find_model
+from tenfold.models.spec import ModelFunction, ModelSpec
+
+DEFAULT_LEARNING_RATE = 1e-3
+
+
+def build_model(name: str, spec: ModelSpec, *, working_dir: str = "") -> keras.Model:
+    """Returns the model that `name` makes, compiled, with its optimizer's variables built.
+
+    Raises:
+      UserError: the function returns something else, or a model that cannot be built from
+        the shapes of its inputs.
+    """
+    keras.utils.set_random_seed(spec.seed)
+    model = call_model_function(find_model(name, working_dir=working_dir), spec)
+    if not isinstance(model, keras.Model):
+        raise UserError(f"model '{name}' returned {type(model).__name__}, not a keras.Model")
+    if not model.built:
+        model.build(_input_shape(spec))
+    if not model.compiled:
+        _compile(model, spec)
+    if spec.learning_rate is not None:
+        model.optimizer.learning_rate = spec.learning_rate
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def build_metrics(model: keras.Model, batch_spec: dict[str, tf.TensorSpec]) -> None:
+    """Makes the variables of `model`'s compiled metrics, which Keras makes at the first step.
+
+    They must exist before a checkpoint is restored and be made in the strategy's scope.
+    `batch_spec` is the element spec of the training batches.
+    """
+    zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in batch_spec.items()}
+    x, y, _ = split_batch(zeros)
+    # Private, but the way of Keras's own trainers since 3.0; there is no public one.
+    model._symbolic_build(data_batch=(x, y))
+
+
+def call_model_function(function: ModelFunction, spec: ModelSpec) -> Any:
+    """Returns ``function(spec)``, or ``function()`` where it takes no argument."""
+    try:
+        takes_spec = bool(inspect.signature(function).parameters)
+    except ValueError:  # some built-in callables have no signature
+        takes_spec = True
+    return function(spec) if takes_spec else function()
+
+
+def _input_shape(spec: ModelSpec) -> Any:
+    if spec.image_shape is not None and len(spec.inputs) == 1:
+        return (None, *spec.image_shape)
+    shapes = {feature.name: (None, *feature.shape) for feature in spec.inputs}
+    return next(iter(shapes.values())) if len(shapes) == 1 else shapes
+
+
+def _compile(model: keras.Model, spec: ModelSpec) -> None:
+    model.compile(
+        optimizer=keras.optimizers.Adam(spec.learning_rate or DEFAULT_LEARNING_RATE),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )

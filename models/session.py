@@ -1,0 +1,232 @@
+"""One worker's part of a run: its model, its steps, its state, and how they are saved."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tenfold.data.lanes import WorkerShards
+from tenfold.data.manifest import Manifest, Split
+from tenfold.data.order import Position
+from tenfold.data.parse import input_spec
+from tenfold.data.read import ReadConfig, evaluation_batches, training_batches
+from tenfold.data.storage import Folder, open_folder, read_manifest
+from tenfold.models.build import build_metrics, build_model
+from tenfold.models.checkpoint import (
+    FOLDER,
+    Checkpoint,
+    RunState,
+    check_fits,
+    check_same_run,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from tenfold.models.config import TrainConfig
+from tenfold.models.receipt import Receipt, make_receipt
+from tenfold.models.spec import ModelSpec
+from tenfold.models.steps import EvaluateSteps, StepsResult, TrainSteps, metric_results, sum_over_workers
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the workers this process is."""
+
+    worker: int = 0
+    num_workers: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes what all share."""
+        return self.worker == 0
+
+
+class Session:
+    """A worker's model under a strategy, with everything that a checkpoint holds.
+
+    Every method is called on all workers at the same steps: most of them communicate.
+    """
+
+    def __init__(
+        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: Place
+    ) -> None:
+        self.config = config
+        self.strategy = strategy
+        self.place = place
+        self.manifest: Manifest = read_manifest(config.shards)
+        self._reading = self._read_config(config.train_split)
+        self.shards: WorkerShards = self._reading.shards(drop_remainder=True)
+        with strategy.scope():
+            self.model = build_model(
+                config.model, self._model_spec(), working_dir=config.working_dir
+            )
+            build_metrics(self.model, training_batches(self._reading).element_spec)
+        self._train = TrainSteps(self.model, strategy, most=config.steps_per_execution)
+        self._evaluate = EvaluateSteps(self.model, strategy)
+        self.state = RunState(Position(), config.seed, config.global_batch_size)
+        self._iterator: Any = None
+        self.last_save = time.monotonic()
+
+    @property
+    def split(self) -> Split:
+        """The split that is trained on."""
+        return self.manifest.split(self.config.train_split)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the run began."""
+        position = self.state.position
+        return position.epoch * self.shards.steps_per_epoch + position.step
+
+    def _read_config(self, split: str) -> ReadConfig:
+        return ReadConfig(
+            folder=self.config.shards.rstrip("/"),
+            manifest=self.manifest,
+            split=split,
+            global_batch_size=self.config.global_batch_size,
+            num_workers=self.place.num_workers,
+            worker=self.place.worker,
+            spec=input_spec(self.manifest, self.config.image_size),
+            seed=self.config.seed,
+            replicas=self.strategy.num_replicas_in_sync // self.place.num_workers,
+            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
+        )
+
+    def _model_spec(self) -> ModelSpec:
+        spec = self._reading.spec
+        return ModelSpec(
+            inputs=spec.inputs,
+            image_shape=spec.image_shape,
+            num_classes=spec.num_classes,
+            global_batch_size=self.config.global_batch_size,
+            steps_per_epoch=self.shards.steps_per_epoch,
+            epochs=self.config.epochs,
+            seed=self.config.seed,
+            learning_rate=self.config.learning_rate,
+        )
+
+    # --- training ---
+
+    def start_reading(self) -> None:
+        """Opens the input pipeline at the run's position."""
+        self._iterator = iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda _: training_batches(self._reading, start=self.state.position)
+            )
+        )
+
+    def run_steps(self, steps: int, *, stop: bool, save: bool) -> StepsResult:
+        """Trains `steps` steps and moves the state on."""
+        result = self._train(self._iterator, steps, stop=stop, save=save)
+        position = self.state.position
+        self.state = replace(
+            self.state,
+            position=Position(position.epoch, position.step + steps),
+            loss_sum=self.state.loss_sum + float(result.losses.sum(dtype="float64")),
+            records=self.state.records + result.records,
+            fingerprint=(self.state.fingerprint + result.fingerprint) % 2**64,
+        )
+        return result
+
+    def finish_epoch(self) -> tuple[float, dict[str, float], Receipt]:
+        """Returns the epoch's (mean loss, metrics, receipt) and moves to the next epoch."""
+        steps = self.shards.steps_per_epoch
+        records, fingerprint = self._total(self.state.records, self.state.fingerprint)
+        receipt = make_receipt(
+            self.split,
+            records=records,
+            fingerprint=fingerprint,
+            left_out=self.split.num_records - steps * self.config.global_batch_size,
+        )
+        loss, metrics = self.state.loss_sum / steps, self._take_metrics()
+        self.state = replace(
+            self.state,
+            position=Position(self.state.position.epoch + 1, 0),
+            loss_sum=0.0,
+            records=0,
+            fingerprint=0,
+        )
+        return loss, metrics, receipt
+
+    def _total(self, *values: int) -> tuple[int, ...]:
+        """Sums 64-bit numbers over the workers, modulo 2**64."""
+        signed = [value - 2**64 if value >= 2**63 else value for value in values]
+        summed = self._sum(tf.constant(signed, tf.int64))
+        return tuple(int(value) % 2**64 for value in summed.numpy())
+
+    @tf.function
+    def _sum(self, value: tf.Tensor) -> tf.Tensor:
+        return sum_over_workers(self.strategy, value)
+
+    def barrier(self) -> None:
+        """Waits for all workers."""
+        self._total(0)
+
+    def _take_metrics(self) -> dict[str, float]:
+        """Returns the metrics over all workers and resets them."""
+        values = {name: float(value) for name, value in metric_results(self.model).items()}
+        self.model.reset_metrics()
+        return values
+
+    # --- evaluation ---
+
+    def evaluate(self) -> tuple[float, dict[str, float], Receipt] | None:
+        """Returns (mean loss, metrics, receipt) over the whole validation split.
+
+        None where the shards have no such split.
+        """
+        name = self.config.validation_split
+        if not self.manifest.has_split(name):
+            return None
+        loss, records, fingerprint = 0.0, 0, 0
+        reading = self._read_config(name)
+        for batch in self.strategy.distribute_datasets_from_function(
+            lambda _: evaluation_batches(reading)
+        ):
+            batch_loss, count, prints = self._evaluate(batch)
+            loss, records, fingerprint = loss + batch_loss, records + count, fingerprint + prints
+        records, fingerprint = self._total(records, fingerprint % 2**64)
+        total = float(self._sum(tf.constant([loss], tf.float64)).numpy()[0])
+        split = self.manifest.split(name)
+        receipt = make_receipt(split, records=records, fingerprint=fingerprint)
+        return total / max(1, records), self._take_metrics(), receipt
+
+    # --- checkpoints ---
+
+    def save(self) -> str | None:
+        """Saves a checkpoint; returns its path on the chief, None on the others."""
+        records, fingerprint = self._total(self.state.records, self.state.fingerprint)
+        values = tuple(keras.ops.convert_to_numpy(v) for v in self._variables())
+        self.last_save = time.monotonic()
+        if not self.place.is_chief:
+            return None
+        state = replace(self.state, records=records, fingerprint=fingerprint)
+        paths = tuple(variable.path for variable in self._variables())
+        folder = self._checkpoint_folder()
+        keep = self.config.keep_checkpoints
+        return save_checkpoint(folder, Checkpoint(state, values, paths), keep=keep)
+
+    def restore(self) -> bool:
+        """Goes on from the run directory's newest whole checkpoint; says if there was one."""
+        checkpoint = newest_checkpoint(self._checkpoint_folder())
+        if checkpoint is None:
+            return False
+        check_same_run(checkpoint.state, self.config)
+        variables = self._variables()
+        check_fits(checkpoint, [v.path for v in variables], [v.shape for v in variables])
+        for variable, value in zip(variables, checkpoint.values, strict=True):
+            variable.assign(value)
+        state = checkpoint.state
+        if not self.place.is_chief:  # the sums over all workers go on at the chief
+            state = replace(state, records=0, fingerprint=0)
+        self.state = state
+        return True
+
+    def _checkpoint_folder(self) -> Folder:
+        return open_folder(f"{self.config.run_dir}/{FOLDER}")
+
+    def _variables(self) -> list[keras.Variable]:
+        """The model's (random seeds included), the optimizer's, the metrics'."""
+        model = self.model
+        return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
