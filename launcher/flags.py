@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from absl import flags
+from absl.flags import FlagValues
 
 from tenfold.data.errors import UserError
 from tenfold.data.sizes import format_size, parse_size
 
 T = TypeVar("T")
-FlagValues = flags.FlagValues
 
 
 class _Parser(flags.ArgumentParser, Generic[T]):
@@ -101,7 +101,7 @@ def _nearest(fv: FlagValues, name: str) -> list[str]:
 
 
 def flags_help(fv: FlagValues) -> str:
-    """Returns the list of a command's flags with their help and defaults, as wide as the screen."""
+    """Returns a command's flags with their help and defaults, as wide as the screen."""
     width = min(shutil.get_terminal_size((96, 24)).columns, 110)
     lines = []
     for name in sorted(fv):

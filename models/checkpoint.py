@@ -58,9 +58,10 @@ def checkpoint_name(position: Position) -> str:
 def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str:
     """Writes a checkpoint into `folder`, removes all but the newest `keep`; returns its path."""
     buffer = io.BytesIO()
-    arrays = {f"v{at:05d}": np.asarray(value) for at, value in enumerate(checkpoint.values)}
     header = json.dumps({"state": asdict(checkpoint.state), "paths": list(checkpoint.paths)})
-    np.savez(buffer, header=np.frombuffer(header.encode(), np.uint8), **arrays)
+    arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8)}
+    arrays |= {f"v{at:05d}": np.asarray(value) for at, value in enumerate(checkpoint.values)}
+    np.savez(buffer, **arrays)
     name = checkpoint_name(checkpoint.state.position)
     folder.write(name, buffer.getvalue())
     for old in checkpoint_names(folder)[keep:]:

@@ -50,7 +50,7 @@ def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
     found = getattr(module, function, None)
     if not callable(found):
         raise UserError(f"model '{name}': {place} has no function '{function}'")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _load(place: str, working_dir: str, *, own: bool) -> Any:

@@ -26,7 +26,13 @@ from tenfold.models.checkpoint import (
 from tenfold.models.config import TrainConfig
 from tenfold.models.receipt import Receipt, make_receipt
 from tenfold.models.spec import ModelSpec
-from tenfold.models.steps import EvaluateSteps, StepsResult, TrainSteps, metric_results, sum_over_workers
+from tenfold.models.steps import (
+    EvaluateSteps,
+    StepsResult,
+    TrainSteps,
+    metric_results,
+    sum_over_workers,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Session:
 
     def barrier(self) -> None:
         """Waits for all workers."""
-        self._total(0)
+        self._total(0, 0)
 
     def _take_metrics(self) -> dict[str, float]:
         """Returns the metrics over all workers and resets them."""

@@ -70,9 +70,8 @@ class TrainSteps:
         records, fingerprint = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
         wait_s = tf.constant(0.0, tf.float64)
         for step in tf.range(steps):
-            before = tf.timestamp()
-            batch = next(iterator)
-            wait_s += tf.timestamp() - before
+            batch, waited = _timed_next(iterator)
+            wait_s += waited
             loss, metrics, count, prints = self._everywhere(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
             records += count
@@ -127,6 +126,18 @@ class TrainSteps:
 
     def _sum_over_workers(self, vector: tf.Tensor) -> tf.Tensor:
         return sum_over_workers(self._strategy, vector)
+
+
+def _timed_next(iterator: Any) -> tuple[Any, tf.Tensor]:
+    """Returns the next batch and the seconds until it was there.
+
+    Nothing but the control dependencies orders a clock and an iterator in a graph.
+    """
+    before = tf.timestamp()
+    with tf.control_dependencies([before]):
+        batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        return batch, tf.timestamp() - before
 
 
 def metric_results(model: keras.Model) -> dict[str, Any]:

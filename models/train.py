@@ -66,6 +66,7 @@ class _Run:
         self.reporter = reporter
         self.stop = stop
         self.metrics: dict[str, float] = {}
+        self.first_call = True
         chief = session.place.is_chief
         self.log = RunLog(self.config.run_dir, steps_done=session.steps_done) if chief else None
 
@@ -111,6 +112,9 @@ class _Run:
             self._steps_until_next_stop(), stop=self.stop(), save=self._time_to_save()
         )
         self._tell_steps(result, first, max(time.monotonic() - begun, 1e-9))
+        if self.first_call:
+            self.first_call = False
+            self.reporter.enter("training")
         every = self.config.checkpoint_every_steps
         at_end = session.state.position.step == session.shards.steps_per_epoch
         if not at_end and (result.save or (every and session.steps_done % every == 0)):
