@@ -40,6 +40,12 @@ def shard_name(split: str, index: int, num_shards: int) -> str:
     return f"{split}-{index:05d}-of-{num_shards:05d}.tfrecord"
 
 
+def parse_shard_name(name: str) -> tuple[str, int, int] | None:
+    """Returns the split, index and number of shards of a shard's name; None for other names."""
+    match = _SHARD_NAME.fullmatch(name)
+    return (match[1], int(match[2]), int(match[3])) if match else None
+
+
 @dataclass(frozen=True)
 class Feature:
     """One feature of every Example.
@@ -74,10 +80,14 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """The shards of one split, in order; shard i belongs to lane i % num_lanes."""
+    """The shards of one split, in order; shard i belongs to lane i % num_lanes.
+
+    `label_counts` says how many records there are of each class, where the data has classes.
+    """
 
     name: str
     shards: tuple[ShardInfo, ...]
+    label_counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_split_name(self.name)
@@ -114,7 +124,9 @@ class Split:
 class Manifest:
     """All that a reader needs to know of a folder of shards.
 
-    `source_fingerprint` and `transform_key` say what it was made of and how.
+    `source_fingerprint`, `transform_key` and `layout_key` say what it was made of and how; where
+    all three agree, the shards do. `quarantined` counts the source's records that were broken
+    and left out.
     """
 
     num_lanes: int
@@ -124,6 +136,8 @@ class Manifest:
     label_names: tuple[str, ...] = ()
     source_fingerprint: str = ""
     transform_key: str = ""
+    layout_key: str = ""
+    quarantined: int = 0
 
     def __post_init__(self) -> None:
         if self.num_lanes < 1:
@@ -169,12 +183,15 @@ def manifest_to_json(manifest: Manifest) -> str:
         "label_names": list(manifest.label_names),
         "source_fingerprint": manifest.source_fingerprint,
         "transform_key": manifest.transform_key,
+        "layout_key": manifest.layout_key,
+        "quarantined": manifest.quarantined,
         "splits": [
             {
                 "name": split.name,
                 "records": split.num_records,
                 "bytes": split.num_bytes,
                 "fingerprint": f"{split.fingerprint:016x}",
+                "label_counts": list(split.label_counts),
                 "shards": [_shard_to_json(shard) for shard in split.shards],
             }
             for split in manifest.splits
@@ -213,6 +230,8 @@ def manifest_from_json(text: str, *, where: str = MANIFEST_NAME) -> Manifest:
             label_names=tuple(str(name) for name in document["label_names"]),
             source_fingerprint=str(document["source_fingerprint"]),
             transform_key=str(document["transform_key"]),
+            layout_key=str(document["layout_key"]),
+            quarantined=int(document["quarantined"]),
             splits=tuple(_split_from_json(split) for split in document["splits"]),
         )
     except UserError as error:
@@ -240,4 +259,5 @@ def _split_from_json(document: Mapping[str, Any]) -> Split:
         )
         for shard in document["shards"]
     )
-    return Split(str(document["name"]), shards)
+    counts = tuple(int(count) for count in document["label_counts"])
+    return Split(str(document["name"]), shards, counts)

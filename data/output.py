@@ -1,0 +1,227 @@
+"""The output folder of a write: what stands there already, how one begins, how it is published."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.ledger import (
+    ShardReceipt,
+    WriteKeys,
+    check_budget,
+    forget_receipts,
+    read_keys,
+    read_receipts,
+    remove_ledger,
+    write_keys,
+)
+from tenfold.data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Split,
+    manifest_from_json,
+    manifest_to_json,
+    parse_shard_name,
+)
+from tenfold.data.schema import Schema, SchemaError, merge_all
+from tenfold.data.specs import SourceStats
+from tenfold.data.storage import TEMPORARY, Folder
+from tenfold.data.write_plan import ShardTask, WritePlan
+
+# Raised when the same input gives other bytes than before.
+WRITER_REVISION: Final = 1
+QUARANTINE_NAME: Final = "quarantine.jsonl"
+# Labels beyond this are taken for numbers, not for classes, unless the classes have names.
+MAX_CLASSES: Final = 10_000
+
+
+def plan_keys(stats: SourceStats, plan: WritePlan, *, transform_key: str = "") -> WriteKeys:
+    """Returns the keys of writing a source by `plan`."""
+    layout = {
+        "revision": WRITER_REVISION,
+        "seed": plan.shuffle_seed,
+        "lanes": plan.num_lanes,
+        "worker_counts": plan.worker_counts,
+        "splits": [
+            [split.name, split.first, split.examples, split.copies, split.layout.num_shards]
+            for split in plan.splits
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
+    return WriteKeys(stats.fingerprint, transform_key, digest)
+
+
+def find_finished(folder: Folder, keys: WriteKeys, *, overwrite: bool) -> Manifest | None:
+    """Returns the manifest of a finished write with these keys, or None where one must begin.
+
+    A finished write of other keys is removed with `overwrite`; so is one whose shards are gone.
+
+    Raises:
+      UserError: the folder holds another data set, and `overwrite` is not set.
+    """
+    data = folder.read(MANIFEST_NAME)
+    if data is None:
+        return None
+    if not overwrite:
+        manifest = manifest_from_json(data.decode(), where=f"{folder.path}/{MANIFEST_NAME}")
+        standing = manifest_keys(manifest)
+        if standing != keys:
+            raise _other_data(folder, keys.differences(standing), "holds other shards")
+        if _is_whole(folder, manifest):
+            remove_ledger(folder)
+            return manifest
+    folder.remove(MANIFEST_NAME)
+    return None
+
+
+def manifest_keys(manifest: Manifest) -> WriteKeys:
+    """Returns the keys that a manifest carries."""
+    return WriteKeys(manifest.source_fingerprint, manifest.transform_key, manifest.layout_key)
+
+
+def _is_whole(folder: Folder, manifest: Manifest) -> bool:
+    sizes = folder.sizes()
+    shards = (shard for split in manifest.splits for shard in split.shards)
+    return all(sizes.get(shard.name) == shard.bytes for shard in shards)
+
+
+def _other_data(folder: Folder, differences: Sequence[str], what: str) -> UserError:
+    return UserError(
+        f"output '{folder.path}' {what}, made with a different {' and '.join(differences)}: "
+        "choose another --output, or replace them with --overwrite"
+    )
+
+
+def begin_output(
+    folder: Folder, keys: WriteKeys, tasks: Sequence[ShardTask], *, resume: bool, overwrite: bool
+) -> None:
+    """Makes the folder ready for the shards of `tasks`, keeping finished ones with `resume`.
+
+    Raises:
+      UserError: the folder holds an unfinished write of other data, or shards of unknown
+        origin, and `overwrite` is not set.
+    """
+    standing = read_keys(folder)
+    if standing != keys:
+        if overwrite:
+            _remove_shards(folder)
+        elif standing is not None:
+            raise _other_data(folder, keys.differences(standing), "holds unfinished shards")
+        else:
+            _expect_no_shards(folder)
+        remove_ledger(folder)
+        write_keys(folder, keys)
+    names = {task.name for task in tasks}
+    if not resume or overwrite:
+        forget_receipts(folder, names)
+    _remove_temporaries(folder, names)
+
+
+def _remove_shards(folder: Folder) -> None:
+    for name in folder.sizes():
+        if parse_shard_name(name) or name == QUARANTINE_NAME:
+            folder.remove(name)
+
+
+def _expect_no_shards(folder: Folder) -> None:
+    foreign = next((name for name in sorted(folder.sizes()) if parse_shard_name(name)), None)
+    if foreign:
+        raise UserError(
+            f"output '{folder.path}' holds {foreign}, but no manifest says what it is: "
+            "choose another --output, or replace the shards with --overwrite"
+        )
+
+
+def _remove_temporaries(folder: Folder, shards: Iterable[str]) -> None:
+    """Removes what killed processes left of these shards."""
+    starts = tuple(f".{shard}." for shard in shards)
+    for name in folder.sizes():
+        if name.endswith(TEMPORARY) and name.startswith(starts):
+            folder.remove(name)
+
+
+def publish(
+    folder: Folder,
+    stats: SourceStats,
+    plan: WritePlan,
+    keys: WriteKeys,
+    max_bad_records: int | None,
+) -> Manifest | None:
+    """Publishes the manifest if every shard has its receipt; returns it, or None.
+
+    Raises:
+      JobError: the shards do not fit each other, or too many records are broken.
+    """
+    receipts = read_receipts(folder, [task.name for task in plan.tasks])
+    if len(receipts) < len(plan.tasks):
+        return _published_by_another(folder, keys)
+    ordered = [receipts[task.name] for task in plan.tasks]
+    check_budget(ordered, max_bad_records)
+    manifest = _manifest(stats, plan, keys, receipts)
+    _write_quarantine(folder, ordered)
+    folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode())
+    remove_ledger(folder)
+    return manifest
+
+
+def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:
+    data = folder.read(MANIFEST_NAME)
+    manifest = None if data is None else manifest_from_json(data.decode())
+    return manifest if manifest and manifest_keys(manifest) == keys else None
+
+
+def _manifest(
+    stats: SourceStats, plan: WritePlan, keys: WriteKeys, receipts: dict[str, ShardReceipt]
+) -> Manifest:
+    of_split: list[list[ShardReceipt]] = [[] for _ in plan.splits]
+    for task in plan.tasks:
+        of_split[task.split].append(receipts[task.name])
+    return Manifest(
+        num_lanes=plan.num_lanes,
+        worker_counts=plan.worker_counts,
+        features=_common_schema(receipts),
+        splits=tuple(
+            Split(
+                split.name,
+                tuple(receipt.info for receipt in parts),
+                _label_counts(parts, len(stats.label_names)),
+            )
+            for split, parts in zip(plan.splits, of_split, strict=True)
+        ),
+        label_names=stats.label_names,
+        source_fingerprint=keys.source,
+        transform_key=keys.transform,
+        layout_key=keys.layout,
+        quarantined=sum(len(receipt.quarantined) for receipt in receipts.values()),
+    )
+
+
+def _common_schema(receipts: dict[str, ShardReceipt]) -> Schema:
+    try:
+        return merge_all(receipt.schema for receipt in receipts.values())
+    except SchemaError as error:
+        raise JobError(f"the records of the source do not fit each other: {error}") from error
+
+
+def _label_counts(receipts: Sequence[ShardReceipt], num_labels: int) -> tuple[int, ...]:
+    """Returns the records of each class, () where labels are no class indices."""
+    total: dict[int, int] = {}
+    for receipt in receipts:
+        for label, count in receipt.label_counts.items():
+            total[label] = total.get(label, 0) + count
+    size = max([num_labels, *(label + 1 for label in total)])
+    if not total or min(total) < 0 or size > max(num_labels, MAX_CLASSES):
+        return ()
+    return tuple(total.get(label, 0) for label in range(size))
+
+
+def _write_quarantine(folder: Folder, receipts: Sequence[ShardReceipt]) -> None:
+    lines = [
+        json.dumps({"shard": receipt.info.name, **asdict(note)}, ensure_ascii=False) + "\n"
+        for receipt in receipts
+        for note in receipt.quarantined
+    ]
+    if lines:
+        folder.write(QUARANTINE_NAME, "".join(lines).encode(errors="surrogateescape"))

@@ -1,0 +1,51 @@
+"""A seeded shuffle of n items that needs memory for the square root of n only.
+
+A Feistel network over the two digits of a number in mixed radix (a, b), a·b >= n, with
+modular addition; results of n and above are walked on until one falls below n (Black and
+Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, methods 2 and 3). Its round functions
+are tables of random digits. The same (n, seed) gives the same order on every machine and
+Python: `random.Random(int).random()` is documented never to change.
+"""
+
+import math
+import random
+from typing import Final
+
+_ROUND_PAIRS: Final = 3
+
+
+class Permutation:
+    """A pseudo-random permutation of range(n), the same for the same `n` and `seed`."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        assert n >= 1, n
+        self.n = n
+        self._radix_a = math.isqrt(n - 1) + 1
+        self._radix_b = -(-n // self._radix_a)
+        # Neighbouring seeds and sizes must have nothing in common.
+        digits = random.Random(f"tenfold permutation {n} {seed}").random
+        self._tables = [
+            (
+                [int(digits() * self._radix_a) for _ in range(self._radix_b)],
+                [int(digits() * self._radix_b) for _ in range(self._radix_a)],
+            )
+            for _ in range(_ROUND_PAIRS)
+        ]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> int:
+        """Returns where item `index` goes; raises IndexError outside range(n)."""
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        radix_a, radix_b, n = self._radix_a, self._radix_b, self.n
+        number = index
+        while True:
+            a, b = divmod(number, radix_b)
+            for table_a, table_b in self._tables:
+                a = (a + table_a[b]) % radix_a
+                b = (b + table_b[a]) % radix_b
+            number = a * radix_b + b
+            if number < n:
+                return number

@@ -1,0 +1,123 @@
+"""What a JPEG or PNG says of itself, without decoding it: its shape, and whether it is whole.
+
+JPEG (ITU-T T.81, annex B): markers with big-endian lengths up to the start of scan (SOS),
+entropy-coded data, end of image (EOI). PNG (W3C PNG, section 5): a signature, then chunks of
+length, type, data and CRC-32 up to IEND.
+"""
+
+import struct
+import zlib
+from typing import Final
+
+_JPEG: Final = b"\xff\xd8\xff"
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_EOI: Final = b"\xff\xd9"
+_SOS: Final = 0xDA
+# Start of frame: C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
+_SOF: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Markers that stand alone: TEM and the restarts.
+_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+_SEGMENT: Final = struct.Struct(">BBH")
+_FRAME: Final = struct.Struct(">BHHB")
+_CHUNK: Final = struct.Struct(">I4s")
+_IHDR: Final = struct.Struct(">IIBB")
+_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+
+PictureShape = tuple[int, int, int]
+
+
+def is_picture(data: bytes) -> bool:
+    """Says whether `data` begins as a JPEG or a PNG does."""
+    return data.startswith((_JPEG, _PNG))
+
+
+def picture_format(data: bytes) -> str:
+    """Returns ``jpeg``, ``png`` or, for anything else, an empty string."""
+    return "jpeg" if data.startswith(_JPEG) else "png" if data.startswith(_PNG) else ""
+
+
+def picture_shape(data: bytes) -> PictureShape:
+    """Returns (height, width, channels) of an encoded JPEG or PNG, as TensorFlow decodes it.
+
+    Raises:
+      ValueError: it is neither, or it is cut; the message says what is wrong.
+    """
+    if data.startswith(_JPEG):
+        return _jpeg_shape(data)
+    if data.startswith(_PNG):
+        return _png_shape(data)
+    if not data:
+        raise ValueError("it is empty")
+    raise ValueError(f"it is neither JPEG nor PNG (it begins with {data[:8]!r})")
+
+
+def _jpeg_shape(data: bytes) -> PictureShape:
+    position, end = 2, len(data) - 4
+    shape: PictureShape | None = None
+    while position < end:
+        lead, marker, length = _SEGMENT.unpack_from(data, position)
+        if lead != 0xFF:
+            raise ValueError(f"the JPEG has no marker at byte {position}: it is damaged")
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _ALONE:
+            position += 2
+        elif marker == _SOS:
+            return _whole_jpeg(data, position, shape)
+        else:
+            if marker in _SOF:
+                shape = _frame_shape(data, position + 4)
+            position += 2 + length
+    raise ValueError("the JPEG ends before its picture data: it is cut")
+
+
+def _frame_shape(data: bytes, position: int) -> PictureShape:
+    if position + _FRAME.size > len(data):
+        raise ValueError("the JPEG ends inside its frame header: it is cut")
+    _, height, width, channels = _FRAME.unpack_from(data, position)
+    if not (height and width and channels):
+        raise ValueError(f"the JPEG says {width} × {height} pixels of {channels} channels")
+    return height, width, channels
+
+
+def _whole_jpeg(data: bytes, sos: int, shape: PictureShape | None) -> PictureShape:
+    if shape is None:
+        raise ValueError("the JPEG has no frame header: it is damaged")
+    if data.rfind(_EOI, sos) < 0:
+        raise ValueError("the JPEG has no end of image: it is cut")
+    return shape
+
+
+def _png_shape(data: bytes) -> PictureShape:
+    position = len(_PNG)
+    shape: PictureShape | None = None
+    while position + 12 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, position)
+        body_end = position + 8 + length
+        if body_end + 4 > len(data):
+            raise ValueError(f"the PNG ends inside its chunk {kind!r}: it is cut")
+        if data[body_end : body_end + 4] != _png_crc(data, position + 4, body_end):
+            raise ValueError(f"the PNG's chunk {kind!r} at byte {position} is damaged (CRC)")
+        if kind == b"IHDR":
+            shape = _ihdr_shape(data, position + 8, length)
+        elif kind == b"tRNS" and shape is not None and data[25] == 3:
+            shape = (*shape[:2], 4)
+        elif kind == b"IEND":
+            if shape is None:
+                raise ValueError("the PNG has no header: it is damaged")
+            return shape
+        position = body_end + 4
+    raise ValueError("the PNG has no end chunk: it is cut")
+
+
+def _png_crc(data: bytes, start: int, end: int) -> bytes:
+    return zlib.crc32(memoryview(data)[start:end]).to_bytes(4, "big")
+
+
+def _ihdr_shape(data: bytes, position: int, length: int) -> PictureShape:
+    if length != 13:
+        raise ValueError("the PNG's header is damaged")
+    width, height, _, color = _IHDR.unpack_from(data, position)
+    if not (width and height) or color not in _PNG_CHANNELS:
+        raise ValueError(f"the PNG says {width} × {height} pixels of colour type {color}")
+    return height, width, _PNG_CHANNELS[color]

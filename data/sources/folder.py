@@ -1,0 +1,235 @@
+"""A tree of class folders of pictures: ``cats/1.jpg``, ``dogs/2.png``, deeper ones included.
+
+The classes are the sorted names of the folders; a picture's bytes pass through as they are.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.example import Features, feature_entry, field, to_list, varint
+from tenfold.data.manifest import IMAGE, LABEL, Feature
+from tenfold.data.pictures import picture_shape
+from tenfold.data.records import FRAME_BYTES, fingerprint64
+from tenfold.data.schema import Schema
+from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
+from tenfold.data.specs import SourceStats
+from tenfold.data.table import Table, TableWriter, Texts
+
+SUFFIXES: Final = (".jpg", ".jpeg", ".png")
+
+# Offset and length of the path in the texts, class, bytes, time of the last change in ns.
+_ROW: Final = "<QHIQq"
+_LABEL_FEATURE: Final = Feature(LABEL, "int64", ())
+
+
+class FolderSource:
+    """The pictures below the class folders of `root`, by class, then by path."""
+
+    notes: tuple[str, ...]
+
+    def __init__(
+        self, root: str, stats: SourceStats, rows: Table, paths: Texts, notes: tuple[str, ...] = ()
+    ) -> None:
+        self.root = root
+        self.stats = stats
+        self.notes = notes
+        self._rows = rows
+        self._paths = paths
+        self._prefix = os.fsencode(root) + b"/"
+
+    def encoded(self, index: int) -> Encoded:
+        """Returns the picture and its class, packed; raises as `Source.encoded`."""
+        data, label, shape = self._picture(index)
+        return Encoded(_pack(data, label), _schema_of(shape), label)
+
+    def features(self, index: int) -> Features:
+        """Returns ``image`` (bytes) and ``label``; raises as `Source.features`."""
+        data, label, _ = self._picture(index)
+        return {IMAGE: data, LABEL: label}
+
+    def name(self, index: int) -> str:
+        """Returns the picture's path."""
+        offset, length, *_ = self._rows[index]
+        return os.fsdecode(self._prefix + self._paths(offset, length))
+
+    def _picture(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
+        offset, length, label, size, mtime_ns = self._rows[index]
+        path = self._prefix + self._paths(offset, length)
+        data = read_unchanged(path, size, mtime_ns)
+        try:
+            return data, label, picture_shape(data)
+        except ValueError as error:
+            raise BadRecord(str(error)) from None
+
+
+def read_unchanged(path: bytes, size: int, mtime_ns: int) -> bytes:
+    """Returns the bytes of a file that a scan has seen with this size and time.
+
+    Raises:
+      SourceChanged: it is gone, or of another size or time.
+      BadRecord: it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            status = os.fstat(descriptor)
+            data = os.read(descriptor, size)
+            while len(data) < size and (more := os.read(descriptor, size - len(data))):
+                data += more
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise SourceChanged(f"{os.fsdecode(path)} has gone since the source was scanned") from None
+    except OSError as error:
+        raise BadRecord(f"it cannot be read ({error.strerror})") from error
+    if (status.st_size, status.st_mtime_ns, len(data)) != (size, mtime_ns, size):
+        raise SourceChanged(f"{os.fsdecode(path)} has changed since the source was scanned")
+    return data
+
+
+@lru_cache(maxsize=1 << 16)
+def _label_entry(label: int) -> bytes:
+    return feature_entry(LABEL, *to_list(LABEL, label)[:2])
+
+
+@lru_cache(maxsize=1 << 12)
+def _schema_of(shape: tuple[int, int, int]) -> Schema:
+    return (Feature(IMAGE, "image", shape), _LABEL_FEATURE)
+
+
+_NAME_FIELD: Final = field(1, IMAGE.encode())
+
+
+def _pack(data: bytes, label: int) -> bytes:
+    """Returns the Example of one picture, as `encode_example` would, in one copy of it.
+
+    The lengths nest: Features, map entry, Feature, BytesList, bytes.
+    """
+    tail = _label_entry(label)
+    head = b"\x0a" + varint(len(data))
+    size = len(head) + len(data)
+    for key in (b"\x0a", b"\x12"):
+        prefix = key + varint(size)
+        head = prefix + head
+        size += len(prefix)
+    head = b"\x0a" + varint(len(_NAME_FIELD) + size) + _NAME_FIELD + head
+    total = len(head) + len(data) + len(tail)
+    return b"".join((b"\x0a", varint(total), head, data, tail))
+
+
+def _record_bytes(size: int, label: int) -> int:
+    """Returns the framed bytes of a picture of `size` bytes, as `_pack` makes them."""
+    value = _as_field(_as_field(_as_field(size)))
+    features = _as_field(len(_NAME_FIELD) + value) + len(_label_entry(label))
+    return _as_field(features) + FRAME_BYTES
+
+
+def _as_field(size: int) -> int:
+    """Returns the bytes of a message of `size` bytes as a field of another."""
+    return size + 1 + len(varint(size))
+
+
+def scan_folder(root: str, scratch: Path) -> FolderSource:
+    """Returns the class-folder tree at `root`, after listing it (no picture is opened).
+
+    Raises:
+      UserError: there are no class folders, or one has no pictures or a name that cannot be
+        a label.
+    """
+    labels = _class_folders(root)
+    totals = _Totals()
+    rows_path, paths_path = scratch / "folder.rows", scratch / "folder.paths"
+    with TableWriter(rows_path, _ROW) as rows, open(paths_path, "wb") as paths:
+        for label, name in enumerate(labels):
+            pictures = sorted(_pictures(os.path.join(root, name), name, totals))
+            if not pictures:
+                raise UserError(
+                    f"class folder '{os.path.join(root, name)}' has no pictures "
+                    f"({', '.join(SUFFIXES)}): add some, or remove the folder"
+                )
+            for path, size, mtime_ns in pictures:
+                raw = os.fsencode(path)
+                rows.append(paths.tell(), len(raw), label, size, mtime_ns)
+                paths.write(raw)
+                totals.add(raw, label, size, mtime_ns)
+    stats = totals.stats(tuple(labels))
+    return FolderSource(
+        os.path.abspath(root), stats, Table(rows_path, _ROW), Texts(paths_path), totals.notes()
+    )
+
+
+def _class_folders(root: str) -> list[str]:
+    with os.scandir(root) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if not names:
+        raise UserError(
+            f"source '{root}' has no class folders: pictures must lie in one folder per class"
+        )
+    for name in names:
+        if not name.isprintable():  # lone surrogates, which stand for no UTF-8, are not either
+            raise UserError(
+                f"class folder {os.path.join(root, name)!r}: the name has characters that cannot "
+                "be shown, and becomes a label: rename it"
+            )
+    if len(names) > 0xFFFFFFFF:
+        raise UserError(f"source '{root}' has {len(names):,} class folders")
+    return names
+
+
+def _pictures(folder: str, shown: str, totals: "_Totals") -> Iterator[tuple[str, int, int]]:
+    """Yields path below the root, bytes and time of every picture in a class folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = f"{shown}/{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                status = entry.stat()
+                yield path, status.st_size, status.st_mtime_ns
+            elif entry.is_dir():
+                yield from _pictures(entry.path, path, totals)
+            else:
+                totals.skip(path)
+
+
+class _Totals:
+    """What a scan adds up. The fingerprint is a sum, so it does not depend on an order."""
+
+    def __init__(self) -> None:
+        self._examples = self._bytes = self._largest = self._fingerprint = 0
+        self._skipped = 0
+        self._first_skipped = ""
+
+    def add(self, path: bytes, label: int, size: int, mtime_ns: int) -> None:
+        """Counts one picture."""
+        record = _record_bytes(size, label)
+        self._examples += 1
+        self._bytes += record
+        self._largest = max(self._largest, record)
+        self._fingerprint += fingerprint64(b"%b\0%d\0%d" % (path, size, mtime_ns))
+
+    def skip(self, path: str) -> None:
+        """Counts one file that is no picture."""
+        self._skipped += 1
+        self._first_skipped = self._first_skipped or path
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns what the user should hear of."""
+        if not self._skipped:
+            return ()
+        more = f" and {self._skipped - 1:,} more" if self._skipped > 1 else ""
+        return (f"left out, not named as pictures: {self._first_skipped}{more}",)
+
+    def stats(self, label_names: tuple[str, ...]) -> SourceStats:
+        """Returns the sums."""
+        return SourceStats(
+            num_examples=self._examples,
+            total_bytes=self._bytes,
+            max_record_bytes=self._largest,
+            label_names=label_names,
+            fingerprint=f"folder-{self._fingerprint % 2**64:016x}",
+        )

@@ -1,0 +1,83 @@
+"""Tables of fixed-size rows and texts in local files: what a scan found, shared by processes.
+
+They are mapped into memory, so a table of any length costs each process only the pages that it
+touches, and a process that gets one pickled gets its path.
+"""
+
+import mmap
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+_BUFFERED_BYTES: Final = 1 << 20
+
+
+class TableWriter:
+    """Writes a table: call `append` for each row, in order, and leave the `with` block."""
+
+    def __init__(self, path: Path, row: str) -> None:
+        self._path = path
+        self._row = row
+        self._pack = struct.Struct(row).pack
+        self._file: IO[bytes] = open(path, "wb", buffering=_BUFFERED_BYTES)  # noqa: SIM115
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def append(self, *values: Any) -> None:
+        """Adds one row."""
+        self._file.write(self._pack(*values))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+class Table:
+    """Rows of the format `row` (as in `struct`) in the file at `path`; indexed from 0."""
+
+    def __init__(self, path: Path, row: str) -> None:
+        self._path = path
+        self._row = row
+        self._map: Any = None
+        self._struct = struct.Struct(row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Table, (self._path, self._row)
+
+    def _bytes(self) -> Any:
+        if self._map is None:
+            with open(self._path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map
+
+    def __len__(self) -> int:
+        size = self._path.stat().st_size
+        return size // self._struct.size
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Returns row `index`."""
+        return self._struct.unpack_from(self._map or self._bytes(), index * self._struct.size)
+
+
+class Texts:
+    """A file of concatenated bytes, from which (offset, length) gives a piece."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._map: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Texts, (self._path,)
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        """Returns `length` bytes at `offset`."""
+        if self._map is None:
+            with open(self._path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return bytes(self._map[offset : offset + length])

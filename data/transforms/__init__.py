@@ -1,0 +1,1 @@
+"""Transforms of records, applied while they are written."""

@@ -1,0 +1,172 @@
+"""From a source to shards and their manifest; the manifest comes last."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.ledger import ShardReceipt, check_budget, read_receipts
+from tenfold.data.manifest import Manifest
+from tenfold.data.output import begin_output, find_finished, plan_keys, publish
+from tenfold.data.plan import SplitFraction
+from tenfold.data.pool import run_pool
+from tenfold.data.sources import Source, open_source
+from tenfold.data.specs import LayoutPolicy
+from tenfold.data.storage import Folder, make_writable, open_folder
+from tenfold.data.write_plan import ShardTask, WritePlan, plan_write
+from tenfold.data.write_shard import WriteJob, write_shard
+
+TRAIN_ONLY: Final = (SplitFraction("train", 1.0),)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a write is: of the records and shards that were missing when it began."""
+
+    records: int
+    total_records: int
+    bytes: int
+    shards: int
+    total_shards: int
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How to write.
+
+    `processes` 0 takes one per processor of this machine. `max_bad_records` None fails on the
+    first broken record; a number leaves as many out. A gang of `num_tasks` writes shares the
+    shards; each is told its `task_index`.
+    """
+
+    processes: int = 0
+    resume: bool = True
+    overwrite: bool = False
+    max_bad_records: int | None = None
+    task_index: int = 0
+    num_tasks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.processes < 0:
+            raise UserError(f"processes is {self.processes}: it must be at least 1, or 0 for all")
+        if not 0 <= self.task_index < self.num_tasks:
+            raise UserError(
+                f"task_index {self.task_index} of num_tasks {self.num_tasks}: "
+                "tasks are numbered from 0"
+            )
+        if self.overwrite and self.num_tasks > 1:
+            raise UserError("tasks of a gang cannot --overwrite: empty the output folder first")
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a write did: `written` shards now, `kept` ones of before.
+
+    `manifest` is None while other tasks of a gang have shards to write.
+    """
+
+    manifest: Manifest | None
+    plan: WritePlan
+    written: int
+    kept: int
+    notes: tuple[str, ...] = ()
+
+
+def write_shards(
+    source: str,
+    output: str,
+    *,
+    policy: LayoutPolicy | None = None,
+    splits: Sequence[SplitFraction] = TRAIN_ONLY,
+    shuffle_seed: int = 0,
+    options: WriteOptions | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_plan: Callable[[WritePlan], None] = lambda plan: None,
+) -> WriteResult:
+    """Writes `source` as shards into the folder `output`; equal arguments give equal bytes.
+
+    A write that was stopped goes on where it was; one that is finished is not done again.
+
+    Raises:
+      UserError: the source or output cannot be used, or the output holds something else.
+      JobError: a record is broken, the source changed meanwhile, or the storage refused.
+    """
+    options = options or WriteOptions()
+    folder = open_folder(output)
+    with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
+        opened = open_source(source, Path(scratch))
+        plan = plan_write(
+            opened.stats, policy or LayoutPolicy(), splits, shuffle_seed=shuffle_seed
+        )
+        on_plan(plan)
+        make_writable(folder)
+        return _write(opened, plan, folder, options, on_progress)
+
+
+def _write(
+    source: Source,
+    plan: WritePlan,
+    folder: Folder,
+    options: WriteOptions,
+    on_progress: Callable[[Progress], None],
+) -> WriteResult:
+    keys = plan_keys(source.stats, plan)
+    finished = find_finished(folder, keys, overwrite=options.overwrite)
+    if finished is not None:
+        return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
+    mine = plan.tasks[options.task_index :: options.num_tasks]
+    begin_output(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
+    receipts = read_receipts(folder, [task.name for task in mine])
+    missing = [task for task in mine if task.name not in receipts]
+    job = WriteJob(source, plan, folder.path, options.max_bad_records)
+    _write_missing(job, missing, receipts, options.processes, on_progress)
+    manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
+    return WriteResult(manifest, plan, len(missing), len(mine) - len(missing), source.notes)
+
+
+def _write_missing(
+    job: WriteJob,
+    missing: Sequence[ShardTask],
+    receipts: dict[str, ShardReceipt],
+    processes: int,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Writes `missing` and adds their receipts to `receipts`."""
+    total = sum(task.records for task in missing)
+    records = num_bytes = shards = 0
+
+    def say(note: tuple[int, int] = (0, 0)) -> None:
+        nonlocal records, num_bytes
+        records += note[0]
+        num_bytes += note[1]
+        on_progress(Progress(records, total, num_bytes, shards, len(missing)))
+
+    say()
+    done = run_pool(
+        partial(_write_one, job), missing, processes=processes or usable_processors(), on_note=say
+    )
+    with closing(done):
+        for task, receipt in done:
+            receipts[task.name] = receipt
+            shards += 1
+            check_budget(receipts.values(), job.max_bad_records)
+            say()
+
+
+def _write_one(
+    job: WriteJob, task: ShardTask, note: Callable[[tuple[int, int]], None]
+) -> ShardReceipt:
+    return write_shard(job, task, lambda records, num_bytes: note((records, num_bytes)))
+
+
+def usable_processors() -> int:
+    """Returns how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1

@@ -1,0 +1,71 @@
+"""`tenfold write`: a source becomes shards and a manifest."""
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from absl import flags
+
+from tenfold.data.sizes import format_duration, format_size, plural
+from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.flags import FlagValues
+from tenfold.launcher.write_flags import define_write_flags, write_from_flags
+
+if TYPE_CHECKING:
+    from tenfold.data.manifest import Manifest
+    from tenfold.data.write import WriteResult
+
+SUMMARY: Final = "writes a data set as shards and a manifest"
+USAGE: Final = "--source=PATH --output=PATH [--flag=value …]"
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of `write`."""
+    define_write_flags(fv)
+    flags.DEFINE_integer("task_index", 0, "which task of a gang this is, from 0", flag_values=fv)
+    flags.DEFINE_integer(
+        "num_tasks", 1, "tasks that share the writing; the last to finish publishes",
+        flag_values=fv,
+    )  # fmt: skip
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Writes; says what was written; returns the exit status."""
+    args.expect_none()
+    started = time.monotonic()
+    result = write_from_flags(fv, task_index=fv.task_index, num_tasks=fv.num_tasks)
+    print(summary(result, fv.output, time.monotonic() - started))
+    return 0
+
+
+def summary(result: "WriteResult", output: str, seconds: float) -> str:
+    """Returns what a write has done, for a person."""
+    lines = list(result.notes)
+    if result.manifest is None:
+        lines.append(
+            f"{output}: this task's {plural(result.written + result.kept, 'shard')} are written; "
+            "other tasks have not finished theirs yet"
+        )
+    elif result.written == 0:
+        lines.append(f"{output} holds these shards already: nothing to do")
+    else:
+        lines += _written(result, result.manifest, output, seconds)
+    return "\n".join(lines)
+
+
+def _written(
+    result: "WriteResult", manifest: "Manifest", output: str, seconds: float
+) -> list[str]:
+    records = sum(split.num_records for split in manifest.splits)
+    num_bytes = sum(split.num_bytes for split in manifest.splits)
+    shards = sum(len(split.shards) for split in manifest.splits)
+    kept = f" ({result.kept} of them were there)" if result.kept else ""
+    lines = [
+        f"{output}: {plural(records, 'record')}, {format_size(num_bytes)}, "
+        f"{plural(shards, 'shard')}{kept} in {format_duration(seconds)}"
+    ]
+    if manifest.quarantined:
+        lines.append(
+            f"{plural(manifest.quarantined, 'broken record')} left out: "
+            f"see {output.rstrip('/')}/quarantine.jsonl"
+        )
+    return lines
