@@ -102,9 +102,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """A failure (or a preemption) after which the job went on, with `num_workers` workers.
+
+    `seconds` are from the failure to the first step after it; None where none was reported.
+    """
+
+    failure: Failure
+    preempted: bool
+    num_workers: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class JobResult:
-    """How a job ended: `state` is one of STATES; `first_failure` is the cause,
-    `consequences` what the other workers said of it.
+    """How a job ended: `state` is one of STATES; `first_failure` is the cause of its end,
+    `consequences` what the other workers said of it; `recoveries` are the failures that it
+    got over, `reason` why it did not go on, `notes` what else is worth knowing.
     """
 
     state: str
@@ -114,6 +128,9 @@ class JobResult:
     consequences: tuple[Failure, ...] = ()
     seconds: float = 0.0
     final: dict[str, Any] = field(default_factory=dict)
+    recoveries: tuple[Recovery, ...] = ()
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Returns the text of result.json."""

@@ -9,7 +9,7 @@ from typing import IO, Final
 # machine without a GPU gets.
 _NOISE: Final = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] |"
-    r"^[IW]\d{4} \d\d:\d\d:\d\d\.\d+ |"
+    r"^[IW]\d{4} \d\d:\d\d:\d+\.\d+ |"
     r"^WARNING: All log messages before absl::InitializeLog|"
     r"^To enable the following instructions:.*rebuild TensorFlow|"
     r"Unable to register cu(DNN|BLAS|FFT) (factory|plugin)|"

@@ -1,4 +1,7 @@
-"""What is known of each worker of one attempt: built up from its events and its output."""
+"""What is known of each worker of one attempt: built up from its events and its output.
+
+All times are the supervisor's own, of when it heard of a thing: hosts' clocks may differ.
+"""
 
 import contextlib
 import re
@@ -11,6 +14,7 @@ from tenfold.launcher.events import WorkerEvent
 TAIL_LINES: Final = 40
 TRACEBACK_LINES: Final = 400
 
+_ABORTED: Final = "Fatal Python error: Aborted"  # as faulthandler prints it
 _HEADER: Final = "Traceback (most recent call last):"
 _CHAIN: Final = ("During handling of the above exception", "The above exception was the direct")
 
@@ -56,7 +60,9 @@ class WorkerRecord:
     """All that one attempt has shown of one worker. Times are in seconds since 1970.
 
     `exit_code` is None while it runs; `lost` says that its agent went away without a word;
-    `stopped_by_us` that the exit is our doing.
+    `stopped_by_us` that the exit is our doing; `note` is what the watchdog has against it.
+    `longest_s` holds per phase the longest that it took, for training from step to step;
+    `stack` is the Python stack that it printed when it was aborted.
     """
 
     index: int
@@ -66,6 +72,8 @@ class WorkerRecord:
     total_steps: int | None = None
     progress: dict[str, Any] = field(default_factory=dict)
     heard_at: float = 0.0
+    first_step_at: float = 0.0
+    longest_s: dict[str, float] = field(default_factory=dict)
     pid: int | None = None
     state: str = ""
     rss_bytes: int = 0
@@ -73,12 +81,14 @@ class WorkerRecord:
     listening: bool = False
     done: bool = False
     error: WorkerEvent | None = None
+    error_time: float = 0.0
     exit_code: int | None = None
     exit_time: float = 0.0
     oom: bool = False
     stopped_by_us: bool = False
     lost: bool = False
-    verdict_note: str = ""
+    note: str = ""
+    stack: list[str] = field(default_factory=list)
     traceback: TracebackCatcher = field(default_factory=TracebackCatcher)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
@@ -91,50 +101,62 @@ class WorkerRecord:
         """Takes a line of ordinary output."""
         self.tail.append(line)
         self.traceback.feed(line, now)
+        if line.startswith(_ABORTED) or self.stack:
+            self.stack.append(line)
 
-    def take_event(self, event: WorkerEvent) -> None:
+    def take_event(self, event: WorkerEvent, now: float) -> None:
         """Takes an event of the worker's or of its agent."""
         handler = getattr(self, f"_on_{event.kind}", None)
-        if event.kind not in ("stat", "started", "exit"):
-            self.heard_at = event.time
-        if handler is not None:
-            # The worker's output is its own: a damaged event is passed over.
-            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-                handler(event)
+        # The worker's output is its own: a damaged event is passed over.
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            if handler is not None:
+                handler(event, now)
+        if event.kind not in ("stat", "exit"):
+            self.heard_at = now
 
     def take_loss(self, now: float) -> None:
         """Its agent has gone; without an exit event the worker is lost."""
         if self.exit_code is None:
             self.lost, self.exit_time = True, now
 
-    def _on_started(self, event: WorkerEvent) -> None:
+    def _on_started(self, event: WorkerEvent, now: float) -> None:
         self.pid = event.data.get("pid")
-        self.heard_at = self.phase_since = event.time
+        self.phase_since = now
 
-    def _on_stat(self, event: WorkerEvent) -> None:
+    def _on_stat(self, event: WorkerEvent, _: float) -> None:
         self.state = str(event.data.get("state", ""))
         self.rss_bytes = int(event.data.get("rss_bytes", 0))
         self.cpu_s = float(event.data.get("cpu_s", 0.0))
         self.listening = self.listening or bool(event.data.get("listening"))
 
-    def _on_exit(self, event: WorkerEvent) -> None:
+    def _on_exit(self, event: WorkerEvent, now: float) -> None:
         self.exit_code = int(event.data["code"])
-        self.exit_time = event.time
+        self.exit_time = now
         self.oom = bool(event.data.get("oom"))
         self.stopped_by_us = bool(event.data.get("by_us"))
 
-    def _on_phase(self, event: WorkerEvent) -> None:
-        self.phase, self.phase_since = event.phase, event.time
+    def _on_phase(self, event: WorkerEvent, now: float) -> None:
+        if self.phase not in ("", "training"):
+            self._learn(self.phase, now - self.phase_since)
+        self.phase, self.phase_since = event.phase, now
         self.done = event.phase == "done"
 
-    def _on_step(self, event: WorkerEvent) -> None:
-        self.phase = event.phase or self.phase
-        self.step = event.data.get("step", self.step)
+    def _on_step(self, event: WorkerEvent, now: float) -> None:
+        if self.first_step_at:
+            self._learn("training", now - self.heard_at)
+        if self.phase in ("", "first_step"):
+            self.phase, self.phase_since = "training", now
+        self.first_step_at = self.first_step_at or now
+        self.step = int(event.data["step"])
         self.total_steps = event.data.get("total_steps", self.total_steps)
         self.progress = event.data
 
-    def _on_error(self, event: WorkerEvent) -> None:
-        self.error = self.error or event
+    def _on_error(self, event: WorkerEvent, now: float) -> None:
+        if self.error is None:
+            self.error, self.error_time = event, now
+
+    def _learn(self, phase: str, seconds: float) -> None:
+        self.longest_s[phase] = max(seconds, self.longest_s.get(phase, 0.0))
 
 
 def failure_text(record: WorkerRecord) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from tenfold.launcher.job import Failure, JobResult
+from tenfold.launcher.job import Failure, JobResult, Recovery
 
 TRACEBACK_TAIL = 25
 
@@ -12,15 +12,27 @@ def result_text(result: JobResult, run_dir: Path) -> str:
     """Returns what is printed at the end of a launch, newline included."""
     lines = [f"{result.state} in {result.seconds:.1f} s"]
     lines += [f"  {name}: {_figure(value)}" for name, value in result.final.items()]
+    lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
     if result.first_failure is not None:
         lines += _failure_lines(result.first_failure)
         lines += [_consequence(failure) for failure in result.consequences]
+    if result.reason:
+        lines.append(f"not started again: {result.reason}")
+    lines += result.notes
     lines.append(f"run directory: {run_dir}")
     model = run_dir / "model.keras"
     if model.exists():
         lines.append(f"model: {model}")
     lines.append(f"logs: {run_dir / 'logs'}")
     return "\n".join(lines) + "\n"
+
+
+def _recovery(number: int, recovery: Recovery) -> str:
+    failure = recovery.failure
+    what = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
+    step = f" at step {failure.step}" if failure.step is not None else ""
+    took = f"; next step after {recovery.seconds:.1f} s" if recovery.seconds is not None else ""
+    return f"restart {number}: worker {failure.worker}{step}: {what}{took}"
 
 
 def _figure(value: object) -> str:

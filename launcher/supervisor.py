@@ -1,32 +1,24 @@
-"""The supervisor: runs a job's workers to one of its ends, and says how it ended."""
+"""The supervisor: runs a job through its attempts to its end, and says how it ended."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from tenfold.launcher import agent
+from tenfold.launcher.attempt import FAILURE_GRACE_S, Attempt, Drill
 from tenfold.launcher.backends import Backend, Host
 from tenfold.launcher.environment import no_proxy_for
-from tenfold.launcher.gang import Gang, Heard, WorkerStart, agent_argv
-from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, worker_env
+from tenfold.launcher.gang import Gang, WorkerStart, agent_argv
+from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, Recovery, worker_env
 from tenfold.launcher.logs import WorkerLogs
 from tenfold.launcher.records import WorkerRecord
+from tenfold.launcher.restarts import Ending, RestartPolicy, decide
 from tenfold.launcher.rundir import RunDir
-from tenfold.launcher.verdict import Verdict, has_failed, is_consequence, judge
+from tenfold.launcher.signals import StopRequest
 from tenfold.launcher.view import View
-
-TICK_S: Final = 0.1
-# How long others may take to say what they know, once one has failed. Where all that is
-# known blames a peer, the cause is given longer to show itself.
-SETTLE_S: Final = 0.25
-SETTLE_BLAMED_S: Final = 0.8
-# A user's program gets this long to put its things in order when a peer has failed. The
-# built-in trainer gets none: without its peers it has nothing left to save.
-FAILURE_GRACE_S: Final = 2.0
+from tenfold.launcher.watchdog import WatchPolicy
 
 
 @dataclass(frozen=True)
@@ -34,185 +26,114 @@ class Supervision:
     """How a job is looked after. Times in seconds."""
 
     grace_s: float = 20.0
-
-
-class StopRequest:
-    """Remembers the signals that ask this process to stop, while it is a context."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.signal: int | None = None
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._old[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
-        self.signal = self.signal or number
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
+    watch: WatchPolicy = field(default_factory=WatchPolicy)
 
 
 @dataclass
-class Attempt:
-    """One start of all workers, until all are gone."""
+class Supervisor:
+    """Runs one job. `choose_cluster` gives addresses that are free, anew for each attempt."""
 
-    gang: Gang
-    records: tuple[WorkerRecord, ...]
+    spec: JobSpec
+    backend: Backend
+    hosts: Sequence[Host]
+    run_dir: RunDir
     view: View
-    logs: WorkerLogs
-    stop: StopRequest
-    grace_s: float
-    failure_grace_s: float
-    verdict: Verdict | None = None
-    final: dict[str, Any] = field(default_factory=dict)
-    _failed_at: float | None = None
-    _stops_asked: int = 0
+    choose_cluster: Callable[[Sequence[Host]], ClusterSpec]
+    how: Supervision = field(default_factory=Supervision)
+    drills: Sequence[Drill] = ()
+    _endings: list[Ending] = field(default_factory=list)
+    _recoveries: list[Recovery] = field(default_factory=list)
+    _reason: str = ""
 
-    def run(self) -> None:
-        """Runs to the end; `verdict` and `final` then say how it was."""
-        while self.gang.running:
-            for heard in self.gang.poll(TICK_S):
-                self._take(heard)
-            self._obey_stop()
-            if not self._stops_asked and self.verdict is None:
-                self._look_for_failure()
-            self.view.tick(self.records)
-        if not self._stops_asked and self.verdict is None:
-            self.verdict = judge(self.records)
+    def run(self) -> JobResult:
+        """Runs to the end; result.json holds what is returned."""
+        agent.set_child_subreaper()
+        began = time.monotonic()
+        logs = WorkerLogs(self.run_dir.path / "logs", self.spec.num_workers)
+        try:
+            with StopRequest() as stop:
+                attempt = self._run_attempts(logs, stop)
+        finally:
+            logs.close()
+            self.view.close()
+        result = self._result(attempt, time.monotonic() - began)
+        self.run_dir.write_result(result)
+        return result
 
-    def _take(self, heard: Heard) -> None:
-        record = self.records[heard.worker]
-        now = time.time()
-        if heard.line is not None:
-            record.take_line(heard.line, now)
-            self.logs.write(heard.worker, heard.line)
-            self.view.line(heard.worker, heard.line)
-        elif heard.event is not None:
-            record.take_event(heard.event)
-            self.view.event(heard.worker, heard.event)
-            if heard.event.kind == "result" and heard.worker == 0:
-                self.final = heard.event.data
-        else:
-            record.take_loss(now)
+    def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
+        while True:
+            attempt = self._attempt(logs, stop)
+            self._note_recovery(attempt)
+            if attempt.verdict is None or attempt.cancelled or stop.count:
+                return attempt
+            self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
+            decision = decide(self.how.restarts, self._endings)
+            if not decision.go_on:
+                self._reason = decision.reason
+                return attempt
+            self.view.note(f"starting again: {decision.reason}")
 
-    def _obey_stop(self) -> None:
-        """The first signal asks the workers to end, the second makes them."""
-        if self.stop.count > self._stops_asked:
-            self.gang.stop(self.grace_s if self._stops_asked == 0 else 0.0)
-            again = "; once more to kill them" if self._stops_asked == 0 else ""
-            self.view.note(f"stopping the workers{again}")
-            self._stops_asked = self.stop.count
-
-    def _look_for_failure(self) -> None:
-        failed = [record for record in self.records if has_failed(record)]
-        if not failed:
-            return
-        now = time.monotonic()
-        self._failed_at = self._failed_at or now
-        blamed = all(is_consequence(record) for record in failed)
-        if now - self._failed_at >= (SETTLE_BLAMED_S if blamed else SETTLE_S):
-            self._conclude()
-
-    def _conclude(self) -> None:
-        self.verdict = judge(self.records)
-        assert self.verdict is not None
-        first = self.verdict.first
-        self.view.note(f"worker {first.worker} failed: {first.error}; stopping the others")
-        self.gang.stop(self.failure_grace_s)
-
-
-def run_job(
-    spec: JobSpec,
-    backend: Backend,
-    hosts: Sequence[Host],
-    *,
-    run_dir: RunDir,
-    view: View,
-    make_cluster: Callable[[], ClusterSpec],
-    supervision: Supervision = Supervision(),
-) -> JobResult:
-    """Runs a job to its end and returns how it ended; result.json holds the same.
-
-    `make_cluster` gives the workers' addresses, new ones for each attempt.
-    """
-    agent.set_child_subreaper()
-    began = time.monotonic()
-    logs = WorkerLogs(run_dir.path / "logs", spec.num_workers)
-    try:
-        with StopRequest() as stop:
-            cluster = make_cluster()
-            run_dir.write_job(spec, cluster)
-            attempt = _run_attempt(
-                spec, cluster, backend, hosts, view=view, logs=logs, stop=stop, how=supervision
+    def _attempt(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
+        number = len(self._endings)
+        cluster = self.choose_cluster(self.hosts)
+        self.run_dir.write_job(self.spec, cluster)
+        logs.begin(f"restart {number}" if number else "start")
+        starts = [self._start(cluster, host, index) for index, host in enumerate(self.hosts)]
+        gang = Gang(starts)
+        try:
+            attempt = Attempt(
+                gang=gang,
+                records=tuple(WorkerRecord(index) for index in range(len(starts))),
+                view=self.view,
+                logs=logs,
+                stop=stop,
+                watch=self.how.watch,
+                grace_s=self.how.grace_s,
+                failure_grace_s=0 if self.spec.train else min(FAILURE_GRACE_S, self.how.grace_s),
+                drills=self.drills,
             )
-            result = _result(attempt, time.monotonic() - began)
-    finally:
-        logs.close()
-        view.close()
-    run_dir.write_result(result)
-    return result
+            attempt.run()
+        finally:
+            gang.close()
+        return attempt
 
-
-def _run_attempt(
-    spec: JobSpec,
-    cluster: ClusterSpec,
-    backend: Backend,
-    hosts: Sequence[Host],
-    *,
-    view: View,
-    logs: WorkerLogs,
-    stop: StopRequest,
-    how: Supervision,
-) -> Attempt:
-    logs.begin("start")
-    gang = Gang([_start(spec, cluster, backend, host, index) for index, host in enumerate(hosts)])
-    try:
-        attempt = Attempt(
-            gang=gang,
-            records=tuple(WorkerRecord(index) for index in range(len(hosts))),
-            view=view,
-            logs=logs,
-            stop=stop,
-            grace_s=how.grace_s,
-            failure_grace_s=0.0 if spec.train else min(FAILURE_GRACE_S, how.grace_s),
-        )
-        attempt.run()
-    finally:
-        gang.close()
-    return attempt
-
-
-def _start(
-    spec: JobSpec, cluster: ClusterSpec, backend: Backend, host: Host, index: int
-) -> WorkerStart:
-    reads = {
-        "argv": list(spec.argv),
-        "env": {
-            **worker_env(spec, cluster, index),
+    def _start(self, cluster: ClusterSpec, host: Host, index: int) -> WorkerStart:
+        env = {
+            **worker_env(self.spec, cluster, index, restart=len(self._endings)),
             **no_proxy_for(os.environ, cluster.workers),
-        },
-        "cwd": spec.cwd,
-        "worker": index,
-        "port": int(cluster.workers[index].rpartition(":")[2]),
-    }
-    return WorkerStart(index, backend.command(host, agent_argv(host.python), {}), reads)
+        }
+        reads: dict[str, Any] = {
+            "argv": list(self.spec.argv),
+            "env": env,
+            "cwd": self.spec.cwd,
+            "worker": index,
+            "port": int(cluster.workers[index].rpartition(":")[2]),
+        }
+        return WorkerStart(index, self.backend.command(host, agent_argv(host.python), {}), reads)
 
+    def _note_recovery(self, attempt: Attempt) -> None:
+        """Notes what the job got over, and how long it took to the next step."""
+        if not self._endings:
+            return
+        last = self._endings[-1]
+        stepped = attempt.first_step_at
+        seconds = round(stepped - last.failure.time, 3) if stepped else None
+        self._recoveries.append(
+            Recovery(last.failure, last.preempted, len(attempt.records), seconds)
+        )
 
-def _result(attempt: Attempt, seconds: float) -> JobResult:
-    verdict = attempt.verdict
-    cancelled = attempt.stop.count > 0 and not all(r.exit_code == 0 for r in attempt.records)
-    state = "cancelled" if cancelled else "failed" if verdict else "succeeded"
-    return JobResult(
-        state=state,
-        exit_codes=tuple(record.exit_code for record in attempt.records),
-        first_failure=verdict.first if verdict else None,
-        consequences=verdict.consequences if verdict else (),
-        seconds=round(seconds, 3),
-        final=attempt.final,
-    )
+    def _result(self, attempt: Attempt, seconds: float) -> JobResult:
+        verdict = attempt.verdict
+        state = "cancelled" if attempt.cancelled else "failed" if verdict else "succeeded"
+        return JobResult(
+            state=state,
+            exit_codes=tuple(record.exit_code for record in attempt.records),
+            restarts=len(self._recoveries),
+            first_failure=verdict.first if verdict else None,
+            consequences=verdict.consequences if verdict else (),
+            seconds=round(seconds, 3),
+            final=attempt.final,
+            recoveries=tuple(self._recoveries),
+            reason=self._reason,
+        )

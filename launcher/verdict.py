@@ -31,7 +31,7 @@ class Verdict:
 
 def has_failed(record: WorkerRecord) -> bool:
     """Says whether a worker ended badly by itself, or is about to."""
-    if record.error is not None or record.lost or record.verdict_note:
+    if record.error is not None or record.lost or record.note:
         return True
     if record.exit_code is None or record.stopped_by_us:
         return False
@@ -45,6 +45,8 @@ def left_early(record: WorkerRecord) -> bool:
 
 def is_consequence(record: WorkerRecord) -> bool:
     """Says whether a failed worker's own words blame a peer."""
+    if record.note:
+        return False
     if record.exit_code == EXIT_PEER_FAILED:
         return True
     if record.exit_code is not None and record.exit_code < 0 and not record.stopped_by_us:
@@ -104,7 +106,7 @@ def _is_preempted(record: WorkerRecord) -> bool:
 def failed_at(record: WorkerRecord) -> float:
     """Returns when a worker failed, in seconds since 1970: its words count before its exit."""
     if record.error is not None:
-        return record.error.time
+        return record.error_time
     printed, ended = record.traceback.time, record.exit_time
     if (record.exit_code or 0) > 0 and 0 <= ended - printed < LINGER_S:
         return printed
@@ -114,13 +116,15 @@ def failed_at(record: WorkerRecord) -> float:
 def to_failure(record: WorkerRecord) -> Failure:
     """Returns how `record`'s worker ended, as it is reported."""
     error, traceback = failure_text(record)
+    if record.note:
+        traceback = "\n".join(record.stack)
     return Failure(
         worker=record.index,
         time=failed_at(record),
         phase=record.phase,
         step=record.step,
         exit_code=record.exit_code,
-        error=record.verdict_note or error or describe_end(record),
+        error=record.note or error or describe_end(record),
         traceback=traceback,
     )
 

@@ -19,9 +19,11 @@ from tenfold.launcher.job import ClusterSpec, JobSpec, worker_env
 from tenfold.launcher.preflight import check_program, check_training, choose_addresses
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.report import result_text
+from tenfold.launcher.restarts import RestartPolicy
 from tenfold.launcher.rundir import RunDir, check_usable, default_run_dir
-from tenfold.launcher.supervisor import Supervision, run_job
+from tenfold.launcher.supervisor import Supervision, Supervisor
 from tenfold.launcher.view import PlainView
+from tenfold.launcher.watchdog import WatchPolicy
 from tenfold.models.config import TrainConfig
 
 SUMMARY: Final = "runs a job on several workers: the built-in trainer, or your own program"
@@ -50,9 +52,12 @@ def define_flags(fv: FlagValues) -> None:
     )
     number("steps_per_execution", 16, "steps per call into TensorFlow")
     define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, per worker")
-    flags.DEFINE_float(
-        "grace", 20.0, "seconds from SIGTERM to SIGKILL when you stop a job", 0.0, flag_values=fv
-    )
+    number("max_restarts", 0, "crashes after which all workers start again", lower=0)
+    number("max_preemptions", 100, "preemptions after which they start again", lower=0)
+    seconds = partial(flags.DEFINE_float, lower_bound=0.0, flag_values=fv)
+    seconds("grace", 20.0, "seconds from SIGTERM to SIGKILL when a job is stopped or preempted")
+    seconds("hang_timeout", 60.0, "seconds of silence that are never a hang; 0: no watchdog")
+    seconds("rendezvous_timeout", 120.0, "seconds that workers wait for one that does not come")
     flags.DEFINE_bool(
         "show_tf_logs", False, "show TensorFlow's start-up messages too", flag_values=fv
     )
@@ -77,9 +82,9 @@ class Launch:
     hosts: tuple[Host, ...]
     first_port: int | None
 
-    def make_cluster(self) -> ClusterSpec:
-        """Returns a cluster on ports that are free now."""
-        return ClusterSpec(choose_addresses(self.hosts, first_port=self.first_port))
+    def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
+        """Returns a cluster of `hosts` on ports that are free now."""
+        return ClusterSpec(choose_addresses(hosts, first_port=self.first_port))
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
@@ -88,23 +93,31 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if fv.dry_run:
         print(_describe(launch))
         return 0
-    launch.make_cluster()  # a port that is taken is told before a folder is made
+    launch.choose_cluster(launch.hosts)  # a port that is taken is told before a folder is made
     run_dir = RunDir(Path(launch.spec.run_dir))
     try:
-        result = run_job(
-            launch.spec,
-            launch.backend,
-            launch.hosts,
+        result = Supervisor(
+            spec=launch.spec,
+            backend=launch.backend,
+            hosts=launch.hosts,
             run_dir=run_dir,
             view=PlainView(show_tf_logs=fv.show_tf_logs),
-            make_cluster=launch.make_cluster,
-            supervision=Supervision(grace_s=fv.grace),
-        )
+            choose_cluster=launch.choose_cluster,
+            how=_supervision(fv),
+        ).run()
     finally:
         run_dir.close()
     print(result.to_json() if fv.format == "json" else result_text(result, run_dir.path), end="")
     sys.stdout.flush()
     return EXIT_STATUS[result.state]
+
+
+def _supervision(fv: FlagValues) -> Supervision:
+    return Supervision(
+        grace_s=fv.grace,
+        restarts=RestartPolicy(fv.max_restarts, fv.max_preemptions),
+        watch=WatchPolicy(fv.hang_timeout, fv.rendezvous_timeout),
+    )
 
 
 def prepare(fv: FlagValues, args: Arguments) -> Launch:
@@ -191,7 +204,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
 
 
 def _describe(launch: Launch) -> str:
-    spec, cluster = launch.spec, launch.make_cluster()
+    spec, cluster = launch.spec, launch.choose_cluster(launch.hosts)
     lines = [f"run directory  {spec.run_dir}", f"program        {' '.join(spec.argv)}"]
     if spec.train:
         lines += ["training"] + [f"  {name} = {value}" for name, value in spec.train.items()]

@@ -1,0 +1,157 @@
+"""One attempt: all workers from their start until all are gone."""
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from tenfold.launcher.gang import Gang, Heard
+from tenfold.launcher.logs import WorkerLogs
+from tenfold.launcher.records import WorkerRecord
+from tenfold.launcher.signals import StopRequest
+from tenfold.launcher.stacks import is_in_user_code, whereabouts
+from tenfold.launcher.verdict import Verdict, has_failed, is_consequence, judge
+from tenfold.launcher.view import View
+from tenfold.launcher.watchdog import Finding, WatchPolicy, find_hang
+
+TICK_S: Final = 0.1
+# How long others may take to say what they know, once one has failed. Where all that is
+# known blames a peer, the cause is given longer to show itself.
+SETTLE_S: Final = 0.25
+SETTLE_BLAMED_S: Final = 0.8
+# A user's program gets this long to put its things in order when a peer has failed. The
+# built-in trainer gets none: without its peers it has nothing left to save.
+FAILURE_GRACE_S: Final = 2.0
+DUMP_S: Final = 2.0
+
+
+class Drill(Protocol):
+    """A fault that is put into a running attempt on purpose."""
+
+    def act(self, records: Sequence[WorkerRecord], gang: Gang) -> None:
+        """Called several times a second."""
+        ...
+
+
+@dataclass
+class Attempt:
+    """One start of all workers. After `run`, `verdict` and `final` say how it was."""
+
+    gang: Gang
+    records: tuple[WorkerRecord, ...]
+    view: View
+    logs: WorkerLogs
+    stop: StopRequest
+    watch: WatchPolicy
+    grace_s: float
+    failure_grace_s: float
+    drills: Sequence[Drill] = ()
+    verdict: Verdict | None = None
+    final: dict[str, Any] = field(default_factory=dict)
+    _failed_at: float | None = None
+    _dump_until: float | None = None
+    _finding: Finding | None = None
+    _stops_asked: int = 0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it ended because this process was asked to stop."""
+        return self._stops_asked > 0 and not all(r.exit_code == 0 for r in self.records)
+
+    @property
+    def first_step_at(self) -> float | None:
+        """When the first worker reported its first step, in seconds since 1970."""
+        return min((r.first_step_at for r in self.records if r.first_step_at), default=None)
+
+    def run(self) -> None:
+        """Runs to the end."""
+        while self.gang.running:
+            for heard in self.gang.poll(TICK_S):
+                self._take(heard)
+            self._obey_stop()
+            if not self._stops_asked and self.verdict is None:
+                self._oversee()
+            self.view.tick(self.records)
+        if not self._stops_asked and self.verdict is None:
+            self.verdict = judge(self.records)
+
+    def _take(self, heard: Heard) -> None:
+        record = self.records[heard.worker]
+        now = time.time()
+        if heard.line is not None:
+            record.take_line(heard.line, now)
+            self.logs.write(heard.worker, heard.line)
+            # After the verdict only the logs hear the echo of the failure.
+            if self.verdict is None:
+                self.view.line(heard.worker, heard.line)
+        elif heard.event is not None:
+            record.take_event(heard.event, now)
+            self.view.event(heard.worker, heard.event)
+            if heard.event.kind == "result" and heard.worker == 0:
+                self.final = heard.event.data
+        else:
+            record.take_loss(now)
+
+    def _obey_stop(self) -> None:
+        """The first signal asks the workers to end, the second makes them."""
+        if self.stop.count > self._stops_asked:
+            first = self._stops_asked == 0
+            self.gang.stop(self.grace_s if first else 0.0)
+            self.view.note("stopping the workers" + ("; once more to kill them" if first else ""))
+            self._stops_asked = self.stop.count
+
+    def _oversee(self) -> None:
+        for drill in self.drills:
+            drill.act(self.records, self.gang)
+        if self._dump_until is not None:
+            self._finish_dump()
+        elif any(has_failed(record) for record in self.records):
+            self._settle()
+        elif finding := find_hang(self.watch, self.records, now=time.time()):
+            self._dump(finding)
+
+    def _settle(self) -> None:
+        failed = [record for record in self.records if has_failed(record)]
+        now = time.monotonic()
+        self._failed_at = self._failed_at or now
+        blamed = all(is_consequence(record) for record in failed)
+        if now - self._failed_at >= (SETTLE_BLAMED_S if blamed else SETTLE_S):
+            self._conclude()
+
+    def _conclude(self) -> None:
+        self.verdict = judge(self.records)
+        assert self.verdict is not None
+        first = self.verdict.first
+        what = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
+        self.view.note(f"worker {first.worker} {what}; stopping the others")
+        # Preempted workers save a checkpoint together: they need their peers.
+        self.gang.stop(self.grace_s if self.verdict.preempted else self.failure_grace_s)
+
+    def _dump(self, finding: Finding) -> None:
+        """Notes who is to blame, and has every worker print its Python stack and die."""
+        names = ", ".join(f"worker {worker}" for worker in finding.workers)
+        self.view.note(f"{names}: {finding.reason}; asking all workers for their stacks")
+        self._finding = finding
+        self._dump_until = time.monotonic() + DUMP_S
+        for record in self.records:
+            self.gang.signal(record.index, signal.SIGABRT)
+
+    def _finish_dump(self) -> None:
+        answered = all(record.ended or record.state in ("T", "t") for record in self.records)
+        assert self._dump_until is not None
+        assert self._finding is not None
+        if not answered and time.monotonic() < self._dump_until:
+            return
+        for worker in self._culprits():
+            record = self.records[worker]
+            where = whereabouts(record.stack)
+            record.note = self._finding.reason + (f"; it was {where}" if where else "")
+        self._conclude()
+
+    def _culprits(self) -> tuple[int, ...]:
+        """Where several hang, those that are in the user's own code hold up the others."""
+        assert self._finding is not None
+        suspects = self._finding.workers
+        busy = tuple(worker for worker in suspects if is_in_user_code(self.records[worker].stack))
+        return busy or suspects
