@@ -21,7 +21,7 @@ from tenfold.data.order import Position
 from tenfold.data.storage import Folder
 from tenfold.models.config import TrainConfig
 
-_NAME = re.compile(r"checkpoint-([0-9]{5})-([0-9]{8})\.npz")
+_NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
 FOLDER: Final = "checkpoints"
 
 

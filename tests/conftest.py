@@ -1,0 +1,117 @@
+"""Fixtures that several folders of tests share."""
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command line ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def tenfold() -> Callable[..., Done]:
+    """Runs the command line in a process of its own."""
+
+    def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tenfold", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **environment},
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-folder tree of the 1,797 handwritten digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    script = Path(__file__).parent.parent / "scripts" / "digits.py"
+    subprocess.run([sys.executable, script, folder], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digit_shards(
+    tenfold: Callable[..., Done], digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The digits as shards for 1, 2 and 4 workers: 1,617 to train, 180 to validate."""
+    output = tmp_path_factory.mktemp("digit_shards") / "shards"
+    done = tenfold(
+        "write",
+        f"--source={digits}",
+        f"--output={output}",
+        "--num_workers=4",
+        "--worker_counts=1,2,4",
+        "--split=train:0.9,validation:0.1",
+    )
+    assert done.status == 0, done.err
+    return output
+
+
+@pytest.fixture(scope="session")
+def read_metrics() -> Callable[[Path], list[dict[str, Any]]]:
+    """Reads metrics.jsonl of a run directory."""
+
+    def read(run_dir: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+    return read
+
+
+class MakePicture(Protocol):
+    def __call__(
+        self, *, form: str = "PNG", height: int = 8, width: int = 8, mode: str = "L", seed: int = 0
+    ) -> bytes: ...
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> MakePicture:
+    """Makes an encoded picture of noise; equal arguments give equal bytes."""
+    from PIL import Image
+
+    def make(
+        *, form: str = "PNG", height: int = 8, width: int = 8, mode: str = "L", seed: int = 0
+    ) -> bytes:
+        channels = len(Image.new(mode, (1, 1)).getbands())
+        pixels = random.Random(seed).randbytes(height * width * channels)
+        out = io.BytesIO()
+        Image.frombytes(mode, (width, height), pixels).save(out, form)
+        return out.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def make_class_folder(tmp_path: Path, make_picture: MakePicture) -> Callable[..., Path]:
+    """Makes a tree of class folders of small pictures; the last class has one fewer."""
+
+    def make(classes: int = 3, each: int = 10, *, form: str = "PNG", name: str = "source") -> Path:
+        root = tmp_path / name
+        for label in range(classes):
+            folder = root / f"class {label}"
+            folder.mkdir(parents=True)
+            for number in range(each - (label == classes - 1)):
+                data = make_picture(form=form, seed=1000 * label + number)
+                (folder / f"{number:04d}.{form.lower()}").write_bytes(data)
+        return root
+
+    return make

@@ -1,0 +1,103 @@
+"""The same run on 1, 2 and 4 real workers, and what it leaves behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STEPS_PER_EPOCH = 25  # 1,617 records in batches of 64, the rest left out
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def runs(tenfold: Any, digit_shards: Path, tmp_path_factory: Any) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for workers in (1, 2, 4):
+        done = tenfold(
+            "launch",
+            f"--shards={digit_shards}",
+            f"--num_workers={workers}",
+            f"--epochs={EPOCHS}",
+            "--global_batch_size=64",
+            "--seed=7",
+            f"--run_dir={folder / str(workers)}",
+        )
+        assert done.status == 0, (workers, done.out, done.err)
+    return {workers: folder / str(workers) for workers in (1, 2, 4)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_losses_and_accuracy_do_not_depend_on_the_number_of_workers(
+    runs: dict[int, Path], read_metrics: Any
+) -> None:
+    of_one = read_metrics(runs[1])
+    assert [line["kind"] for line in of_one].count("step") == EPOCHS * STEPS_PER_EPOCH
+    for workers in (2, 4):
+        of_more = read_metrics(runs[workers])
+        assert [line["step"] for line in of_more] == [line["step"] for line in of_one]
+        assert [line["loss"] for line in of_more] == pytest.approx(
+            [line["loss"] for line in of_one], rel=1e-3, abs=1e-4
+        )
+        ends = [[x for x in run if x["kind"] == "epoch"][-1] for run in (of_one, of_more)]
+        assert ends[0]["metrics"]["val_accuracy"] == ends[1]["metrics"]["val_accuracy"]
+    # The comparison can fail: the losses of one run are far from alike.
+    losses = [line["loss"] for line in of_one]
+    assert max(losses) > 10 * min(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_receipts_are_exact_and_validation_reads_every_record(
+    runs: dict[int, Path], read_metrics: Any
+) -> None:
+    for run_dir in runs.values():
+        for line in read_metrics(run_dir):
+            if line["kind"] == "epoch":
+                assert line["receipt"]["exact"]
+                assert line["receipt"]["records"] == STEPS_PER_EPOCH * 64
+                assert line["receipt"]["left_out"] == 1617 - STEPS_PER_EPOCH * 64
+                assert line["validation_receipt"]["exact"]
+                assert line["validation_receipt"]["records"] == 180
+
+
+PREDICT = """
+import sys, json, keras, numpy as np
+from pathlib import Path
+from PIL import Image
+model = keras.models.load_model(sys.argv[1])
+files = sorted(Path(sys.argv[2]).glob("*/*.png"))[::20]
+pictures = np.stack([np.asarray(Image.open(f), "float32")[..., None] for f in files])
+right = model.predict(pictures, verbose=0).argmax(1) == [int(f.parent.name) for f in files]
+print(json.dumps({"accuracy": float(right.mean()), "pictures": len(files)}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, runs[4] / "model.keras", digits],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["pictures"] == 90
+    assert result["accuracy"] >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_run_directory_holds_what_it_should(runs: dict[int, Path]) -> None:
+    for workers, run_dir in runs.items():
+        result = json.loads((run_dir / "result.json").read_text())
+        assert result["state"] == "succeeded"
+        assert result["final"]["metrics"]["val_accuracy"] >= 0.95
+        assert len(list((run_dir / "logs").glob("worker-*.log"))) == workers
+        assert list((run_dir / "checkpoints").glob("*.npz"))
+        assert list((run_dir / "tensorboard").glob("events.*"))
+        assert not list(run_dir.glob(".*")), "something half-written was left"
