@@ -26,7 +26,7 @@ def build_model(name: str, spec: ModelSpec, *, working_dir: str = "") -> keras.M
     if not isinstance(model, keras.Model):
         raise UserError(f"model '{name}' returned {type(model).__name__}, not a keras.Model")
     if not model.built:
-        model.build(_input_shape(spec))
+        model(_zeros(spec))  # a subclass makes its layers' variables when it is called
     if not model.compiled:
         _compile(model, spec)
     if spec.learning_rate is not None:
@@ -56,11 +56,18 @@ def call_model_function(function: ModelFunction, spec: ModelSpec) -> Any:
     return function(spec) if takes_spec else function()
 
 
-def _input_shape(spec: ModelSpec) -> Any:
+def _zeros(spec: ModelSpec) -> Any:
+    """Returns a batch of one, as the model is fed."""
     if spec.image_shape is not None and len(spec.inputs) == 1:
-        return (None, *spec.image_shape)
-    shapes = {feature.name: (None, *feature.shape) for feature in spec.inputs}
-    return next(iter(shapes.values())) if len(shapes) == 1 else shapes
+        return tf.zeros((1, *spec.image_shape))
+    dtypes = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
+    batch = {
+        feature.name: tf.zeros((1, *spec.image_shape))
+        if feature.kind == "image" and spec.image_shape
+        else tf.zeros((1, *feature.shape), dtypes[feature.kind])
+        for feature in spec.inputs
+    }
+    return next(iter(batch.values())) if len(batch) == 1 else batch
 
 
 def _compile(model: keras.Model, spec: ModelSpec) -> None:

@@ -164,6 +164,8 @@ def sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.T
 
     float32 and float64 are summed as they are, int64 modulo 2**64.
     """
+    if strategy.num_replicas_in_sync == 1:
+        return value
 
     def replica(mine: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()

@@ -1,0 +1,63 @@
+"""Models of a user's own, for the tests of the training loop."""
+
+import keras
+
+from tenfold.models import cnn
+from tenfold.models.spec import ModelSpec
+
+
+def clipped(spec: ModelSpec) -> keras.Model:
+    """`cnn` with an optimizer that clips so hard that it shows in the losses."""
+    model = cnn.build(spec)
+    model.compile(keras.optimizers.SGD(0.5, clipnorm=0.02), "sparse_categorical_crossentropy")
+    return model
+
+
+def regularised(spec: ModelSpec) -> keras.Model:
+    """A model whose loss has a term that is no record's, and several metrics."""
+    model = keras.Sequential(
+        [
+            keras.Input(spec.image_shape),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, "relu", kernel_regularizer=keras.regularizers.L2(0.01)),
+            keras.layers.Dense(spec.num_classes, "softmax"),
+        ]
+    )
+    metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")]
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=metrics)
+    return model
+
+
+@keras.saving.register_keras_serializable("own_models")
+class OwnStep(keras.Model):
+    """A subclass with a training step of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = keras.layers.Flatten()
+        self.dense = keras.layers.Dense(10, "softmax")
+
+    def call(self, x):  # type: ignore[no-untyped-def]
+        return self.dense(self.flat(x) / 255.0)
+
+    def train_step(self, data):  # type: ignore[no-untyped-def]
+        logs = super().train_step(data)
+        return {**logs, "own": logs["loss"] * 0 + 42.0}
+
+
+def own_step() -> keras.Model:
+    """A subclassed model; the function takes no spec."""
+    model = OwnStep()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def not_a_model(spec: ModelSpec) -> str:
+    """Something else than a model."""
+    return "a model"
+
+
+def raises(spec: ModelSpec) -> keras.Model:
+    """A function with an error in it."""
+    return {}["no such layer"]  # type: ignore[no-any-return]

@@ -1,0 +1,45 @@
+"""The training loop on one and two replicas of one process, against Keras's own evaluate."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("loop_program.py")
+
+
+def run_loop(shards: Path, run_dir: Path, *, replicas: int, model: str) -> dict[str, Any]:
+    arguments = [sys.executable, PROGRAM, shards, run_dir, str(replicas), model]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["cnn", "own_models.py:regularised", "own_models.py:own_step"])
+def test_evaluation_is_what_keras_evaluates(
+    digit_shards: Path, tmp_path: Path, model: str
+) -> None:
+    result = run_loop(digit_shards, tmp_path / "run", replicas=1, model=model)
+    assert result["steps"] == 25
+    assert result["keras"]["records"] == 180
+    assert result["ours"]["val_loss"] == pytest.approx(result["keras"]["loss"], rel=1e-4)
+    for name in set(result["keras"]) - {"loss", "records"}:
+        assert result["ours"][f"val_{name}"] == pytest.approx(result["keras"][name], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["own_models.py:clipped", "own_models.py:regularised"])
+def test_two_replicas_train_as_one_does(
+    digit_shards: Path, tmp_path: Path, model: str, read_metrics: Any
+) -> None:
+    for replicas in (1, 2):
+        run_loop(digit_shards, tmp_path / str(replicas), replicas=replicas, model=model)
+    one, two = (
+        [line["loss"] for line in read_metrics(tmp_path / str(replicas))] for replicas in (1, 2)
+    )
+    assert len(one) == 26
+    assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
