@@ -33,8 +33,8 @@ def regularised(spec: ModelSpec) -> keras.Model:
 class OwnStep(keras.Model):
     """A subclass with a training step of its own."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(**kwargs)
         self.flat = keras.layers.Flatten()
         self.dense = keras.layers.Dense(10, "softmax")
 
