@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, NoReturn
 
 from tenfold.data.errors import UserError
@@ -58,11 +59,23 @@ def is_peer_failure(error: BaseException) -> bool:
 
 
 def _tell(events: EventWriter, error: Exception) -> None:
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    lines = traceback.format_exception(type(error), error, _beyond_our_code(error.__traceback__))
     user_error = isinstance(error, UserError)
     text = "" if user_error else "".join(lines)
     print(str(error) if user_error else text, file=sys.stderr, flush=True)
     events.send("error", type=type(error).__name__, message=str(error), traceback=text)
+
+
+def _beyond_our_code(frames: TracebackType | None) -> TracebackType | None:
+    """Returns the traceback from where our own code called another's; all where it did not."""
+    at = frames
+    while at is not None and _is_ours(at.tb_frame.f_globals.get("__name__", "")):
+        at = at.tb_next
+    return at or frames
+
+
+def _is_ours(module: str) -> bool:
+    return module == "__main__" or module.startswith("tenfold.")
 
 
 def _work(events: EventWriter) -> int:

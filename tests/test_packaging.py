@@ -76,7 +76,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_demos_steps_run_on_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
-    where = [installed / "python", "-c", "import tenfold.data; print(tenfold.data.__file__)"]
+    where = [str(installed / "python"), "-c", "import tenfold.data; print(tenfold.data.__file__)"]
     place = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(place.stdout.strip()).is_relative_to(installed.parent)
 

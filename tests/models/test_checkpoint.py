@@ -66,7 +66,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: str) 
     data = bytearray(newest.read_bytes())
     middle = data.find(VALUES[0].tobytes())
     data[middle] ^= 1
-    newest.write_bytes({"cut": data[:-40], "flipped": data, "empty": b""}[damage])
+    newest.write_bytes(bytes({"cut": data[:-40], "flipped": data, "empty": b""}[damage]))
     found = newest_checkpoint(folder)
     assert found is not None
     assert found.state.position == Position(0, 10)

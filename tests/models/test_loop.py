@@ -12,10 +12,10 @@ PROGRAM = Path(__file__).with_name("loop_program.py")
 
 
 def run_loop(shards: Path, run_dir: Path, *, replicas: int, model: str) -> dict[str, Any]:
-    arguments = [sys.executable, PROGRAM, shards, run_dir, str(replicas), model]
+    arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), str(replicas), model]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
