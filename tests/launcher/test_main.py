@@ -1,5 +1,6 @@
 """The command line's frame: help, unknown words, exit statuses, and what it imports."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -81,6 +82,7 @@ def test_a_wrong_word_is_one_line_and_status_2(
 def test_version(tenfold: Any) -> None:
     from tenfold import __version__
 
+    assert __version__ == importlib.metadata.version("tenfold")
     assert tenfold("--version").out == f"tenfold {__version__}\n"
 
 
