@@ -56,6 +56,8 @@ def encode_example(features: Features) -> bytes:
 
 def encode_lists(lists: Mapping[str, tuple[str, bytes]]) -> bytes:
     """Returns the serialized Example of packed lists, as `to_list` gives them."""
+    if not lists:
+        return b""
     return field(1, b"".join(feature_entry(name, *lists[name]) for name in sorted(lists)))
 
 

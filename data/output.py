@@ -72,6 +72,7 @@ def find_finished(folder: Folder, keys: WriteKeys, *, overwrite: bool) -> Manife
         if _is_whole(folder, manifest):
             remove_ledger(folder)
             return manifest
+        write_keys(folder, keys)  # the shards that are left are known to be ours
     folder.remove(MANIFEST_NAME)
     return None
 
@@ -134,9 +135,9 @@ def _expect_no_shards(folder: Folder) -> None:
         )
 
 
-def _remove_temporaries(folder: Folder, shards: Iterable[str]) -> None:
-    """Removes what killed processes left of these shards."""
-    starts = tuple(f".{shard}." for shard in shards)
+def _remove_temporaries(folder: Folder, files: Iterable[str]) -> None:
+    """Removes what killed processes left of these files."""
+    starts = tuple(f".{file}." for file in files)
     for name in folder.sizes():
         if name.endswith(TEMPORARY) and name.startswith(starts):
             folder.remove(name)
@@ -160,8 +161,13 @@ def publish(
     ordered = [receipts[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
     manifest = _manifest(stats, plan, keys, receipts)
-    _write_quarantine(folder, ordered)
-    folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode())
+    try:
+        _write_quarantine(folder, ordered)
+        folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode())
+    except FileNotFoundError:  # another task of the gang has just published, and cleaned up
+        if _published_by_another(folder, keys) is None:
+            raise
+    _remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME))
     remove_ledger(folder)
     return manifest
 

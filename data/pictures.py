@@ -77,7 +77,8 @@ def _frame_shape(data: bytes, position: int) -> PictureShape:
     _, height, width, channels = _FRAME.unpack_from(data, position)
     if not (height and width and channels):
         raise ValueError(f"the JPEG says {width} × {height} pixels of {channels} channels")
-    return height, width, channels
+    # TensorFlow decodes four channels (CMYK) to three.
+    return height, width, min(channels, 3)
 
 
 def _whole_jpeg(data: bytes, sos: int, shape: PictureShape | None) -> PictureShape:

@@ -180,3 +180,11 @@ def _attempt(work: Callable[..., Any], item: Any, note: Callable[[Any], None]) -
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
         message = f"{type(error).__name__}: {error}"
         return "error", _Failure("JobError", message, traceback.format_exc())
+
+
+def usable_processors() -> int:
+    """Returns how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1

@@ -25,6 +25,9 @@ class Folder(Protocol):
     def read(self, name: str) -> bytes | None:
         """Returns a file's bytes, or None where there is none."""
 
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+
     def write(self, name: str, data: bytes) -> None:
         """Makes or replaces a whole file."""
 
@@ -69,6 +72,12 @@ class LocalFolder:
             return self._at(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        with open(self._at(name), "rb") as file:
+            file.seek(offset)
+            return file.read(length)
 
     def write(self, name: str, data: bytes) -> None:
         """Makes or replaces a whole file, synced to the disk."""
@@ -140,6 +149,10 @@ class RemoteFolder:
             return bytes(self._files().cat_file(self._at(name)))
         except FileNotFoundError:
             return None
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        return bytes(self._files().cat_file(self._at(name), start=offset, end=offset + length))
 
     def write(self, name: str, data: bytes) -> None:
         """Makes or replaces a whole object in one request."""

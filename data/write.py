@@ -1,6 +1,5 @@
 """From a source to shards and their manifest; the manifest comes last."""
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ from tenfold.data.ledger import ShardReceipt, check_budget, read_receipts
 from tenfold.data.manifest import Manifest
 from tenfold.data.output import begin_output, find_finished, plan_keys, publish
 from tenfold.data.plan import SplitFraction
-from tenfold.data.pool import run_pool
+from tenfold.data.pool import run_pool, usable_processors
 from tenfold.data.sources import Source, open_source
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import Folder, make_writable, open_folder
@@ -162,11 +161,3 @@ def _write_one(
     job: WriteJob, task: ShardTask, note: Callable[[tuple[int, int]], None]
 ) -> ShardReceipt:
     return write_shard(job, task, lambda records, num_bytes: note((records, num_bytes)))
-
-
-def usable_processors() -> int:
-    """Returns how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1

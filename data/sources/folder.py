@@ -3,8 +3,10 @@
 The classes are the sorted names of the folders; a picture's bytes pass through as they are.
 """
 
+import hashlib
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -13,16 +15,18 @@ from tenfold.data.errors import UserError
 from tenfold.data.example import Features, feature_entry, field, to_list, varint
 from tenfold.data.manifest import IMAGE, LABEL, Feature
 from tenfold.data.pictures import picture_shape
-from tenfold.data.records import FRAME_BYTES, fingerprint64
+from tenfold.data.records import FRAME_BYTES
 from tenfold.data.schema import Schema
 from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
 from tenfold.data.specs import SourceStats
-from tenfold.data.table import Table, TableWriter, Texts
+from tenfold.data.table import Table, Texts
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 
 # Offset and length of the path in the texts, class, bytes, time of the last change in ns.
-_ROW: Final = "<QHIQq"
+_ROW: Final = struct.Struct("<QHIQq")
+_SUFFIXES: Final = tuple(suffix.encode() for suffix in SUFFIXES)
+_DOT: Final = ord(".")
 _LABEL_FEATURE: Final = Feature(LABEL, "int64", ())
 
 
@@ -130,7 +134,7 @@ def _record_bytes(size: int, label: int) -> int:
 
 def _as_field(size: int) -> int:
     """Returns the bytes of a message of `size` bytes as a field of another."""
-    return size + 1 + len(varint(size))
+    return size + 1 + ((size or 1).bit_length() + 6) // 7
 
 
 def scan_folder(root: str, scratch: Path) -> FolderSource:
@@ -140,29 +144,23 @@ def scan_folder(root: str, scratch: Path) -> FolderSource:
       UserError: there are no class folders, or one has no pictures or a name that cannot be
         a label.
     """
+    root = os.path.abspath(root)
     labels = _class_folders(root)
-    totals = _Totals()
-    rows_path, paths_path = scratch / "folder.rows", scratch / "folder.paths"
-    with TableWriter(rows_path, _ROW) as rows, open(paths_path, "wb") as paths:
+    base = len(os.fsencode(os.path.join(root, "")))
+    scan = _Scan(scratch)
+    with scan:
         for label, name in enumerate(labels):
-            pictures = sorted(_pictures(os.path.join(root, name), name, totals))
+            pictures = sorted(scan.pictures(os.fsencode(os.path.join(root, name))))
             if not pictures:
                 raise UserError(
                     f"class folder '{os.path.join(root, name)}' has no pictures "
                     f"({', '.join(SUFFIXES)}): add some, or remove the folder"
                 )
-            for path, size, mtime_ns in pictures:
-                raw = os.fsencode(path)
-                rows.append(paths.tell(), len(raw), label, size, mtime_ns)
-                paths.write(raw)
-                totals.add(raw, label, size, mtime_ns)
-    stats = totals.stats(tuple(labels))
-    return FolderSource(
-        os.path.abspath(root), stats, Table(rows_path, _ROW), Texts(paths_path), totals.notes()
-    )
+            scan.add(pictures, label, base)
+    return FolderSource(root, scan.stats(labels), *scan.tables(), scan.notes())
 
 
-def _class_folders(root: str) -> list[str]:
+def _class_folders(root: str) -> tuple[str, ...]:
     with os.scandir(root) as entries:
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not names:
@@ -175,54 +173,74 @@ def _class_folders(root: str) -> list[str]:
                 f"class folder {os.path.join(root, name)!r}: the name has characters that cannot "
                 "be shown, and becomes a label: rename it"
             )
-    if len(names) > 0xFFFFFFFF:
-        raise UserError(f"source '{root}' has {len(names):,} class folders")
-    return names
+    return tuple(names)
 
 
-def _pictures(folder: str, shown: str, totals: "_Totals") -> Iterator[tuple[str, int, int]]:
-    """Yields path below the root, bytes and time of every picture in a class folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = f"{shown}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                status = entry.stat()
-                yield path, status.st_size, status.st_mtime_ns
-            elif entry.is_dir():
-                yield from _pictures(entry.path, path, totals)
-            else:
-                totals.skip(path)
+class _Scan:
+    """A scan under way: what it adds up, and the tables that it fills.
 
+    The fingerprint is a hash of both tables: paths, classes, sizes and times, in order.
+    """
 
-class _Totals:
-    """What a scan adds up. The fingerprint is a sum, so it does not depend on an order."""
+    def __init__(self, scratch: Path) -> None:
+        self._rows = scratch / "folder.rows"
+        self._paths = scratch / "folder.paths"
+        self._examples = self._bytes = self._largest = self._skipped = 0
+        self._first_skipped = b""
+        self._hash = hashlib.blake2b(digest_size=8)
 
-    def __init__(self) -> None:
-        self._examples = self._bytes = self._largest = self._fingerprint = 0
-        self._skipped = 0
-        self._first_skipped = ""
+    def __enter__(self) -> "_Scan":
+        self._rows_file = open(self._rows, "wb")
+        self._paths_file = open(self._paths, "wb")
+        return self
 
-    def add(self, path: bytes, label: int, size: int, mtime_ns: int) -> None:
-        """Counts one picture."""
-        record = _record_bytes(size, label)
-        self._examples += 1
-        self._bytes += record
-        self._largest = max(self._largest, record)
-        self._fingerprint += fingerprint64(b"%b\0%d\0%d" % (path, size, mtime_ns))
+    def __exit__(self, *error: object) -> None:
+        self._rows_file.close()
+        self._paths_file.close()
 
-    def skip(self, path: str) -> None:
-        """Counts one file that is no picture."""
-        self._skipped += 1
-        self._first_skipped = self._first_skipped or path
+    def pictures(self, folder: bytes) -> Iterator[tuple[bytes, int, int]]:
+        """Yields path, bytes and time of every picture in a class folder."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == _DOT:
+                    continue
+                if name.lower().endswith(_SUFFIXES) and entry.is_file():
+                    status = entry.stat()
+                    yield entry.path, status.st_size, status.st_mtime_ns
+                elif entry.is_dir():
+                    yield from self.pictures(entry.path)
+                else:
+                    self._skipped += 1
+                    self._first_skipped = self._first_skipped or entry.path
+
+    def add(self, pictures: Sequence[tuple[bytes, int, int]], label: int, base: int) -> None:
+        """Takes in one class; what follows the first `base` bytes of a path is kept."""
+        offset = self._paths_file.tell()
+        rows, paths = [], []
+        for path, size, mtime_ns in pictures:
+            paths.append(path[base:])
+            rows.append(_ROW.pack(offset, len(path) - base, label, size, mtime_ns))
+            offset += len(path) - base
+        sizes = [_record_bytes(size, label) for _, size, _ in pictures]
+        self._examples += len(sizes)
+        self._bytes += sum(sizes)
+        self._largest = max(self._largest, max(sizes))
+        for file, parts in ((self._rows_file, rows), (self._paths_file, paths)):
+            joined = b"".join(parts)
+            self._hash.update(joined)
+            file.write(joined)
+
+    def tables(self) -> tuple[Table, Texts]:
+        """Returns the rows and the paths."""
+        return Table(self._rows, _ROW.format), Texts(self._paths)
 
     def notes(self) -> tuple[str, ...]:
         """Returns what the user should hear of."""
         if not self._skipped:
             return ()
         more = f" and {self._skipped - 1:,} more" if self._skipped > 1 else ""
-        return (f"left out, not named as pictures: {self._first_skipped}{more}",)
+        return (f"left out, not named as pictures: {os.fsdecode(self._first_skipped)}{more}",)
 
     def stats(self, label_names: tuple[str, ...]) -> SourceStats:
         """Returns the sums."""
@@ -231,5 +249,5 @@ class _Totals:
             total_bytes=self._bytes,
             max_record_bytes=self._largest,
             label_names=label_names,
-            fingerprint=f"folder-{self._fingerprint % 2**64:016x}",
+            fingerprint=f"folder-{self._hash.hexdigest()}",
         )

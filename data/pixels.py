@@ -1,0 +1,123 @@
+"""Pictures as pixels: decoding, encoding, and arrays of floats turned into bytes.
+
+Needs Pillow and numpy; imported only where pixels are touched.
+"""
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+from tenfold.data.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+JPEG_QUALITY: Final = 90
+FORMATS: Final = ("jpeg", "png")
+_MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+# Rounding of float32 may leave [0, 1] by this much.
+_TOLERANCE: Final = 1e-3
+
+
+def pillow() -> Any:
+    """Returns the module PIL.Image.
+
+    Raises:
+      UserError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image, ImageFile
+    except ImportError as error:
+        raise UserError("decoding pictures needs Pillow: pip install 'tenfold[images]'") from error
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    return Image
+
+
+def decode_picture(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Image":
+    """Returns the decoded picture in mode L, LA, RGB or RGBA.
+
+    `at_least` (height, width) lets a JPEG be decoded at a fraction of its size that is not
+    below it, which is quicker.
+
+    Raises:
+      ValueError: it cannot be decoded.
+    """
+    module = pillow()
+    try:
+        picture = module.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        if at_least is not None:
+            picture.draft(None, (at_least[1], at_least[0]))
+        picture.load()
+    except (OSError, ValueError, SyntaxError, module.DecompressionBombError) as error:
+        raise ValueError(f"it cannot be decoded ({error})") from error
+    if picture.mode in _MODES.values():
+        return picture
+    return picture.convert(_plain_mode(picture))
+
+
+def _plain_mode(picture: "Image") -> str:
+    if picture.mode in ("1", "I", "I;16", "F"):
+        return "L"
+    return "RGBA" if "transparency" in picture.info else "RGB"
+
+
+def encode_picture(picture: "Image", form: str, *, quality: int = JPEG_QUALITY) -> bytes:
+    """Returns the picture as ``jpeg`` (without alpha) or ``png``."""
+    out = io.BytesIO()
+    if form == "png":
+        picture.save(out, "PNG")
+    else:
+        plain = {"LA": "L", "RGBA": "RGB"}.get(picture.mode, picture.mode)
+        picture.convert(plain).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def picture_from_array(array: "np.ndarray") -> "Image":
+    """Returns the picture that an array (height, width[, channels]) holds.
+
+    Raises:
+      ValueError: it is no array of bytes or of floats in [0, 1].
+    """
+    if array.ndim == 3 and array.shape[2] in _MODES:
+        mode = _MODES[array.shape[2]]
+    elif array.ndim == 2:
+        mode = "L"
+    else:
+        raise ValueError(
+            f"an array of shape {list(array.shape)} is no picture: "
+            "height × width, or that by 1 to 4 channels, is"
+        )
+    pixels = to_uint8(array)
+    size = (array.shape[1], array.shape[0])
+    return pillow().frombytes(mode, size, pixels.tobytes())
+
+
+def to_uint8(array: "np.ndarray") -> "np.ndarray":
+    """Returns pixels as uint8: floats in [0, 1] are scaled to 0–255 and rounded.
+
+    Raises:
+      ValueError: floats outside [0, 1], or whole numbers outside 0–255.
+    """
+    import numpy as np
+
+    if array.dtype == np.uint8:
+        return array
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    if array.dtype.kind == "f":
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+            raise ValueError(
+                f"a picture of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
+                "divide by 255, or give whole numbers"
+            )
+        return (np.clip(array, 0, 1).astype(np.float64) * 255).round().astype(np.uint8)
+    if array.dtype.kind not in "iub" or low < 0 or high > 255:
+        raise ValueError(f"a picture of {array.dtype} from {low} to {high}: 0 to 255 is expected")
+    return array.astype(np.uint8)
+
+
+def picture_to_array(picture: "Image") -> "np.ndarray":
+    """Returns the pixels as uint8 (height, width, channels)."""
+    import numpy as np
+
+    array = np.asarray(picture)
+    return array[..., None] if array.ndim == 2 else array

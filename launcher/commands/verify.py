@@ -1,0 +1,55 @@
+"""`tenfold verify`: is every byte of a data set what the manifest says?"""
+
+import sys
+import time
+from typing import Final
+
+from absl import flags
+
+from tenfold.data.errors import UserError
+from tenfold.data.sizes import format_duration, format_size, plural
+from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.flags import FlagValues
+
+SUMMARY: Final = "reads every byte of a data set and checks it against the manifest"
+USAGE: Final = "--shards=PATH [--flag=value …]"
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of `verify`."""
+    flags.DEFINE_string("shards", "", "folder of shards: a path or gs://…", flag_values=fv)
+    flags.DEFINE_list("split", [], "splits to read; all where none is given", flag_values=fv)
+    flags.DEFINE_integer(
+        "processes", 0, "processes that read; 0: one per processor", flag_values=fv
+    )
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Prints what is wrong, or that nothing is; returns 0 or 1."""
+    args.expect_none()
+    if not fv.shards:
+        raise UserError("--shards is missing: name the folder that holds manifest.json")
+    from tenfold.data.pool import usable_processors
+    from tenfold.data.storage import read_manifest
+    from tenfold.data.verify import damaged_shards, verify_shards
+
+    started = time.monotonic()
+    manifest = read_manifest(fv.shards)
+    found = verify_shards(
+        fv.shards, manifest, splits=fv.split, processes=fv.processes or usable_processors()
+    )
+    for problem in found.problems:
+        print(problem)
+    print(
+        f"{fv.shards}: read {plural(found.shards, 'shard')}, {plural(found.records, 'record')}, "
+        f"{format_size(found.bytes)} in {format_duration(time.monotonic() - started)}",
+        file=sys.stderr if found.problems else sys.stdout,
+    )
+    if not found.problems:
+        print("every byte is as the manifest says")
+        return 0
+    damaged = damaged_shards(found.problems)
+    print(
+        f"tenfold: {plural(damaged, 'shard')} of {fv.shards} not as it should be", file=sys.stderr
+    )
+    return 1
