@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tenfold.data.batches import split_batch
 from tenfold.data.errors import UserError
-from tenfold.data.read import split_batch
 from tenfold.models.registry import find_model
 from tenfold.models.spec import ModelFunction, ModelSpec
 

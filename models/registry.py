@@ -12,6 +12,8 @@ from tenfold.models.spec import ModelFunction
 
 BUILT_IN: Final = {
     "cnn": "tenfold.models.cnn:build",
+    "head": "tenfold.models.dense:build_head",
+    "mlp": "tenfold.models.dense:build_mlp",
     "resnet50": "tenfold.models.resnet50:build",
 }
 

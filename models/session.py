@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tenfold.data.batches import ReadConfig, evaluation_batches, training_batches
 from tenfold.data.lanes import WorkerShards
 from tenfold.data.manifest import Manifest, Split
 from tenfold.data.order import Position
 from tenfold.data.parse import input_spec
-from tenfold.data.read import ReadConfig, evaluation_batches, training_batches
 from tenfold.data.storage import Folder, open_folder, read_manifest
 from tenfold.models.build import build_metrics, build_model
 from tenfold.models.checkpoint import (

@@ -11,8 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tenfold.data.parse import FINGERPRINT
-from tenfold.data.read import split_batch
+from tenfold.data.batches import DECODE_S, FINGERPRINT, split_batch
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,11 @@ class EvaluateSteps:
 
     def _one_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One replica's batch; what is padded is cut off, so that every metric is exact."""
-        kept = {name: tf.boolean_mask(value, batch["weight"] > 0) for name, value in batch.items()}
+        kept = {
+            name: tf.boolean_mask(value, batch["weight"] > 0)
+            for name, value in batch.items()
+            if name != DECODE_S
+        }
         count = tf.size(kept[FINGERPRINT])
         total = tf.cond(count > 0, lambda: self._measured(kept), lambda: 0.0)
         return total, tf.cast(count, tf.int64), tf.reduce_sum(kept[FINGERPRINT])
