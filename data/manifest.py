@@ -149,6 +149,12 @@ class Manifest:
                     f"not a multiple of its {self.num_lanes} lanes"
                 )
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the label: those with names, or those that occur; 0 where it has none."""
+        counted = (len(split.label_counts) for split in self.splits)
+        return max([len(self.label_names), *counted])
+
     def split(self, name: str) -> Split:
         """Returns the split called `name`.
 
