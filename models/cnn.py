@@ -7,6 +7,7 @@ depends on how a global batch is divided among replicas.
 import keras
 
 from tenfold.data.errors import UserError
+from tenfold.models.classifier import class_probabilities
 from tenfold.models.spec import ModelSpec
 
 _SMALLEST_SIDE = 6
@@ -37,5 +38,5 @@ def build(spec: ModelSpec) -> keras.Model:
         side, filters = side // 2, min(2 * filters, _MOST_FILTERS)
     hidden = keras.layers.Flatten()(hidden)
     hidden = keras.layers.Dense(128, activation="relu")(hidden)
-    outputs = keras.layers.Dense(spec.num_classes, activation="softmax")(hidden)
+    outputs = class_probabilities(hidden, spec)
     return keras.Model(inputs, outputs, name="cnn")

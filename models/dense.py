@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from tenfold.data.errors import UserError
+from tenfold.models.classifier import class_probabilities
 from tenfold.models.spec import ModelSpec
 
 _HIDDEN = (256, 128)
@@ -19,7 +20,7 @@ def build_mlp(spec: ModelSpec) -> keras.Model:
     inputs, hidden = _joined(spec, "mlp")
     for units in _HIDDEN:
         hidden = keras.layers.Dense(units, activation="relu")(hidden)
-    return _classifier(inputs, hidden, spec, "mlp")
+    return keras.Model(inputs, class_probabilities(hidden, spec), name="mlp")
 
 
 def build_head(spec: ModelSpec) -> keras.Model:
@@ -29,7 +30,7 @@ def build_head(spec: ModelSpec) -> keras.Model:
       UserError: an input is neither a picture nor numbers.
     """
     inputs, hidden = _joined(spec, "head")
-    return _classifier(inputs, hidden, spec, "head")
+    return keras.Model(inputs, class_probabilities(hidden, spec), name="head")
 
 
 def _joined(spec: ModelSpec, name: str) -> tuple[Any, Any]:
@@ -46,8 +47,3 @@ def _joined(spec: ModelSpec, name: str) -> tuple[Any, Any]:
         flat.append(keras.layers.Flatten()(value))
     joined = flat[0] if len(flat) == 1 else keras.layers.Concatenate()(flat)
     return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), joined
-
-
-def _classifier(inputs: Any, hidden: Any, spec: ModelSpec, name: str) -> keras.Model:
-    outputs = keras.layers.Dense(spec.num_classes, activation="softmax")(hidden)
-    return keras.Model(inputs, outputs, name=name)

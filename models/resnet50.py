@@ -7,6 +7,7 @@ losses depend (a little) on the number of replicas.
 import keras
 
 from tenfold.data.errors import UserError
+from tenfold.models.classifier import class_probabilities
 from tenfold.models.spec import ModelSpec
 
 
@@ -29,5 +30,5 @@ def build(spec: ModelSpec) -> keras.Model:
     backbone = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=spec.image_shape, pooling="avg"
     )
-    outputs = keras.layers.Dense(spec.num_classes, activation="softmax")(backbone(hidden))
+    outputs = class_probabilities(backbone(hidden), spec)
     return keras.Model(inputs, outputs, name="resnet50")

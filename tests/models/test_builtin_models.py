@@ -1,5 +1,7 @@
 """The built-in models: shapes in, classes out, and a clear word where they do not fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,10 @@ def test_a_picture_model_needs_pictures(name: str) -> None:
 def test_bytes_are_no_numbers() -> None:
     with pytest.raises(UserError, match="feature 'text' is bytes"):
         build_model("mlp", spec(Feature("text", "bytes")))
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_without_classes_there_is_nothing_to_classify(name: str) -> None:
+    without = replace(spec(IMAGE, image_shape=(8, 8, 1)), num_classes=0)
+    with pytest.raises(UserError, match="have no 'label' of class indices"):
+        build_model(name, without)
