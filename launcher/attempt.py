@@ -143,10 +143,13 @@ class Attempt:
         assert self._finding is not None
         if not answered and time.monotonic() < self._dump_until:
             return
-        for worker in self._culprits():
-            record = self.records[worker]
+        culprits = self._culprits()
+        for record in self.records:
             where = whereabouts(record.stack)
-            record.note = self._finding.reason + (f"; it was {where}" if where else "")
+            if record.index in culprits:
+                record.note = self._finding.reason + (f"; it was {where}" if where else "")
+            else:
+                record.echo = "waited" + (f" {where}" if where else "")
         self._conclude()
 
     def _culprits(self) -> tuple[int, ...]:

@@ -118,7 +118,8 @@ class Recovery:
 class JobResult:
     """How a job ended: `state` is one of STATES; `first_failure` is the cause of its end,
     `consequences` what the other workers said of it; `recoveries` are the failures that it
-    got over, `reason` why it did not go on, `notes` what else is worth knowing.
+    got over, `reason` why it did not go on, `signal` the number of the one that cancelled it,
+    `notes` what else is worth knowing.
     """
 
     state: str
@@ -130,6 +131,7 @@ class JobResult:
     final: dict[str, Any] = field(default_factory=dict)
     recoveries: tuple[Recovery, ...] = ()
     reason: str = ""
+    signal: int | None = None
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:

@@ -60,7 +60,8 @@ class WorkerRecord:
     """All that one attempt has shown of one worker. Times are in seconds since 1970.
 
     `exit_code` is None while it runs; `lost` says that its agent went away without a word;
-    `stopped_by_us` that the exit is our doing; `note` is what the watchdog has against it.
+    `stopped_by_us` that the exit is our doing; `note` is what the watchdog has against it,
+    `echo` what it knows of a worker that waited for the culprit.
     `longest_s` holds per phase the longest that it took, for training from step to step;
     `stack` is the Python stack that it printed when it was aborted.
     """
@@ -79,6 +80,7 @@ class WorkerRecord:
     rss_bytes: int = 0
     cpu_s: float = 0.0
     listening: bool = False
+    tells_phases: bool = False
     done: bool = False
     error: WorkerEvent | None = None
     error_time: float = 0.0
@@ -88,6 +90,7 @@ class WorkerRecord:
     stopped_by_us: bool = False
     lost: bool = False
     note: str = ""
+    echo: str = ""
     stack: list[str] = field(default_factory=list)
     traceback: TracebackCatcher = field(default_factory=TracebackCatcher)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
@@ -139,7 +142,7 @@ class WorkerRecord:
         if self.phase not in ("", "training"):
             self._learn(self.phase, now - self.phase_since)
         self.phase, self.phase_since = event.phase, now
-        self.done = event.phase == "done"
+        self.tells_phases, self.done = True, event.phase == "done"
 
     def _on_step(self, event: WorkerEvent, now: float) -> None:
         if self.first_step_at:

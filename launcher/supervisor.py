@@ -136,4 +136,5 @@ class Supervisor:
             final=attempt.final,
             recoveries=tuple(self._recoveries),
             reason=self._reason,
+            signal=attempt.stop.signal if attempt.cancelled else None,
         )

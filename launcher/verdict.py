@@ -31,7 +31,7 @@ class Verdict:
 
 def has_failed(record: WorkerRecord) -> bool:
     """Says whether a worker ended badly by itself, or is about to."""
-    if record.error is not None or record.lost or record.note:
+    if record.error is not None or record.lost or record.note or record.echo:
         return True
     if record.exit_code is None or record.stopped_by_us:
         return False
@@ -40,13 +40,13 @@ def has_failed(record: WorkerRecord) -> bool:
 
 def left_early(record: WorkerRecord) -> bool:
     """Says whether a worker that reports phases exited with 0 before it was done."""
-    return record.exit_code == 0 and bool(record.phase) and not record.done
+    return record.exit_code == 0 and record.tells_phases and not record.done
 
 
 def is_consequence(record: WorkerRecord) -> bool:
     """Says whether a failed worker's own words blame a peer."""
-    if record.note:
-        return False
+    if record.note or record.echo:
+        return bool(record.echo)
     if record.exit_code == EXIT_PEER_FAILED:
         return True
     if record.exit_code is not None and record.exit_code < 0 and not record.stopped_by_us:
@@ -116,7 +116,7 @@ def failed_at(record: WorkerRecord) -> float:
 def to_failure(record: WorkerRecord) -> Failure:
     """Returns how `record`'s worker ended, as it is reported."""
     error, traceback = failure_text(record)
-    if record.note:
+    if record.note or record.echo:
         traceback = "\n".join(record.stack)
     return Failure(
         worker=record.index,
@@ -124,7 +124,7 @@ def to_failure(record: WorkerRecord) -> Failure:
         phase=record.phase,
         step=record.step,
         exit_code=record.exit_code,
-        error=record.note or error or describe_end(record),
+        error=record.note or record.echo or error or describe_end(record),
         traceback=traceback,
     )
 

@@ -9,6 +9,7 @@ from tenfold.launcher.events import WorkerEvent
 from tenfold.launcher.logs import is_noise
 from tenfold.launcher.records import WorkerRecord
 
+SHOWN_CHARS: Final = 2000  # of a line; the log has all of it
 PLAIN_INTERVAL_S: Final = 10.0
 
 
@@ -47,7 +48,7 @@ class PlainView:
     def line(self, worker: int, line: str) -> None:
         """Shows a line of a worker's output."""
         if self._show_all or not is_noise(line):
-            self._print(f"[worker {worker}] {line}")
+            self._print(f"[worker {worker}] {line[:SHOWN_CHARS]}")
 
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Shows epochs, once."""

@@ -1,6 +1,7 @@
 """``tenfold launch``: runs a job, the built-in trainer or a program of the user's own."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import Backend, Host, load_backend
 from tenfold.launcher.environment import worker_defaults
 from tenfold.launcher.flags import FlagValues, define_size
-from tenfold.launcher.job import ClusterSpec, JobSpec, worker_env
+from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, worker_env
 from tenfold.launcher.preflight import check_program, check_training, choose_addresses
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.report import result_text
@@ -30,8 +31,7 @@ SUMMARY: Final = "runs a job on several workers: the built-in trainer, or your o
 USAGE: Final = "--shards=PATH [--flag=value …]   or   [--flag=value …] -- program args…"
 
 WORKER_MODULE: Final = "tenfold.launcher.worker"
-EXIT_STATUS: Final = {"succeeded": 0, "failed": 1, "cancelled": 130}
-EXIT_TERMINATED: Final = 143
+EXIT_STATUS: Final = {"succeeded": 0, "failed": 1}
 
 
 def define_flags(fv: FlagValues) -> None:
@@ -95,20 +95,27 @@ def run(fv: FlagValues, args: Arguments) -> int:
         return 0
     launch.choose_cluster(launch.hosts)  # a port that is taken is told before a folder is made
     run_dir = RunDir(Path(launch.spec.run_dir))
+    supervisor = Supervisor(
+        spec=launch.spec,
+        backend=launch.backend,
+        hosts=launch.hosts,
+        run_dir=run_dir,
+        view=PlainView(show_tf_logs=fv.show_tf_logs),
+        choose_cluster=launch.choose_cluster,
+        how=_supervision(fv),
+    )
     try:
-        result = Supervisor(
-            spec=launch.spec,
-            backend=launch.backend,
-            hosts=launch.hosts,
-            run_dir=run_dir,
-            view=PlainView(show_tf_logs=fv.show_tf_logs),
-            choose_cluster=launch.choose_cluster,
-            how=_supervision(fv),
-        ).run()
+        result = supervisor.run()
     finally:
         run_dir.close()
     print(result.to_json() if fv.format == "json" else result_text(result, run_dir.path), end="")
     sys.stdout.flush()
+    return _exit_status(result)
+
+
+def _exit_status(result: JobResult) -> int:
+    if result.state == "cancelled":
+        return 128 + (result.signal or signal.SIGINT)  # as shells tell a signal
     return EXIT_STATUS[result.state]
 
 

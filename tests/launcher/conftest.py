@@ -1,0 +1,143 @@
+"""Fixtures for launches of small programs: real processes, without TensorFlow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+# What the little programs can say: the line format of launcher/events.py, spelt out.
+PRELUDE = """
+import json, os, signal, sys, time
+index = int(os.environ["TENFOLD_WORKER_INDEX"])
+count = int(os.environ["TENFOLD_NUM_WORKERS"])
+restart = int(os.environ["TENFOLD_RESTART"])
+run_dir = os.environ["TENFOLD_RUN_DIR"]
+def say(kind, phase, **data):
+    line = {"kind": kind, "worker": index, "phase": phase, "time": time.time(), "data": data}
+    print("\\x1e" + json.dumps(line), flush=True)
+def wait_for(name, seconds=20):
+    end = time.monotonic() + seconds
+    while not os.path.exists(os.path.join(run_dir, name)):
+        assert time.monotonic() < end, name
+        time.sleep(0.01)
+def mark(name, text=""):
+    with open(os.path.join(run_dir, name), "w") as file:
+        file.write(text)
+"""
+
+
+@dataclass
+class Launch:
+    """One `tenfold launch` in a folder of its own."""
+
+    folder: Path
+    process: "subprocess.Popen[str] | None" = None
+    out: str = ""
+    err: str = ""
+    status: int | None = None
+    seen: list[psutil.Process] = field(default_factory=list)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.run_dir / "result.json").read_text())
+        return document
+
+    def log(self, worker: int) -> str:
+        return (self.run_dir / "logs" / f"worker-{worker}.log").read_text()
+
+    def program(self, text: str, name: str = "program.py") -> Path:
+        path = self.folder / name
+        path.write_text(PRELUDE + textwrap.dedent(text))
+        return path
+
+    def start(self, *flags: str, text: str | None = None, program: tuple[str, ...] = ()) -> None:
+        """Starts a launch of `text` as a Python program, or of `program`, or of neither."""
+        if text is not None:
+            program = (sys.executable, str(self.program(text)))
+        command = [sys.executable, "-P", "-m", "tenfold", "launch", f"--run_dir={self.run_dir}"]
+        self.process = subprocess.Popen(
+            [*command, *flags, *(("--", *program) if program else ())],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TENFOLD_TEST_FOLDER": str(self.folder)},
+        )
+
+    def finish(self, timeout_s: float = 120) -> "Launch":
+        assert self.process is not None
+        self.out, self.err = self.process.communicate(timeout=timeout_s)
+        self.status = self.process.returncode
+        return self
+
+    def run(self, *flags: str, text: str | None = None, program: tuple[str, ...] = ()) -> "Launch":
+        self.start(*flags, text=text, program=program)
+        return self.finish()
+
+    def wait_for(self, *names: str, timeout_s: float = 30) -> None:
+        """Waits until the workers have made all of these files in the run directory."""
+        end = time.monotonic() + timeout_s
+        while not all((self.run_dir / name).exists() for name in names):
+            assert time.monotonic() < end, f"no {names} in {timeout_s} s"
+            assert self.process is not None
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes of this launch, wherever they hang: they carry its folder."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            return alive and process.environ().get("TENFOLD_TEST_FOLDER") == str(self.folder)
+        except (psutil.Error, OSError):
+            return False
+
+    def assert_nothing_left(self, within_s: float = 5) -> None:
+        """Checks that every process of this launch goes away in time."""
+        end = time.monotonic() + within_s
+        while left := self.processes():
+            assert time.monotonic() < end, [process.cmdline() for process in left if process]
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """A launch in a folder with an awkward name; whatever it leaves is killed at the end."""
+    folder = tmp_path / "a'; echo foo"
+    folder.mkdir()
+    launch = Launch(folder)
+    yield launch
+    if launch.process is not None and launch.process.poll() is None:
+        launch.process.kill()
+        launch.process.communicate()
+    for process in launch.processes():
+        os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Waits until a condition holds."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    return wait
