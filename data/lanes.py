@@ -29,7 +29,8 @@ class WorkerShards:
     """What one worker of `num_workers` reads of a split, and for how many steps.
 
     `lane_batch` is how many records each global batch takes from each lane;
-    `steps_per_epoch` is the same on every worker.
+    `steps_per_epoch` is the same on every worker, as is `tail_steps`: how many steps more it
+    would take to reach every record that the epoch leaves out.
     """
 
     worker: int
@@ -37,6 +38,7 @@ class WorkerShards:
     lanes: tuple[Lane, ...]
     lane_batch: int
     steps_per_epoch: int
+    tail_steps: int = 0
 
     @property
     def batch_size(self) -> int:
@@ -49,9 +51,9 @@ class WorkerShards:
         return sum(lane.num_records for lane in self.lanes)
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the worker's shards."""
-        return tuple(shard.name for lane in self.lanes for shard in lane.shards)
+    def shards(self) -> tuple[ShardInfo, ...]:
+        """The worker's shards, lane by lane."""
+        return tuple(shard for lane in self.lanes for shard in lane.shards)
 
 
 def deal_lanes(split: Split, num_lanes: int) -> tuple[Lane, ...]:
@@ -80,7 +82,8 @@ def assign_lanes(
     check_divides(num_lanes, num_workers, global_batch_size)
     lanes = deal_lanes(manifest.split(split), num_lanes)
     lane_batch = global_batch_size // num_lanes
-    steps = _steps_per_epoch(lanes, lane_batch, drop_remainder)
+    most = _steps_per_epoch(lanes, lane_batch, drop_remainder=False)
+    steps = _steps_per_epoch(lanes, lane_batch, drop_remainder=True) if drop_remainder else most
     if steps == 0:
         raise UserError(
             f"split '{split}' has {sum(lane.num_records for lane in lanes)} records, too few "
@@ -94,6 +97,7 @@ def assign_lanes(
             lanes=lanes[worker * per_worker : (worker + 1) * per_worker],
             lane_batch=lane_batch,
             steps_per_epoch=steps,
+            tail_steps=most - steps,
         )
         for worker in range(num_workers)
     )
@@ -120,7 +124,7 @@ def check_divides(num_lanes: int, num_workers: int, global_batch_size: int) -> N
         )
 
 
-def _steps_per_epoch(lanes: Sequence[Lane], lane_batch: int, drop_remainder: bool) -> int:
+def _steps_per_epoch(lanes: Sequence[Lane], lane_batch: int, *, drop_remainder: bool) -> int:
     if drop_remainder:
         return min(lane.num_records for lane in lanes) // lane_batch
     return -(-max(lane.num_records for lane in lanes) // lane_batch)

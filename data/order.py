@@ -6,13 +6,14 @@ deterministic with any number of threads, and moves records without parsing them
 skipping to a step costs no more than reading the bytes before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import tensorflow as tf
 
 from tenfold.data.lanes import WorkerShards
+from tenfold.data.manifest import ShardInfo
 
 # How many of a lane's shards are read side by side, and how many records of one before the
 # next. Part of the order: changing either changes which records a batch holds.
@@ -33,6 +34,23 @@ class Position:
 BEGINNING: Final = Position()
 
 
+@dataclass(frozen=True)
+class ShuffleOrder:
+    """What fixes the order of a lane's records, and where reading begins and ends.
+
+    `buffer_records` is the size of one lane's shuffle buffer. With `tail`, each epoch's steps
+    are followed by the records that it leaves out, `WorkerShards.tail_steps` steps of them,
+    filled up with empty strings. `epochs` is how many epochs the run has; None never ends.
+    """
+
+    seed: int
+    num_lanes: int
+    buffer_records: int
+    start: Position = BEGINNING
+    epochs: int | None = None
+    tail: bool = False
+
+
 def lane_buffer_records(buffer_bytes: int, num_lanes: int, mean_record_bytes: float) -> int:
     """Returns the records in one lane's shuffle buffer, at least 1.
 
@@ -42,37 +60,15 @@ def lane_buffer_records(buffer_bytes: int, num_lanes: int, mean_record_bytes: fl
 
 
 def shuffled_records(
-    shards: WorkerShards,
-    folder: str,
-    *,
-    num_lanes: int,
-    seed: int,
-    buffer_records: int,
-    start: Position,
-    epochs: int | None,
-    threads: int,
+    shards: WorkerShards, order: ShuffleOrder, *, path_of: Callable[[str], str], threads: int
 ) -> tf.data.Dataset:
-    """Returns the raw records of a worker's lanes for the epochs from `start` on.
+    """Returns the raw records of a worker's lanes for the epochs from `order.start` on.
 
     Elements are string scalars: `lane_batch` records of the worker's first lane, as many of
-    the next, and so on; then again from the first. `epochs` None never ends.
+    the next, and so on; then again from the first. `path_of` gives a shard's path by its name.
     """
-    paths = tf.constant([[f"{folder}/{s.name}" for s in lane.shards] for lane in shards.lanes])
-    lane_numbers = tf.constant([lane.index for lane in shards.lanes], tf.int64)
-    per_epoch = shards.steps_per_epoch * shards.lane_batch
-    last = epochs if epochs is not None else tf.int64.max
-
-    def one_lane(at: tf.Tensor) -> tf.data.Dataset:
-        def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            stream = epoch * num_lanes + lane_numbers[at]
-            records = _one_epoch(paths[at], seed, stream, buffer_records, min(threads, 2))
-            done = tf.where(epoch == start.epoch, start.step * shards.lane_batch, 0)
-            return records.take(per_epoch).skip(tf.cast(done, tf.int64))
-
-        return tf.data.Dataset.range(start.epoch, last).flat_map(one_epoch)
-
-    lanes = tf.data.Dataset.range(len(shards.lanes))
-    return lanes.interleave(
+    one_lane = _lane_reader(shards, order, path_of, min(threads, 2))
+    return tf.data.Dataset.range(len(shards.lanes)).interleave(
         one_lane,
         cycle_length=len(shards.lanes),
         block_length=shards.lane_batch,
@@ -81,37 +77,72 @@ def shuffled_records(
     )
 
 
+def _lane_reader(
+    shards: WorkerShards, order: ShuffleOrder, path_of: Callable[[str], str], threads: int
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Returns the function from a lane's place among the worker's to its raw records."""
+    paths = tf.constant([[path_of(s.name) for s in lane.shards] for lane in shards.lanes])
+    counts = tf.constant([[s.records for s in lane.shards] for lane in shards.lanes], tf.int64)
+    numbers = tf.constant([lane.index for lane in shards.lanes], tf.int64)
+    used = shards.steps_per_epoch * shards.lane_batch
+    length = used + shards.tail_steps * shards.lane_batch if order.tail else used
+    last = order.epochs if order.epochs is not None else tf.int64.max
+
+    def one_lane(at: tf.Tensor) -> tf.data.Dataset:
+        def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            stream = epoch * order.num_lanes + numbers[at]
+            records = _one_epoch(paths[at], counts[at], stream, order, threads)
+            if order.tail:
+                missing = tf.maximum(length - tf.reduce_sum(counts[at]), 0)
+                records = records.concatenate(tf.data.Dataset.from_tensors("").repeat(missing))
+            done = tf.where(epoch == order.start.epoch, order.start.step * shards.lane_batch, 0)
+            return records.take(length).skip(tf.cast(done, tf.int64))
+
+        return tf.data.Dataset.range(order.start.epoch, last).flat_map(one_epoch)
+
+    return one_lane
+
+
 def _one_epoch(
-    paths: tf.Tensor, seed: int, stream: tf.Tensor, buffer_records: int, threads: int
+    paths: tf.Tensor, counts: tf.Tensor, stream: tf.Tensor, order: ShuffleOrder, threads: int
 ) -> tf.data.Dataset:
     # What the user gives tf.random.set_seed would otherwise change the order.
     tf.compat.v1.get_default_graph().seed = 1
-    key = tf.stack([tf.constant(seed, tf.int64), stream])
     draws = tf.random.stateless_uniform(
-        tf.shape(paths), key, minval=None, maxval=None, dtype=tf.int64, alg="philox"
+        tf.shape(paths) + 1,
+        tf.stack([tf.constant(order.seed, tf.int64), stream]),
+        minval=None,
+        maxval=None,
+        dtype=tf.int64,
+        alg="philox",
     )
-    files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, tf.argsort(draws, stable=True)))
-    records = files.interleave(
+    turn = tf.argsort(draws[1:], stable=True)
+    files = tf.data.Dataset.from_tensor_slices((tf.gather(paths, turn), tf.gather(counts, turn)))
+    records = _interleaved(files, threads)
+    return records.shuffle(order.buffer_records, seed=draws[0], reshuffle_each_iteration=False)
+
+
+def ordered_records(
+    shards: Sequence[ShardInfo], *, path_of: Callable[[str], str], threads: int
+) -> tf.data.Dataset:
+    """Returns the raw records of `shards` once, in a fixed order."""
+    paths = [path_of(shard.name) for shard in shards]
+    counts = tf.constant([shard.records for shard in shards], tf.int64)
+    files = tf.data.Dataset.from_tensor_slices((paths, counts))
+    return _interleaved(files, min(threads, SHARDS_ABREAST))
+
+
+def _interleaved(files: tf.data.Dataset, threads: int) -> tf.data.Dataset:
+    return files.interleave(
         _read_shard,
         cycle_length=SHARDS_ABREAST,
         block_length=BLOCK_RECORDS,
         num_parallel_calls=threads,
         deterministic=True,
     )
-    return records.shuffle(buffer_records, seed=seed + stream, reshuffle_each_iteration=False)
 
 
-def ordered_records(files: Sequence[str], folder: str, *, threads: int) -> tf.data.Dataset:
-    """Returns the raw records of `files` once, in a fixed order."""
-    paths = tf.data.Dataset.from_tensor_slices([f"{folder}/{name}" for name in files])
-    return paths.interleave(
-        _read_shard,
-        cycle_length=SHARDS_ABREAST,
-        block_length=BLOCK_RECORDS,
-        num_parallel_calls=min(threads, SHARDS_ABREAST),
-        deterministic=True,
-    )
-
-
-def _read_shard(path: tf.Tensor) -> tf.data.Dataset:
-    return tf.data.TFRecordDataset(path, buffer_size=READ_BUFFER_BYTES)
+def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
+    """A file that was cut between two records ends early without an error: it is counted."""
+    dataset = tf.data.TFRecordDataset(path, buffer_size=READ_BUFFER_BYTES)
+    return dataset.apply(tf.data.experimental.assert_cardinality(records))

@@ -1,4 +1,4 @@
-"""From raw records to tensors: parse by the manifest's features, decode, resize, fingerprint."""
+"""From batches of raw records to tensors: parse by the manifest's features, fingerprint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Final
 
 import tensorflow as tf
 
+from tenfold.data.decode import BatchDecoder
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import IMAGE, LABEL, Feature, Manifest
 
-FINGERPRINT: Final = "fingerprint"
 DEFAULT_SIDE: Final = 224
 
 _DTYPES: Final = {"image": tf.string, "bytes": tf.string, "float": tf.float32, "int64": tf.int64}
@@ -50,7 +50,7 @@ def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) ->
                 f"feature '{feature.name}' has shape {feature.shape}: worker_dataset reads "
                 "features of one fixed shape; pad or cut it when writing (--transform)"
             )
-    return InputSpec(manifest.features, shape, len(manifest.label_names))
+    return InputSpec(manifest.features, shape, manifest.num_classes)
 
 
 def _image_shape(feature: Feature, size: tuple[int, int] | None) -> tuple[int, int, int]:
@@ -60,34 +60,50 @@ def _image_shape(feature: Feature, size: tuple[int, int] | None) -> tuple[int, i
     return (*size, 1 if channels == 1 else 3)
 
 
-def parser(spec: InputSpec) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns the function from one serialized Example to a dict of its features.
+def batch_parser(
+    spec: InputSpec, decode: BatchDecoder | None
+) -> Callable[[tf.Tensor, tf.Tensor | None], dict[str, tf.Tensor]]:
+    """Returns the function from serialized Examples, string [n], to a dict of their features.
 
-    Pictures come out as float32, height × width × channels, values 0 to 255. The record's
-    own fingerprint, int64, is under `FINGERPRINT`.
+    Its second argument, float32 [n, 5] or None, are the pictures' views (see `augment`).
+    `decode` may be None where there are no pictures. Pictures come out as uint8
+    [n, height, width, channels].
     """
     description = {
         f.name: tf.io.FixedLenFeature([] if f.kind == "image" else f.shape, _DTYPES[f.kind])
         for f in spec.features
     }
 
-    def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = tf.io.parse_single_example(record, description)
+    def parse(records: tf.Tensor, views: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        values = tf.io.parse_example(records, description)
         if spec.image_shape is not None:
-            values[IMAGE] = _decode(values[IMAGE], spec.image_shape)
-        values[FINGERPRINT] = fingerprint(record)
+            assert decode is not None
+            values[IMAGE] = decode(values[IMAGE], views)
         return values
 
     return parse
 
 
-def _decode(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
-    height, width, channels = shape
-    picture = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    picture = tf.image.resize(picture, (height, width), method="bilinear", antialias=False)
-    return tf.ensure_shape(picture, shape)
+def empty_batch(spec: InputSpec, size: int) -> dict[str, tf.Tensor]:
+    """Returns `size` records of zeros and empty strings, as `batch_parser` gives features."""
+    batch = {}
+    for feature in spec.features:
+        dtype, shape = _DTYPES[feature.kind], feature.shape
+        if feature.kind == "image":
+            dtype, shape = tf.uint8, spec.image_shape
+        batch[feature.name] = tf.fill([size, *shape], zero(dtype))
+    return batch
 
 
-def fingerprint(record: tf.Tensor) -> tf.Tensor:
-    """Returns FarmHash Fingerprint64 of a string scalar, its 64 bits as an int64."""
-    return tf.bitcast(tf.fingerprint(record[tf.newaxis], method="farmhash64"), tf.int64)[0]
+def zero(dtype: tf.DType) -> tf.Tensor:
+    """Returns the scalar 0 of `dtype`, or an empty string."""
+    return tf.constant("" if dtype == tf.string else 0, dtype)
+
+
+def fingerprint(records: tf.Tensor) -> tf.Tensor:
+    """Returns FarmHash Fingerprint64 of strings [n], int64 [n]; 0 for what is empty.
+
+    An empty string is no record: it fills up batches.
+    """
+    prints = tf.bitcast(tf.fingerprint(records, method="farmhash64"), tf.int64)
+    return tf.where(tf.strings.length(records) > 0, prints, tf.zeros_like(prints))

@@ -1,0 +1,56 @@
+"""Writes JPEG pictures for the reading benchmarks: crops of two photographs, at odd sizes.
+
+python scripts/bench_pictures.py FOLDER small|large COUNT
+
+``small`` ones have about 17 KB, ``large`` ones about 110 KB. The photographs are those that
+scikit-learn carries (china.jpg and flower.jpg, 640 × 427).
+"""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+# (height range, width range, JPEG quality)
+KINDS = {
+    "small": ((201, 281), (241, 341), 82),
+    "large": ((371, 421), (511, 611), 97),
+}
+CLASSES = 10
+
+
+def write_pictures(folder: Path, kind: str, count: int) -> int:
+    """Writes ``folder/CLASS/NNNNNN.jpg``; returns their mean size in bytes."""
+    heights, widths, quality = KINDS[kind]
+    photographs = [Image.fromarray(array) for array in load_sample_images().images]
+    draw = random.Random(f"pictures {kind}")
+    total = 0
+    for index in range(count):
+        photograph = photographs[draw.randrange(len(photographs))]
+        path = folder / str(index % CLASSES) / f"{index:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _varied(photograph, draw, heights, widths).save(path, quality=quality)
+        total += path.stat().st_size
+    return total // max(1, count)
+
+
+def _varied(
+    photograph: Image.Image,
+    draw: random.Random,
+    heights: tuple[int, int],
+    widths: tuple[int, int],
+) -> Image.Image:
+    """Returns a crop of its own, brighter or darker than others."""
+    height, width = draw.randrange(*heights), draw.randrange(*widths)
+    left = draw.randrange(photograph.width - width + 1)
+    top = draw.randrange(photograph.height - height + 1)
+    crop = np.asarray(photograph.crop((left, top, left + width, top + height)), np.float32)
+    return Image.fromarray(np.clip(crop * draw.uniform(0.7, 1.3), 0, 255).astype(np.uint8))
+
+
+if __name__ == "__main__":
+    folder, kind, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    print(f"{count:,} pictures of {write_pictures(folder, kind, count):,} bytes in {folder}/")
