@@ -139,6 +139,35 @@ class JobResult:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
+def result_from_json(text: str, *, where: str = RESULT_FILE) -> JobResult:
+    """Returns the result that `JobResult.to_json` wrote; `where` names it in errors.
+
+    Raises:
+      UserError: the text is not a result of this version.
+    """
+    try:
+        document = json.loads(text)
+        first = document.pop("first_failure")
+        consequences = tuple(Failure(**failure) for failure in document.pop("consequences"))
+        recoveries = tuple(
+            Recovery(**{**recovery, "failure": Failure(**recovery["failure"])})
+            for recovery in document.pop("recoveries")
+        )
+        return JobResult(
+            first_failure=Failure(**first) if first else None,
+            consequences=consequences,
+            recoveries=recoveries,
+            exit_codes=tuple(document.pop("exit_codes")),
+            notes=tuple(document.pop("notes", ())),
+            **document,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where} is not a job's result ({type(error).__name__}: {error}): "
+            "it was damaged, or made by another version"
+        ) from error
+
+
 def worker_env(
     spec: JobSpec, cluster: ClusterSpec, index: int, *, restart: int = 0
 ) -> dict[str, str]:

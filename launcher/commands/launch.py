@@ -16,6 +16,8 @@ from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import Backend, Host, load_backend
 from tenfold.launcher.environment import worker_defaults
 from tenfold.launcher.flags import FlagValues, define_size
+from tenfold.launcher.history import HISTORY_FILE, HistoryView
+from tenfold.launcher.inventory import write_inventory
 from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, worker_env
 from tenfold.launcher.preflight import check_program, check_training, choose_addresses
 from tenfold.launcher.python import module_argv
@@ -23,7 +25,7 @@ from tenfold.launcher.report import result_text
 from tenfold.launcher.restarts import RestartPolicy
 from tenfold.launcher.rundir import RunDir, check_usable, default_run_dir
 from tenfold.launcher.supervisor import Supervision, Supervisor
-from tenfold.launcher.view import PlainView
+from tenfold.launcher.view import PlainView, View
 from tenfold.launcher.watchdog import WatchPolicy
 from tenfold.models.config import TrainConfig
 
@@ -100,7 +102,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         backend=launch.backend,
         hosts=launch.hosts,
         run_dir=run_dir,
-        view=PlainView(show_tf_logs=fv.show_tf_logs),
+        view=_recorded(launch, PlainView(show_tf_logs=fv.show_tf_logs), run_dir.path),
         choose_cluster=launch.choose_cluster,
         how=_supervision(fv),
     )
@@ -111,6 +113,12 @@ def run(fv: FlagValues, args: Arguments) -> int:
     print(result.to_json() if fv.format == "json" else result_text(result, run_dir.path), end="")
     sys.stdout.flush()
     return _exit_status(result)
+
+
+def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
+    """Returns `view`, its events written down in the run directory for the report."""
+    write_inventory(run_dir)
+    return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
 
 
 def _exit_status(result: JobResult) -> int:
