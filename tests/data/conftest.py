@@ -1,0 +1,65 @@
+"""Shards of a few records, written by hand."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tenfold.data.example import Features, encode_example
+from tenfold.data.manifest import (
+    MANIFEST_NAME,
+    Feature,
+    Manifest,
+    ShardInfo,
+    Split,
+    manifest_to_json,
+    shard_name,
+)
+from tenfold.data.records import crc32c, fingerprint64, frame
+
+ID_FEATURES = (Feature("id", "int64"), Feature("label", "int64"))
+MakeShards = Callable[..., Path]
+
+
+@pytest.fixture
+def make_shards(tmp_path: Path) -> MakeShards:
+    """Writes examples, dealt in turn, as shards of the split ``train`` and their manifest."""
+
+    def make(
+        examples: Sequence[Features],
+        *,
+        num_shards: int,
+        num_lanes: int,
+        features: Sequence[Feature] = ID_FEATURES,
+        name: str = "shards",
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        payloads = [encode_example(example) for example in examples]
+        shards = tuple(
+            _write(folder / shard_name("train", at, num_shards), payloads[at::num_shards])
+            for at in range(num_shards)
+        )
+        manifest = Manifest(num_lanes, (1,), tuple(features), (Split("train", shards),))
+        (folder / MANIFEST_NAME).write_text(manifest_to_json(manifest))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_id_shards(make_shards: MakeShards) -> MakeShards:
+    """Writes `count` examples that hold their number only."""
+
+    def make(count: int, *, num_shards: int, num_lanes: int, name: str = "shards") -> Path:
+        examples = [{"id": number, "label": number % 7} for number in range(count)]
+        return make_shards(examples, num_shards=num_shards, num_lanes=num_lanes, name=name)
+
+    return make
+
+
+def _write(path: Path, payloads: Sequence[bytes]) -> ShardInfo:
+    data = b"".join(frame(payload) for payload in payloads)
+    path.write_bytes(data)
+    prints = sum(fingerprint64(payload) for payload in payloads) % 2**64
+    return ShardInfo(path.name, len(payloads), len(data), crc32c(data), prints)
