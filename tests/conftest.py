@@ -14,6 +14,9 @@ from typing import Any, Protocol
 import pytest
 
 
+TENFOLD = Path(sys.executable).with_name("tenfold")
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command line ended."""
@@ -29,7 +32,7 @@ def tenfold() -> Callable[..., Done]:
 
     def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "tenfold", *map(str, arguments)],
+            [TENFOLD, *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=cwd,
