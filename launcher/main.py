@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "verify": "tenfold.launcher.commands.verify",
     "inspect": "tenfold.launcher.commands.inspect",
     "launch": "tenfold.launcher.commands.launch",
+    "doctor": "tenfold.launcher.commands.doctor",
 }
 
 EXIT_FAILED: Final = 1

@@ -14,12 +14,13 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import Backend, Host, load_backend
+from tenfold.launcher.checkup import ERROR, judge_hosts, look_at_hosts
 from tenfold.launcher.environment import worker_defaults
 from tenfold.launcher.flags import FlagValues, define_size
 from tenfold.launcher.history import HISTORY_FILE, HistoryView
 from tenfold.launcher.inventory import write_inventory
 from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, worker_env
-from tenfold.launcher.preflight import check_program, check_training, choose_addresses
+from tenfold.launcher.preflight import check_program, check_training
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.report import result_text
 from tenfold.launcher.restarts import RestartPolicy
@@ -86,7 +87,17 @@ class Launch:
 
     def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
         """Returns a cluster of `hosts` on ports that are free now."""
-        return ClusterSpec(choose_addresses(hosts, first_port=self.first_port))
+        return choose_cluster(self.backend, hosts, first_port=self.first_port)
+
+
+def choose_cluster(
+    backend: Backend, hosts: Sequence[Host], *, first_port: int | None
+) -> ClusterSpec:
+    """Returns a cluster of `hosts` on free ports, or on those from `first_port` on."""
+    ports = backend.choose_ports(hosts, first_port)
+    return ClusterSpec(
+        tuple(f"{host.address}:{port}" for host, port in zip(hosts, ports, strict=True))
+    )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
@@ -95,7 +106,8 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if fv.dry_run:
         print(_describe(launch))
         return 0
-    launch.choose_cluster(launch.hosts)  # a port that is taken is told before a folder is made
+    view = PlainView(show_tf_logs=fv.show_tf_logs)
+    check_hosts(launch, view)
     run_dir = RunDir(Path(launch.spec.run_dir))
     supervisor = Supervisor(
         spec=launch.spec,
@@ -121,6 +133,23 @@ def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
     return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
 
 
+def check_hosts(launch: Launch, view: View) -> None:
+    """Looks at all hosts before anything is made or started; warnings go to the view.
+
+    Raises:
+      UserError: the job could not run there.
+    """
+    cluster = launch.choose_cluster(launch.hosts)
+    reports = look_at_hosts(
+        launch.backend, launch.hosts, cluster.workers, folder=launch.spec.run_dir
+    )
+    findings = judge_hosts(reports, needs_tensorflow=bool(launch.spec.train))
+    for finding in findings:
+        if finding.level == ERROR:
+            raise UserError(finding.text)
+        view.note(f"{finding.level}: {finding.text}")
+
+
 def _exit_status(result: JobResult) -> int:
     if result.state == "cancelled":
         return 128 + (result.signal or signal.SIGINT)  # as shells tell a signal
@@ -142,11 +171,16 @@ def prepare(fv: FlagValues, args: Arguments) -> Launch:
       UserError: something of it is wrong.
     """
     Arguments(args.positional).expect_none()
-    backend = load_backend(fv.backend)
     run_dir = _run_dir(fv, args.program)
     check_usable(run_dir)
     spec = _program_job(fv, args.program, run_dir) if args.program else _training_job(fv, run_dir)
-    return Launch(spec, backend, backend.hosts(fv.num_workers), fv.port)
+    return Launch(spec, *choose_hosts(fv), fv.port)
+
+
+def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
+    """Returns the back end and the host of each worker."""
+    backend = load_backend(fv.backend)
+    return backend, backend.hosts(fv.num_workers)
 
 
 def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:

@@ -1,0 +1,237 @@
+"""A look at all hosts of a job before it is launched, and what is wrong with them."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tenfold.data.sizes import format_size
+from tenfold.launcher import probe
+from tenfold.launcher.backends import Backend, Host
+from tenfold.launcher.python import remote_module_argv
+
+PROBE_TIMEOUT_S: Final = 20.0
+MAX_CLOCK_SKEW_S: Final = 5.0
+MIN_DISK_BYTES: Final = 10**9
+MIN_SHM_BYTES: Final = 64 * 2**20
+WORKER_MEMORY_BYTES: Final = 600 * 10**6  # TensorFlow imported and a small model, measured
+
+ERROR: Final = "error"
+WARNING: Final = "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: `level` is ERROR or WARNING; `text` says what to do."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """What the probe saw on one host (see probe.py); `failure` where it could not look.
+
+    `asked_at` and `told_at` are our clock's times around its answer.
+    """
+
+    host: Host
+    workers: int
+    ports: tuple[int, ...]
+    seen: dict[str, Any]
+    unreached: tuple[tuple[str, int, str], ...] = ()
+    failure: str = ""
+    asked_at: float = 0.0
+    told_at: float = 0.0
+
+
+def look_at_hosts(
+    backend: Backend, hosts: Sequence[Host], addresses: Sequence[str], *, folder: str
+) -> tuple[HostReport, ...]:
+    """Returns a report of each host of `hosts`; `addresses` are those of the workers.
+
+    All hosts listen on their workers' ports while each tries to reach all others.
+    """
+    by_host: dict[Host, list[int]] = {}
+    for host, address in zip(hosts, addresses, strict=True):
+        by_host.setdefault(host, []).append(int(address.rpartition(":")[2]))
+    names = sorted({host.address for host in hosts})
+    visits = [
+        _Visit(backend, host, tuple(ports), names, folder) for host, ports in by_host.items()
+    ]
+    peers = [(host.address, ports[0]) for host, ports in by_host.items()]
+    try:
+        with ThreadPoolExecutor(len(visits)) as pool:
+            list(pool.map(_Visit.look, visits))
+            list(pool.map(lambda visit: visit.reach(peers), visits))
+    finally:
+        for visit in visits:
+            visit.close()
+    return tuple(visit.report for visit in visits)
+
+
+class _Visit:
+    """One probe at work."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        host: Host,
+        ports: tuple[int, ...],
+        names: Sequence[str],
+        folder: str,
+    ) -> None:
+        request = {"address": host.address, "ports": ports, "names": names, "folder": folder}
+        command = backend.command(host, _probe_argv(host, json.dumps(request)), {})
+        self.report = HostReport(host, len(ports), ports, {}, asked_at=time.time())
+        self._process = subprocess.Popen(
+            command.argv,
+            env={**os.environ, **command.env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def look(self) -> None:
+        self._update(**_read_json(self._process, "seen"), told_at=time.time())
+
+    def reach(self, peers: Sequence[tuple[str, int]]) -> None:
+        stdin = self._process.stdin
+        if self.report.failure or stdin is None:
+            return
+        stdin.write(json.dumps(peers) + "\n")
+        stdin.flush()
+        answer = _read_json(self._process, "unreached")
+        self._update(**{name: _tuples(value) for name, value in answer.items()})
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _update(self, **changes: Any) -> None:
+        self.report = HostReport(**{**vars(self.report), **changes})
+
+
+def _probe_argv(host: Host, request: str) -> tuple[str, ...]:
+    if host.remote:
+        return remote_module_argv(probe.__name__, [request], python=host.python)
+    return (host.python, "-I", str(Path(probe.__file__).resolve()), request)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(tuple, value)) if isinstance(value, list) else value
+
+
+def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
+    """Returns {`name`: what the probe says next}, or {"failure": why it says nothing}."""
+    assert process.stdout is not None
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(process.stdout.readline)
+        try:
+            return {name: json.loads(answer.result(PROBE_TIMEOUT_S))}
+        except TimeoutError:
+            process.kill()
+            return {"failure": f"no answer in {PROBE_TIMEOUT_S:.0f} s"}
+        except ValueError:
+            process.kill()
+            said = process.stderr.read() if process.stderr else ""
+            return {"failure": said.strip().rpartition("\n")[2] or "the probe said nothing"}
+
+
+def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
+    """Returns all that is wrong with the hosts, errors first. Pure."""
+    found = [
+        Finding(ERROR, f"{report.host.name} cannot be used: {report.failure}")
+        for report in reports
+        if report.failure
+    ]
+    seen = [report for report in reports if not report.failure]
+    for report in seen:
+        found += _judge_host(report, needs_tensorflow)
+    found += _judge_equality(seen)
+    return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
+
+
+def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
+    name, seen = report.host.name, report.seen
+    found = [
+        Finding(ERROR, f"port {port} on {name} is taken ({why}): give another --port, or none")
+        for port, why in seen["taken"].items()
+    ]
+    found += [
+        Finding(ERROR, f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there")
+        for peer, why in seen["unresolved"].items()
+    ]
+    found += [
+        Finding(
+            ERROR,
+            f"{name} cannot reach {address}:{port} ({why}): open the workers' ports in the "
+            "firewall, or name addresses of a network that the hosts share",
+        )
+        for address, port, why in report.unreached
+        if str(port) not in seen["taken"]
+    ]
+    if needs_tensorflow and not seen["versions"]["tensorflow"]:
+        python = report.host.python
+        found.append(
+            Finding(ERROR, f"{python} on {name} has no TensorFlow: pip install tensorflow")
+        )
+    return found + _judge_space(report) + _judge_surroundings(report)
+
+
+def _judge_space(report: HostReport) -> list[Finding]:
+    name, seen, found = report.host.name, report.seen, []
+    if seen["disk_free"] < MIN_DISK_BYTES:
+        free = format_size(seen["disk_free"])
+        text = f"only {free} are free for the run directory on {name}: checkpoints may not fit"
+        found.append(Finding(WARNING, text + "; free some, or give --run_dir on another disk"))
+    shm = seen["shm_free"]
+    if shm is not None and shm < MIN_SHM_BYTES:
+        text = f"only {format_size(shm)} of /dev/shm are free on {name}: raise it"
+        found.append(Finding(WARNING, text + " (docker run --shm-size=1g)"))
+    memory, wanted = seen["memory_available"], report.workers * WORKER_MEMORY_BYTES
+    if memory is not None and memory < wanted:
+        text = f"{report.workers} workers on {name} want about {format_size(wanted)} of memory, "
+        text += f"{format_size(memory)} are available: start fewer there"
+        found.append(Finding(WARNING, text))
+    return found
+
+
+def _judge_surroundings(report: HostReport) -> list[Finding]:
+    name, seen, found = report.host.name, report.seen, []
+    if seen["proxies"]:
+        text = f"{', '.join(seen['proxies'])} is set on {name}: the workers' own traffic goes "
+        found.append(Finding(WARNING, text + "past it (no_grpc_proxy is set for them)"))
+    middle = (report.asked_at + report.told_at) / 2
+    tolerance = MAX_CLOCK_SKEW_S + (report.told_at - report.asked_at) / 2
+    if abs(seen["time"] - middle) > tolerance:
+        text = f"the clock of {name} is {seen['time'] - middle:+.0f} s off ours: start NTP there"
+        found.append(Finding(WARNING, text))
+    return found
+
+
+def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
+    found = []
+    for package in ("python", *probe.PACKAGES):
+        told = {report.host.name: report.seen["versions"][package] for report in reports}
+        if len({_compatible(package, version) for version in told.values()}) > 1:
+            listed = ", ".join(f"{version} on {host}" for host, version in told.items())
+            text = f"{package} differs: {listed}; install the same everywhere"
+            found.append(Finding(ERROR, text))
+    gpus = {report.host.name: report.seen["gpus"] / report.workers for report in reports}
+    if len(set(gpus.values())) > 1:
+        listed = ", ".join(f"{report.seen['gpus']} on {report.host.name}" for report in reports)
+        text = f"the numbers of GPUs differ: {listed}; MultiWorkerMirroredStrategy needs the same"
+        found.append(Finding(ERROR, text + " number on every worker: set CUDA_VISIBLE_DEVICES"))
+    return found
+
+
+def _compatible(package: str, version: str | None) -> str | None:
+    """What must be equal of a version: for Python the first two numbers."""
+    return ".".join(version.split(".")[:2]) if package == "python" and version else version
