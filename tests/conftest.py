@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import pytest
 
-
 TENFOLD = Path(sys.executable).with_name("tenfold")
 
 
