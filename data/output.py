@@ -28,6 +28,8 @@ from tenfold.data.manifest import (
 from tenfold.data.schema import Schema, SchemaError, merge_all
 from tenfold.data.specs import SourceStats
 from tenfold.data.storage import TEMPORARY, Folder
+from tenfold.data.tfds_files import NAMES as TFDS_NAMES
+from tenfold.data.tfds_files import tfds_files
 from tenfold.data.write_plan import ShardTask, WritePlan
 
 # Raised when the same input gives other bytes than before.
@@ -122,7 +124,7 @@ def begin_output(
 
 def _remove_shards(folder: Folder) -> None:
     for name in folder.sizes():
-        if parse_shard_name(name) or name == QUARANTINE_NAME:
+        if parse_shard_name(name) or name in (QUARANTINE_NAME, *TFDS_NAMES):
             folder.remove(name)
 
 
@@ -163,11 +165,13 @@ def publish(
     manifest = _manifest(stats, plan, keys, receipts)
     try:
         _write_quarantine(folder, ordered)
+        for name, text in tfds_files(manifest).items():
+            folder.write(name, text.encode())
         folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode())
     except FileNotFoundError:  # another task of the gang has just published, and cleaned up
         if _published_by_another(folder, keys) is None:
             raise
-    _remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME))
+    _remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
 

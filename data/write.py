@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.ledger import ShardReceipt, check_budget, read_receipts
@@ -15,6 +15,7 @@ from tenfold.data.output import begin_output, find_finished, plan_keys, publish
 from tenfold.data.plan import SplitFraction
 from tenfold.data.pool import run_pool, usable_processors
 from tenfold.data.sources import Source, open_source
+from tenfold.data.sources.values import SourceOptions
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import Folder, make_writable, open_folder
 from tenfold.data.write_plan import ShardTask, WritePlan, plan_write
@@ -77,9 +78,10 @@ class WriteResult:
 
 
 def write_shards(
-    source: str,
+    source: Any,
     output: str,
     *,
+    source_options: SourceOptions | None = None,
     policy: LayoutPolicy | None = None,
     splits: Sequence[SplitFraction] = TRAIN_ONLY,
     shuffle_seed: int = 0,
@@ -89,6 +91,7 @@ def write_shards(
 ) -> WriteResult:
     """Writes `source` as shards into the folder `output`; equal arguments give equal bytes.
 
+    `source` is what --source takes, or a `tf.data.Dataset`, or an iterable of dicts of features.
     A write that was stopped goes on where it was; one that is finished is not done again.
 
     Raises:
@@ -98,7 +101,7 @@ def write_shards(
     options = options or WriteOptions()
     folder = open_folder(output)
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
-        opened = open_source(source, Path(scratch))
+        opened = open_source(source, Path(scratch), source_options)
         plan = plan_write(
             opened.stats, policy or LayoutPolicy(), splits, shuffle_seed=shuffle_seed
         )

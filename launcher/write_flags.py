@@ -12,6 +12,7 @@ from tenfold.data.specs import MB, LayoutPolicy
 from tenfold.launcher.flags import FlagValues, define_counts, define_size
 
 if TYPE_CHECKING:
+    from tenfold.data.sources.values import SourceOptions
     from tenfold.data.write import Progress, WriteResult
     from tenfold.data.write_plan import WritePlan
 
@@ -20,10 +21,7 @@ _POLICY: Final = LayoutPolicy()
 
 def define_plan_flags(fv: FlagValues) -> None:
     """Defines the flags that choose a layout, and --source."""
-    flags.DEFINE_string(
-        "source", "", "data set to read: a folder with one folder of pictures per class",
-        flag_values=fv,
-    )  # fmt: skip
+    _define_source_flags(fv)
     flags.DEFINE_integer(
         "num_workers", _POLICY.num_workers, "workers that will train", flag_values=fv
     )
@@ -36,6 +34,42 @@ def define_plan_flags(fv: FlagValues) -> None:
     )  # fmt: skip
     define_size(fv, "min_shard_size", 10 * MB, "shards should not be smaller, as 10MB or 16MiB")
     define_size(fv, "max_shard_size", 250 * MB, "shards should not be larger")
+
+
+def _define_source_flags(fv: FlagValues) -> None:
+    flags.DEFINE_string(
+        "source",
+        "",
+        "data set to read: a folder of class folders of pictures; a .csv, .tsv, .jsonl or "
+        ".parquet table; .npz or .npy arrays; TFRecord files; tfds:NAME; or module:function",
+        flag_values=fv,
+    )
+    flags.DEFINE_string(
+        "image_feature", "", "column or feature that is the picture, if not named as such",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "label_feature", "", "column or feature that is the class, if not named as such",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "one_hot", "auto", ["auto", "always", "never"],
+        "turn label vectors into class indices; auto: where they are clearly one-hot",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "batched", "auto", ["auto", "yes", "no"], "whether a stream gives batches",
+        flag_values=fv,
+    )  # fmt: skip
+
+
+def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
+    """Returns what the flags say of the source."""
+    from tenfold.data.sources.values import SourceOptions
+
+    return SourceOptions(
+        image=fv.image_feature, label=fv.label_feature, one_hot=fv.one_hot, batched=fv.batched
+    )
 
 
 def define_write_flags(fv: FlagValues) -> None:
@@ -100,6 +134,7 @@ def write_from_flags(fv: FlagValues, *, task_index: int = 0, num_tasks: int = 1)
         return write_shards(
             fv.source,
             fv.output,
+            source_options=source_options_from_flags(fv),
             policy=policy_from_flags(fv),
             splits=parse_splits(fv.split),
             shuffle_seed=fv.shuffle_seed,

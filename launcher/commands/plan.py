@@ -13,7 +13,11 @@ from tenfold.data.sizes import format_size, plural
 from tenfold.data.specs import ShardLayout, SourceStats
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues, define_size
-from tenfold.launcher.write_flags import define_plan_flags, policy_from_flags
+from tenfold.launcher.write_flags import (
+    define_plan_flags,
+    policy_from_flags,
+    source_options_from_flags,
+)
 
 SUMMARY: Final = "computes how many shards a data set should have"
 USAGE: Final = "--source=PATH | --dataset_size=10GB [--num_examples=N] [--flag=value …]"
@@ -54,7 +58,7 @@ def _stats(fv: FlagValues) -> SourceStats | None:
     from tenfold.data.sources import open_source
 
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
-        return open_source(fv.source, Path(scratch)).stats
+        return open_source(fv.source, Path(scratch), source_options_from_flags(fv)).stats
 
 
 def to_json(layout: ShardLayout) -> dict[str, Any]:

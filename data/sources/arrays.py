@@ -1,0 +1,180 @@
+"""``.npz`` and ``.npy`` arrays: the first dimension counts the examples."""
+
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tenfold.data.errors import UserError
+from tenfold.data.example import Features
+from tenfold.data.manifest import LABEL
+from tenfold.data.records import FRAME_BYTES
+from tenfold.data.sources.base import Encoded
+from tenfold.data.sources.values import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    SourceOptions,
+    encode_features,
+    pick,
+    rename,
+)
+from tenfold.data.specs import SourceStats
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class ArraySource:
+    """Arrays of `.npy` files by feature name, mapped into memory by each process."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self, spec: str, files: Mapping[str, Path], classes: tuple[str, ...], one_hot: bool
+    ) -> None:
+        self.stats = SourceStats(0, 0, 0)
+        self._spec = spec
+        self._files = dict(files)
+        self._classes = {name: index for index, name in enumerate(classes)}
+        self._one_hot = one_hot
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_arrays": {}}
+
+    def features(self, index: int) -> Features:
+        """Returns one row of every array."""
+        if not self._arrays:
+            self._arrays = {name: _load(path) for name, path in self._files.items()}
+        row = {name: array[index] for name, array in self._arrays.items()}
+        if self._one_hot:
+            row[LABEL] = int(row[LABEL].argmax())
+        elif self._classes:
+            row[LABEL] = self._classes[_text(row[LABEL])]
+        return row
+
+    def encoded(self, index: int) -> Encoded:
+        """Returns one row, packed; raises as `Source.encoded`."""
+        return encode_features(self.features(index))
+
+    def name(self, index: int) -> str:
+        """Returns the source and the row."""
+        return f"{self._spec}: row {index}"
+
+
+def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> ArraySource:
+    """Returns the arrays of an ``.npz`` or ``.npy`` file; ``FILE.npz:train`` takes x_train, ….
+
+    Raises:
+      UserError: the file holds no arrays, objects, or arrays of different lengths.
+    """
+    path, _, suffix = path.partition(".npz:") if ".npz:" in path else (path, "", "")
+    path = path + ".npz" if suffix else path
+    files = _unpack(path, scratch) if path.endswith(".npz") else {"x": Path(path)}
+    if suffix:
+        files = _with_suffix(path, files, f"_{suffix}")
+    arrays = {name: _load(file) for name, file in files.items()}
+    count = _common_length(path, arrays)
+    label = pick(options.label, LABEL_NAMES, arrays, "label")
+    image = pick(
+        options.image, IMAGE_NAMES, {n: a for n, a in arrays.items() if a.ndim > 2}, "image"
+    )
+    files = rename(files, image, label)
+    labels = arrays.get(label)
+    classes = _classes(labels)
+    source = ArraySource(spec, files, classes, _take_argmax(labels, options.one_hot))
+    source.stats = _stats(source, count, classes, _fingerprint(path, suffix))
+    return source
+
+
+def _unpack(path: str, scratch: Path) -> dict[str, Path]:
+    """Copies the members of an ``.npz`` into `scratch`, where they can be mapped."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for number, member in enumerate(archive.namelist()):
+                target = scratch / f"array-{number}.npy"
+                with archive.open(member) as data, open(target, "wb") as file:
+                    shutil.copyfileobj(data, file, 1 << 20)
+                found[member.removesuffix(".npy")] = target
+    except zipfile.BadZipFile as error:
+        raise UserError(f"source '{path}' is no .npz file ({error})") from error
+    return found
+
+
+def _with_suffix(path: str, files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
+    chosen = {n.removesuffix(suffix): file for n, file in files.items() if n.endswith(suffix)}
+    if not chosen:
+        raise UserError(
+            f"source '{path}': no array ends in '{suffix}'; there are: {', '.join(files)}"
+        )
+    return chosen
+
+
+def _load(path: Path) -> "np.ndarray":
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise UserError(
+            f"source array '{path.name}' cannot be used ({error}): save plain numbers or text"
+        ) from error
+
+
+def _common_length(path: str, arrays: Mapping[str, "np.ndarray"]) -> int:
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or not min(lengths.values()):
+        shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise UserError(
+            f"source '{path}': arrays must have one length above 0, these have {shown}; "
+            "FILE.npz:train takes those that end in _train"
+        )
+    return next(iter(lengths.values()))
+
+
+def _classes(labels: "np.ndarray | None") -> tuple[str, ...]:
+    """Returns the sorted names of text labels, () for numbers."""
+    if labels is None or labels.dtype.kind not in "SU":
+        return ()
+    import numpy as np
+
+    return tuple(sorted(_text(label) for label in np.unique(labels)))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _take_argmax(labels: "np.ndarray | None", one_hot: str) -> bool:
+    if labels is None or labels.ndim != 2 or one_hot == "never":
+        return False
+    if one_hot == "always":
+        return True
+    ones = (labels == 1).sum(axis=1)
+    zeros = (labels == 0).sum(axis=1)
+    return bool(labels.shape[1] > 1 and (ones == 1).all() and (zeros == labels.shape[1] - 1).all())
+
+
+def _stats(
+    source: ArraySource, count: int, classes: tuple[str, ...], fingerprint: str
+) -> SourceStats:
+    """Returns sizes from a sample of the rows: pictures are encoded on the way."""
+    step = max(count // 64, 1)
+    sizes = [len(source.encoded(row).payload) + FRAME_BYTES for row in range(0, count, step)]
+    return SourceStats(
+        num_examples=count,
+        total_bytes=round(sum(sizes) / len(sizes) * count),
+        max_record_bytes=max(sizes),
+        label_names=classes,
+        fingerprint=fingerprint,
+    )
+
+
+def _fingerprint(path: str, suffix: str) -> str:
+    status = os.stat(path)
+    text = f"{os.path.abspath(path)}\0{suffix}\0{status.st_size}\0{status.st_mtime_ns}"
+    return f"arrays-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -1,0 +1,169 @@
+"""Streams of feature dicts: a `tf.data.Dataset`, or any iterable of the user's.
+
+A stream can be read once and in its order only, so it is first written, as it comes, to a file
+of records in the scratch folder; from there its records are dealt to shards.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tenfold.data.errors import UserError
+from tenfold.data.example import decode_example
+from tenfold.data.manifest import IMAGE, LABEL, Feature
+from tenfold.data.records import fingerprint64, frame
+from tenfold.data.schema import SchemaError, SchemaObserver
+from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.tfrecords import TFRecordSource, scan_tfrecords
+from tenfold.data.sources.values import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    SourceOptions,
+    class_index,
+    encode_features,
+    is_one_hot,
+    pick,
+    rename,
+)
+
+
+def spool_stream(
+    what: str,
+    stream: Iterable[Any],
+    scratch: Path,
+    options: SourceOptions,
+    label_names: tuple[str, ...] = (),
+) -> TFRecordSource:
+    """Returns the examples of `stream`, after reading all of it; `what` names it in errors.
+
+    Raises:
+      UserError: an element is no dict of features (or pair), or does not fit those before.
+    """
+    path = scratch / "stream.records"
+    observer = SchemaObserver()
+    names: set[str] = set()
+    digest = hashlib.blake2b(digest_size=8)
+    with open(path, "wb", buffering=1 << 20) as file:
+        for number, features in enumerate(examples_of(what, stream, options)):
+            encoded = _encode(what, number, features, observer)
+            if isinstance(features.get(LABEL), (str, bytes)):
+                names.add(_text(features[LABEL]))
+            digest.update(fingerprint64(encoded.payload).to_bytes(8, "little"))
+            file.write(frame(encoded.payload))
+    if names:
+        path = _with_indices(path, scratch, sorted(names))
+    known = tuple(
+        Feature(f.name, "int64") if names and f.name == LABEL else f
+        for f in observer.schema
+        if f.kind != "image"
+    )
+    return scan_tfrecords(
+        [str(path)],
+        scratch,
+        known=known,
+        label_names=label_names or tuple(sorted(names)),
+        fingerprint=f"stream-{digest.hexdigest()}",
+    )
+
+
+def _encode(
+    what: str, number: int, features: Mapping[str, Any], observer: SchemaObserver
+) -> Encoded:
+    try:
+        encoded = encode_features(features)
+        observer.add(encoded.schema)
+    except (BadRecord, SchemaError) as error:
+        raise UserError(f"{what}: example {number}: {error}") from error
+    return encoded
+
+
+def _with_indices(path: Path, scratch: Path, names: list[str]) -> Path:
+    """Returns a copy of a file of records in which text labels are indices into `names`."""
+    from tenfold.data.records import read_records
+
+    indices = {name: index for index, name in enumerate(names)}
+    target = scratch / "stream.labelled"
+    with open(path, "rb") as source, open(target, "wb", buffering=1 << 20) as file:
+        for _, payload in read_records(source, path.stat().st_size, check=False):
+            values = {name: flat for name, (_, flat) in decode_example(payload).items()}
+            values[LABEL] = [indices[values[LABEL][0].decode()]]
+            file.write(frame(encode_features(values).payload))
+    path.unlink()
+    return target
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def examples_of(
+    what: str, stream: Iterable[Any], options: SourceOptions
+) -> Iterator[dict[str, Any]]:
+    """Yields single examples with the usual names; batches are taken apart.
+
+    Raises:
+      UserError: an element is no dict of features and no pair of picture and label.
+    """
+    batched: bool | None = {"yes": True, "no": False}.get(options.batched)
+    one_hot: bool | None = {"always": True, "never": False}.get(options.one_hot)
+    for element in numpy_elements(stream):
+        features = _as_dict(what, element, options)
+        if batched is None:
+            batched = _looks_batched(what, features)
+        for example in _unbatch(what, features) if batched else [features]:
+            label = example.get(LABEL)
+            if one_hot is None:
+                one_hot = is_one_hot(label)
+            if one_hot and label is not None:
+                example[LABEL] = class_index(label)
+            yield example
+
+
+def numpy_elements(stream: Iterable[Any]) -> Iterable[Any]:
+    """Returns the elements of `stream`, tensors as numpy arrays."""
+    as_numpy = getattr(stream, "as_numpy_iterator", None)
+    return as_numpy() if as_numpy is not None else stream
+
+
+def _as_dict(what: str, element: Any, options: SourceOptions) -> dict[str, Any]:
+    if isinstance(element, tuple) and len(element) == 2:
+        inputs, label = element
+        element = {**inputs, LABEL: label} if isinstance(inputs, Mapping) else {
+            IMAGE: inputs, LABEL: label
+        }  # fmt: skip
+    if not isinstance(element, Mapping):
+        raise UserError(
+            f"{what} gives {type(element).__name__}: it must give dicts of features, "
+            "or pairs of an input and a label"
+        )
+    label = pick(options.label, LABEL_NAMES, element, "label")
+    image = pick(options.image, IMAGE_NAMES, element, "image")
+    return rename(element, image, label)
+
+
+def _looks_batched(what: str, features: Mapping[str, Any]) -> bool:
+    """Says whether the first dimension of all features counts examples; the label decides.
+
+    Raises:
+      UserError: both are possible.
+    """
+    label = features.get(LABEL)
+    if any(not getattr(value, "shape", ()) for value in features.values()):
+        return False
+    if len({value.shape[0] for value in features.values()}) > 1:
+        return False
+    if label is None or is_one_hot(label):
+        raise UserError(
+            f"{what}: whether its elements are batches cannot be told from their shapes: "
+            "say --batched=yes or --batched=no"
+        )
+    return True
+
+
+def _unbatch(what: str, features: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    lengths = {len(value) for value in features.values()}
+    if len(lengths) != 1:
+        raise UserError(f"{what}: the features of a batch have different lengths: {lengths}")
+    for index in range(lengths.pop()):
+        yield {name: value[index] for name, value in features.items()}

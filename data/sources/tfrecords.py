@@ -1,0 +1,221 @@
+"""Existing TFRecord files of Examples, dealt to new shards without decoding.
+
+The scan reads the headers only; each record's bytes are then read once, checked against their
+checksum, and written as they are.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.example import Features, count_values, unpack_list, walk_example
+from tenfold.data.manifest import LABEL, Feature
+from tenfold.data.records import (
+    FOOTER_BYTES,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    RecordError,
+    check_payload,
+    fingerprint64,
+    read_length,
+)
+from tenfold.data.schema import Schema
+from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
+from tenfold.data.sources.values import describe
+from tenfold.data.specs import SourceStats
+from tenfold.data.table import Table, TableWriter
+
+# File, offset of the record, bytes of its payload.
+_ROW: Final = "<IQQ"
+
+
+class TFRecordSource:
+    """The records of `files`, in order. `known` are features whose shapes are known."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        stats: SourceStats,
+        rows: Table,
+        known: Schema = (),
+    ) -> None:
+        self.stats = stats
+        self._files = tuple(files)
+        self._rows = rows
+        self._known = {feature.name: feature for feature in known}
+        self._open: dict[int, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_open": {}}
+
+    def encoded(self, index: int) -> Encoded:
+        """Returns the record as it is; raises as `Source.encoded`."""
+        payload = self._payload(index)
+        schema: list[Feature] = []
+        label = None
+        try:
+            for name, kind, packed in walk_example(payload):
+                count = count_values(kind, packed)
+                schema.append(self._feature(name, kind, count, packed))
+                if name == LABEL and kind == "int64" and count == 1:
+                    label = unpack_list(kind, packed)[0]
+        except ValueError as error:
+            raise BadRecord(str(error)) from error
+        return Encoded(payload, tuple(sorted(schema, key=lambda feature: feature.name)), label)
+
+    def _feature(self, name: str, kind: str, count: int, packed: bytes) -> Feature:
+        known = self._known.get(name)
+        if known is not None and known.kind == kind:
+            return known
+        if kind == "bytes" and count == 1:
+            return describe(name, kind, (), unpack_list(kind, packed)[0])
+        return Feature(name, kind, () if count == 1 else (count,))
+
+    def features(self, index: int) -> Features:
+        """Returns the record's values; shaped where shapes are known; raises as `encoded`."""
+        payload = self._payload(index)
+        try:
+            return {
+                name: self._value(name, unpack_list(kind, packed))
+                for name, kind, packed in walk_example(payload)
+            }
+        except ValueError as error:
+            raise BadRecord(str(error)) from error
+
+    def _value(self, name: str, values: list[Any]) -> Any:
+        known = self._known.get(name)
+        if known is None or len(known.shape) < 2 or known.kind == "image":
+            return values[0] if len(values) == 1 and not (known and known.shape) else values
+        import numpy as np
+
+        return np.array(values).reshape([-1 if size is None else size for size in known.shape])
+
+    def name(self, index: int) -> str:
+        """Returns the file, and the offset of the record in it."""
+        file, offset, _ = self._rows[index]
+        return f"{self._files[file]}: record at byte {offset:,}"
+
+    def _payload(self, index: int) -> bytes:
+        file, offset, length = self._rows[index]
+        try:
+            if file not in self._open:
+                self._open[file] = os.open(self._files[file], os.O_RDONLY)
+            data = os.pread(self._open[file], length + FRAME_BYTES, offset)
+        except FileNotFoundError:
+            raise SourceChanged(
+                f"{self._files[file]} has gone since the source was scanned"
+            ) from None
+        except OSError as error:
+            raise BadRecord(f"it cannot be read ({error.strerror})") from error
+        return self._checked(data, file, offset, length)
+
+    def _checked(self, data: bytes, file: int, offset: int, length: int) -> bytes:
+        try:
+            found = read_length(
+                data[:HEADER_BYTES], index=0, offset=offset, room=len(data) - HEADER_BYTES
+            )
+        except RecordError:
+            found = -1
+        if found != length:
+            raise SourceChanged(f"{self._files[file]} has changed since the source was scanned")
+        payload = data[HEADER_BYTES : HEADER_BYTES + length]
+        try:
+            check_payload(payload, data[-FOOTER_BYTES:], index=0, offset=offset)
+        except RecordError as error:
+            raise BadRecord(error.problem) from error
+        return payload
+
+
+def scan_tfrecords(
+    files: Sequence[str],
+    scratch: Path,
+    *,
+    known: Schema = (),
+    label_names: tuple[str, ...] = (),
+    fingerprint: str = "",
+) -> TFRecordSource:
+    """Returns the records of `files`, after walking over their headers.
+
+    `fingerprint` stands for the content where names and times of the files do not.
+
+    Raises:
+      UserError: a file is no TFRecord file, or is cut; there are no records.
+    """
+    examples = total = largest = seen = 0
+    path = scratch / "tfrecords.rows"
+    with TableWriter(path, _ROW) as rows:
+        for number, file in enumerate(files):
+            status = os.stat(file)
+            seen += fingerprint64(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+            for offset, length in _headers(file):
+                rows.append(number, offset, length)
+                examples += 1
+                total += length + FRAME_BYTES
+                largest = max(largest, length + FRAME_BYTES)
+    if not examples:
+        raise UserError(f"source '{files[0]}' and the like hold no records")
+    stats = SourceStats(
+        num_examples=examples,
+        total_bytes=total,
+        max_record_bytes=largest,
+        label_names=label_names,
+        fingerprint=fingerprint or f"tfrecords-{seen % 2**64:016x}",
+    )
+    return TFRecordSource(files, stats, Table(path, _ROW), known)
+
+
+def _headers(path: str) -> Iterator[tuple[int, int]]:
+    """Yields offset and payload length of every record of a file.
+
+    Raises:
+      UserError: the file is no sound TFRecord file.
+    """
+    size = os.path.getsize(path)
+    if not size:
+        return
+    index = offset = 0
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while offset < size:
+            header = data[offset : offset + HEADER_BYTES]
+            room = size - offset - HEADER_BYTES
+            try:
+                length = read_length(header, index=index, offset=offset, room=room)
+            except RecordError as error:
+                raise UserError(
+                    f"source file '{path}': {error}: it is no TFRecord file, or a damaged one"
+                ) from None
+            yield offset, length
+            offset += length + FRAME_BYTES
+            index += 1
+
+
+def known_from_manifest(folder: str) -> tuple[Schema, tuple[str, ...]]:
+    """Returns the features and label names of the manifest in `folder`, empty without one."""
+    from tenfold.data.manifest import MANIFEST_NAME
+    from tenfold.data.storage import read_manifest
+
+    if not os.path.exists(os.path.join(folder, MANIFEST_NAME)):
+        return (), ()
+    manifest = read_manifest(folder)
+    # Pictures are looked at one by one: their shapes may be narrower here than there.
+    known = tuple(f for f in manifest.features if f.kind != "image")
+    return known, manifest.label_names
+
+
+def shapes_of(features: Mapping[str, Any]) -> Schema:
+    """Returns the shaped numbers among TFDS's flat infos (name to TensorInfo)."""
+    found: list[Feature] = []
+    for name, info in features.items():
+        kind = {"i": "int64", "u": "int64", "b": "int64", "f": "float"}.get(_code(info), "bytes")
+        if kind != "bytes" and len(info.shape) != 1:
+            found.append(Feature(name, kind, tuple(info.shape)))
+    return tuple(found)
+
+
+def _code(info: Any) -> str:
+    return str(getattr(info.np_dtype, "kind", "O"))
