@@ -26,6 +26,11 @@ def worker_defaults(
     return {name: value for name, value in wanted.items() if name not in environ}
 
 
+def remote_worker_defaults() -> dict[str, str]:
+    """Returns the additions for workers on machines of their own, cores and environment."""
+    return dict(_QUIET)
+
+
 def usable_cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

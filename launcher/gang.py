@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.launcher import agent
+from tenfold.launcher.backends import Host
 from tenfold.launcher.events import MARK, WorkerEvent, decode_event
 from tenfold.launcher.job import HostCommand
+from tenfold.launcher.python import remote_module_argv
 
 HEARTBEAT_S: Final = 2.0
 AGENT_LINGER_S: Final = 6.0
@@ -46,9 +48,14 @@ class _Member:
     gone: bool = False
 
 
-def agent_argv(python: str) -> tuple[str, ...]:
-    """Returns the argv of the agent: no site packages, so that it starts in 0.1 s."""
-    return (python, "-I", "-S", str(Path(agent.__file__).resolve()))
+def agent_argv(host: Host) -> tuple[str, ...]:
+    """Returns the argv of the agent on `host`.
+
+    Where this checkout's files are, without site packages, so that it starts in 0.1 s.
+    """
+    if host.remote:
+        return remote_module_argv(agent.__name__, python=host.python)
+    return (host.python, "-I", "-S", str(Path(agent.__file__).resolve()))
 
 
 class Gang:

@@ -48,6 +48,10 @@ class JobSpec:
     env: dict[str, str] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
 
+    def argv_on(self, python: str) -> tuple[str, ...]:
+        """Returns argv for a host; the built-in trainer runs under that host's `python`."""
+        return (python, *self.argv[1:]) if self.train else self.argv
+
 
 JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
-from tenfold.data.errors import JobError
+from tenfold.data.errors import JobError, UserError
 
 # Below Linux's range of ephemeral ports (32768-60999): the workers' own outgoing
 # connections cannot take a port that a peer has yet to open.
@@ -44,6 +44,46 @@ def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[
             taken.add(port)
             found.append(port)
     raise JobError(f"no {count} free ports between {LOWEST} and {HIGHEST} on {address}")
+
+
+def any_ports(count: int) -> tuple[int, ...]:
+    """Returns `count` different ports for hosts whose ports cannot be looked at from here."""
+    return tuple(random.sample(range(LOWEST, HIGHEST), count))
+
+
+def consecutive_ports(address: str, first: int, count: int) -> tuple[int, ...]:
+    """Returns `count` ports of `address` from `first` on, one per worker.
+
+    Raises:
+      UserError: one of them is not free; the message says by whom it is held.
+    """
+    ports = tuple(range(first, first + count))
+    for worker, port in enumerate(ports):
+        check_port(port, worker)
+        if not is_free(address, port):
+            raise port_taken(address, port, worker, port_holder(port))
+    return ports
+
+
+def check_port(port: int, worker: int) -> None:
+    """Checks that `port` is the number of one.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not 1 <= port <= 65535:
+        raise UserError(
+            f"port {port} for worker {worker} is not between 1 and 65535: lower --port"
+        )
+
+
+def port_taken(address: str, port: int, worker: int, holder: str) -> UserError:
+    """Returns the error that says so; `holder` may be empty."""
+    by = f" by {holder}" if holder else ""
+    return UserError(
+        f"port {port} on {address} for worker {worker} is taken{by}: "
+        "give another --port, or none to have free ones chosen"
+    )
 
 
 def port_holder(port: int) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
 from tenfold.data.storage import read_manifest
-from tenfold.launcher.backends import Host
-from tenfold.launcher.ports import is_free, pick_ports, port_holder
 from tenfold.models.config import TrainConfig
 from tenfold.models.registry import check_model_name
 
@@ -45,31 +43,3 @@ def check_program(program: Sequence[str], *, cwd: str) -> None:
     is_python = Path(name).name.startswith("python")
     if is_python and script.endswith(".py") and not Path(cwd, script).is_file():
         raise UserError(f"there is no file '{script}' in {cwd}")
-
-
-def choose_addresses(hosts: Sequence[Host], *, first_port: int | None) -> tuple[str, ...]:
-    """Returns each worker's ``host:port``: free ports, or `first_port` + worker index.
-
-    Raises:
-      UserError: a port that was asked for is taken; the message says by whom.
-    """
-    if first_port is not None:
-        for index, host in enumerate(hosts):
-            _check_port(host.address, first_port + index, index)
-        return tuple(f"{host.address}:{first_port + i}" for i, host in enumerate(hosts))
-    ports = pick_ports(hosts[0].address, len(hosts))
-    return tuple(f"{host.address}:{port}" for host, port in zip(hosts, ports, strict=True))
-
-
-def _check_port(address: str, port: int, worker: int) -> None:
-    if not 1 <= port <= 65535:
-        raise UserError(
-            f"port {port} for worker {worker} is not between 1 and 65535: lower --port"
-        )
-    if not is_free(address, port):
-        holder = port_holder(port)
-        by = f" by {holder}" if holder else ""
-        raise UserError(
-            f"port {port} on {address} for worker {worker} is taken{by}: "
-            "give another --port, or none to have free ones chosen"
-        )

@@ -14,6 +14,13 @@ def module_argv(
     """
     if sys.version_info >= (3, 11):
         return (python, "-P", "-m", module, *arguments)
+    return remote_module_argv(module, arguments, python=python)
+
+
+def remote_module_argv(
+    module: str, arguments: Sequence[str] = (), *, python: str
+) -> tuple[str, ...]:
+    """Returns the same for an interpreter of any version, somewhere else."""
     program = (
         "import runpy, sys; sys.path = [place for place in sys.path if place]; "
         f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tenfold.launcher import agent
 from tenfold.launcher.attempt import FAILURE_GRACE_S, Attempt, Drill
@@ -19,6 +19,9 @@ from tenfold.launcher.rundir import RunDir
 from tenfold.launcher.signals import StopRequest
 from tenfold.launcher.view import View
 from tenfold.launcher.watchdog import WatchPolicy
+
+# The way to a remote host may break without either end being told.
+HEARTBEAT_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,14 @@ class Supervisor:
             **no_proxy_for(os.environ, cluster.workers),
         }
         reads: dict[str, Any] = {
-            "argv": list(self.spec.argv),
+            "argv": list(self.spec.argv_on(host.python)),
             "env": env,
             "cwd": self.spec.cwd,
             "worker": index,
             "port": int(cluster.workers[index].rpartition(":")[2]),
+            "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
         }
-        return WorkerStart(index, self.backend.command(host, agent_argv(host.python), {}), reads)
+        return WorkerStart(index, self.backend.command(host, agent_argv(host), {}), reads)
 
     def _note_recovery(self, attempt: Attempt) -> None:
         """Notes what the job got over, and how long it took to the next step."""

@@ -1,12 +1,16 @@
 """Every worker on this machine, each with a port of its own on the loopback address."""
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from tenfold.launcher.backends import Backend, Host
+from tenfold.launcher.backends import Backend, Host, Option
 from tenfold.launcher.job import HostCommand
+from tenfold.launcher.ports import consecutive_ports, pick_ports
 
-ADDRESS = "127.0.0.1"
+ADDRESS: Final = "127.0.0.1"
+OPTIONS: Final[tuple[Option, ...]] = ()
 
 
 class LocalBackend:
@@ -15,6 +19,17 @@ class LocalBackend:
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
         """Returns this machine, `num_workers` times."""
         return (Host(name="localhost", address=ADDRESS, python=sys.executable),) * num_workers
+
+    def opened(self, hosts: Sequence[Host]) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: this machine is ready."""
+        del hosts
+        return contextlib.nullcontext()
+
+    def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
+        """Returns ports that are free on the loopback address."""
+        if first_port is None:
+            return pick_ports(ADDRESS, len(hosts))
+        return consecutive_ports(ADDRESS, first_port, len(hosts))
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
         """Returns `argv` and `env` unchanged."""
