@@ -8,7 +8,6 @@ from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
 from tenfold.data.storage import read_manifest
 from tenfold.models.config import TrainConfig
-from tenfold.models.registry import check_model_name
 
 
 def check_training(config: TrainConfig, *, num_workers: int) -> None:
@@ -16,9 +15,8 @@ def check_training(config: TrainConfig, *, num_workers: int) -> None:
 
     Raises:
       UserError: no such shards, lanes that the workers cannot share, a batch that the lanes
-        do not divide, too few records, or no such model.
+        do not divide, or too few records.
     """
-    check_model_name(config.model, working_dir=config.working_dir)
     manifest = read_manifest(config.shards)
     assign_lanes(
         manifest,

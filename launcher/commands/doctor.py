@@ -3,9 +3,9 @@
 from typing import Final
 
 from tenfold.data.sizes import format_size
+from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.checkup import ERROR, HostReport, judge_hosts, look_at_hosts
-from tenfold.launcher.commands import launch
 from tenfold.launcher.flags import FlagValues
 
 SUMMARY: Final = "checks this machine and the hosts of a job before a launch"
@@ -14,14 +14,14 @@ USAGE: Final = "[the flags of launch] [-- program args…]"
 
 def define_flags(fv: FlagValues) -> None:
     """Defines the flags of doctor: those of launch."""
-    launch.define_flags(fv)
+    launch_flags.define_flags(fv)
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Prints what was looked at and what is wrong; returns 1 where a launch would fail."""
-    what = launch.prepare(fv, args) if args.program or fv.shards else None
-    backend, hosts = (what.backend, what.hosts) if what else launch.choose_hosts(fv)
-    addresses = launch.choose_cluster(backend, hosts, first_port=fv.port).workers
+    what = launch_flags.prepare(fv, args) if args.program or fv.shards else None
+    backend, hosts = (what.backend, what.hosts) if what else launch_flags.choose_hosts(fv)
+    addresses = launch_flags.choose_cluster(backend, hosts, first_port=fv.port).workers
     folder = what.spec.run_dir if what else "."
     reports = look_at_hosts(backend, hosts, addresses, folder=folder)
     for report in reports:

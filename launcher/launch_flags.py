@@ -1,0 +1,237 @@
+"""The flags of `launch` (and `doctor`), and what they decide before anything is started."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from absl import flags
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.backends import Backend, Host, load_backend
+from tenfold.launcher.environment import worker_defaults
+from tenfold.launcher.flags import FlagValues, define_size
+from tenfold.launcher.job import ClusterSpec, JobSpec
+from tenfold.launcher.preflight import check_program, check_training
+from tenfold.launcher.python import module_argv
+from tenfold.launcher.restarts import RestartPolicy
+from tenfold.launcher.rundir import check_usable, default_run_dir
+from tenfold.launcher.supervisor import Supervision
+from tenfold.launcher.watchdog import WatchPolicy
+from tenfold.launcher.write_flags import define_write_flags
+from tenfold.models.config import TrainConfig
+from tenfold.models.registry import check_model_name
+
+WORKER_MODULE: Final = "tenfold.launcher.worker"
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of launch."""
+    text, number = partial(flags.DEFINE_string, flag_values=fv), partial(_define_int, fv)
+    define_write_flags(fv)
+    text("shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it")
+    text("backend", "local", "where the workers run: local")
+    text("run_dir", None, "folder for logs, checkpoints, the result (default: runs/DATE-NAME)")
+    number("port", None, "worker N listens on this TCP port + N (default: free ones)")
+    text("model", "cnn", "cnn, resnet50, module:function or file.py:function")
+    number("epochs", 1, "passes over the training split")
+    number("global_batch_size", 64, "records per step over all workers")
+    number("seed", 0, "seed of the order of records and of the initial weights", lower=0)
+    text("image_size", None, "pictures are resized to this: HEIGHTxWIDTH or one number, in pixels")
+    flags.DEFINE_float(
+        "learning_rate", None, "learning rate (default: the model's own)", flag_values=fv
+    )
+    number("steps_per_execution", 16, "steps per call into TensorFlow")
+    define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, per worker")
+    text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
+    number("max_restarts", 0, "crashes after which all workers start again", lower=0)
+    number("max_preemptions", 100, "preemptions after which they start again", lower=0)
+    seconds = partial(flags.DEFINE_float, lower_bound=0.0, flag_values=fv)
+    seconds("grace", 20.0, "seconds from SIGTERM to SIGKILL when a job is stopped or preempted")
+    seconds("hang_timeout", 60.0, "seconds of silence that are never a hang; 0: no watchdog")
+    seconds("rendezvous_timeout", 120.0, "seconds that workers wait for one that does not come")
+    flags.DEFINE_bool(
+        "show_tf_logs", False, "show TensorFlow's start-up messages too", flag_values=fv
+    )
+    flags.DEFINE_bool("dry_run", False, "show what would run, start nothing", flag_values=fv)
+    flags.DEFINE_enum(
+        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
+    )
+
+
+def _define_int(
+    fv: FlagValues, name: str, default: int | None, help_text: str, *, lower: int = 1
+) -> None:
+    flags.DEFINE_integer(name, default, help_text, lower_bound=lower, flag_values=fv)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that was decided before anything is started."""
+
+    spec: JobSpec
+    backend: Backend
+    hosts: tuple[Host, ...]
+    first_port: int | None
+
+    def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
+        """Returns a cluster of `hosts` on ports that are free now."""
+        return choose_cluster(self.backend, hosts, first_port=self.first_port)
+
+
+def choose_cluster(
+    backend: Backend, hosts: Sequence[Host], *, first_port: int | None
+) -> ClusterSpec:
+    """Returns a cluster of `hosts` on free ports, or on those from `first_port` on."""
+    ports = backend.choose_ports(hosts, first_port)
+    return ClusterSpec(
+        tuple(f"{host.address}:{port}" for host, port in zip(hosts, ports, strict=True))
+    )
+
+
+def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> Launch:
+    """Turns flags into a launch, everything that can be checked cheaply checked.
+
+    `shards_exist` is False before --source has been written to --output.
+
+    Raises:
+      UserError: something of it is wrong.
+    """
+    Arguments(args.positional).expect_none()
+    if fv.num_workers < 1:
+        raise UserError(f"num_workers is {fv.num_workers}: it must be at least 1")
+    run_dir = _run_dir(fv, args.program)
+    check_usable(run_dir)
+    if args.program:
+        spec = _program_job(fv, args.program, run_dir)
+    else:
+        config = _train_config(fv, run_dir)
+        if shards_exist:
+            check_training(config, num_workers=fv.num_workers)
+        spec = _training_job(fv, config)
+    return Launch(spec, *choose_hosts(fv), fv.port)
+
+
+def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
+    """Returns the back end and the host of each worker."""
+    backend = load_backend(fv.backend)
+    return backend, backend.hosts(fv.num_workers)
+
+
+def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
+    if fv.run_dir:
+        return Path(fv.run_dir).expanduser().absolute()
+    script = next((word for word in program if word.endswith(".py")), *program[:1] or [""])
+    name = Path(script).stem if program else fv.model.replace(".py:", "-")
+    return default_run_dir(name).absolute()
+
+
+_TRAINING_FLAGS: Final = (
+    "shards", "source", "output", "model", "epochs", "global_batch_size", "seed", "image_size",
+    "learning_rate", "steps_per_execution", "shuffle_buffer", "checkpoint_every",
+)  # fmt: skip
+
+
+def _program_job(fv: FlagValues, program: tuple[str, ...], run_dir: Path) -> JobSpec:
+    for name in _TRAINING_FLAGS:
+        if fv[name].present:
+            raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
+    cwd = os.getcwd()
+    check_program(program, cwd=cwd)
+    env = worker_defaults(os.environ, num_workers=fv.num_workers)
+    return JobSpec(program, fv.num_workers, str(run_dir), cwd=cwd, env=env)
+
+
+def _train_config(fv: FlagValues, run_dir: Path) -> TrainConfig:
+    steps, seconds = parse_interval(fv.checkpoint_every)
+    config = TrainConfig(
+        shards=_absolute(_shards(fv)),
+        run_dir=str(run_dir),
+        model=fv.model,
+        epochs=fv.epochs,
+        global_batch_size=fv.global_batch_size,
+        seed=fv.seed,
+        image_size=parse_image_size(fv.image_size),
+        learning_rate=fv.learning_rate,
+        steps_per_execution=fv.steps_per_execution,
+        shuffle_buffer_bytes=fv.shuffle_buffer,
+        checkpoint_every_steps=steps,
+        checkpoint_every_s=seconds,
+        working_dir=os.getcwd(),
+    )
+    check_model_name(config.model, working_dir=config.working_dir)
+    return config
+
+
+def _shards(fv: FlagValues) -> str:
+    if fv.source and fv.shards:
+        raise UserError("give --shards or --source, not both")
+    if fv.source and not fv.output:
+        raise UserError("--output is missing: the folder that --source is written to as shards")
+    if not (fv.source or fv.shards):
+        raise UserError(
+            "nothing to run: give --shards=PATH, --source=PATH --output=PATH, or '-- program …'"
+        )
+    return str(fv.output if fv.source else fv.shards)
+
+
+def _training_job(fv: FlagValues, config: TrainConfig) -> JobSpec:
+    return JobSpec(
+        argv=module_argv(WORKER_MODULE),
+        num_workers=fv.num_workers,
+        run_dir=config.run_dir,
+        cwd=config.working_dir,
+        env=worker_defaults(os.environ, num_workers=fv.num_workers),
+        train=config.to_json(),
+    )
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) of ``32x48`` or ``32``; None of None.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UserError(f"image_size '{text}' is not HEIGHTxWIDTH or one number, in pixels")
+    return int(sides[0]), int(sides[-1])
+
+
+_INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(steps?|s|min|h|)")
+_UNIT_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_interval(text: str | None) -> tuple[int, float]:
+    """Returns (steps, seconds), one of them 0, of ``500``, ``500steps``, ``90s`` or ``10min``.
+
+    Raises:
+      UserError: it is none of these.
+    """
+    if text is None:
+        return 0, 0.0
+    match = _INTERVAL.fullmatch(text.strip())
+    number = float(match[1]) if match else 0.0
+    in_steps = match is not None and match[2] not in _UNIT_S
+    if match is None or number <= 0 or (in_steps and not number.is_integer()):
+        raise UserError(f"checkpoint_every '{text}' is not like 500 (steps), 90s or 10min")
+    return (int(number), 0.0) if in_steps else (0, number * _UNIT_S[match[2]])
+
+
+def supervision(fv: FlagValues) -> Supervision:
+    """Returns how the flags want the job to be looked after."""
+    return Supervision(
+        grace_s=fv.grace,
+        restarts=RestartPolicy(fv.max_restarts, fv.max_preemptions),
+        watch=WatchPolicy(fv.hang_timeout, fv.rendezvous_timeout),
+    )
