@@ -1,0 +1,82 @@
+"""`tenfold report`: a run, finished or not, as one HTML page."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from absl import flags
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.flags import FlagValues
+from tenfold.launcher.report_page.page import render_page
+from tenfold.launcher.report_page.run_files import read_run
+from tenfold.launcher.rundir import replace_text
+
+SUMMARY: Final = "shows a finished or running job as one HTML page"
+USAGE: Final = "RUN_DIR [--flag=value …]"
+
+REPORT_FILE: Final = "report.html"
+# A long run takes long to read: following it must not take more than this share of a core.
+_MOST_SHARE: Final = 0.2
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of `report`."""
+    flags.DEFINE_string(
+        "output", "", "file to write (default: report.html in RUN_DIR)", flag_values=fv
+    )
+    flags.DEFINE_bool(
+        "follow", True, "while the job runs, write the page anew; it reloads itself",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "interval", 5.0, "seconds between two writes of a running job's page",
+        lower_bound=0.5, flag_values=fv,
+    )  # fmt: skip
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Writes the page; while the job runs, again and again; returns the exit status."""
+    if len(args.positional) != 1 or args.program:
+        raise UserError("name one run directory: tenfold report RUN_DIR")
+    run_dir = Path(args.positional[0])
+    output = Path(fv.output) if fv.output else run_dir / REPORT_FILE
+    following = fv.interval if fv.follow else None
+    state = write_page(run_dir, output, refresh_s=following)
+    print(output, flush=True)
+    if following and state == "running":
+        print("the job is running: following it until it ends (Ctrl-C to stop)", file=sys.stderr)
+        follow(run_dir, output, interval_s=following)
+    return 0
+
+
+def write_page(run_dir: Path, output: Path, *, refresh_s: float | None) -> str:
+    """Writes the page whole; returns the run's state. The page of a running job loads itself
+    anew every `refresh_s` seconds.
+
+    Raises:
+      UserError: `run_dir` is not a run directory, or `output` cannot be written.
+    """
+    run_files = read_run(run_dir)
+    page = render_page(run_files, refresh_s=refresh_s)
+    try:
+        replace_text(output, page)
+    except OSError as error:
+        raise UserError(f"--output={output}: {error.strerror or error}") from error
+    return run_files.state
+
+
+def follow(run_dir: Path, output: Path, *, interval_s: float) -> None:
+    """Writes the page every `interval_s` seconds until the job is no longer running."""
+    state, pause_s = "running", interval_s
+    try:
+        while state == "running":
+            time.sleep(pause_s)
+            began = time.monotonic()
+            state = write_page(run_dir, output, refresh_s=interval_s)
+            pause_s = max(interval_s, (time.monotonic() - began) / _MOST_SHARE)
+    except KeyboardInterrupt:
+        write_page(run_dir, output, refresh_s=None)  # nobody renews it from now on
+        raise

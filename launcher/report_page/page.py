@@ -1,0 +1,48 @@
+"""The whole page: one HTML text that needs nothing else. Pure, but for the style sheet."""
+
+from pathlib import Path
+from typing import Final
+
+from tenfold.launcher.report_page import sections_machine, sections_outcome
+from tenfold.launcher.report_page.markup import Markup, tag
+from tenfold.launcher.report_page.run_files import RunFiles
+from tenfold.launcher.report_page.timeline import build_timeline
+
+# The browser itself then refuses scripts and anything from elsewhere, whatever a run's texts hold.
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
+    """Returns the report on `run`; with `refresh_s` it loads itself anew that often."""
+    is_running = run.state == "running"
+    timeline = build_timeline(run.events, now=run.read_at if is_running else None)
+    refresh = refresh_s if is_running else None
+    body = tag(
+        "body",
+        sections_outcome.header(run),
+        sections_outcome.tiles(run, timeline),
+        sections_outcome.failures(run),
+        sections_outcome.curves(run),
+        sections_machine.times(run, timeline),
+        sections_outcome.recoveries(run),
+        sections_outcome.receipts(run),
+        sections_machine.shards(run),
+        sections_machine.environment(run),
+        sections_machine.footer(run, refresh_s=refresh),
+    )
+    return f"<!doctype html>\n{tag('html', _head(run, refresh), body, lang='en')}\n"
+
+
+def _head(run: RunFiles, refresh_s: float | None) -> Markup:
+    style = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
+    reload = tag("meta", http_equiv="refresh", content=f"{refresh_s:g}") if refresh_s else None
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        reload,
+        tag("link", rel="icon", href="data:,"),
+        tag("title", f"{run.path.absolute().name}: {run.state}"),
+        tag("style", style),
+    )

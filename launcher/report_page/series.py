@@ -1,0 +1,58 @@
+"""Numbers for charts: thinned series, the ticks of an axis, and how figures are written. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: (x, y) in ascending x. `style` is ``line``, ``faint`` or ``dots``."""
+
+    name: str
+    points: tuple[Point, ...]
+    style: str = "line"
+
+
+def finite(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Returns the points whose values are numbers, neither infinite nor NaN."""
+    return tuple(point for point in points if math.isfinite(point[1]))
+
+
+def thin(points: Sequence[Point], *, most: int = 600) -> tuple[Point, ...]:
+    """Returns at most about `most` of the points: of each stretch its lowest and highest.
+
+    So a spike of a single step stays in sight, however long the run.
+    """
+    if len(points) <= most:
+        return tuple(points)
+    stretch = -(-len(points) // (most // 2))
+    kept: list[Point] = []
+    for first in range(0, len(points), stretch):
+        part = points[first : first + stretch]
+        ends = {min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])}
+        kept += sorted(ends)
+    return tuple(kept)
+
+
+def ticks(low: float, high: float, *, most: int = 5) -> tuple[float, ...]:
+    """Returns round numbers that span `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
+    span = high - low
+    if not span > 0 or not math.isfinite(span):
+        return (low,)
+    unit = 10.0 ** math.floor(math.log10(span / most))
+    step = next(unit * by for by in (1, 2, 5, 10) if span / (unit * by) <= most)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return tuple(round(index * step, 12) for index in range(first, last + 1))
+
+
+def show(value: float) -> str:
+    """Returns a figure as people read it: three or four digits, thousands grouped."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,168 @@
+"""Who did what when: the spans of every worker, made of history.jsonl. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+# What is shown of the phases of `launcher.events`; a user's own program has none.
+KINDS: Final = {
+    "": "running",
+    "import": "starting",
+    "rendezvous": "starting",
+    "build": "building",
+    "first_step": "building",
+    "training": "training",
+    "evaluation": "evaluation",
+    "checkpoint": "saving",
+    "saving": "saving",
+    "done": "ending",
+}
+ORDER: Final = ("starting", "building", "training", "evaluation", "saving", "ending", "running")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of history.jsonl; `worker` is -1 where it is of none."""
+
+    time: float
+    kind: str
+    worker: int = -1
+    phase: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of one worker's time, in seconds since 1970."""
+
+    kind: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment that something went wrong on a worker, or (-1) that the supervisor acted."""
+
+    time: float
+    worker: int
+    text: str
+
+
+@dataclass(frozen=True)
+class WorkerTime:
+    """One worker over all attempts of a launch.
+
+    `waited_s` is how much of its training it waited for input; `records_per_s` the last rate
+    of the whole job as this worker saw it; `starts` how often it was started.
+    """
+
+    spans: tuple[Span, ...] = ()
+    waited_s: float = 0.0
+    step: int | None = None
+    records_per_s: float | None = None
+    starts: int = 0
+    exit_code: int | None = None
+    peak_rss_bytes: int = 0
+
+    def seconds(self) -> dict[str, float]:
+        """Returns the seconds of each kind, in ORDER."""
+        total: dict[str, float] = defaultdict(float)
+        for span in self.spans:
+            total[span.kind] += span.end - span.begin
+        return {kind: total[kind] for kind in ORDER if kind in total}
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The last launch in a run directory: from `begin` to `end`, seconds since 1970."""
+
+    begin: float
+    end: float
+    workers: tuple[WorkerTime, ...]
+    marks: tuple[Mark, ...]
+    launches: int
+
+
+def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | None:
+    """Returns the timeline of the last launch; None where there is no history.
+
+    `now` ends what still runs; None where nothing does, so that the last event ends it.
+    """
+    launches = [at for at, event in enumerate(events) if event.kind == "launch"]
+    if not launches:
+        return None
+    last = events[launches[-1] :]
+    begin, end = last[0].time, max(event.time for event in last)
+    end = max(end, now or end)
+    workers = 1 + max((event.worker for event in last), default=-1)
+    return Timeline(
+        begin=begin,
+        end=end,
+        workers=tuple(
+            _worker_time([event for event in last if event.worker == index], end)
+            for index in range(workers)
+        ),
+        marks=tuple(_marks(last)),
+        launches=len(launches),
+    )
+
+
+def _worker_time(events: Iterable[Event], end: float) -> WorkerTime:
+    spans: list[Span] = []
+    seen: dict[str, Any] = {}
+    waited_s, starts, since, kind = 0.0, 0, 0.0, ""
+    for event in events:
+        if event.kind == "step":
+            waited_s += _number(event.data.get("waited_s")) or 0.0
+            seen.update(event.data)
+        if event.kind not in ("started", "phase", "exit"):
+            continue
+        if kind:
+            spans.append(Span(kind, since, event.time))
+        since = event.time
+        kind = KINDS.get(event.phase, "running") if event.kind != "exit" else ""
+        starts += event.kind == "started"
+        seen.update(event.data)
+    if kind:
+        spans.append(Span(kind, since, end))
+    return WorkerTime(
+        spans=_merged(spans),
+        waited_s=waited_s,
+        step=_whole(seen.get("step")),
+        records_per_s=_number(seen.get("records_per_s")),
+        starts=starts,
+        exit_code=_whole(seen.get("code")),
+        peak_rss_bytes=_whole(seen.get("peak_rss_bytes")) or 0,
+    )
+
+
+def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Joins neighbours of one kind, and what begins before the first phase with that phase."""
+    merged: list[Span] = []
+    for span in spans:
+        if merged and merged[-1].end == span.begin and merged[-1].kind in (span.kind, "running"):
+            merged[-1] = Span(span.kind, merged[-1].begin, span.end)
+        else:
+            merged.append(span)
+    return tuple(merged)
+
+
+def _marks(events: Iterable[Event]) -> Iterable[Mark]:
+    for event in events:
+        if event.kind == "error":
+            text = f"{event.data.get('type', 'error')}: {event.data.get('message', '')}"
+            yield Mark(event.time, event.worker, text.split("\n", 1)[0])
+        elif event.kind == "exit" and event.data.get("code") and not event.data.get("by_us"):
+            yield Mark(event.time, event.worker, f"exited with {event.data['code']}")
+        elif event.kind == "note":
+            yield Mark(event.time, -1, str(event.data.get("text", "")))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
