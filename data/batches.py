@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from tenfold.data.augment import NO_AUGMENT, Augment, draw_views
+from tenfold.data.augment import NO_AUGMENT, Augment
 from tenfold.data.decode import AUTO, BatchDecoder, make_decoder
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import WorkerShards, assign_lanes
@@ -26,6 +26,7 @@ from tenfold.data.order import (
     shuffled_records,
 )
 from tenfold.data.parse import InputSpec, batch_parser, empty_batch, fingerprint, zero
+from tenfold.data.views import draw_views
 
 # What a batch holds besides its features: each record's weight (evaluation only) and
 # fingerprint (0 for no record), and the seconds that parsing and decoding it took.

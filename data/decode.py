@@ -7,15 +7,16 @@ quarter or an eighth of their size, which is faster and smoother.
 
 import importlib
 import importlib.util
-from typing import Final, Protocol
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tenfold.data.errors import UserError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 AUTO: Final = "auto"
 DECODERS: Final = {
-    "tf": "tenfold.data.decode:TensorFlowDecoder",
+    "tf": "tenfold.data.decode_tf:TensorFlowDecoder",
     "turbo": "tenfold.data.decode_turbo:TurboDecoder",
     "turbo_scaled": "tenfold.data.decode_turbo:ScaledTurboDecoder",
 }
@@ -28,10 +29,10 @@ PictureShape = tuple[int, int, int]
 class BatchDecoder(Protocol):
     """Decodes, cuts, resizes and mirrors a batch of pictures inside a tf.data graph."""
 
-    def __call__(self, encoded: tf.Tensor, views: tf.Tensor | None) -> tf.Tensor:
+    def __call__(self, encoded: "tf.Tensor", views: "tf.Tensor | None") -> "tf.Tensor":
         """Returns uint8 [n, height, width, channels] of `encoded`, string [n].
 
-        `views` [n, 5] is what `augment.draw_views` returns; None takes whole pictures.
+        `views` [n, 5] is what `views.draw_views` returns; None takes whole pictures.
         """
         ...
 
@@ -63,37 +64,3 @@ def make_decoder(name: str, shape: PictureShape) -> BatchDecoder:
     module, _, attribute = DECODERS[resolve_decoder(name)].partition(":")
     decoder: BatchDecoder = getattr(importlib.import_module(module), attribute)(shape)
     return decoder
-
-
-class TensorFlowDecoder:
-    """TensorFlow's own ops: JPEG, PNG, GIF (its first frame) and BMP; bilinear resizing."""
-
-    def __init__(self, shape: PictureShape) -> None:
-        self._shape = shape
-
-    def __call__(self, encoded: tf.Tensor, views: tf.Tensor | None) -> tf.Tensor:
-        """Returns uint8 [n, height, width, channels]."""
-        spec = tf.TensorSpec(self._shape, tf.uint8)
-        if views is None:
-            return tf.map_fn(self._whole, encoded, fn_output_signature=spec)
-        return tf.map_fn(self._view, (encoded, views), fn_output_signature=spec)
-
-    def _whole(self, encoded: tf.Tensor) -> tf.Tensor:
-        return self._resized(self._decoded(encoded))
-
-    def _view(self, item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        encoded, view = item
-        picture = self._decoded(encoded)
-        size = tf.cast(tf.shape(picture)[:2], tf.float32)
-        begin = tf.cast(tf.floor(view[:2] * size), tf.int32)
-        extent = tf.cast(tf.maximum(tf.floor(view[2:4] * size), 1), tf.int32)
-        cut = tf.slice(picture, tf.pad(begin, [[0, 1]]), tf.concat([extent, [-1]], axis=0))
-        resized = self._resized(cut)
-        return tf.cond(view[4] > 0, lambda: resized[:, ::-1], lambda: resized)
-
-    def _decoded(self, encoded: tf.Tensor) -> tf.Tensor:
-        return tf.io.decode_image(encoded, channels=self._shape[2], expand_animations=False)
-
-    def _resized(self, picture: tf.Tensor) -> tf.Tensor:
-        resized = tf.image.resize(picture, self._shape[:2], method="bilinear", antialias=False)
-        return tf.ensure_shape(tf.cast(tf.round(resized), tf.uint8), self._shape)

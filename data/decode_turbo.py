@@ -14,7 +14,8 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 
-from tenfold.data.decode import PictureShape, TensorFlowDecoder
+from tenfold.data.decode import PictureShape
+from tenfold.data.decode_tf import TensorFlowDecoder
 from tenfold.data.pictures import picture_format
 
 # Each thread keeps its decoded picture's memory up to this for the next: fresh memory costs

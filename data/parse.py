@@ -65,7 +65,7 @@ def batch_parser(
 ) -> Callable[[tf.Tensor, tf.Tensor | None], dict[str, tf.Tensor]]:
     """Returns the function from serialized Examples, string [n], to a dict of their features.
 
-    Its second argument, float32 [n, 5] or None, are the pictures' views (see `augment`).
+    Its second argument, float32 [n, 5] or None, are the pictures' views (see `views`).
     `decode` may be None where there are no pictures. Pictures come out as uint8
     [n, height, width, channels].
     """
