@@ -18,6 +18,7 @@ from tenfold.launcher.job import HostCommand, JobSpec
 
 BACKENDS: Final = {
     "local": "tenfold.launcher.backends.local",
+    "netns": "tenfold.launcher.backends.netns",
 }
 
 

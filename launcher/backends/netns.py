@@ -1,0 +1,297 @@
+"""Simulated hosts: each worker in network, mount and host-name namespaces of its own.
+
+The hosts hang on one switch (a bridge), each with an address and a name, and with nothing
+else: no loopback is shared, and no way leads out of the network.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.sizes import parse_size
+from tenfold.launcher.backends import Backend, Host, Option, netns_keeper
+from tenfold.launcher.backends.cgroups import HostLimits, plan_cgroups
+from tenfold.launcher.job import HostCommand
+from tenfold.launcher.ports import check_port
+
+OPTIONS: Final = (
+    Option("host_bandwidth", "what a simulated host can send and receive: 100mbit, 1gbit"),
+    Option("host_latency", "delay of every packet that a simulated host sends: 2ms, 500us"),
+    Option("host_cpus", "cores of a simulated host: 1, 0.5"),
+    Option("host_memory", "memory of a simulated host: 2GB"),
+)
+
+MAX_HOSTS: Final = 1000  # a bridge has 1023 ports
+PREFIX: Final = 16
+SWITCH: Final = "10.83.255.254"
+PORT: Final = 2222
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)bit", re.IGNORECASE)
+_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")
+_SCALE: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MICROSECONDS: Final = {"us": 1, "ms": 10**3, "s": 10**6}
+
+# What goes into the control groups first; "$@" is the groups, "--" and the command.
+_JOIN: Final = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+
+_HINTS: Final = {
+    "unshare": "run as root with CAP_SYS_ADMIN, allow user namespaces, or use --backend=local",
+    "mount": "run as root with CAP_SYS_ADMIN, or use --backend=local",
+    "cgroup": "run as root where /sys/fs/cgroup is writable, or leave --host_cpus and "
+    "--host_memory out",
+    "tc": "this kernel does not have it: leave the flag out (--host_latency needs sch_netem, "
+    "--host_bandwidth sch_tbf)",
+}
+
+
+@dataclass(frozen=True)
+class HostShape:
+    """What simulated hosts are like; None: not bounded."""
+
+    bits_per_s: int | None = None
+    latency_us: int | None = None
+    limits: HostLimits = field(default_factory=HostLimits)
+
+    def own_qdiscs(self) -> list[list[str]]:
+        """Returns what ``tc qdisc add dev DEVICE`` is given for a host's device."""
+        delay = [["root", "handle", "1:", "netem", "delay", f"{self.latency_us}us"]]
+        rate = [["parent", "1:", "handle", "2:", *self._tbf()]]
+        if self.latency_us is None:
+            return self.switch_qdiscs()
+        return delay + (rate if self.bits_per_s else [])
+
+    def switch_qdiscs(self) -> list[list[str]]:
+        """Returns the same for the other end of its cable: what it receives."""
+        return [["root", "handle", "1:", *self._tbf()]] if self.bits_per_s else []
+
+    def _tbf(self) -> list[str]:
+        # man 8 tc-tbf: the bucket holds at least what passes in a tick of the kernel's clock.
+        burst = max(64 * 1024, (self.bits_per_s or 0) // 8 // 100)
+        return ["tbf", "rate", f"{self.bits_per_s}bit", "burst", str(burst), "latency", "50ms"]
+
+
+def parse_rate(text: str) -> int:
+    """Returns the bits per second of ``100mbit`` or ``1gbit``.
+
+    Raises:
+      UserError: it is not such a rate.
+    """
+    match = _RATE.fullmatch(text.strip())
+    bits = round(float(match[1]) * _SCALE[match[2].lower()]) if match else 0
+    if bits < 8000:
+        raise UserError(f"host_bandwidth '{text}': write 100mbit or 1gbit, at least 8kbit")
+    return bits
+
+
+def parse_latency(text: str) -> int:
+    """Returns the microseconds of ``2ms``, ``500us`` or ``1s``.
+
+    Raises:
+      UserError: it is not such a time.
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"host_latency '{text}': write 2ms, 500us or 1s")
+    return round(float(match[1]) * _MICROSECONDS[match[2]])
+
+
+def parse_cpus(text: str) -> float:
+    """Returns a number of cores, above 0.
+
+    Raises:
+      UserError: it is not one.
+    """
+    try:
+        cpus = float(text)
+    except ValueError:
+        cpus = 0.0
+    if not 0.01 <= cpus <= 4096:
+        raise UserError(f"host_cpus '{text}': write a number of cores like 1 or 0.5")
+    return cpus
+
+
+@dataclass(frozen=True)
+class Network:
+    """The processes that hold what the keeper has made."""
+
+    hosts: Mapping[str, int]
+    switch: int
+    in_user_namespace: bool
+    cgroups: Mapping[str, tuple[str, ...]]
+
+
+class NetnsBackend:
+    """Makes simulated hosts when it is opened."""
+
+    def __init__(self, shape: HostShape) -> None:
+        self._shape = shape
+        self._network: Network | None = None
+        self._keeper: subprocess.Popen[str] | None = None
+
+    def hosts(self, num_workers: int) -> tuple[Host, ...]:
+        """Returns host-0, host-1, …: one per worker."""
+        if num_workers > MAX_HOSTS:
+            raise UserError(f"{num_workers} simulated hosts are too many: {MAX_HOSTS} at most")
+        return tuple(
+            Host(f"host-{i}", f"10.83.{i // 250}.{i % 250 + 1}", sys.executable)
+            for i in range(num_workers)
+        )
+
+    @contextlib.contextmanager
+    def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
+        """Makes the hosts; all that they are is gone at the end."""
+        _check_tools()
+        spec = self._keeper_spec(hosts)
+        keeper = self._keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(netns_keeper.__file__).resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Not the terminal's Ctrl-C: the workers are to end first.
+            preexec_fn=lambda: os.setpgid(0, 0),
+        )
+        try:
+            made = self._ask(spec)
+            self._network = Network(
+                hosts=dict(zip((host.name for host in hosts), made["pids"], strict=True)),
+                switch=made["switch"],
+                in_user_namespace=made["user"],
+                cgroups={h["name"]: tuple(g["path"] for g in h["cgroups"]) for h in spec["hosts"]},
+            )
+            yield
+        finally:
+            self._network = self._keeper = None
+            assert keeper.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                keeper.stdin.close()
+            keeper.wait()
+            assert keeper.stdout is not None
+            keeper.stdout.close()
+
+    def _keeper_spec(self, hosts: Sequence[Host]) -> dict[str, Any]:
+        job = f"tenfold-{os.getpid()}-{secrets.token_hex(3)}"
+        return {
+            "hosts": [
+                {
+                    "name": host.name,
+                    "address": host.address,
+                    "cgroups": [
+                        asdict(group)
+                        for group in plan_cgroups(self._shape.limits, f"{job}-{host.name}")
+                    ],
+                }
+                for host in hosts
+            ],
+            "prefix": PREFIX,
+            "switch": SWITCH,
+            "shape": self._shape.own_qdiscs(),
+            "switch_shape": self._shape.switch_qdiscs(),
+        }
+
+    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Tells the keeper something; returns its answer."""
+        keeper = self._keeper
+        assert keeper is not None, "only while it is opened"
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            keeper.stdin.write(json.dumps(message) + "\n")
+            keeper.stdin.flush()
+        answer: dict[str, Any] = json.loads(keeper.stdout.readline() or '{"error": "it died"}')
+        if "error" in answer:
+            hint = _HINTS.get(answer.get("step", ""), "or use --backend=local")
+            raise UserError(f"simulated hosts cannot be made here: {answer['error']}: {hint}")
+        return answer
+
+    def unplug(self, host: Host) -> None:
+        """Pulls the host's network cable."""
+        self._ask({"unplug": self._number(host)})
+
+    def heal(self, host: Host) -> None:
+        """Puts the cable back."""
+        self._ask({"heal": self._number(host)})
+
+    def freeze(self, host: Host) -> None:
+        """Stops everything on the host."""
+        self._ask({"freeze": self._number(host)})
+
+    def thaw(self, host: Host) -> None:
+        """Lets everything on the host go on."""
+        self._ask({"thaw": self._number(host)})
+
+    def _number(self, host: Host) -> int:
+        assert self._network is not None
+        return list(self._network.hosts).index(host.name)
+
+    def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
+        """Returns the same port on each host: all are free on a new machine."""
+        if first_port is None:
+            return (PORT,) * len(hosts)
+        ports = tuple(range(first_port, first_port + len(hosts)))
+        for worker, port in enumerate(ports):
+            check_port(port, worker)
+        return ports
+
+    def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
+        """Returns `argv` inside the host's namespaces and control groups."""
+        assert self._network is not None, "only while it is opened"
+        entered = self._enter(self._network.hosts[host.name], argv)
+        groups = self._network.cgroups[host.name]
+        joined = ("sh", "-c", _JOIN, "sh", *groups, "--", *entered) if groups else entered
+        return HostCommand(joined, dict(env))
+
+    def switch_command(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """Returns `argv` at the switch, from where all hosts can be reached, by name too."""
+        assert self._network is not None, "only while it is opened"
+        return self._enter(self._network.switch, argv)
+
+    def _enter(self, pid: int, argv: Sequence[str]) -> tuple[str, ...]:
+        assert self._network is not None
+        user = ("--user", "--preserve-credentials") if self._network.in_user_namespace else ()
+        names = ("--net", "--mount", "--uts", f"--wd={os.getcwd()}")
+        return ("nsenter", f"--target={pid}", *user, *names, "--", *argv)
+
+
+def _check_tools() -> None:
+    for tool, package in (("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux")):
+        if shutil.which(tool) is None:
+            raise UserError(
+                f"simulated hosts need the program '{tool}': apt-get install {package}, "
+                "or use --backend=local"
+            )
+
+
+def create(options: Mapping[str, str]) -> Backend:
+    """Returns the back end.
+
+    Raises:
+      UserError: an option has a wrong value.
+    """
+    return NetnsBackend(parse_shape(options))
+
+
+def parse_shape(options: Mapping[str, str]) -> HostShape:
+    """Returns what simulated hosts are like under OPTIONS.
+
+    Raises:
+      UserError: an option has a wrong value.
+    """
+    bandwidth, latency = options.get("host_bandwidth"), options.get("host_latency")
+    cpus, memory = options.get("host_cpus"), options.get("host_memory")
+    return HostShape(
+        bits_per_s=parse_rate(bandwidth) if bandwidth else None,
+        latency_us=parse_latency(latency) if latency else None,
+        limits=HostLimits(
+            cpus=parse_cpus(cpus) if cpus else None,
+            memory_bytes=parse_size(memory) if memory else None,
+        ),
+    )

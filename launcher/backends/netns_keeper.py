@@ -1,0 +1,326 @@
+"""The keeper: makes simulated hosts, and takes them away when its standard input closes.
+
+One file of the standard library alone, run as a process of its own. Nothing that it makes has
+a name outside of it: the namespaces live as long as it and its children, so that they are gone
+when it is, however it ends. What it cannot leave to the kernel (processes that are left in a
+host, control groups) it removes when its standard input closes, as it does when whoever
+started it is killed.
+
+The first line of standard input is the specification, a JSON object:
+
+- hosts: name, address and cgroups (each a path and its files to write) of each
+- prefix: bits of the network part of the addresses; switch: the address of the switch itself
+- shape: argument lists of ``tc qdisc add dev DEVICE`` for a host's own device
+- switch_shape: the same for the switch's side of its cable
+
+It answers with one line: pids (one process per host, that holds its namespaces), switch (a
+process in the network of the switch) and user (whether they are in a user namespace too), or
+error and step. Every further line is a command, answered by one line: ``{"unplug": HOST}``,
+``heal``, ``freeze``, ``thaw``, with the host's number.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+_CLONE_NEWNS: Final = 0x00020000
+_CLONE_NEWUTS: Final = 0x04000000
+_CLONE_NEWUSER: Final = 0x10000000
+_CLONE_NEWNET: Final = 0x40000000
+_MS_BIND: Final = 0x1000
+_MS_PRIVATE_REC: Final = 0x40000 | 0x4000
+_PR_SET_PDEATHSIG: Final = 1
+CLEAN_UP_S: Final = 5.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StepError(Exception):
+    """A step of making hosts has failed: `step` names it."""
+
+    def __init__(self, step: str, why: str) -> None:
+        super().__init__(why)
+        self.step = step
+
+
+def _checked(step: str, result: int) -> None:
+    if result != 0:
+        raise StepError(step, os.strerror(ctypes.get_errno()))
+
+
+def unshare(flags: int) -> None:
+    """Moves this process into new namespaces."""
+    _checked("unshare", _libc.unshare(flags))
+
+
+def _mount(source: str, target: str, flags: int) -> None:
+    _checked("mount", _libc.mount(source.encode(), target.encode(), None, flags, None))
+
+
+def become_root_of_own() -> None:
+    """Moves this process into a user namespace, as its root (man 7 user_namespaces)."""
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(_CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"0 {uid} 1"),
+        ("gid_map", f"0 {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def own_namespaces(flags: int) -> bool:
+    """Makes namespaces for this process; says whether it took a user namespace to do so."""
+    try:
+        unshare(flags)
+        in_user_namespace = False
+    except StepError:
+        become_root_of_own()
+        unshare(flags)
+        in_user_namespace = True
+    _mount("none", "/", _MS_PRIVATE_REC)
+    return in_user_namespace
+
+
+def name_all(hosts: list[dict[str, Any]]) -> None:
+    """Lays a file with all hosts' names over /etc/hosts; it exists in this mount alone."""
+    with open("/etc/hosts", encoding="utf-8", errors="replace") as known:
+        lines = [known.read().rstrip("\n")]
+    lines += [f"{host['address']}\t{host['name']}" for host in hosts]
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".hosts") as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        os.chmod(file.name, 0o644)
+        _mount(file.name, "/etc/hosts", _MS_BIND)
+
+
+def run_ip(lines: list[str]) -> None:
+    """Runs lines of `ip` in this process's network."""
+    done = subprocess.run(
+        ["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, capture_output=True
+    )
+    if done.returncode:
+        raise StepError("ip", done.stderr.strip().splitlines()[0])
+
+
+def shape(device: str, qdiscs: list[list[str]]) -> None:
+    """Gives `device` its queueing disciplines."""
+    for qdisc in qdiscs:
+        argv = ["tc", "qdisc", "add", "dev", device, *qdisc]
+        done = subprocess.run(argv, text=True, capture_output=True)
+        if done.returncode:
+            raise StepError("tc", f"{' '.join(qdisc)}: {done.stderr.strip()}")
+
+
+class SimulatedHost:
+    """One host: a child that holds its namespaces and waits."""
+
+    def __init__(self, number: int, spec: dict[str, Any]) -> None:
+        self.device = f"host{number}"
+        ready_read, ready_write = os.pipe()
+        go_read, go_write = os.pipe()
+        keeper = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(go_write)
+            _live(spec, number, go_read, ready_write, keeper)
+        os.close(ready_write)
+        os.close(go_read)
+        self._ready, self._go = ready_read, go_write
+
+    def wait(self) -> None:
+        """Waits until the host has done the step that it is at."""
+        answer = json.loads(os.read(self._ready, 65536) or '{"step": "fork", "why": "it died"}')
+        if answer:
+            raise StepError(answer["step"], answer["why"])
+
+    def go_on(self) -> None:
+        """Lets it do the next step."""
+        os.write(self._go, b"\n")
+
+    @property
+    def network(self) -> str:
+        """The identity of its network namespace."""
+        return os.readlink(f"/proc/{self.pid}/ns/net")
+
+
+def _live(spec: dict[str, Any], number: int, go: int, ready: int, keeper: int) -> None:
+    """The child's life: own namespaces, then (the cable is there) an address, then waiting."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    host = spec["hosts"][number]
+
+    def settle() -> None:
+        unshare(_CLONE_NEWNET | _CLONE_NEWNS | _CLONE_NEWUTS)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != keeper:
+            os._exit(1)
+        socket.sethostname(host["name"])
+
+    def join() -> None:
+        address = f"{host['address']}/{spec['prefix']}"
+        run_ip(["link set lo up", f"addr add {address} dev eth0", "link set eth0 up"])
+        shape("eth0", spec["shape"])
+
+    for step in (settle, join):
+        os.write(ready, json.dumps(_failure(step)).encode())
+        os.read(go, 1)
+    while True:
+        signal.pause()
+
+
+def _failure(step: Callable[[], None]) -> dict[str, str]:
+    """Runs a step; returns what went wrong, nothing where nothing did."""
+    try:
+        step()
+    except StepError as error:
+        return {"step": error.step, "why": str(error)}
+    except OSError as error:
+        return {"step": "system", "why": str(error)}
+    return {}
+
+
+class Keeper:
+    """All hosts, and the switch, which is this process's own network."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._spec = spec
+        self._hosts: list[SimulatedHost] = []
+
+    def make(self) -> dict[str, Any]:
+        """Makes everything; returns the answer to the specification."""
+        self._make_cgroups()
+        user = own_namespaces(_CLONE_NEWNET | _CLONE_NEWNS)
+        name_all(self._spec["hosts"])
+        for number in range(len(self._spec["hosts"])):
+            self._hosts.append(SimulatedHost(number, self._spec))
+        for host in self._hosts:
+            host.wait()
+        run_ip(self._cables())
+        for host in self._hosts:
+            shape(host.device, self._spec["switch_shape"])
+            host.go_on()
+        for host in self._hosts:
+            host.wait()
+        return {"pids": [host.pid for host in self._hosts], "switch": os.getpid(), "user": user}
+
+    def _cables(self) -> list[str]:
+        lines = [
+            "link set lo up",
+            "link add switch type bridge",
+            f"addr add {self._spec['switch']}/{self._spec['prefix']} dev switch",
+            "link set switch up",
+        ]
+        for host in self._hosts:
+            lines += [
+                f"link add {host.device} type veth peer name eth0 netns {host.pid}",
+                f"link set {host.device} master switch up",
+            ]
+        return lines
+
+    def _cgroups(self) -> list[dict[str, Any]]:
+        return [group for host in self._spec["hosts"] for group in host["cgroups"]]
+
+    def _make_cgroups(self) -> None:
+        for group in self._cgroups():
+            try:
+                os.mkdir(group["path"])
+                for name, text in group["files"].items():
+                    with open(os.path.join(group["path"], name), "w", encoding="ascii") as file:
+                        file.write(text)
+            except OSError as error:
+                raise StepError("cgroup", str(error)) from error
+
+    def obey(self, command: dict[str, int]) -> None:
+        """Carries out one command."""
+        ((verb, number),) = command.items()
+        host = self._hosts[number]
+        if verb in ("unplug", "heal"):
+            run_ip([f"link set {host.device} {'down' if verb == 'unplug' else 'up'}"])
+        else:
+            self._signal_all(host, {"freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}[verb])
+
+    def _signal_all(self, host: SimulatedHost, number: int) -> int:
+        """Signals all processes in a host but the one that holds it; returns how many."""
+        pids = [pid for pid in _processes_in(host.network) if pid != host.pid]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        return len(pids)
+
+    def clean_up(self) -> None:
+        """Kills what is left in the hosts and removes the control groups."""
+        until = time.monotonic() + CLEAN_UP_S
+        while time.monotonic() < until:
+            left = [self._signal_all(host, signal.SIGKILL) for host in self._hosts]
+            if not any(left):
+                break
+            time.sleep(0.01)
+        for group in self._cgroups():
+            while time.monotonic() < until and not _is_removed(group["path"]):
+                time.sleep(0.01)
+        for host in self._hosts:
+            os.kill(host.pid, signal.SIGKILL)
+
+
+def _processes_in(network: str) -> list[int]:
+    found = []
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        # A zombie has no network any more; another's process cannot be in ours.
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{entry}/ns/net") == network:
+                found.append(int(entry))
+    return found
+
+
+def _is_removed(cgroup: str) -> bool:
+    try:
+        os.rmdir(cgroup)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _answer(document: dict[str, Any]) -> None:
+    print(json.dumps(document), flush=True)
+
+
+def main() -> int:
+    """Makes hosts, obeys, and cleans up; returns 1 where they could not be made."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    line = sys.stdin.readline()
+    if not line:
+        return 1
+    keeper = Keeper(json.loads(line))
+    try:
+        _answer(keeper.make())
+        for line in sys.stdin:
+            failure = _failure(lambda: keeper.obey(json.loads(line)))  # noqa: B023
+            _answer({"error": failure["why"], "step": failure["step"]} if failure else {})
+    except StepError as error:
+        _answer({"error": str(error), "step": error.step})
+        return 1
+    except OSError as error:
+        _answer({"error": str(error), "step": "system"})
+        return 1
+    finally:
+        keeper.clean_up()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
