@@ -1,7 +1,9 @@
 """One attempt: all workers from their start until all are gone."""
 
+import math
 import signal
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -24,6 +26,9 @@ SETTLE_BLAMED_S: Final = 0.8
 # built-in trainer gets none: without its peers it has nothing left to save.
 FAILURE_GRACE_S: Final = 2.0
 DUMP_S: Final = 2.0
+# Lines are shown this late, so that the echo of a failure on the other workers, which may
+# come before the failure itself, can be left out.
+SHOW_AFTER_S: Final = 0.5
 
 
 class Drill(Protocol):
@@ -52,6 +57,7 @@ class Attempt:
     _failed_at: float | None = None
     _dump_until: float | None = None
     _finding: Finding | None = None
+    _lines: deque[tuple[float, int, str]] = field(default_factory=deque)
     _stops_asked: int = 0
 
     @property
@@ -72,9 +78,11 @@ class Attempt:
             self._obey_stop()
             if not self._stops_asked and self.verdict is None:
                 self._oversee()
+            self._show_lines(before=time.monotonic() - SHOW_AFTER_S)
             self.view.tick(self.records)
-        if not self._stops_asked and self.verdict is None:
-            self.verdict = judge(self.records)
+        if not self._stops_asked and self.verdict is None and judge(self.records):
+            self._conclude()
+        self._show_lines(before=math.inf)
 
     def _take(self, heard: Heard) -> None:
         record = self.records[heard.worker]
@@ -82,9 +90,8 @@ class Attempt:
         if heard.line is not None:
             record.take_line(heard.line, now)
             self.logs.write(heard.worker, heard.line)
-            # After the verdict only the logs hear the echo of the failure.
             if self.verdict is None:
-                self.view.line(heard.worker, heard.line)
+                self._lines.append((time.monotonic(), heard.worker, heard.line))
         elif heard.event is not None:
             record.take_event(heard.event, now)
             self.view.event(heard.worker, heard.event)
@@ -92,6 +99,11 @@ class Attempt:
                 self.final = heard.event.data
         else:
             record.take_loss(now)
+
+    def _show_lines(self, *, before: float) -> None:
+        while self._lines and self._lines[0][0] <= before:
+            _, worker, line = self._lines.popleft()
+            self.view.line(worker, line)
 
     def _obey_stop(self) -> None:
         """The first signal asks the workers to end, the second makes them."""
@@ -123,6 +135,9 @@ class Attempt:
         self.verdict = judge(self.records)
         assert self.verdict is not None
         first = self.verdict.first
+        # Of the last moments only what the first to fail said is shown; the logs have all.
+        self._lines = deque(entry for entry in self._lines if entry[1] == first.worker)
+        self._show_lines(before=math.inf)
         what = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
         self.view.note(f"worker {first.worker} {what}; stopping the others")
         # Preempted workers save a checkpoint together: they need their peers.

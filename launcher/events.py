@@ -6,9 +6,12 @@ output: a pipe, ssh, srun.
 """
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Final
+
+from tenfold.launcher.faults import WorkerFaults
 
 MARK: Final = "\x1e"
 
@@ -38,13 +41,14 @@ class WorkerEvent:
 
     `kind` is ``phase`` (a new phase begins), ``step`` (progress), ``epoch`` (its results),
     ``error`` (it is about to die), ``checkpoint`` (a whole one exists) or ``result`` (the
-    job's final figures). `data` depends on the kind:
+    job's final figures) or ``resumed`` (it goes on from a checkpoint). `data` depends on the kind:
 
     - step: epoch, step (global, counted from 0 over all epochs), total_steps, loss, metrics,
       records_per_s, wait_share (share of time waiting for input)
     - epoch: what metrics.jsonl holds for the epoch, the receipt included
     - error: type, message, traceback
     - checkpoint: path, epoch, step
+    - resumed: epoch, step
 
     `time` is the worker's clock in seconds since 1970, `worker` its task index.
     """
@@ -79,6 +83,7 @@ class EventWriter:
         self._stream = stream
         self._worker = worker
         self.phase = "import"
+        self._faults = WorkerFaults(os.environ)
 
     def enter(self, phase: str, **data: Any) -> None:
         """Says that `phase` begins."""
@@ -92,3 +97,5 @@ class EventWriter:
         # One write for the whole line: what other threads print cannot fall into it.
         self._stream.write(encode_event(event) + "\n")
         self._stream.flush()
+        if kind == "step":
+            self._faults.at_step(int(data["step"]))

@@ -10,10 +10,14 @@ from typing import Final
 
 from absl import flags
 
+from tenfold.data.decode import AUTO, DECODERS
 from tenfold.data.errors import UserError
 from tenfold.launcher.arguments import Arguments
-from tenfold.launcher.backends import Backend, Host, load_backend
-from tenfold.launcher.environment import worker_defaults
+from tenfold.launcher.backends import BACKENDS, Backend, Host, backend_options, load_backend
+from tenfold.launcher.drills import parse_fault
+from tenfold.launcher.elastic import worker_counts
+from tenfold.launcher.environment import remote_worker_defaults, worker_defaults
+from tenfold.launcher.faults import Fault
 from tenfold.launcher.flags import FlagValues, define_size
 from tenfold.launcher.job import ClusterSpec, JobSpec
 from tenfold.launcher.preflight import check_program, check_training
@@ -27,6 +31,8 @@ from tenfold.models.config import TrainConfig
 from tenfold.models.registry import check_model_name
 
 WORKER_MODULE: Final = "tenfold.launcher.worker"
+# Where in a run directory the readable rest of damaged shards is put.
+SALVAGE_DIR: Final = "salvage"
 
 
 def define_flags(fv: FlagValues) -> None:
@@ -34,7 +40,10 @@ def define_flags(fv: FlagValues) -> None:
     text, number = partial(flags.DEFINE_string, flag_values=fv), partial(_define_int, fv)
     define_write_flags(fv)
     text("shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it")
-    text("backend", "local", "where the workers run: local")
+    text("backend", "local", f"where the workers run: {', '.join(BACKENDS)}")
+    for name, options in backend_options().items():
+        for option in options:
+            text(option.name, None, f"{option.help} (--backend={name})")
     text("run_dir", None, "folder for logs, checkpoints, the result (default: runs/DATE-NAME)")
     number("port", None, "worker N listens on this TCP port + N (default: free ones)")
     text("model", "cnn", "cnn, resnet50, module:function or file.py:function")
@@ -46,8 +55,17 @@ def define_flags(fv: FlagValues) -> None:
         "learning_rate", None, "learning rate (default: the model's own)", flag_values=fv
     )
     number("steps_per_execution", 16, "steps per call into TensorFlow")
-    define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, per worker")
+    define_size(
+        fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
+    )
+    text("augment", "", "random views of training pictures: flip, crop, crop:MIN_SIDE, flip,crop")
+    text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
     text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
+    number("min_workers", None, "go on with as few where hosts stay away (default: all)")
+    flags.DEFINE_multi_string(
+        "inject", [], "a fault on purpose, as kill:worker=1,step=50 or stop, preempt, raise, "
+        "exit0, slow, port, disk_full, bad_shard, lose; may be given again", flag_values=fv,
+    )  # fmt: skip
     number("max_restarts", 0, "crashes after which all workers start again", lower=0)
     number("max_preemptions", 100, "preemptions after which they start again", lower=0)
     seconds = partial(flags.DEFINE_float, lower_bound=0.0, flag_values=fv)
@@ -77,6 +95,8 @@ class Launch:
     backend: Backend
     hosts: tuple[Host, ...]
     first_port: int | None
+    counts: tuple[int, ...]
+    faults: tuple[Fault, ...]
 
     def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
         """Returns a cluster of `hosts` on ports that are free now."""
@@ -106,20 +126,49 @@ def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> La
         raise UserError(f"num_workers is {fv.num_workers}: it must be at least 1")
     run_dir = _run_dir(fv, args.program)
     check_usable(run_dir)
+    backend, hosts = choose_hosts(fv)
+    env = _worker_defaults(hosts)
+    num_lanes = None
     if args.program:
-        spec = _program_job(fv, args.program, run_dir)
+        spec = _program_job(fv, args.program, run_dir, env=env)
     else:
         config = _train_config(fv, run_dir)
         if shards_exist:
-            check_training(config, num_workers=fv.num_workers)
-        spec = _training_job(fv, config)
-    return Launch(spec, *choose_hosts(fv), fv.port)
+            num_lanes = check_training(config, num_workers=fv.num_workers)
+        spec = _training_job(config, num_workers=fv.num_workers, env=env)
+    return Launch(
+        spec,
+        backend,
+        hosts,
+        fv.port,
+        counts=_counts(fv, num_lanes),
+        faults=tuple(parse_fault(text, num_workers=fv.num_workers) for text in fv.inject),
+    )
+
+
+def _counts(fv: FlagValues, num_lanes: int | None) -> tuple[int, ...]:
+    least = fv.num_workers if fv.min_workers is None else fv.min_workers
+    if least > fv.num_workers:
+        raise UserError(f"min_workers {least} is above num_workers {fv.num_workers}")
+    return worker_counts(fv.num_workers, least, num_lanes=num_lanes)
 
 
 def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
     """Returns the back end and the host of each worker."""
-    backend = load_backend(fv.backend)
+    backend = load_backend(fv.backend, options_of_backend(fv))
     return backend, backend.hosts(fv.num_workers)
+
+
+def options_of_backend(fv: FlagValues) -> dict[str, str]:
+    """Returns the back ends' own options that were given."""
+    names = [option.name for options in backend_options().values() for option in options]
+    return {name: fv[name].value for name in names if fv[name].value is not None}
+
+
+def _worker_defaults(hosts: Sequence[Host]) -> dict[str, str]:
+    if any(host.remote for host in hosts):
+        return remote_worker_defaults()
+    return worker_defaults(os.environ, num_workers=len(hosts))
 
 
 def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
@@ -132,17 +181,19 @@ def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
 
 _TRAINING_FLAGS: Final = (
     "shards", "source", "output", "model", "epochs", "global_batch_size", "seed", "image_size",
-    "learning_rate", "steps_per_execution", "shuffle_buffer", "checkpoint_every",
+    "learning_rate", "steps_per_execution", "shuffle_buffer", "checkpoint_every", "augment",
+    "decoder",
 )  # fmt: skip
 
 
-def _program_job(fv: FlagValues, program: tuple[str, ...], run_dir: Path) -> JobSpec:
+def _program_job(
+    fv: FlagValues, program: tuple[str, ...], run_dir: Path, *, env: dict[str, str]
+) -> JobSpec:
     for name in _TRAINING_FLAGS:
         if fv[name].present:
             raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
     cwd = os.getcwd()
     check_program(program, cwd=cwd)
-    env = worker_defaults(os.environ, num_workers=fv.num_workers)
     return JobSpec(program, fv.num_workers, str(run_dir), cwd=cwd, env=env)
 
 
@@ -159,6 +210,9 @@ def _train_config(fv: FlagValues, run_dir: Path) -> TrainConfig:
         learning_rate=fv.learning_rate,
         steps_per_execution=fv.steps_per_execution,
         shuffle_buffer_bytes=fv.shuffle_buffer,
+        augment=fv.augment,
+        decoder=fv.decoder,
+        salvage=str(run_dir / SALVAGE_DIR) if fv.on_bad_record == "skip" else "",
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,
         working_dir=os.getcwd(),
@@ -179,13 +233,13 @@ def _shards(fv: FlagValues) -> str:
     return str(fv.output if fv.source else fv.shards)
 
 
-def _training_job(fv: FlagValues, config: TrainConfig) -> JobSpec:
+def _training_job(config: TrainConfig, *, num_workers: int, env: dict[str, str]) -> JobSpec:
     return JobSpec(
         argv=module_argv(WORKER_MODULE),
-        num_workers=fv.num_workers,
+        num_workers=num_workers,
         run_dir=config.run_dir,
         cwd=config.working_dir,
-        env=worker_defaults(os.environ, num_workers=fv.num_workers),
+        env=env,
         train=config.to_json(),
     )
 
@@ -228,10 +282,11 @@ def parse_interval(text: str | None) -> tuple[int, float]:
     return (int(number), 0.0) if in_steps else (0, number * _UNIT_S[match[2]])
 
 
-def supervision(fv: FlagValues) -> Supervision:
+def supervision(fv: FlagValues, counts: tuple[int, ...]) -> Supervision:
     """Returns how the flags want the job to be looked after."""
     return Supervision(
         grace_s=fv.grace,
         restarts=RestartPolicy(fv.max_restarts, fv.max_preemptions),
         watch=WatchPolicy(fv.hang_timeout, fv.rendezvous_timeout),
+        counts=counts,
     )

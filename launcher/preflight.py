@@ -10,8 +10,8 @@ from tenfold.data.storage import read_manifest
 from tenfold.models.config import TrainConfig
 
 
-def check_training(config: TrainConfig, *, num_workers: int) -> None:
-    """Checks a built-in training run against the manifest of its shards.
+def check_training(config: TrainConfig, *, num_workers: int) -> int:
+    """Checks a built-in training run against the manifest of its shards; returns its lanes.
 
     Raises:
       UserError: no such shards, lanes that the workers cannot share, a batch that the lanes
@@ -24,6 +24,7 @@ def check_training(config: TrainConfig, *, num_workers: int) -> None:
         num_workers=num_workers,
         global_batch_size=config.global_batch_size,
     )
+    return manifest.num_lanes
 
 
 def check_program(program: Sequence[str], *, cwd: str) -> None:

@@ -71,6 +71,7 @@ class WorkerRecord:
     phase_since: float = 0.0
     step: int | None = None
     total_steps: int | None = None
+    resumed_step: int = 0
     progress: dict[str, Any] = field(default_factory=dict)
     heard_at: float = 0.0
     first_step_at: float = 0.0
@@ -153,6 +154,9 @@ class WorkerRecord:
         self.step = int(event.data["step"])
         self.total_steps = event.data.get("total_steps", self.total_steps)
         self.progress = event.data
+
+    def _on_resumed(self, event: WorkerEvent, _: float) -> None:
+        self.resumed_step = int(event.data["step"])
 
     def _on_error(self, event: WorkerEvent, now: float) -> None:
         if self.error is None:

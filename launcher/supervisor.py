@@ -3,13 +3,16 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tenfold.launcher import agent
-from tenfold.launcher.attempt import FAILURE_GRACE_S, Attempt, Drill
+from tenfold.launcher.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.backends import Backend, Host
+from tenfold.launcher.drills import Drills, LossCheck, read_losses
+from tenfold.launcher.elastic import muster
 from tenfold.launcher.environment import no_proxy_for
+from tenfold.launcher.faults import faults_to_env
 from tenfold.launcher.gang import Gang, WorkerStart, agent_argv
 from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, Recovery, worker_env
 from tenfold.launcher.logs import WorkerLogs
@@ -23,14 +26,20 @@ from tenfold.launcher.watchdog import WatchPolicy
 # The way to a remote host may break without either end being told.
 HEARTBEAT_TIMEOUT_S: Final = 10.0
 
+METRICS_FILE: Final = "metrics.jsonl"
+
 
 @dataclass(frozen=True)
 class Supervision:
-    """How a job is looked after. Times in seconds."""
+    """How a job is looked after. Times in seconds.
+
+    `counts` are the numbers of workers that it may run with; empty: that of its hosts alone.
+    """
 
     grace_s: float = 20.0
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
     watch: WatchPolicy = field(default_factory=WatchPolicy)
+    counts: tuple[int, ...] = ()
 
 
 @dataclass
@@ -44,10 +53,11 @@ class Supervisor:
     view: View
     choose_cluster: Callable[[Sequence[Host]], ClusterSpec]
     how: Supervision = field(default_factory=Supervision)
-    drills: Sequence[Drill] = ()
+    drills: Drills = field(default_factory=Drills)
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
     _reason: str = ""
+    _losses: LossCheck = field(default_factory=LossCheck)
 
     def run(self) -> JobResult:
         """Runs to the end; result.json holds what is returned."""
@@ -65,46 +75,74 @@ class Supervisor:
         return result
 
     def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
+        hosts = self._muster()
         while True:
-            attempt = self._attempt(logs, stop)
+            attempt = self._attempt(hosts, logs, stop)
             self._note_recovery(attempt)
             if attempt.verdict is None or attempt.cancelled or stop.count:
                 return attempt
             self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
-            decision = decide(self.how.restarts, self._endings)
-            if not decision.go_on:
-                self._reason = decision.reason
+            hosts = self._hosts_to_go_on()
+            if not hosts:
                 return attempt
-            self.view.note(f"starting again: {decision.reason}")
 
-    def _attempt(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
-        number = len(self._endings)
-        cluster = self.choose_cluster(self.hosts)
-        self.run_dir.write_job(self.spec, cluster)
+    def _hosts_to_go_on(self) -> tuple[Host, ...]:
+        """Returns the hosts for another attempt; none where the job ends here."""
+        decision = decide(self.how.restarts, self._endings)
+        self._reason = decision.reason
+        hosts = self._muster() if decision.go_on else ()
+        if hosts:
+            self.view.note(f"starting {len(hosts)} workers again: {decision.reason}")
+            self._reason = ""
+        elif decision.go_on:
+            self._reason = "too few hosts are there for any permitted number of workers"
+        return hosts
+
+    def _muster(self) -> tuple[Host, ...]:
+        restart = len(self._endings)
+        return muster(
+            self.backend,
+            self.hosts,
+            self.how.counts or (len(self.hosts),),
+            is_away=lambda host: self.drills.is_away(host, restart=restart),
+        )
+
+    def _attempt(self, hosts: Sequence[Host], logs: WorkerLogs, stop: StopRequest) -> Attempt:
+        number = self.drills.restart = len(self._endings)
+        cluster = self.choose_cluster(hosts)
+        self.run_dir.write_job(replace(self.spec, num_workers=len(hosts)), cluster)
         logs.begin(f"restart {number}" if number else "start")
-        starts = [self._start(cluster, host, index) for index, host in enumerate(self.hosts)]
-        gang = Gang(starts)
-        try:
-            attempt = Attempt(
-                gang=gang,
-                records=tuple(WorkerRecord(index) for index in range(len(starts))),
-                view=self.view,
-                logs=logs,
-                stop=stop,
-                watch=self.how.watch,
-                grace_s=self.how.grace_s,
-                failure_grace_s=0 if self.spec.train else min(FAILURE_GRACE_S, self.how.grace_s),
-                drills=self.drills,
-            )
-            attempt.run()
-        finally:
-            gang.close()
+        starts = [self._start(cluster, host, index) for index, host in enumerate(hosts)]
+        with self.drills.taken_ports(cluster):
+            gang = Gang(starts)
+            try:
+                attempt = Attempt(
+                    gang=gang,
+                    records=tuple(WorkerRecord(index) for index in range(len(starts))),
+                    view=self.view,
+                    logs=logs,
+                    stop=stop,
+                    watch=self.how.watch,
+                    grace_s=self.how.grace_s,
+                    failure_grace_s=0
+                    if self.spec.train
+                    else min(FAILURE_GRACE_S, self.how.grace_s),
+                    drills=(self.drills,),
+                )
+                attempt.run()
+            finally:
+                gang.close()
         return attempt
+
+    @property
+    def _failure_grace_s(self) -> float:
+        return 0.0 if self.spec.train else min(FAILURE_GRACE_S, self.how.grace_s)
 
     def _start(self, cluster: ClusterSpec, host: Host, index: int) -> WorkerStart:
         env = {
             **worker_env(self.spec, cluster, index, restart=len(self._endings)),
             **no_proxy_for(os.environ, cluster.workers),
+            **faults_to_env(self.drills.faults, worker=index, restart=self.drills.restart),
         }
         reads: dict[str, Any] = {
             "argv": list(self.spec.argv_on(host.python)),
@@ -118,6 +156,10 @@ class Supervisor:
 
     def _note_recovery(self, attempt: Attempt) -> None:
         """Notes what the job got over, and how long it took to the next step."""
+        if self.drills.faults:
+            self._losses.take(
+                read_losses(self.run_dir.path / METRICS_FILE), attempt.records[0].resumed_step
+            )
         if not self._endings:
             return
         last = self._endings[-1]
@@ -140,5 +182,6 @@ class Supervisor:
             final=attempt.final,
             recoveries=tuple(self._recoveries),
             reason=self._reason,
+            notes=tuple(filter(None, [self._losses.sentence()])),
             signal=attempt.stop.signal if attempt.cancelled else None,
         )

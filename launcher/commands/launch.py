@@ -2,17 +2,20 @@
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.salvage import salvage_shards
 from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.checkup import ERROR, judge_hosts, look_at_hosts
+from tenfold.launcher.drills import Drills, spoil_shards
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.history import HISTORY_FILE, HistoryView
 from tenfold.launcher.inventory import write_inventory
-from tenfold.launcher.job import JobResult, worker_env
+from tenfold.launcher.job import JobResult, JobSpec, worker_env
 from tenfold.launcher.launch_flags import Launch
 from tenfold.launcher.report import result_text
 from tenfold.launcher.rundir import RunDir
@@ -47,17 +50,24 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if write_first:
         write_from_flags(fv)
         launch = launch_flags.prepare(fv, args)
+    with launch.backend.opened(launch.hosts):
+        return _run(launch, fv)
+
+
+def _run(launch: Launch, fv: FlagValues) -> int:
     view = PlainView(show_tf_logs=fv.show_tf_logs)
     check_hosts(launch, view)
+    salvage(launch, view, max_bad_records=fv.max_bad_records)
     run_dir = RunDir(Path(launch.spec.run_dir))
     supervisor = Supervisor(
-        spec=launch.spec,
+        spec=_spoiled(launch, run_dir.path),
         backend=launch.backend,
         hosts=launch.hosts,
         run_dir=run_dir,
         view=_recorded(launch, view, run_dir.path),
         choose_cluster=launch.choose_cluster,
-        how=launch_flags.supervision(fv),
+        how=launch_flags.supervision(fv, launch.counts),
+        drills=Drills(launch.faults),
     )
     try:
         result = supervisor.run()
@@ -72,6 +82,37 @@ def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
     """Returns `view`, its events written down in the run directory for the report."""
     write_inventory(run_dir)
     return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
+
+
+def salvage(launch: Launch, view: View, *, max_bad_records: int) -> None:
+    """With --on_bad_record=skip, reads all shards and puts aside what is left of damaged ones.
+
+    Raises:
+      JobError: there are more broken records than `max_bad_records`.
+    """
+    into = (launch.spec.train or {}).get("salvage")
+    if not into:
+        return
+    saved = salvage_shards(launch.spec.train["shards"], into, max_bad_records=max_bad_records)
+    for bad in saved.bad:
+        view.note(f"skipped: {bad}")
+
+
+def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
+    """Returns the job, on shards with a flipped bit where a drill wants them."""
+    spec = launch.spec
+    for fault in launch.faults:
+        if fault.kind == "bad_shard":
+            if not spec.train:
+                raise UserError("--inject=bad_shard is for the built-in trainer")
+            shards = spoil_shards(
+                spec.train["shards"],
+                run_dir / "drill-shards",
+                worker=fault.worker,
+                num_workers=spec.num_workers,
+            )
+            spec = replace(spec, train={**spec.train, "shards": shards})
+    return spec
 
 
 def check_hosts(launch: Launch, view: View) -> None:
