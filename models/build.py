@@ -8,29 +8,32 @@ import tensorflow as tf
 
 from tenfold.data.batches import split_batch
 from tenfold.data.errors import UserError
+from tenfold.models.config import TrainConfig
 from tenfold.models.registry import find_model
 from tenfold.models.spec import ModelFunction, ModelSpec
+from tenfold.models.tuning import DEFAULT_LEARNING_RATE, set_precision, tune_optimizer
 
-DEFAULT_LEARNING_RATE = 1e-3
 
-
-def build_model(name: str, spec: ModelSpec, *, working_dir: str = "") -> keras.Model:
-    """Returns the model that `name` makes, compiled, with its optimizer's variables built.
+def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
+    """Returns the model that `config` names, compiled, with its optimizer's variables built.
 
     Raises:
       UserError: the function returns something else, or a model that cannot be built from
         the shapes of its inputs.
     """
     keras.utils.set_random_seed(spec.seed)
-    model = call_model_function(find_model(name, working_dir=working_dir), spec)
+    set_precision(config.precision)
+    function = find_model(config.model, working_dir=config.working_dir)
+    model = call_model_function(function, spec)
     if not isinstance(model, keras.Model):
-        raise UserError(f"model '{name}' returned {type(model).__name__}, not a keras.Model")
+        raise UserError(
+            f"model '{config.model}' returned {type(model).__name__}, not a keras.Model"
+        )
     if not model.built:
         model(_zeros(spec))  # a subclass makes its layers' variables when it is called
     if not model.compiled:
         _compile(model, spec)
-    if spec.learning_rate is not None:
-        model.optimizer.learning_rate = spec.learning_rate
+    tune_optimizer(model, config, total_steps=spec.epochs * spec.steps_per_epoch)
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -25,34 +25,56 @@ def check_model_name(name: str, *, working_dir: str = "") -> None:
       UserError: it is no built-in name and not of the form ``module:function`` or
         ``file.py:function``, or the file is not there.
     """
-    if name in BUILT_IN:
-        return
-    place, _, function = name.rpartition(":")
-    if not place or not function.isidentifier():
+    if name not in BUILT_IN and ":" not in name:
         raise UserError(
             f"model '{name}' is none of the built-in ones ({', '.join(BUILT_IN)}): "
             "write module:function or file.py:function for your own"
         )
+    if name not in BUILT_IN:
+        check_own_name(name, working_dir=working_dir, what="model")
+
+
+def check_own_name(name: str, *, working_dir: str, what: str) -> None:
+    """Checks the name of something of the user's own without importing it.
+
+    Raises:
+      UserError: it is not ``module:name`` or ``file.py:name``, or the file is not there.
+    """
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute.isidentifier():
+        raise UserError(f"{what} '{name}': write module:name or file.py:name")
     if place.endswith(".py") and not _file(place, working_dir).is_file():
-        raise UserError(f"model '{name}': there is no file {_file(place, working_dir)}")
+        raise UserError(f"{what} '{name}': there is no file {_file(place, working_dir)}")
 
 
 def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
     """Returns the function that `name` names, importing what it takes.
 
-    The user's modules are imported as Python would run them in `working_dir` (or beside the
-    file): their own packages may be called ``data`` or ``models``.
-
     Raises:
       UserError: the name, the file or the function does not exist.
     """
     check_model_name(name, working_dir=working_dir)
-    place, _, function = BUILT_IN.get(name, name).rpartition(":")
-    module = _load(place, working_dir, own=name not in BUILT_IN)
-    found = getattr(module, function, None)
+    found = find_attribute(BUILT_IN.get(name, name), working_dir=working_dir, what="model")
     if not callable(found):
-        raise UserError(f"model '{name}': {place} has no function '{function}'")
+        raise UserError(f"model '{name}' is {type(found).__name__}, not a function")
     return found
+
+
+def find_attribute(name: str, *, working_dir: str, what: str) -> Any:
+    """Returns what ``module:name`` or ``file.py:name`` names; `what` is its kind in errors.
+
+    The user's modules are imported as Python would run them in `working_dir` (or beside the
+    file): their own packages may be called ``data`` or ``models``.
+
+    Raises:
+      UserError: the name, the module, the file or the attribute does not exist.
+    """
+    check_own_name(name, working_dir=working_dir, what=what)
+    place, _, attribute = name.rpartition(":")
+    module = _load(place, working_dir, own=not name.startswith("tenfold."))
+    if not hasattr(module, attribute):
+        raise UserError(f"{what} '{name}': {place} has no '{attribute}'")
+    return getattr(module, attribute)
 
 
 def _load(place: str, working_dir: str, *, own: bool) -> Any:

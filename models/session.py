@@ -7,12 +7,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tenfold.data.augment import parse_augment
 from tenfold.data.batches import ReadConfig, evaluation_batches, training_batches
+from tenfold.data.decode import resolve_decoder
 from tenfold.data.lanes import WorkerShards
+from tenfold.data.locate import READ_ERRORS, explain_read_error
 from tenfold.data.manifest import Manifest, Split
 from tenfold.data.order import Position
 from tenfold.data.parse import input_spec
+from tenfold.data.salvage import check_sizes, load_salvage
 from tenfold.data.storage import Folder, open_folder, read_manifest
+from tenfold.models.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.build import build_metrics, build_model
 from tenfold.models.checkpoint import (
     FOLDER,
@@ -33,6 +38,8 @@ from tenfold.models.steps import (
     metric_results,
     sum_over_workers,
 )
+from tenfold.models.timing import Stopwatch, gather_over_workers, time_all_reduce
+from tenfold.models.tuning import balanced_weights
 
 
 @dataclass(frozen=True)
@@ -60,18 +67,28 @@ class Session:
         self.config = config
         self.strategy = strategy
         self.place = place
-        self.manifest: Manifest = read_manifest(config.shards)
+        self.salvage = load_salvage(config.salvage) if config.salvage else None
+        self.manifest: Manifest = (
+            self.salvage.manifest if self.salvage else read_manifest(config.shards)
+        )
         self._reading = self._read_config(config.train_split)
         self.shards: WorkerShards = self._reading.shards(drop_remainder=True)
         with strategy.scope():
-            self.model = build_model(
-                config.model, self._model_spec(), working_dir=config.working_dir
-            )
+            self.model = build_model(config, self._model_spec())
             build_metrics(self.model, training_batches(self._reading).element_spec)
-        self._train = TrainSteps(self.model, strategy, most=config.steps_per_execution)
+        balanced = config.class_weights == "balanced"
+        self._train = TrainSteps(
+            self.model,
+            strategy,
+            most=config.steps_per_execution,
+            class_weights=balanced_weights(self.split) if balanced else (),
+            jit_compile=config.jit_compile,
+        )
         self._evaluate = EvaluateSteps(self.model, strategy)
         self.state = RunState(Position(), config.seed, config.global_batch_size)
         self._iterator: Any = None
+        self._watch = Stopwatch()
+        self._all_reduce_s = 0.0
         self.last_save = time.monotonic()
 
     @property
@@ -87,7 +104,7 @@ class Session:
 
     def _read_config(self, split: str) -> ReadConfig:
         return ReadConfig(
-            folder=self.config.shards.rstrip("/"),
+            folder=open_folder(self.config.shards).path,
             manifest=self.manifest,
             split=split,
             global_batch_size=self.config.global_batch_size,
@@ -97,6 +114,9 @@ class Session:
             seed=self.config.seed,
             replicas=self.strategy.num_replicas_in_sync // self.place.num_workers,
             shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
+            decoder=self.config.decoder,
+            augment=parse_augment(self.config.augment),
+            moved=self.salvage.moved if self.salvage else {},
         )
 
     def _model_spec(self) -> ModelSpec:
@@ -115,17 +135,41 @@ class Session:
     # --- training ---
 
     def start_reading(self) -> None:
-        """Opens the input pipeline at the run's position."""
+        """Opens the input pipeline at the run's position.
+
+        Raises:
+          JobError: a shard is missing, or its size is not the manifest's.
+        """
+        check_sizes(
+            self._reading.folder,
+            [s for s in self.shards.shards if s.name not in self._reading.moved],
+        )
+        if self.place.num_workers > 1:
+            self._all_reduce_s = time_all_reduce(self.strategy, self.model.trainable_variables)
         self._iterator = iter(
             self.strategy.distribute_datasets_from_function(
-                lambda _: training_batches(self._reading, start=self.state.position)
+                lambda _: training_batches(self._reading, start=self.state.position, tail=True)
             )
         )
 
     def run_steps(self, steps: int, *, stop: bool, save: bool) -> StepsResult:
-        """Trains `steps` steps and moves the state on."""
-        result = self._train(self._iterator, steps, stop=stop, save=save)
+        """Trains `steps` steps and moves the state on.
+
+        Raises:
+          JobError: a record cannot be read or decoded; the message names it.
+        """
         position = self.state.position
+        begun = time.monotonic()
+        try:
+            result = self._train(self._iterator, steps, stop=stop, save=save)
+        except READ_ERRORS as error:
+            explained = explain_read_error(self._reading, start=position, steps=steps)
+            if explained is None:
+                raise
+            raise explained from error
+        self._watch.add(
+            steps, time.monotonic() - begun, wait_s=result.wait_s, decode_s=result.decode_s
+        )
         self.state = replace(
             self.state,
             position=Position(position.epoch, position.step + steps),
@@ -138,12 +182,16 @@ class Session:
     def finish_epoch(self) -> tuple[float, dict[str, float], Receipt]:
         """Returns the epoch's (mean loss, metrics, receipt) and moves to the next epoch."""
         steps = self.shards.steps_per_epoch
-        records, fingerprint = self._total(self.state.records, self.state.fingerprint)
+        tail = self._train.read_tail(self._iterator, self.shards.tail_steps)
+        records, fingerprint, left_out = self._total(
+            self.state.records, self.state.fingerprint + tail[1], tail[0]
+        )
         receipt = make_receipt(
             self.split,
             records=records,
             fingerprint=fingerprint,
-            left_out=self.split.num_records - steps * self.config.global_batch_size,
+            left_out=left_out,
+            broken=self._broken(self.split),
         )
         loss, metrics = self.state.loss_sum / steps, self._take_metrics()
         self.state = replace(
@@ -155,15 +203,37 @@ class Session:
         )
         return loss, metrics, receipt
 
+    def _broken(self, split: Split) -> tuple[str, ...]:
+        """Returns the records of `split` that were lost before the run began."""
+        names = {shard.name for shard in split.shards}
+        bad = self.salvage.bad if self.salvage else ()
+        return tuple(str(record) for record in bad if record.shard in names)
+
+    def bottleneck(self) -> Bottleneck:
+        """Returns what the steps since the last call waited for, over all workers."""
+        own = self._watch.read(parallel_batches=self._reading.parallel_batches)
+        rows = gather_over_workers(
+            self.strategy, own, worker=self.place.worker, num_workers=self.place.num_workers
+        )
+        shares = shares_of(rows, communication_s=self._all_reduce_s)
+        pictures = self._reading.spec.image_shape is not None
+        decoder = resolve_decoder(self.config.decoder) if pictures else None
+        return find_bottleneck(shares, decoder=decoder)
+
     def _total(self, *values: int) -> tuple[int, ...]:
         """Sums 64-bit numbers over the workers, modulo 2**64."""
-        signed = [value - 2**64 if value >= 2**63 else value for value in values]
+        wrapped = [value % 2**64 for value in values]
+        signed = [value - 2**64 if value >= 2**63 else value for value in wrapped]
         summed = self._sum(tf.constant(signed, tf.int64))
         return tuple(int(value) % 2**64 for value in summed.numpy())
 
     @tf.function
     def _sum(self, value: tf.Tensor) -> tf.Tensor:
         return sum_over_workers(self.strategy, value)
+
+    def any_worker(self, mine: bool) -> bool:
+        """Returns whether any worker says yes."""
+        return self._total(int(mine), 0)[0] > 0
 
     def barrier(self) -> None:
         """Waits for all workers."""
@@ -195,7 +265,9 @@ class Session:
         records, fingerprint = self._total(records, fingerprint % 2**64)
         total = float(self._sum(tf.constant([loss], tf.float64)).numpy()[0])
         split = self.manifest.split(name)
-        receipt = make_receipt(split, records=records, fingerprint=fingerprint)
+        receipt = make_receipt(
+            split, records=records, fingerprint=fingerprint, broken=self._broken(split)
+        )
         return total / max(1, records), self._take_metrics(), receipt
 
     # --- checkpoints ---

@@ -5,6 +5,7 @@ parts of a compiled Keras model that work there: `compute_loss`, `compute_metric
 optimizer's `apply`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,12 @@ from tenfold.data.batches import DECODE_S, FINGERPRINT, split_batch
 
 @dataclass(frozen=True)
 class StepsResult:
-    """What one call of several steps gave; the same on every worker but for the last three.
+    """What one call of several steps gave; the same on every worker but for the last four.
 
     `losses` [n] are those of the global batches. `stop` and `save` say whether any worker was
     asked to stop, or asked for a checkpoint. `records` and `fingerprint` are of what this
-    worker itself read, `wait_s` its seconds of waiting for input.
+    worker itself read, `wait_s` its seconds of waiting for input, `decode_s` the seconds that
+    parsing and decoding these batches took, added up over threads.
     """
 
     losses: Any
@@ -30,25 +32,42 @@ class StepsResult:
     records: int
     fingerprint: int
     wait_s: float
+    decode_s: float
 
 
 class TrainSteps:
     """Runs training steps of a compiled model under a strategy."""
 
-    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy, *, most: int) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        *,
+        most: int,
+        class_weights: Sequence[float] = (),
+        jit_compile: bool = False,
+    ) -> None:
         self._model = model
+        self._class_weights = class_weights
+        # Only what runs on one replica is compiled: XLA knows no collectives of the CPU.
+        self._gradients = (
+            tf.function(self._forward_and_back, jit_compile=True)
+            if jit_compile
+            else self._forward_and_back
+        )
         self._strategy = strategy
         self._most = most
         self._names = sorted(metric_results(model))
         self._own_step = type(model).train_step is not keras.Model.train_step
         self._run = tf.function(self._run_steps, reduce_retracing=True)
+        self._run_tail = tf.function(self._tail_step, reduce_retracing=True)
 
     def __call__(
         self, iterator: Any, steps: int, *, stop: bool = False, save: bool = False
     ) -> StepsResult:
         """Runs `steps` steps (at most `most`); `stop` and `save` reach the other workers."""
         assert 1 <= steps <= self._most, steps
-        losses, metrics, asked, records, fingerprint, wait_s = self._run(
+        losses, metrics, asked, records, fingerprint, seconds = self._run(
             iterator, tf.constant(steps), tf.constant([float(stop), float(save)])
         )
         return StepsResult(
@@ -58,7 +77,8 @@ class TrainSteps:
             save=bool(asked[1] > 0),
             records=int(records),
             fingerprint=int(fingerprint) % 2**64,
-            wait_s=float(wait_s),
+            wait_s=float(seconds[0]),
+            decode_s=float(seconds[1]),
         )
 
     def _run_steps(self, iterator: Any, steps: tf.Tensor, asked: tf.Tensor) -> tuple[Any, ...]:
@@ -67,10 +87,10 @@ class TrainSteps:
         names = self._names
         metrics = tf.zeros([len(names)])
         records, fingerprint = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
-        wait_s = tf.constant(0.0, tf.float64)
+        seconds = tf.zeros([2], tf.float64)
         for step in tf.range(steps):
             batch, waited = _timed_next(iterator)
-            wait_s += waited
+            seconds += tf.stack([waited, self._summed(batch[DECODE_S])])
             loss, metrics, count, prints = self._everywhere(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
             records += count
@@ -79,20 +99,40 @@ class TrainSteps:
         losses, metrics, asked = tf.split(summed, [self._most, len(names), 2])
         shares = metrics / self._strategy.num_replicas_in_sync
         named = {name: shares[at] for at, name in enumerate(names)}
-        return losses, named, asked, records, fingerprint, wait_s
+        return losses, named, asked, records, fingerprint, seconds
+
+    def read_tail(self, iterator: Any, steps: int) -> tuple[int, int]:
+        """Reads the `steps` steps that follow an epoch and hold what it left out.
+
+        Returns this worker's (records, sum of fingerprints).
+        """
+        records = fingerprint = 0
+        for _ in range(steps):
+            count, prints = self._run_tail(iterator)
+            records, fingerprint = records + int(count), fingerprint + int(prints)
+        return records, fingerprint % 2**64
+
+    def _tail_step(self, iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        prints = self._strategy.experimental_local_results(next(iterator)[FINGERPRINT])
+        every = tf.concat(list(prints), axis=0)
+        return tf.math.count_nonzero(every), tf.reduce_sum(every)
+
+    def _summed(self, value: Any) -> tf.Tensor:
+        """Returns the sum of a value over this worker's replicas."""
+        return tf.add_n(list(self._strategy.experimental_local_results(value)))
 
     def _everywhere(self, batch: Any) -> tuple[tf.Tensor, ...]:
         """Runs one step on this worker's replicas and sums what they return."""
         outputs = self._strategy.run(self._one_step, args=(batch,))
-        return tuple(
-            tf.add_n(list(self._strategy.experimental_local_results(value))) for value in outputs
-        )
+        return tuple(self._summed(value) for value in outputs)
 
     def _one_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """One replica's step: its share of the global loss, local metrics, records read."""
         x, y, weight = split_batch(batch)
+        if self._class_weights:
+            weight = tf.gather(tf.constant(self._class_weights), y)
         if self._own_step:
-            logs = self._model.train_step((x, y) if y is not None else (x,))
+            logs = self._model.train_step(tuple(v for v in (x, y, weight) if v is not None))
             loss = logs["loss"] / self._strategy.num_replicas_in_sync
         else:
             loss, logs = self._standard_step(x, y, weight)
@@ -102,15 +142,20 @@ class TrainSteps:
 
     def _standard_step(self, x: Any, y: Any, weight: Any) -> tuple[tf.Tensor, dict[str, Any]]:
         model = self._model
-        with tf.GradientTape() as tape:
-            predicted = model(x, training=True)
-            loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
-            scaled = model.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, model.trainable_variables)
+        loss, predicted, gradients = self._gradients(x, y, weight)
         if _clips(model.optimizer):
             gradients = self._clipped(gradients)
         model.optimizer.apply(gradients, model.trainable_variables)
         return loss, model.compute_metrics(x, y, predicted, sample_weight=weight)
+
+    def _forward_and_back(self, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
+        """Returns (loss, predictions, gradients) of one replica's batch."""
+        model = self._model
+        with tf.GradientTape() as tape:
+            predicted = model(x, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
+            scaled = model.optimizer.scale_loss(loss)
+        return loss, predicted, tape.gradient(scaled, model.trainable_variables)
 
     def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Clips the summed gradient, as one process would.

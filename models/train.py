@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tenfold.models.callbacks import callback_list, load_callbacks
 from tenfold.models.config import TrainConfig
-from tenfold.models.receipt import Receipt
 from tenfold.models.reporter import Reporter
 from tenfold.models.run_log import RunLog
 from tenfold.models.session import Place, Session
@@ -68,22 +68,35 @@ class _Run:
         self.metrics: dict[str, float] = {}
         self.first_call = True
         chief = session.place.is_chief
+        self.callbacks = callback_list(
+            session.model,
+            load_callbacks(self.config.callbacks, working_dir=self.config.working_dir),
+            epochs=self.config.epochs,
+            steps=session.shards.steps_per_epoch,
+        )
         self.log = RunLog(self.config.run_dir, steps_done=session.steps_done) if chief else None
 
     def to_the_end(self) -> TrainResult:
         session = self.session
         session.start_reading()
         self.reporter.enter("first_step")
-        while session.state.position.epoch < self.config.epochs:
+        self.callbacks.on_train_begin()
+        while session.state.position.epoch < self.config.epochs and not self._told_to_end():
             self._epoch()
+        self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
         if self.log:
             self.log.close()
-        return TrainResult(self.config.epochs, session.steps_done, self.metrics, path)
+        return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
+
+    def _told_to_end(self) -> bool:
+        """Whether a callback has ended the training, on any worker."""
+        return self.session.any_worker(bool(self.session.model.stop_training))
 
     def _epoch(self) -> None:
         session = self.session
+        self.callbacks.on_epoch_begin(session.state.position.epoch)
         begun, wait_s, first = time.monotonic(), 0.0, session.state.position.step
         while session.state.position.step < session.shards.steps_per_epoch:
             wait_s += self._call_of_steps()
@@ -100,18 +113,24 @@ class _Run:
             "wait_share": min(1.0, wait_s / seconds),
             "receipt": receipt.to_json(),
         }
+        bottleneck = session.bottleneck()
+        line["bottleneck"] = bottleneck.to_json()
         self._evaluate(line, metrics)
-        self._tell_epoch(line, receipt)
+        self.callbacks.on_epoch_end(epoch, {"loss": loss, **self.metrics})
+        self._tell_epoch(line, [receipt.sentence(), bottleneck.sentence()])
         self._checkpoint()
 
     def _call_of_steps(self) -> float:
         """Runs as many steps as fit in one call; returns the seconds that input was waited for."""
         session = self.session
         begun, first = time.monotonic(), session.steps_done
+        self.callbacks.on_train_batch_begin(session.state.position.step)
         result = session.run_steps(
             self._steps_until_next_stop(), stop=self.stop(), save=self._time_to_save()
         )
         self._tell_steps(result, first, max(time.monotonic() - begun, 1e-9))
+        logs = {"loss": float(result.losses[-1]), **result.metrics}
+        self.callbacks.on_train_batch_end(session.state.position.step - 1, logs)
         if self.first_call:
             self.first_call = False
             self.reporter.enter("training")
@@ -191,10 +210,10 @@ class _Run:
             "step", step=session.steps_done, total_steps=total, loss=losses[-1], **common
         )
 
-    def _tell_epoch(self, line: dict[str, Any], receipt: Receipt) -> None:
+    def _tell_epoch(self, line: dict[str, Any], said: list[str]) -> None:
         if self.log:
             self.log.epoch(line)
-        self.reporter.send("epoch", **line, epochs=self.config.epochs, said=receipt.sentence())
+        self.reporter.send("epoch", **line, epochs=self.config.epochs, said=said)
 
     def _save_model(self) -> str:
         """The chief saves the model beside its name and renames it; the others wait."""

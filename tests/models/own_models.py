@@ -62,3 +62,20 @@ def raises(spec: ModelSpec) -> keras.Model:
     """A function with an error in it."""
     layers: dict[str, keras.Model] = {}
     return layers["no such layer"]
+
+
+class StopAfterTwo(keras.callbacks.Callback):
+    """Notes what it is told, and ends the training after the second epoch."""
+
+    def on_train_begin(self, logs=None):  # type: ignore[no-untyped-def]
+        self.told = ["train"]
+
+    def on_train_batch_end(self, batch, logs=None):  # type: ignore[no-untyped-def]
+        self.told.append(f"batch {batch}")
+
+    def on_epoch_end(self, epoch, logs=None):  # type: ignore[no-untyped-def]
+        self.told.append(f"epoch {epoch}: {', '.join(sorted(logs))}")
+        self.model.stop_training = epoch == 1
+
+    def on_train_end(self, logs=None):  # type: ignore[no-untyped-def]
+        print("TOLD", self.told)

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import Feature
 from tenfold.models.build import build_model
+from tenfold.models.config import TrainConfig
 from tenfold.models.spec import ModelSpec
 
 IMAGE = Feature("image", "image", (None, None, 3))
@@ -19,36 +21,40 @@ def spec(*features: Feature, image_shape: tuple[int, int, int] | None = None) ->
     return ModelSpec(features, image_shape, 10, 32, 5, 1, seed=0)
 
 
+def built(name: str, of: ModelSpec) -> keras.Model:
+    return build_model(TrainConfig("shards", "run", model=name), of)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 3), (1, 1, 1), (64, 48, 3)])
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
 def test_pictures_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
-    model = build_model(name, spec(IMAGE, image_shape=shape))
+    model = built(name, spec(IMAGE, image_shape=shape))
     assert model(np.zeros((2, *shape), "float32")).shape == (2, 10)
     assert model.compiled
     assert model.optimizer.built
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    one, two = (build_model("cnn", spec(IMAGE, image_shape=(8, 8, 1))) for _ in range(2))
+    one, two = (built("cnn", spec(IMAGE, image_shape=(8, 8, 1))) for _ in range(2))
     for a, b in zip(one.weights, two.weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_resnet50_on_small_pictures() -> None:
     with pytest.raises(UserError, match="--image_size=32 or more"):
-        build_model("resnet50", spec(IMAGE, image_shape=(8, 8, 1)))
-    model = build_model("resnet50", spec(IMAGE, image_shape=(32, 32, 3)))
+        built("resnet50", spec(IMAGE, image_shape=(8, 8, 1)))
+    model = built("resnet50", spec(IMAGE, image_shape=(32, 32, 3)))
     assert model(np.zeros((1, 32, 32, 3), "float32")).shape == (1, 10)
 
 
 def test_head_is_one_layer_on_the_embedding() -> None:
-    model = build_model("head", spec(EMBEDDING))
+    model = built("head", spec(EMBEDDING))
     assert model(np.zeros((2, 48), "float32")).shape == (2, 10)
     assert model.count_params() == 48 * 10 + 10
 
 
 def test_several_inputs_are_joined() -> None:
-    model = build_model("mlp", spec(EMBEDDING, COUNT))
+    model = built("mlp", spec(EMBEDDING, COUNT))
     batch = {"embedding": np.zeros((2, 48), "float32"), "count": np.zeros((2,), "int64")}
     assert model(batch).shape == (2, 10)
 
@@ -56,16 +62,16 @@ def test_several_inputs_are_joined() -> None:
 @pytest.mark.parametrize("name", ["cnn", "resnet50"])
 def test_a_picture_model_needs_pictures(name: str) -> None:
     with pytest.raises(UserError, match="no 'image' feature"):
-        build_model(name, spec(EMBEDDING))
+        built(name, spec(EMBEDDING))
 
 
 def test_bytes_are_no_numbers() -> None:
     with pytest.raises(UserError, match="feature 'text' is bytes"):
-        build_model("mlp", spec(Feature("text", "bytes")))
+        built("mlp", spec(Feature("text", "bytes")))
 
 
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
 def test_without_classes_there_is_nothing_to_classify(name: str) -> None:
     without = replace(spec(IMAGE, image_shape=(8, 8, 1)), num_classes=0)
     with pytest.raises(UserError, match="have no 'label' of class indices"):
-        build_model(name, without)
+        built(name, without)

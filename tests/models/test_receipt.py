@@ -14,7 +14,8 @@ TABLE = [
     (100, 0, 1, False),  # as many records, but not the same ones
     (99, 0, 0, False),
     (101, 0, 0, False),
-    (96, 4, 12345, True),  # which four were left out is not known
+    (96, 4, 0, True),
+    (96, 4, 12345, False),  # what was left out is proven too
     (97, 4, 0, False),
 ]
 
@@ -27,3 +28,18 @@ def test_exact(records: int, left_out: int, difference: int, exact: bool) -> Non
     assert receipt.exact is exact
     assert receipt.to_json()["exact"] is exact
     assert ("NOT" in receipt.sentence()) is not exact
+
+
+def test_the_sentence_says_what_was_left_out_and_what_was_broken() -> None:
+    receipt = make_receipt(
+        SPLIT,
+        records=96,
+        left_out=4,
+        fingerprint=SPLIT.fingerprint,
+        broken=["train-00000-of-00002.tfrecord record 7 at byte 140: damaged", "another"],
+    )
+    assert receipt.sentence() == (
+        "96 of 100 records, each read once, 4 left out (less than a batch a lane, others each "
+        "epoch); 2 broken ones skipped: train-00000-of-00002.tfrecord record 7 at byte 140: "
+        "damaged, …"
+    )
