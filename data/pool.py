@@ -40,16 +40,17 @@ def run_pool(
     *,
     processes: int,
     on_note: Callable[[Any], None] = lambda note: None,
+    inline: bool = True,
 ) -> Generator[tuple[Item, Result], None, None]:
     """Yields (item, result) as results come; `work(item, note)` runs in other processes.
 
-    What `work` passes to `note` reaches `on_note` here. With one process, or one item, the work
-    is done in this one.
+    What `work` passes to `note` reaches `on_note` here. With `inline`, one process, or one item,
+    means this process.
 
     Raises:
       UserError, JobError: as `work` did, or a process was lost; the others are stopped.
     """
-    if processes == 1 or len(items) < 2:
+    if inline and (processes == 1 or len(items) < 2):
         for item in items:
             yield item, work(item, on_note)
         return

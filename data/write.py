@@ -18,6 +18,8 @@ from tenfold.data.sources import Source, open_source
 from tenfold.data.sources.values import SourceOptions
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import Folder, make_writable, open_folder
+from tenfold.data.transforms.chain import Chain, parse_chain
+from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.write_shard import WriteJob, write_shard
 
@@ -84,6 +86,7 @@ def write_shards(
     source_options: SourceOptions | None = None,
     policy: LayoutPolicy | None = None,
     splits: Sequence[SplitFraction] = TRAIN_ONLY,
+    transforms: Sequence[str] = (),
     shuffle_seed: int = 0,
     options: WriteOptions | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -91,7 +94,8 @@ def write_shards(
 ) -> WriteResult:
     """Writes `source` as shards into the folder `output`; equal arguments give equal bytes.
 
-    `source` is what --source takes, or a `tf.data.Dataset`, or an iterable of dicts of features.
+    `source` is what --source takes, or a `tf.data.Dataset`, or an iterable of dicts of features;
+    `transforms` are texts as --transform takes them.
     A write that was stopped goes on where it was; one that is finished is not done again.
 
     Raises:
@@ -99,25 +103,31 @@ def write_shards(
       JobError: a record is broken, the source changed meanwhile, or the storage refused.
     """
     options = options or WriteOptions()
+    chain = parse_chain(transforms)
     folder = open_folder(output)
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
         opened = open_source(source, Path(scratch), source_options)
         plan = plan_write(
-            opened.stats, policy or LayoutPolicy(), splits, shuffle_seed=shuffle_seed
+            opened.stats.num_examples,
+            policy or LayoutPolicy(),
+            splits,
+            shuffle_seed=shuffle_seed,
+            estimates=estimate_sizes(opened, chain, splits, seed=shuffle_seed),
         )
         on_plan(plan)
         make_writable(folder)
-        return _write(opened, plan, folder, options, on_progress)
+        return _write(opened, chain, plan, folder, options, on_progress)
 
 
 def _write(
     source: Source,
+    chain: Chain,
     plan: WritePlan,
     folder: Folder,
     options: WriteOptions,
     on_progress: Callable[[Progress], None],
 ) -> WriteResult:
-    keys = plan_keys(source.stats, plan)
+    keys = plan_keys(source.stats, plan, transform_key=chain.key)
     finished = find_finished(folder, keys, overwrite=options.overwrite)
     if finished is not None:
         return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
@@ -125,7 +135,7 @@ def _write(
     begin_output(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
     receipts = read_receipts(folder, [task.name for task in mine])
     missing = [task for task in mine if task.name not in receipts]
-    job = WriteJob(source, plan, folder.path, options.max_bad_records)
+    job = WriteJob(source, plan, folder.path, chain, options.max_bad_records)
     _write_missing(job, missing, receipts, options.processes, on_progress)
     manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
     return WriteResult(manifest, plan, len(missing), len(mine) - len(missing), source.notes)

@@ -7,7 +7,7 @@ from functools import cached_property
 from tenfold.data.manifest import shard_name
 from tenfold.data.permutation import Permutation
 from tenfold.data.plan import SplitFraction, plan_layout, split_counts
-from tenfold.data.specs import LayoutPolicy, ShardLayout, SourceStats
+from tenfold.data.specs import LayoutPolicy, ShardLayout
 
 
 @dataclass(frozen=True)
@@ -99,24 +99,21 @@ class WritePlan:
 
 
 def plan_write(
-    stats: SourceStats,
+    num_examples: int,
     policy: LayoutPolicy,
     splits: Sequence[SplitFraction],
     *,
     shuffle_seed: int = 0,
-    estimates: Sequence[SizeEstimate] | None = None,
+    estimates: Sequence[SizeEstimate],
 ) -> WritePlan:
-    """Returns the plan of a write; `estimates`, one per split, say what transforms change.
+    """Returns the plan of a write; `estimates` say how large each split's records are.
 
     Raises:
       UserError: a split has too few examples for its lanes, or the sizes make no sense.
     """
-    plain = SizeEstimate(stats.mean_record_bytes, stats.max_record_bytes)
-    counts = split_counts(stats.num_examples, splits)
+    counts = split_counts(num_examples, splits)
     plans: list[SplitPlan] = []
-    for split, examples, estimate in zip(
-        splits, counts, estimates or [plain] * len(counts), strict=True
-    ):
+    for split, examples, estimate in zip(splits, counts, estimates, strict=True):
         records = examples * estimate.copies
         layout = plan_layout(
             max(round(estimate.record_bytes * records), 1),

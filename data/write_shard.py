@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.ledger import BadRecordNote, ShardReceipt, check_bad_records, write_receipt
@@ -16,10 +17,14 @@ from tenfold.data.records import extend_crc32c, fingerprint64, frame_footer, fra
 from tenfold.data.schema import SchemaError, SchemaObserver
 from tenfold.data.sources.base import BadRecord, Encoded, Source
 from tenfold.data.storage import TEMPORARY, Folder, open_folder
+from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.chain import Chain
 from tenfold.data.write_plan import ShardTask, WritePlan
 
 # Blocks this large are summed and written while the cache still holds most of them.
 BLOCK_BYTES: Final = 1 << 20
+# Transforms get this many records at a time.
+BATCH_RECORDS: Final = 32
 
 # Takes records and bytes written since the last call.
 Report = Callable[[int, int], None]
@@ -32,6 +37,7 @@ class WriteJob:
     source: Source
     plan: WritePlan
     output: str
+    chain: Chain
     max_bad_records: int | None = None
 
 
@@ -116,13 +122,14 @@ class _Shard:
         return block
 
     def _good_records(self, job: WriteJob, task: ShardTask) -> Iterator[Encoded]:
-        for index, _ in job.plan.sources_of(task):
-            try:
-                encoded = job.source.encoded(index)
-                self._observer.add(encoded.schema)
-            except BadRecord as error:
-                self._quarantine(job, index, str(error))
+        chain = job.chain.of_split(job.plan.splits[task.split].name)
+        records = _transformed(job, task, chain) if chain.steps else _as_they_are(job, task)
+        for index, encoded in records:
+            if isinstance(encoded, BadRecord):
+                self._quarantine(job, index, str(encoded))
                 continue
+            try:
+                self._observer.add(encoded.schema)
             except SchemaError as error:
                 raise JobError(f"{job.source.name(index)}: {error}") from error
             yield encoded
@@ -146,3 +153,32 @@ class _Shard:
         return ShardReceipt(
             info, self._observer.schema, self._label_counts, tuple(self._quarantined)
         )
+
+
+def _as_they_are(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | BadRecord]]:
+    """Yields a shard's records, packed by the source."""
+    encode = job.source.encoded
+    for index, _ in job.plan.sources_of(task):
+        try:
+            yield index, encode(index)
+        except BadRecord as error:
+            yield index, error
+
+
+def _transformed(
+    job: WriteJob, task: ShardTask, chain: Chain
+) -> Iterator[tuple[int, Encoded | BadRecord]]:
+    """Yields a shard's records, transformed in batches."""
+    places = job.plan.sources_of(task)
+    while batch := list(islice(places, BATCH_RECORDS)):
+        draws = [Draw(index, copy, job.plan.shuffle_seed) for index, copy in batch]
+        records = [_features(job.source, index) for index, _ in batch]
+        for (index, _), encoded in zip(batch, chain.apply(records, draws), strict=True):
+            yield index, encoded
+
+
+def _features(source: Source, index: int) -> dict[str, Any] | BadRecord:
+    try:
+        return dict(source.features(index))
+    except BadRecord as error:
+        return error

@@ -79,6 +79,13 @@ def define_write_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "split", "train", "splits and their shares, as train:0.9,validation:0.1", flag_values=fv
     )
+    flags.DEFINE_multi_string(
+        "transform",
+        [],
+        "what to do with each record, in order (repeatable): resize:224x224, encode:jpeg, "
+        "augment:copies=4, embed:model.keras[:layer], or module:function",
+        flag_values=fv,
+    )
     flags.DEFINE_integer("shuffle_seed", 0, "seed of the order of the records", flag_values=fv)
     flags.DEFINE_integer(
         "processes", 0, "processes that write; 0: one per processor", flag_values=fv
@@ -137,6 +144,7 @@ def write_from_flags(fv: FlagValues, *, task_index: int = 0, num_tasks: int = 1)
             source_options=source_options_from_flags(fv),
             policy=policy_from_flags(fv),
             splits=parse_splits(fv.split),
+            transforms=fv.transform,
             shuffle_seed=fv.shuffle_seed,
             options=WriteOptions(
                 processes=fv.processes,

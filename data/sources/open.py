@@ -91,7 +91,7 @@ def _table(path: str, scratch: Path, options: SourceOptions) -> Source:
 
 
 def _reference(spec: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.sources.user import is_reference, load_reference
+    from tenfold.data.references import is_reference, load_reference
 
     if not is_reference(spec):
         raise UserError(f"source '{spec}' does not exist: a source is {KINDS}")

@@ -21,6 +21,7 @@ from tenfold.data.plan import parse_splits
 from tenfold.data.records import read_records
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import read_manifest
+from tenfold.data.tfds_files import NAMES as TFDS_NAMES
 from tenfold.data.write import WriteOptions, write_shards
 
 MakeFolder = Callable[..., Path]
@@ -70,7 +71,11 @@ def test_every_picture_is_in_one_shard_as_it_was(
         assert split.label_counts == tuple(labels.count(label) for label in range(3))
         assert labels != sorted(labels), "the order is shuffled"
     assert sorted(os.listdir(tmp_path / "out")) == sorted(
-        ["manifest.json", *(shard.name for s in manifest.splits for shard in s.shards)]
+        [
+            "manifest.json",
+            *TFDS_NAMES,
+            *(shard.name for s in manifest.splits for shard in s.shards),
+        ]
     )
 
 

@@ -1,0 +1,146 @@
+"""``embed:backbone.keras[:layer]``: the frozen first part of a model, computed once.
+
+The output of the model (or of one of its layers) for the picture is stored as the feature
+``embedding``, and the picture is not: a head is then trained on the embeddings.
+"""
+
+import hashlib
+import os
+from typing import Any, Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.manifest import IMAGE
+from tenfold.data.sources.base import BadRecord
+from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
+
+EMBEDDING: Final = "embedding"
+BATCH: Final = 32
+_REVISION: Final = 1
+
+
+class Embed:
+    """Replaces ``image`` by ``embedding``: float32, the shape of the layer's output.
+
+    Pictures are resized to the model's input (bilinear, antialiased) and given to it as they are
+    decoded, 0 to 255: a model that wants another range has a layer for that.
+    """
+
+    copies = 1
+    splits: frozenset[str] | None = None
+
+    def __init__(self, text: str) -> None:
+        path, layer = _split(text.partition(":")[2])
+        if not os.path.isfile(path):
+            raise UserError(f"--transform={text}: there is no model '{path}'")
+        self._text, self._path, self._layer = text, path, layer
+        self._model: Any = None
+        self.key = text_key("embed", _REVISION, layer, _file_hash(path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_model": None}
+
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
+        """Returns the records with embeddings, computed in one batch of a fixed size."""
+        import numpy as np
+
+        del draws
+        model = self._model or self._load()
+        done: list[Values | BadRecord | None] = []
+        batch = np.zeros((len(records), *model.input_shape[1:]), np.float32)
+        for row, record in enumerate(records):
+            try:
+                batch[row] = _input(record, model.input_shape)
+                done.append(None)
+            except ValueError as error:
+                done.append(BadRecord(str(error)))
+        outputs = self._outputs(model, batch)
+        return [
+            bad or {**{n: v for n, v in record.items() if n != IMAGE}, EMBEDDING: output}
+            for bad, record, output in zip(done, records, outputs, strict=True)
+        ]
+
+    def _outputs(self, model: Any, batch: Any) -> Any:
+        """Returns the outputs; every call has BATCH rows, so that a row's never differs."""
+        import numpy as np
+
+        parts = []
+        for start in range(0, len(batch), BATCH):
+            rows = batch[start : start + BATCH]
+            padded = np.pad(rows, [(0, BATCH - len(rows))] + [(0, 0)] * (batch.ndim - 1))
+            output = model.predict_on_batch(padded)
+            parts.append(np.asarray(output, np.float32)[: len(rows)])
+        return np.concatenate(parts)
+
+    def _load(self) -> Any:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import keras
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():  # pragma: no cover - nobody turns it off here
+            raise UserError("eager execution is off")
+        # One thread in each of the writing processes: they are as many as processors, and the
+        # order of sums stays the same on every machine.
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError:  # TensorFlow runs already: this is the user's own process
+            pass
+        try:
+            model = keras.saving.load_model(self._path, compile=False, safe_mode=True)
+        except (ValueError, OSError, TypeError) as error:
+            raise UserError(f"--transform={self._text}: {self._path}: {error}") from error
+        self._model = self._part(keras, model)
+        return self._model
+
+    def _part(self, keras: Any, model: Any) -> Any:
+        part = model
+        if self._layer:
+            names = [layer.name for layer in model.layers]
+            if self._layer not in names:
+                raise UserError(
+                    f"--transform={self._text}: the model has no layer '{self._layer}'; "
+                    f"there are: {', '.join(names)}"
+                )
+            part = keras.Model(model.inputs, model.get_layer(self._layer).output)
+        shape = part.input_shape
+        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+            raise UserError(
+                f"--transform={self._text}: the model takes {shape}, "
+                "it must take one picture of a fixed size: (None, height, width, channels)"
+            )
+        return part
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Splits ``backbone.keras:layer``."""
+    path, colon, layer = text.rpartition(":")
+    if colon and path.endswith(".keras"):
+        return os.path.expanduser(path), layer
+    return os.path.expanduser(text), ""
+
+
+def _file_hash(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _input(record: Values, shape: tuple[int | None, ...]) -> Any:
+    """Returns the record's picture as the model takes it: float32 (height, width, channels)."""
+    from PIL.Image import Resampling
+
+    from tenfold.data.pixels import picture_to_array
+
+    height, width, channels = shape[1:]
+    assert height is not None
+    assert width is not None
+    picture = open_pixels(record, at_least=(height, width)).picture
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels or 0)
+    if mode is None:
+        raise UserError(f"the model takes pictures of {channels} channels: 1, 3 or 4 are there")
+    picture = picture.convert(mode) if picture.mode != mode else picture
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Resampling.BILINEAR)
+    return picture_to_array(picture)

@@ -1,0 +1,96 @@
+"""The options of a transform: ``resize:224x224,fit=crop``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tenfold.data.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The text after a transform's name: one positional value, and named ones."""
+
+    text: str
+    positional: str
+    named: dict[str, str]
+
+    def read(self, readers: Mapping[str, tuple[Callable[[str], Any], Any]]) -> dict[str, Any]:
+        """Returns every option's value by name; `readers` maps names to (reader, default).
+
+        Raises:
+          UserError: an option is unknown, or its value is not what it takes.
+        """
+        unknown = sorted(set(self.named) - set(readers))
+        if unknown:
+            raise UserError(
+                f"--transform={self.text}: unknown option '{unknown[0]}'; "
+                f"there are: {', '.join(readers)}"
+            )
+        values = {}
+        for name, (reader, default) in readers.items():
+            try:
+                values[name] = reader(self.named[name]) if name in self.named else default
+            except ValueError as error:
+                reason = f" ({error})" if not isinstance(error, UserError) else f": {error}"
+                raise UserError(
+                    f"--transform={self.text}: {name}={self.named[name]} cannot be{reason}"
+                ) from error
+        return values
+
+    def expect_no_positional(self) -> None:
+        """Checks that all options are named.
+
+        Raises:
+          UserError: one is not.
+        """
+        if self.positional:
+            raise UserError(
+                f"--transform={self.text}: write '{self.positional}' as NAME=VALUE, as copies=4"
+            )
+
+
+def parse_options(text: str) -> Options:
+    """Returns the options of a transform as the user wrote it, name included."""
+    _, _, rest = text.partition(":")
+    parts = [part.strip() for part in rest.split(",") if part.strip()]
+    named = dict(part.split("=", 1) for part in parts if "=" in part)
+    positional = [part for part in parts if "=" not in part]
+    if len(positional) > 1:
+        raise UserError(f"--transform={text}: options are named, as NAME=VALUE: '{positional[1]}'")
+    return Options(text, positional[0] if positional else "", named)
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Returns a reader of numbers from `low` to `high`."""
+
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(f"from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Returns a reader of whole numbers from `low` to `high`."""
+
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"from {low} to {high}")
+        return value
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Returns a reader of one of `choices`."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return read

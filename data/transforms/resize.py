@@ -1,0 +1,101 @@
+"""``resize:224x224`` and ``encode:jpeg``: pictures made smaller once, not in every epoch."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.manifest import IMAGE
+from tenfold.data.pixels import FORMATS, JPEG_QUALITY
+from tenfold.data.sources.base import BadRecord
+from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
+from tenfold.data.transforms.options import one_of, parse_options, whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_REVISION: Final = 1
+
+
+class Resize:
+    """Resizes every picture to height × width: stretched, or (fit=crop) its middle part.
+
+    Bilinear with antialiasing, as `tf.image.resize(antialias=True)`. A JPEG stays a JPEG, a PNG
+    a PNG.
+    """
+
+    copies = 1
+    splits: frozenset[str] | None = None
+
+    def __init__(self, text: str) -> None:
+        options = parse_options(text)
+        self._height, self._width = parse_picture_size(options.positional, text)
+        read = options.read(
+            {
+                "fit": (one_of("stretch", "crop"), "stretch"),
+                "quality": (whole(1, 100), JPEG_QUALITY),
+            }
+        )
+        self._crop, self._quality = read["fit"] == "crop", read["quality"]
+        self.key = text_key("resize", _REVISION, self._height, self._width, *read.values())
+
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
+        """Returns the records with resized pictures."""
+        return each(records, draws, self._one)
+
+    def _one(self, record: Values, draw: Draw) -> Values:
+        del draw
+        pixels = open_pixels(record, at_least=(self._height, self._width))
+        picture = self._resized(pixels.picture)
+        return {**record, IMAGE: replace(pixels, picture=picture, quality=self._quality)}
+
+    def _resized(self, picture: "Image") -> "Image":
+        from PIL.Image import Resampling
+
+        box = self._middle(picture) if self._crop else None
+        return picture.resize((self._width, self._height), Resampling.BILINEAR, box=box)
+
+    def _middle(self, picture: "Image") -> tuple[float, float, float, float]:
+        """Returns the largest middle part of the target's proportions."""
+        scale = min(picture.width / self._width, picture.height / self._height)
+        width, height = self._width * scale, self._height * scale
+        left, top = (picture.width - width) / 2, (picture.height - height) / 2
+        return left, top, left + width, top + height
+
+
+def parse_picture_size(text: str, shown: str) -> tuple[int, int]:
+    """Returns (height, width) of ``224`` or ``192x256``.
+
+    Raises:
+      UserError: it is neither.
+    """
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() for part in parts):
+        raise UserError(f"--transform={shown}: write the size as 224 or as 192x256 (HEIGHTxWIDTH)")
+    sizes = [int(part) for part in parts]
+    if not all(1 <= size <= 16384 for size in sizes):
+        raise UserError(f"--transform={shown}: a side has 1 to 16,384 pixels")
+    return sizes[0], sizes[-1]
+
+
+class Encode:
+    """Stores every picture as ``jpeg`` (quality=90) or ``png``, whatever it was."""
+
+    copies = 1
+    splits: frozenset[str] | None = None
+
+    def __init__(self, text: str) -> None:
+        options = parse_options(text)
+        if options.positional not in FORMATS:
+            raise UserError(f"--transform={text}: write encode:jpeg or encode:png")
+        self._form = options.positional
+        self._quality = options.read({"quality": (whole(1, 100), JPEG_QUALITY)})["quality"]
+        self.key = text_key("encode", _REVISION, self._form, self._quality)
+
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
+        """Returns the records with their pictures decoded, to be stored in the new form."""
+        return each(records, draws, self._one)
+
+    def _one(self, record: Values, draw: Draw) -> Values:
+        del draw
+        pixels = open_pixels(record)
+        return {**record, IMAGE: replace(pixels, form=self._form, quality=self._quality)}
