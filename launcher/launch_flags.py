@@ -1,7 +1,6 @@
 """The flags of `launch` (and `doctor`), and what they decide before anything is started."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Final
 
 from absl import flags
 
-from tenfold.data.decode import AUTO, DECODERS
 from tenfold.data.errors import UserError
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import BACKENDS, Backend, Host, backend_options, load_backend
@@ -18,21 +16,19 @@ from tenfold.launcher.drills import parse_fault
 from tenfold.launcher.elastic import worker_counts
 from tenfold.launcher.environment import remote_worker_defaults, worker_defaults
 from tenfold.launcher.faults import Fault
-from tenfold.launcher.flags import FlagValues, define_size
+from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.job import ClusterSpec, JobSpec
 from tenfold.launcher.preflight import check_program, check_training
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.restarts import RestartPolicy
 from tenfold.launcher.rundir import check_usable, default_run_dir
 from tenfold.launcher.supervisor import Supervision
+from tenfold.launcher.train_flags import define_train_flags, train_config, train_flag_names
 from tenfold.launcher.watchdog import WatchPolicy
 from tenfold.launcher.write_flags import define_write_flags
 from tenfold.models.config import TrainConfig
-from tenfold.models.registry import check_model_name
 
 WORKER_MODULE: Final = "tenfold.launcher.worker"
-# Where in a run directory the readable rest of damaged shards is put.
-SALVAGE_DIR: Final = "salvage"
 
 
 def define_flags(fv: FlagValues) -> None:
@@ -46,21 +42,7 @@ def define_flags(fv: FlagValues) -> None:
             text(option.name, None, f"{option.help} (--backend={name})")
     text("run_dir", None, "folder for logs, checkpoints, the result (default: runs/DATE-NAME)")
     number("port", None, "worker N listens on this TCP port + N (default: free ones)")
-    text("model", "cnn", "cnn, resnet50, module:function or file.py:function")
-    number("epochs", 1, "passes over the training split")
-    number("global_batch_size", 64, "records per step over all workers")
-    number("seed", 0, "seed of the order of records and of the initial weights", lower=0)
-    text("image_size", None, "pictures are resized to this: HEIGHTxWIDTH or one number, in pixels")
-    flags.DEFINE_float(
-        "learning_rate", None, "learning rate (default: the model's own)", flag_values=fv
-    )
-    number("steps_per_execution", 16, "steps per call into TensorFlow")
-    define_size(
-        fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
-    )
-    text("augment", "", "random views of training pictures: flip, crop, crop:MIN_SIDE, flip,crop")
-    text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
-    text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
+    define_train_flags(fv)
     number("min_workers", None, "go on with as few where hosts stay away (default: all)")
     flags.DEFINE_multi_string(
         "inject", [], "a fault on purpose, as kill:worker=1,step=50 or stop, preempt, raise, "
@@ -132,7 +114,7 @@ def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> La
     if args.program:
         spec = _program_job(fv, args.program, run_dir, env=env)
     else:
-        config = _train_config(fv, run_dir)
+        config = train_config(fv, shards=_absolute(_shards(fv)), run_dir=run_dir)
         if shards_exist:
             num_lanes = check_training(config, num_workers=fv.num_workers)
         spec = _training_job(config, num_workers=fv.num_workers, env=env)
@@ -179,46 +161,15 @@ def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
     return default_run_dir(name).absolute()
 
 
-_TRAINING_FLAGS: Final = (
-    "shards", "source", "output", "model", "epochs", "global_batch_size", "seed", "image_size",
-    "learning_rate", "steps_per_execution", "shuffle_buffer", "checkpoint_every", "augment",
-    "decoder",
-)  # fmt: skip
-
-
 def _program_job(
     fv: FlagValues, program: tuple[str, ...], run_dir: Path, *, env: dict[str, str]
 ) -> JobSpec:
-    for name in _TRAINING_FLAGS:
+    for name in ("shards", "source", "output", *train_flag_names()):
         if fv[name].present:
             raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
     cwd = os.getcwd()
     check_program(program, cwd=cwd)
     return JobSpec(program, fv.num_workers, str(run_dir), cwd=cwd, env=env)
-
-
-def _train_config(fv: FlagValues, run_dir: Path) -> TrainConfig:
-    steps, seconds = parse_interval(fv.checkpoint_every)
-    config = TrainConfig(
-        shards=_absolute(_shards(fv)),
-        run_dir=str(run_dir),
-        model=fv.model,
-        epochs=fv.epochs,
-        global_batch_size=fv.global_batch_size,
-        seed=fv.seed,
-        image_size=parse_image_size(fv.image_size),
-        learning_rate=fv.learning_rate,
-        steps_per_execution=fv.steps_per_execution,
-        shuffle_buffer_bytes=fv.shuffle_buffer,
-        augment=fv.augment,
-        decoder=fv.decoder,
-        salvage=str(run_dir / SALVAGE_DIR) if fv.on_bad_record == "skip" else "",
-        checkpoint_every_steps=steps,
-        checkpoint_every_s=seconds,
-        working_dir=os.getcwd(),
-    )
-    check_model_name(config.model, working_dir=config.working_dir)
-    return config
 
 
 def _shards(fv: FlagValues) -> str:
@@ -246,40 +197,6 @@ def _training_job(config: TrainConfig, *, num_workers: int, env: dict[str, str])
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
-
-
-def parse_image_size(text: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) of ``32x48`` or ``32``; None of None.
-
-    Raises:
-      UserError: it is neither.
-    """
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise UserError(f"image_size '{text}' is not HEIGHTxWIDTH or one number, in pixels")
-    return int(sides[0]), int(sides[-1])
-
-
-_INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(steps?|s|min|h|)")
-_UNIT_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
-
-
-def parse_interval(text: str | None) -> tuple[int, float]:
-    """Returns (steps, seconds), one of them 0, of ``500``, ``500steps``, ``90s`` or ``10min``.
-
-    Raises:
-      UserError: it is none of these.
-    """
-    if text is None:
-        return 0, 0.0
-    match = _INTERVAL.fullmatch(text.strip())
-    number = float(match[1]) if match else 0.0
-    in_steps = match is not None and match[2] not in _UNIT_S
-    if match is None or number <= 0 or (in_steps and not number.is_integer()):
-        raise UserError(f"checkpoint_every '{text}' is not like 500 (steps), 90s or 10min")
-    return (int(number), 0.0) if in_steps else (0, number * _UNIT_S[match[2]])
 
 
 def supervision(fv: FlagValues, counts: tuple[int, ...]) -> Supervision:
