@@ -1,6 +1,7 @@
 """`tenfold plan`: how many shards, how large, and why."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -30,19 +31,30 @@ def define_flags(fv: FlagValues) -> None:
     flags.DEFINE_integer(
         "num_examples", None, "examples of the data set, with --dataset_size", flag_values=fv
     )
+    flags.DEFINE_string(
+        "plot", "", "picture of the layout to save, as plan.svg or plan.png", flag_values=fv
+    )
     flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Prints the layout; returns the exit status."""
     args.expect_none()
+    policy = policy_from_flags(fv)
+    if fv.plot:
+        from tenfold.launcher.plot_layout import check_plot_path, plot_layout
+
+        check_plot_path(fv.plot)
     stats = _stats(fv)
     layout = plan_layout(
         stats.total_bytes if stats else fv.dataset_size,
         stats.num_examples if stats else fv.num_examples,
-        policy_from_flags(fv),
+        policy,
         max_record_bytes=stats.max_record_bytes if stats else 0,
     )
+    if fv.plot:
+        plot_layout(layout, policy, fv.plot)
+        print(f"saved {fv.plot}", file=sys.stderr)
     print(json.dumps(to_json(layout), indent=1) if fv.format == "json" else to_text(layout))
     return 0
 
