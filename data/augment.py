@@ -38,11 +38,11 @@ def parse_augment(text: str) -> Augment:
     """
     flip, min_side = False, None
     for entry in filter(None, (part.strip() for part in text.split(","))):
-        name, _, number = entry.partition(":")
+        name, colon, number = entry.partition(":")
         if entry == "flip":
             flip = True
         elif name == "crop":
-            min_side = _side(entry, number)
+            min_side = _side(entry, number) if colon else DEFAULT_MIN_SIDE
         else:
             raise UserError(f"augment '{entry}' is none of flip, crop and crop:MIN_SIDE")
     return Augment(flip, min_side)
@@ -50,7 +50,7 @@ def parse_augment(text: str) -> Augment:
 
 def _side(entry: str, number: str) -> float:
     try:
-        return float(number) if number else DEFAULT_MIN_SIDE
+        return float(number)
     except ValueError:
         raise UserError(
             f"augment '{entry}': write crop:0.3 for windows of at least 0.3 of each side"

@@ -82,7 +82,9 @@ def epoch_line(event: WorkerEvent) -> str:
         for name, value in data.items()
         if name not in hidden and isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    return f"epoch {data.get('epoch', '?')}: {', '.join(figures)}"
+    return "; ".join(
+        [f"epoch {data.get('epoch', '?')}: {', '.join(figures)}", *data.get("said", [])]
+    )
 
 
 def progress_line(records: Sequence[WorkerRecord]) -> str:
