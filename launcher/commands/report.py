@@ -64,7 +64,8 @@ def write_page(run_dir: Path, output: Path, *, refresh_s: float | None) -> str:
     try:
         replace_text(output, page)
     except OSError as error:
-        raise UserError(f"--output={output}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise UserError(f"cannot write '{output}' ({reason}): give another --output") from error
     return run_files.state
 
 

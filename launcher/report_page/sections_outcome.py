@@ -128,7 +128,8 @@ def recoveries(run: RunFiles) -> Markup | None:
         step = "" if failure.step is None else f"{failure.step:,}"
         rows.append((number, failure.worker, step, took, one.num_workers, detail))
     head = ("restart", "worker", "at step", "next step after", "workers then", "what failed")
-    return join(tag("h3", "Restarts"), table(head, rows, numbers="nnnnn"))
+    shown = table(head, rows, numbers="nnnnn")
+    return join(tag("h3", "Restarts"), tag("div", shown, cls="card"))
 
 
 def _first_line(text: str) -> str:
@@ -190,14 +191,21 @@ def receipts(run: RunFiles) -> Markup | None:
         epochs = ", ".join(str(line.epoch + 1) for line in wrong[:10])
         verdict = tag("p", f"NOT every record was read exactly once: epoch {epochs}", cls="bad")
     else:
-        text = f"All {plural(len(told), 'pass', 'passes')} over the data read every record once."
-        verdict = tag("p", text, cls="good")
+        verdict = tag("p", f"{len(told):,} of {len(told):,} receipts are exact.", cls="good")
+    meaning = (
+        "A receipt counts the records that all workers together read, and sums their hashes. What "
+        "a training epoch leaves out is fewer than a batch, and other records each epoch."
+    )
     rows = [_receipt_row(*one) for one in told[-MOST_EPOCHS:]]
-    head = ("epoch", "split", "read", "left out", "in the shards", "each once", "fingerprint")
+    head = ("epoch", "split", "read", "left out", "in the shards", "exact", "fingerprint")
     shown = table(head, rows, numbers="n nnn")
     fold = tag("details", tag("summary", plural(len(rows), "receipt")), shown)
     body = fold if len(rows) > 12 else shown
-    return tag("section", tag("h2", "Receipts"), tag("div", verdict, body, cls="card"))
+    return tag(
+        "section",
+        tag("h2", "Receipts"),
+        tag("div", verdict, tag("p", meaning, cls="muted"), body, cls="card"),
+    )
 
 
 def _receipt_row(line: MetricsLine, name: str, receipt: Any) -> tuple[Child, ...]:
