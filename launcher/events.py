@@ -6,7 +6,6 @@ output: a pipe, ssh, srun.
 """
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Final
@@ -77,13 +76,18 @@ def decode_event(line: str) -> WorkerEvent | None:
 
 
 class EventWriter:
-    """Writes a worker's events to a stream, each as one whole flushed line."""
+    """Writes a worker's events to a stream, each as one whole flushed line.
 
-    def __init__(self, stream: IO[str], worker: int) -> None:
+    `faults` are carried out at the steps that are reported.
+    """
+
+    def __init__(
+        self, stream: IO[str], worker: int, *, faults: WorkerFaults | None = None
+    ) -> None:
         self._stream = stream
         self._worker = worker
         self.phase = "import"
-        self._faults = WorkerFaults(os.environ)
+        self._faults = faults or WorkerFaults({})
 
     def enter(self, phase: str, **data: Any) -> None:
         """Says that `phase` begins."""

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED, EventWriter
+from tenfold.launcher.faults import WorkerFaults
 from tenfold.launcher.job import JOB_FILE, job_from_json
 
 # TensorFlow's error types that a dead or silent peer raises in the survivors, and what marks
@@ -32,7 +33,9 @@ def main() -> NoReturn:
     """Runs the worker and ends the process with its exit status."""
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     # A stream of its own: events do not wait in the buffer of the user's prints.
-    events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"), index)
+    events = EventWriter(
+        os.fdopen(os.dup(1), "w", encoding="utf-8"), index, faults=WorkerFaults(os.environ)
+    )
     events.enter("import")
     status = _status_of_work(events)
     sys.stdout.flush()

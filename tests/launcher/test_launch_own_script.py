@@ -1,0 +1,177 @@
+"""`tenfold.worker()` in a program of the user's own, and faults on purpose."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+LOOP = """
+import tenfold
+worker = tenfold.worker()
+assert worker is tenfold.worker()
+assert (worker.index, worker.num_workers, worker.restart) == (index, count, restart)
+assert str(worker.run_dir) == run_dir and worker.is_chief == (index == 0)
+state = worker.run_dir / f"step-{index}"
+step = int(state.read_text() or 0) if state.exists() else 0
+while step < 20:
+    time.sleep(0.03)
+    step += 1
+    state.write_text(str(step))
+    worker.report(step=step, total_steps=20, loss=1 / step)
+"""
+
+
+def test_reports_reach_the_supervisor(launch):
+    launch.run("--num_workers=2", text=LOOP)
+    assert launch.status == 0, launch.err
+    assert "\x1e" not in launch.log(0)
+
+
+def test_outside_of_a_launch_it_is_worker_0_of_1():
+    program = """
+import sys, tenfold
+worker = tenfold.worker()
+worker.report(step=3)
+worker.phase("training")
+assert (worker.index, worker.num_workers, worker.is_chief) == (0, 1, True)
+assert "tensorflow" not in sys.modules
+print("quiet")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("quiet\n", "")
+
+
+def test_an_exception_ends_the_worker_at_once(launch):
+    """A thread that never ends would keep Python, as TensorFlow's teardown does."""
+    text = """
+    import tenfold, threading
+    tenfold.worker()
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    if index == 1:
+        raise KeyError("the cause")
+    """
+    launch.run("--num_workers=2", "--grace=0.2", text=text)
+    first = launch.result["first_failure"]
+    assert (first["worker"], first["exit_code"], first["error"]) == (1, 1, "KeyError: 'the cause'")
+    assert 'raise KeyError("the cause")' in first["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("kill:worker=1,step=5", "killed by SIGKILL"),
+        ("raise:worker=1,step=5", "InjectedError: injected at step 5"),
+        ("disk_full:worker=1,step=5", "OSError: [Errno 27] File too large"),
+    ],
+)
+def test_a_drill_and_the_recovery(launch, fault, error):
+    launch.run(
+        "--num_workers=2", "--max_restarts=1", "--grace=0.2", f"--inject={fault}", text=LOOP
+    )
+    assert launch.status == 0, launch.err
+    (recovery,) = launch.result["recoveries"]
+    assert recovery["failure"]["worker"] == 1
+    assert recovery["failure"]["error"] == error
+    assert recovery["seconds"] > 0
+    assert f"{error}; next step after" in launch.out
+
+
+def test_a_preemption_drill(launch):
+    launch.run("--num_workers=2", "--grace=1", "--inject=preempt:worker=0,step=3", text=LOOP)
+    assert launch.status == 0, launch.err
+    assert [recovery["preempted"] for recovery in launch.result["recoveries"]] == [True]
+
+
+def test_a_stopped_worker_is_found_by_its_silence(launch):
+    launch.run("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5", text=STEADY)
+    assert launch.status == 1
+    assert launch.result["first_failure"]["worker"] == 1
+    assert "no sign of life" in launch.result["first_failure"]["error"]
+
+
+# Workers wait for each other at every step, as collectives do.
+STEADY = """
+import tenfold
+worker = tenfold.worker()
+for step in range(1, 40):
+    mark(f"at-{index}-{step}")
+    wait_for(f"at-{1 - index}-{step}", 60)
+    worker.report(step=step)
+    time.sleep(0.11)
+"""
+
+
+def test_a_slow_worker_only_slows(launch):
+    text = STEADY.replace("40", "6")
+    launch.run("--num_workers=2", "--inject=slow:worker=1,step=3,seconds=0.5", text=text)
+    assert launch.status == 0, launch.err
+    assert launch.result["seconds"] > 1.4
+
+
+def test_a_port_drill(launch):
+    text = """
+    import socket
+    address = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][index]
+    socket.create_server(("127.0.0.1", int(address.split(":")[1])))
+    """
+    launch.run("--num_workers=2", "--max_restarts=1", "--inject=port:worker=1", text=text)
+    assert launch.status == 0, launch.err
+    assert "Address already in use" in launch.result["recoveries"][0]["failure"]["error"]
+
+
+def test_fewer_workers_while_a_host_is_away(launch):
+    """4 workers; one is lost for two starts: 3, 3 with another crash, then 4 again."""
+    text = (
+        """
+mark(f"count-{restart}-{index}", str(count))
+"""
+        + LOOP
+    )
+    launch.run(
+        "--num_workers=4",
+        "--min_workers=2",
+        "--max_restarts=3",
+        "--grace=0.2",
+        "--inject=lose:worker=1,step=3,restarts=2",
+        "--inject=kill:worker=0,step=8,restart=1",
+        "--inject=kill:worker=0,step=12,restart=2",
+        text=text,
+    )
+    assert launch.status == 0, launch.err
+    assert [recovery["num_workers"] for recovery in launch.result["recoveries"]] == [3, 3, 4]
+    assert len(launch.result["exit_codes"]) == 4
+    counts = [(launch.run_dir / f"count-{restart}-0").read_text() for restart in range(4)]
+    assert counts == ["4", "3", "3", "4"]
+    assert json.loads((launch.run_dir / "job.json").read_text())["num_workers"] == 4
+
+
+def test_too_few_hosts_end_the_job(launch):
+    launch.run(
+        "--num_workers=2",
+        "--min_workers=2",
+        "--max_restarts=3",
+        "--inject=lose:worker=1,step=3",
+        text=LOOP,
+    )
+    assert launch.status == 1
+    assert "too few hosts" in launch.out
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("kil:worker=1", ["'kil'", "'kill'"]),
+        ("kill:workers=1", ["'workers'", "'worker'"]),
+        ("kill:worker=-1", ["'-1'"]),
+        ("kill:worker=7", ["no worker 7"]),
+        ("kill:step=soon", ["'soon'"]),
+    ],
+)
+def test_a_fault_that_makes_no_sense(launch, fault, words):
+    launch.run("--num_workers=2", f"--inject={fault}", program=("true",))
+    assert launch.status == 2
+    assert launch.err.count("\n") == 1
+    assert all(word in launch.err for word in words), launch.err
