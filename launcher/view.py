@@ -1,5 +1,6 @@
 """What a person sees while a job runs: workers' output with a prefix, and progress."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,15 @@ class View(Protocol):
     def close(self) -> None:
         """Leaves the screen in order."""
         ...
+
+
+def make_view(*, show_tf_logs: bool) -> View:
+    """Returns a live table where standard error is a terminal, else plain lines."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from tenfold.launcher.table import TableView
+
+        return TableView(show_tf_logs=show_tf_logs)
+    return PlainView(show_tf_logs=show_tf_logs)
 
 
 class PlainView:

@@ -20,7 +20,7 @@ from tenfold.launcher.launch_flags import Launch
 from tenfold.launcher.report import result_text
 from tenfold.launcher.rundir import RunDir
 from tenfold.launcher.supervisor import Supervisor
-from tenfold.launcher.view import PlainView, View
+from tenfold.launcher.view import View, make_view
 from tenfold.launcher.write_flags import write_from_flags
 
 SUMMARY: Final = "runs a job on several workers: the built-in trainer, or your own program"
@@ -55,7 +55,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def _run(launch: Launch, fv: FlagValues) -> int:
-    view = PlainView(show_tf_logs=fv.show_tf_logs)
+    view = make_view(show_tf_logs=fv.show_tf_logs)
     check_hosts(launch, view)
     salvage(launch, view, max_bad_records=fv.max_bad_records)
     run_dir = RunDir(Path(launch.spec.run_dir))

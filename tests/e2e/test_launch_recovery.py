@@ -1,0 +1,86 @@
+"""The built-in trainer under drills: what a job gets over, and that its losses stay the same."""
+
+import json
+import math
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+FLAGS = (
+    "--epochs=2",
+    "--global_batch_size=64",
+    "--steps_per_execution=4",
+    "--checkpoint_every=6",
+    "--grace=30",
+)
+
+
+@pytest.fixture(scope="module")
+def run_job(tenfold, digit_shards, tmp_path_factory):
+    def run(name, *flags, status=0):
+        run_dir = tmp_path_factory.mktemp("runs") / name
+        done = tenfold(
+            "launch", f"--shards={digit_shards}", f"--run_dir={run_dir}", *FLAGS, *flags
+        )
+        assert done.status == status, done.err[-3000:]
+        return run_dir, json.loads((run_dir / "result.json").read_text()), done.out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run_job):
+    """Losses by step of a run to which nothing happens."""
+    run_dir, _, _ = run_job("undisturbed", "--num_workers=2")
+    return losses(run_dir)
+
+
+def losses(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "step"]
+    return {line["step"]: line["loss"] for line in steps}
+
+
+def assert_alike(run, reference):
+    assert list(run) == list(reference)
+    assert all(math.isclose(run[step], reference[step], rel_tol=1e-3) for step in reference)
+
+
+def test_three_kills_and_a_lost_host_leave_the_losses_as_they_are(run_job, undisturbed):
+    """2 workers, a kill; 2, a host is lost; 1 worker, a kill; 2 again to the end."""
+    run_dir, result, out = run_job(
+        "drilled",
+        "--num_workers=2",
+        "--min_workers=1",
+        "--max_restarts=3",
+        "--inject=kill:worker=1,step=9",
+        "--inject=lose:worker=0,step=15,restart=1",
+        "--inject=kill:worker=0,step=30,restart=2",
+    )
+    assert [recovery["num_workers"] for recovery in result["recoveries"]] == [2, 1, 2]
+    assert all(recovery["seconds"] > 0 for recovery in result["recoveries"])
+    assert_alike(losses(run_dir), undisturbed)
+    assert "that were run again after a restart" in out
+
+
+def test_a_preempted_job_goes_on_where_it_was(run_job, undisturbed):
+    """The worker that is asked to go and its peer save together: no step is run again."""
+    run_dir, result, _ = run_job(
+        "preempted", "--num_workers=2", "--inject=preempt:worker=1,step=9"
+    )
+    (recovery,) = result["recoveries"]
+    assert recovery["preempted"]
+    assert recovery["failure"]["exit_code"] == 76
+    assert result["notes"] == []
+    assert_alike(losses(run_dir), undisturbed)
+
+
+def test_a_bad_shard_is_named_and_not_tried_again_and_again(run_job):
+    _, result, out = run_job(
+        "bad", "--num_workers=2", "--max_restarts=5", "--inject=bad_shard:worker=1", status=1
+    )
+    assert result["restarts"] <= 1
+    assert result["first_failure"]["worker"] == 1
+    assert "train-" in result["first_failure"]["error"]
+    assert "came again" in out
