@@ -48,8 +48,8 @@ _HINTS: Final = {
     "mount": "run as root with CAP_SYS_ADMIN, or use --backend=local",
     "cgroup": "run as root where /sys/fs/cgroup is writable, or leave --host_cpus and "
     "--host_memory out",
-    "tc": "this kernel does not have it: leave the flag out (--host_latency needs sch_netem, "
-    "--host_bandwidth sch_tbf)",
+    "netem": "this kernel has no sch_netem, which delays packets: leave --host_latency out",
+    "tbf": "this kernel has no sch_tbf, which shapes traffic: leave --host_bandwidth out",
 }
 
 

@@ -119,7 +119,8 @@ def shape(device: str, qdiscs: list[list[str]]) -> None:
         argv = ["tc", "qdisc", "add", "dev", device, *qdisc]
         done = subprocess.run(argv, text=True, capture_output=True)
         if done.returncode:
-            raise StepError("tc", f"{' '.join(qdisc)}: {done.stderr.strip()}")
+            kind = next(word for word in qdisc if word in ("netem", "tbf"))
+            raise StepError(kind, f"{' '.join(argv)}: {done.stderr.strip().rstrip('.')}")
 
 
 class SimulatedHost:

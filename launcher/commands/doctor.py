@@ -23,7 +23,8 @@ def run(fv: FlagValues, args: Arguments) -> int:
     backend, hosts = (what.backend, what.hosts) if what else launch_flags.choose_hosts(fv)
     addresses = launch_flags.choose_cluster(backend, hosts, first_port=fv.port).workers
     folder = what.spec.run_dir if what else "."
-    reports = look_at_hosts(backend, hosts, addresses, folder=folder)
+    with backend.opened(hosts):
+        reports = look_at_hosts(backend, hosts, addresses, folder=folder)
     for report in reports:
         print(_describe(report))
     if what and what.spec.train:

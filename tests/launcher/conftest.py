@@ -41,6 +41,7 @@ class Launch:
     """One `tenfold launch` in a folder of its own."""
 
     folder: Path
+    prefix: tuple[str, ...] = ()  # what runs the command line somewhere else
     process: "subprocess.Popen[str] | None" = None
     out: str = ""
     err: str = ""
@@ -68,7 +69,8 @@ class Launch:
         """Starts a launch of `text` as a Python program, or of `program`, or of neither."""
         if text is not None:
             program = (sys.executable, str(self.program(text)))
-        command = [sys.executable, "-P", "-m", "tenfold", "launch", f"--run_dir={self.run_dir}"]
+        command = [*self.prefix, sys.executable, "-P", "-m", "tenfold", "launch"]
+        command.append(f"--run_dir={self.run_dir}")
         self.process = subprocess.Popen(
             [*command, *flags, *(("--", *program) if program else ())],
             cwd=self.folder,

@@ -1,0 +1,240 @@
+"""Simulated hosts: apart from each other, shaped, bounded, and gone without a trace."""
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.backends import Host, load_backend
+from tenfold.launcher.backends.cgroups import Cgroup, HostLimits, plan_cgroups
+from tenfold.launcher.backends.netns import (
+    MAX_HOSTS,
+    HostShape,
+    NetnsBackend,
+    parse_latency,
+    parse_rate,
+)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def open_hosts(netns_works: None) -> Iterator:
+    """Opens two hosts with some options; they are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: str) -> tuple[NetnsBackend, tuple[Host, ...]]:
+            backend = load_backend("netns", options)
+            hosts = backend.hosts(2)
+            stack.enter_context(backend.opened(hosts))
+            return backend, hosts
+
+        yield make
+
+
+def on(backend: NetnsBackend, host: Host, *argv: str) -> str:
+    """Returns what a program prints on a host."""
+    command = backend.command(host, argv, {})
+    return subprocess.run(command.argv, capture_output=True, text=True, check=True).stdout
+
+
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], 2222), 1.5).close()
+    print("reached")
+except OSError as error:
+    print("no way")
+"""
+SERVE = """
+import socket, sys
+server = socket.create_server(("", 2222))
+print("up", flush=True)
+while True:
+    server.accept()[0].close()
+"""
+
+
+def test_hosts_have_names_and_loopbacks_of_their_own(open_hosts):
+    backend, (one, other) = open_hosts()
+    assert on(backend, one, "hostname") == "host-0\n"
+    command = backend.command(other, [sys.executable, "-c", SERVE], {})
+    with subprocess.Popen(command.argv, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout.readline() == "up\n"
+        try:
+            for target in ("host-1", other.address):
+                assert on(backend, one, sys.executable, "-c", CONNECT, target) == "reached\n"
+            assert on(backend, one, sys.executable, "-c", CONNECT, "127.0.0.1") == "no way\n"
+            assert on(backend, other, sys.executable, "-c", CONNECT, "127.0.0.1") == "reached\n"
+            assert "switch:" not in Path("/proc/net/dev").read_text()
+            backend.unplug(other)
+            assert on(backend, one, sys.executable, "-c", CONNECT, other.address) == "no way\n"
+            backend.heal(other)
+            assert on(backend, one, sys.executable, "-c", CONNECT, other.address) == "reached\n"
+        finally:
+            server.kill()
+
+
+def test_a_frozen_host_stands_still_until_it_is_thawed(open_hosts, until):
+    backend, (one, other) = open_hosts()
+    command = backend.command(one, ["sleep", "60"], {})
+    sleeper = subprocess.Popen(command.argv)
+    try:
+        until(lambda: psutil.Process(sleeper.pid).name() == "sleep")
+        backend.freeze(one)
+        until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
+        assert on(backend, other, "echo", "awake") == "awake\n"
+        backend.thaw(one)
+        until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_SLEEPING)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_both_ends_of_the_cable_are_shaped(open_hosts):
+    backend, (one, _) = open_hosts(host_bandwidth="100mbit")
+    assert "rate 100Mbit" in on(backend, one, "tc", "qdisc", "show", "dev", "eth0")
+    at_switch = backend.switch_command(["tc", "qdisc", "show"])
+    shown = subprocess.run(at_switch, capture_output=True, text=True, check=True).stdout
+    assert shown.count("rate 100Mbit") == 2
+
+
+def test_latency_is_real_or_refused_in_words(open_hosts):
+    try:
+        backend, (one, _) = open_hosts(host_latency="2ms")
+    except UserError as error:
+        assert "no sch_netem" in str(error)  # noqa: PT017  which of the two is the kernel's choice
+        assert "leave --host_latency out" in str(error)  # noqa: PT017
+    else:
+        assert "delay 2ms" in on(backend, one, "tc", "qdisc", "show", "dev", "eth0")
+
+
+@pytest.fixture
+def cgroups_work(netns_works: None) -> None:
+    backend = load_backend("netns", {"host_cpus": "1", "host_memory": "1GB"})
+    try:
+        with backend.opened(backend.hosts(1)):
+            pass
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_memory_is_bounded_and_the_report_says_so(launch, cgroups_work):
+    text = """
+    if index == 1:
+        pile = [b"x" * 10**6 for _ in range(400)]
+    time.sleep(20)
+    """
+    flags = ("--backend=netns", "--num_workers=2", "--host_memory=150MB", "--host_cpus=0.5")
+    launch.run(*flags, text=text)
+    assert launch.status == 1
+    first = launch.result["first_failure"]
+    assert (first["worker"], first["exit_code"]) == (1, -9)
+    assert "out-of-memory" in first["error"]
+    left = Path("/sys/fs/cgroup").glob(f"**/tenfold-{launch.process.pid}-*")
+    assert not list(left)
+
+
+def test_cores_are_bounded(open_hosts, cgroups_work):
+    backend, (one, _) = open_hosts(host_cpus="0.5")
+    where = on(backend, one, "cat", "/proc/self/cgroup")
+    (path,) = {line.rpartition(":")[2] for line in where.splitlines() if "tenfold-" in line}
+    limits = [*Path("/sys/fs/cgroup").glob(f"cpu*{path}/cpu.cfs_quota_us")]
+    limits += Path("/sys/fs/cgroup").glob(f"{path[1:]}/cpu.max")
+    assert limits[0].read_text().split()[0] == "50000"
+
+
+def test_what_cannot_be_had_is_told_in_one_line(tenfold, tmp_path):
+    (tmp_path / "python").symlink_to(sys.executable)
+    done = tenfold(
+        "launch", "--backend=netns", "--", "python", "-c", "", cwd=tmp_path, PATH=str(tmp_path)
+    )
+    assert done.status == 2
+    assert done.err.startswith("tenfold: simulated hosts need the program 'ip'")
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (parse_rate, "100mbit", 100 * 10**6),
+        (parse_rate, "1Gbit", 10**9),
+        (parse_rate, "1.5mbit", 1_500_000),
+        (parse_rate, "8kbit", 8000),
+        (parse_latency, "2ms", 2000),
+        (parse_latency, "500us", 500),
+        (parse_latency, "1s", 10**6),
+    ],
+)
+def test_rates_and_times_are_read(parse, text, value):
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("host_bandwidth", "fast"),
+        ("host_bandwidth", "100MB"),
+        ("host_bandwidth", "0mbit"),
+        ("host_latency", "2"),
+        ("host_latency", "-1ms"),
+        ("host_cpus", "0"),
+        ("host_cpus", "nan"),
+        ("host_cpus", "two"),
+        ("host_memory", "much"),
+    ],
+)
+def test_other_values_are_refused(option, text):
+    with pytest.raises(UserError, match=re.escape(text)):
+        load_backend("netns", {option: text})
+
+
+def test_delay_comes_before_the_rate():
+    both = HostShape(bits_per_s=10**9, latency_us=2000)
+    assert [line[:6] for line in both.own_qdiscs()] == [
+        ["root", "handle", "1:", "netem", "delay", "2000us"],
+        ["parent", "1:", "handle", "2:", "tbf", "rate"],
+    ]
+    assert HostShape(latency_us=5).own_qdiscs() == [
+        ["root", "handle", "1:", "netem", "delay", "5us"]
+    ]
+    assert HostShape().own_qdiscs() == HostShape(latency_us=5).switch_qdiscs() == []
+
+
+def test_addresses_differ_and_fit_the_network():
+    hosts = NetnsBackend(HostShape()).hosts(MAX_HOSTS)
+    assert len({host.address for host in hosts}) == MAX_HOSTS
+    assert all(0 < int(part) < 255 for host in hosts for part in host.address.split(".")[3:])
+    with pytest.raises(UserError, match="1001 simulated hosts are too many"):
+        NetnsBackend(HostShape()).hosts(MAX_HOSTS + 1)
+
+
+LIMITS = HostLimits(cpus=1.5, memory_bytes=10**9)
+
+
+def test_version_2_takes_one_group(tmp_path):
+    (tmp_path / "cgroup.subtree_control").write_text("cpuset cpu io memory pids\n")
+    wanted = {"cpu.max": "150000 100000", "memory.max": "1000000000"}
+    assert plan_cgroups(LIMITS, "n", root=tmp_path) == (Cgroup(f"{tmp_path}/n", wanted),)
+
+
+def test_version_1_takes_one_group_per_controller(tmp_path):
+    for folder in ("cpu", "memory"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cgroup.procs").touch()
+    cpu, memory = plan_cgroups(LIMITS, "n", root=tmp_path)
+    assert cpu.files == {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "150000"}
+    assert memory == Cgroup(f"{tmp_path}/memory/n", {"memory.limit_in_bytes": "1000000000"})
+
+
+def test_no_groups_without_limits_and_none_without_a_controller(tmp_path):
+    assert plan_cgroups(HostLimits(), "n", root=tmp_path) == ()
+    with pytest.raises(UserError, match="leave --host_memory out"):
+        plan_cgroups(HostLimits(memory_bytes=1), "n", root=tmp_path)
