@@ -108,7 +108,7 @@ def failed_at(record: WorkerRecord) -> float:
     if record.error is not None:
         return record.error_time
     printed, ended = record.traceback.time, record.exit_time
-    if (record.exit_code or 0) > 0 and 0 <= ended - printed < LINGER_S:
+    if record.traceback.error and (record.exit_code or 0) > 0 and 0 <= ended - printed < LINGER_S:
         return printed
     return ended or record.heard_at
 
