@@ -1,15 +1,20 @@
-"""A layout at a glance, as a picture: which worker reads which shards, and how large they are."""
+"""A layout at a glance, as a picture: which worker reads which shards, how large they are, and
+what other numbers of workers would get.
+"""
 
 from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.sizes import format_size, plural
-from tenfold.data.specs import MB, LayoutPolicy, ShardLayout
+from tenfold.data.specs import LayoutPolicy, ShardLayout
 
 SUFFIXES: Final = (".svg", ".png")
-# More boxes than this are too small to tell apart.
-_MOST_BOXES: Final = 2000
+# Further workers and shards look like those that are shown.
+MOST_WORKERS: Final = 16
+MOST_SHARDS_EACH: Final = 60
+_MOST_NUMBERED: Final = 20
+_MOST_COUNTS: Final = 8
 
 
 def check_plot_path(path: str) -> None:
@@ -25,76 +30,143 @@ def check_plot_path(path: str) -> None:
 
 
 def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
-    """Saves a picture of `layout`: a row of shards for each worker, and where their size lies
-    between the smallest and the largest that the policy allows.
+    """Saves a picture of `layout`: a row of shards for each worker; where their size lies between
+    the smallest and the largest that `policy` allows; and what each worker would read at every
+    number of workers that divides the lanes.
 
     Raises:
-      UserError: matplotlib is missing, or there are too many shards to show.
+      UserError: matplotlib is missing, or the file cannot be written.
     """
-    if layout.num_shards > _MOST_BOXES:
-        raise UserError(f"--plot shows up to {_MOST_BOXES:,} shards, not {layout.num_shards:,}")
     try:
-        import matplotlib as mpl
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("--plot needs matplotlib: pip install 'tenfold[plot]'") from error
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "tenfold"
-    from matplotlib import pyplot
+    import matplotlib as mpl
 
-    rows = layout.num_workers
-    figure, (top, bottom) = pyplot.subplots(
-        2, 1, figsize=(9, 2.6 + 0.35 * rows), height_ratios=[0.35 * rows + 0.6, 1]
+    counts = _other_counts(layout)
+    rows = min(layout.num_workers, MOST_WORKERS)
+    heights = [0.34 * rows + 0.5, 0.9, 0.26 * len(counts) + 0.5]
+    figure = Figure(figsize=(9, sum(heights) + 1.9), layout="constrained")
+    shards, sizes, others = figure.subplots(3, 1, height_ratios=heights)
+    figure.suptitle(_title(layout), fontsize=13)
+    _draw_shards(shards, layout, rows)
+    _draw_sizes(sizes, layout, policy)
+    _draw_counts(others, layout, counts)
+    metadata = {"Date": None} if path.endswith(".svg") else None
+    with mpl.rc_context({"svg.hashsalt": "tenfold", "svg.fonttype": "none"}):
+        _save(figure, path, metadata)
+
+
+def _save(figure: Any, path: str, metadata: Any) -> None:
+    try:
+        figure.savefig(path, metadata=metadata)
+    except OSError as error:
+        raise UserError(f"--plot={path}: {error.strerror or error}") from error
+
+
+def _title(layout: ShardLayout) -> str:
+    each = f"{layout.shards_per_worker:,} each" if layout.num_workers > 1 else "all of them"
+    return (
+        f"{format_size(layout.total_bytes)} as {plural(layout.num_shards, 'shard')} "
+        f"of {format_size(layout.shard_bytes_mean)}: "
+        f"{plural(layout.num_workers, 'worker')}, {each}"
     )
-    _draw_shards(top, layout)
-    _draw_sizes(bottom, layout, policy)
-    figure.suptitle(
-        f"{plural(layout.num_shards, 'shard')} of {format_size(layout.shard_bytes_mean)} "
-        f"for {plural(rows, 'worker')}",
-        fontsize=13,
-    )
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None)
-    pyplot.close(figure)
 
 
-def _draw_shards(axes: Any, layout: ShardLayout) -> None:
-    """Draws a box for each shard, in the row of the worker that reads it, numbered if they fit."""
-    from matplotlib.patches import Rectangle
+def _other_counts(layout: ShardLayout) -> list[int]:
+    """Returns numbers of workers that divide the lanes: the layout's own, then the largest."""
+    divisors = [n for n in range(layout.num_lanes, 0, -1) if layout.num_lanes % n == 0]
+    wanted = dict.fromkeys([layout.num_workers, *layout.worker_counts, *divisors])
+    return sorted(list(wanted)[:_MOST_COUNTS])
 
+
+def _draw_shards(axes: Any, layout: ShardLayout, rows: int) -> None:
+    """Draws a box for each shard in the row of the worker that reads it, lane by lane."""
     lanes_each = layout.num_lanes // layout.num_workers
-    used = [0] * layout.num_workers
-    for shard in range(layout.num_shards):
-        lane = shard % layout.num_lanes
-        worker = lane // lanes_each
-        at = used[worker]
-        used[worker] += 1
-        axes.add_patch(
-            Rectangle((at + 0.05, worker + 0.1), 0.9, 0.8, facecolor=f"C{lane % 10}", alpha=0.75)
-        )
-        if layout.shards_per_worker <= 25:
-            axes.text(at + 0.5, worker + 0.5, str(shard), ha="center", va="center", fontsize=7)
-    axes.set_xlim(0, layout.shards_per_worker)
-    axes.set_ylim(layout.num_workers, 0)
-    axes.set_yticks([worker + 0.5 for worker in range(layout.num_workers)])
-    axes.set_yticklabels([f"worker {worker}" for worker in range(layout.num_workers)], fontsize=8)
+    per_lane = layout.num_shards // layout.num_lanes
+    shown = min(layout.shards_per_worker, MOST_SHARDS_EACH)
+    for worker in range(rows):
+        for at in range(shown):
+            lane = worker * lanes_each + at // per_lane
+            shard = lane + at % per_lane * layout.num_lanes
+            axes.barh(worker, 0.92, left=at + 0.04, height=0.72, color=f"C{lane % 10}", alpha=0.7)
+            if shown <= _MOST_NUMBERED:
+                axes.text(at + 0.5, worker, str(shard), ha="center", va="center", fontsize=7)
+    axes.set_xlim(0, shown)
+    axes.set_ylim(rows - 0.45, -0.55)
+    labels = [_worker_label(worker, lanes_each) for worker in range(rows)]
+    axes.set_yticks(range(rows), labels, fontsize=8)
     axes.set_xticks([])
-    axes.set_xlabel(f"shards by number, coloured by lane ({layout.num_lanes} lanes)", fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_xlabel(_caption(layout, rows, shown), fontsize=8)
     axes.spines[:].set_visible(False)
 
 
+def _worker_label(worker: int, lanes_each: int) -> str:
+    first, last = worker * lanes_each, (worker + 1) * lanes_each - 1
+    lanes = f"lane {first}" if first == last else f"lanes {first}–{last}"
+    return f"worker {worker}: {lanes}"
+
+
+def _caption(layout: ShardLayout, rows: int, shown: int) -> str:
+    records = ""
+    if layout.records_per_shard_max is not None:
+        records = f", {layout.records_per_shard_max:,} records at most in each"
+    hidden = []
+    if rows < layout.num_workers:
+        hidden.append(f"{layout.num_workers - rows:,} more workers")
+    if shown < layout.shards_per_worker:
+        hidden.append(f"{layout.shards_per_worker - shown:,} more shards each")
+    more = f" ({' and '.join(hidden)} not shown)" if hidden else ""
+    return f"shards by number, a colour for each of {layout.num_lanes} lanes{records}{more}"
+
+
 def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
-    """Draws the range of allowed sizes and the shards' own, in MB on a logarithmic axis."""
-    low, high = policy.min_shard_bytes / MB, policy.max_shard_bytes / MB
-    mean, largest = layout.shard_bytes_mean / MB, layout.shard_bytes_max / MB
-    allowed = f"{format_size(policy.min_shard_bytes)} to {format_size(policy.max_shard_bytes)}"
-    axes.axvspan(low, high, color="C2", alpha=0.2, label=f"wanted: {allowed}")
+    """Draws the range of allowed sizes and the shards' own on a logarithmic axis."""
+    low, high = policy.min_shard_bytes, policy.max_shard_bytes
+    mean = layout.shard_bytes_mean
+    largest = max(layout.shard_bytes_max, layout.max_record_bytes)
     inside = low <= mean and largest <= high
-    axes.axvline(
-        mean, color="C2" if inside else "C3", linewidth=3,
-        label=f"shards: {format_size(layout.shard_bytes_mean)}",
-    )  # fmt: skip
+    axes.axvspan(low, high, color="C2", alpha=0.18)
+    axes.axvline(mean, color="C2" if inside else "C3", linewidth=4)
+    middle = (low * high) ** 0.5
+    axes.text(middle, 0.5, "wanted", ha="center", va="center", fontsize=8, color="C2")
     axes.set_xscale("log")
-    axes.set_xlim(min(low, mean) / 3, max(high, largest) * 3)
+    axes.set_xlim(min(low, mean) / 4, max(high, largest) * 4)
+    axes.set_ylim(0, 1)
+    axes.set_xticks(*_size_ticks(low, high, mean), fontsize=8)
+    axes.minorticks_off()
     axes.set_yticks([])
-    axes.set_xlabel("MB a shard", fontsize=8)
-    axes.legend(loc="upper left", fontsize=7, ncols=2)
+    axes.set_xlabel("bytes of a shard, logarithmic", fontsize=8)
+
+
+def _size_ticks(low: int, high: int, mean: int) -> tuple[list[int], list[str]]:
+    """Returns ticks at the limits and at the shards' size, where they keep clear of each other."""
+    apart = [bound for bound in (low, high) if not bound / 1.6 < mean < bound * 1.6]
+    at = [*apart, mean]
+    names = [format_size(bound) for bound in apart]
+    return at, [*names, f"these: {format_size(mean)}"]
+
+
+def _draw_counts(axes: Any, layout: ShardLayout, counts: list[int]) -> None:
+    """Draws what one worker reads, as a bar, at each number of workers."""
+    for row, count in enumerate(counts):
+        chosen = count == layout.num_workers
+        axes.barh(row, 1 / count, height=0.6, color="C0" if chosen else "0.75")
+        text = (
+            f"{layout.num_shards // count:,} shards, {format_size(layout.total_bytes / count)}"
+            f" for each of {plural(count, 'worker')}"
+        )
+        inside = 1 / count > 0.6
+        axes.text(
+            0.01 if inside else 1 / count + 0.01, row, text, va="center", fontsize=8,
+            color="white" if inside and chosen else "black",
+        )  # fmt: skip
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(counts) - 0.5, -0.5)
+    axes.set_yticks(range(len(counts)), [str(count) for count in counts], fontsize=8)
+    axes.set_ylabel("workers", fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("what one worker reads with other numbers of workers", fontsize=8)
