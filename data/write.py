@@ -8,22 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from tenfold.data.beam_write import SourceSpec, write_with_beam
 from tenfold.data.errors import UserError
 from tenfold.data.ledger import ShardReceipt, check_budget, read_receipts
 from tenfold.data.manifest import Manifest
 from tenfold.data.output import begin_output, find_finished, plan_keys, publish
 from tenfold.data.plan import SplitFraction
 from tenfold.data.pool import run_pool, usable_processors
-from tenfold.data.sources import Source, open_source
+from tenfold.data.sources import open_source
 from tenfold.data.sources.values import SourceOptions
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import Folder, make_writable, open_folder
-from tenfold.data.transforms.chain import Chain, parse_chain
+from tenfold.data.transforms.chain import parse_chain
 from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.write_shard import WriteJob, write_shard
 
 TRAIN_ONLY: Final = (SplitFraction("train", 1.0),)
+
+
+ENGINES: Final = ("local", "beam")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class WriteOptions:
 
     `processes` 0 takes one per processor of this machine. `max_bad_records` None fails on the
     first broken record; a number leaves as many out. A gang of `num_tasks` writes shares the
-    shards; each is told its `task_index`.
+    shards; each is told its `task_index`. `engine` is ``local``, processes of this machine, or
+    ``beam``, an Apache Beam pipeline with `engine_arguments`.
     """
 
     processes: int = 0
@@ -52,10 +57,14 @@ class WriteOptions:
     max_bad_records: int | None = None
     task_index: int = 0
     num_tasks: int = 1
+    engine: str = "local"
+    engine_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.processes < 0:
             raise UserError(f"processes is {self.processes}: it must be at least 1, or 0 for all")
+        if self.engine not in ENGINES:
+            raise UserError(f"engine '{self.engine}': there are {', '.join(ENGINES)}")
         if not 0 <= self.task_index < self.num_tasks:
             raise UserError(
                 f"task_index {self.task_index} of num_tasks {self.num_tasks}: "
@@ -116,18 +125,20 @@ def write_shards(
         )
         on_plan(plan)
         make_writable(folder)
-        return _write(opened, chain, plan, folder, options, on_progress)
+        job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records)
+        spec = SourceSpec(source, source_options, opened.stats.fingerprint)
+        return _write(job, spec, folder, options, on_progress)
 
 
 def _write(
-    source: Source,
-    chain: Chain,
-    plan: WritePlan,
+    job: WriteJob,
+    spec: SourceSpec,
     folder: Folder,
     options: WriteOptions,
     on_progress: Callable[[Progress], None],
 ) -> WriteResult:
-    keys = plan_keys(source.stats, plan, transform_key=chain.key)
+    source, plan = job.source, job.plan
+    keys = plan_keys(source.stats, plan, transform_key=job.chain.key)
     finished = find_finished(folder, keys, overwrite=options.overwrite)
     if finished is not None:
         return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
@@ -135,8 +146,10 @@ def _write(
     begin_output(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
     receipts = read_receipts(folder, [task.name for task in mine])
     missing = [task for task in mine if task.name not in receipts]
-    job = WriteJob(source, plan, folder.path, chain, options.max_bad_records)
-    _write_missing(job, missing, receipts, options.processes, on_progress)
+    if options.engine == "beam":
+        write_with_beam(job, spec, missing, options.engine_arguments)
+    else:
+        _write_missing(job, missing, receipts, options.processes, on_progress)
     manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
     return WriteResult(manifest, plan, len(missing), len(mine) - len(missing), source.notes)
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from absl import flags
 
@@ -121,8 +121,8 @@ def policy_from_flags(fv: FlagValues) -> LayoutPolicy:
     )
 
 
-def write_from_flags(fv: FlagValues, *, task_index: int = 0, num_tasks: int = 1) -> "WriteResult":
-    """Writes what the flags ask for, with progress on stderr.
+def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
+    """Writes what the flags ask for, with progress on stderr; `options` are more WriteOptions.
 
     Raises:
       UserError: a flag is missing or makes no sense, or as `write_shards`.
@@ -151,8 +151,7 @@ def write_from_flags(fv: FlagValues, *, task_index: int = 0, num_tasks: int = 1)
                 resume=fv.resume,
                 overwrite=fv.overwrite,
                 max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
-                task_index=task_index,
-                num_tasks=num_tasks,
+                **options,
             ),
             on_progress=progress.show,
             on_plan=progress.begin,

@@ -57,6 +57,8 @@ def each(records: list[Values], draws: list[Draw], apply: Any) -> list[Values | 
     for record, draw in zip(records, draws, strict=True):
         try:
             done.append(apply(record, draw))
+        except UserError:  # wrong for all records, not for this one
+            raise
         except ValueError as error:
             done.append(BadRecord(str(error)))
     return done

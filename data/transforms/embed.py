@@ -51,6 +51,8 @@ class Embed:
             try:
                 batch[row] = _input(record, model.input_shape)
                 done.append(None)
+            except UserError:  # wrong for all records, not for this one
+                raise
             except ValueError as error:
                 done.append(BadRecord(str(error)))
         outputs = self._outputs(model, batch)

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from tenfold.data.write import WriteResult
 
 SUMMARY: Final = "writes a data set as shards and a manifest"
-USAGE: Final = "--source=PATH --output=PATH [--flag=value …]"
+USAGE: Final = "--source=PATH --output=PATH [--flag=value …] [-- --runner=… (with --engine=beam)]"
 
 
 def define_flags(fv: FlagValues) -> None:
     """Defines the flags of `write`."""
     define_write_flags(fv)
+    flags.DEFINE_enum(
+        "engine", "local", ["local", "beam"],
+        "what writes: processes here, or an Apache Beam pipeline whose options follow a --",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_integer("task_index", 0, "which task of a gang this is, from 0", flag_values=fv)
     flags.DEFINE_integer(
         "num_tasks", 1, "tasks that share the writing; the last to finish publishes",
@@ -30,9 +35,16 @@ def define_flags(fv: FlagValues) -> None:
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Writes; says what was written; returns the exit status."""
-    args.expect_none()
+    if fv.engine != "beam" or args.positional:
+        args.expect_none()
     started = time.monotonic()
-    result = write_from_flags(fv, task_index=fv.task_index, num_tasks=fv.num_tasks)
+    result = write_from_flags(
+        fv,
+        task_index=fv.task_index,
+        num_tasks=fv.num_tasks,
+        engine=fv.engine,
+        engine_arguments=args.program,
+    )
     print(summary(result, fv.output, time.monotonic() - started))
     return 0
 

@@ -159,6 +159,11 @@ def test_a_wrong_transform_is_told(text: str, words: str) -> None:
         parse_chain([text])
 
 
+def test_records_without_a_picture_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs the picture.*there are: label"):
+        write_shards([{"label": 1}] * 4, str(tmp_path / "out"), transforms=["resize:4"])
+
+
 def records_of(folder: Path, manifest: Manifest, split: str) -> list[dict[str, Any]]:
     found = []
     for shard in manifest.split(split).shards:
