@@ -1,5 +1,6 @@
 """What a worker's environment gets where the user has not set it."""
 
+import glob
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -36,6 +37,11 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Says whether this machine has an NVIDIA GPU."""
+    return bool(glob.glob("/proc/driver/nvidia/gpus/*"))
 
 
 def no_proxy_for(environ: Mapping[str, str], addresses: tuple[str, ...]) -> dict[str, str]:

@@ -7,10 +7,10 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, Protocol
 
 from tenfold.launcher import agent
 from tenfold.launcher.backends import Host
@@ -40,10 +40,42 @@ class Heard:
     line: str | None = None
 
 
+class AgentProcess(Protocol):
+    """What the gang needs of an agent's process; `subprocess.Popen` has it."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Returns None while it runs."""
+        ...
+
+    def kill(self) -> None:
+        """Kills it."""
+        ...
+
+    def wait(self) -> int:
+        """Waits until it is gone."""
+        ...
+
+
+def start_agent(command: HostCommand) -> AgentProcess:
+    """Starts an agent as a process of its own."""
+    return subprocess.Popen(
+        command.argv,
+        env={**os.environ, **command.env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        # The terminal's Ctrl-C is the supervisor's alone; it tells the agents.
+        start_new_session=True,
+    )
+
+
 @dataclass
 class _Member:
     index: int
-    process: "subprocess.Popen[bytes]"
+    process: AgentProcess
     lines: agent.LineBuffer = field(default_factory=agent.LineBuffer)
     gone: bool = False
 
@@ -59,9 +91,18 @@ def agent_argv(host: Host) -> tuple[str, ...]:
 
 
 class Gang:
-    """The running workers of one attempt. Always `close` it."""
+    """The running workers of one attempt. Always `close` it.
 
-    def __init__(self, starts: Sequence[WorkerStart]) -> None:
+    `spawn` starts agents of this host in its own way, or returns None where it cannot.
+    """
+
+    def __init__(
+        self,
+        starts: Sequence[WorkerStart],
+        *,
+        spawn: Callable[[], AgentProcess | None] = lambda: None,
+    ) -> None:
+        self._spawn = spawn
         self._selector = selectors.DefaultSelector()
         self._members: dict[int, _Member] = {}
         self._next_heartbeat = 0.0
@@ -73,15 +114,7 @@ class Gang:
             raise
 
     def _start(self, start: WorkerStart) -> None:
-        process = subprocess.Popen(
-            start.agent.argv,
-            env={**os.environ, **start.agent.env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            # The terminal's Ctrl-C is the supervisor's alone; it tells the agents.
-            start_new_session=True,
-        )
+        process = self._spawn() or start_agent(start.agent)
         assert process.stdout is not None
         member = _Member(start.index, process)
         self._members[start.index] = member

@@ -1,6 +1,7 @@
 """The flags of `launch` (and `doctor`), and what they decide before anything is started."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import BACKENDS, Backend, Host, backend_options, load_backend
 from tenfold.launcher.drills import parse_fault
 from tenfold.launcher.elastic import worker_counts
-from tenfold.launcher.environment import remote_worker_defaults, worker_defaults
+from tenfold.launcher.environment import has_gpu, remote_worker_defaults, worker_defaults
 from tenfold.launcher.faults import Fault
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.job import ClusterSpec, JobSpec
@@ -57,6 +58,10 @@ def define_flags(fv: FlagValues) -> None:
     flags.DEFINE_bool(
         "show_tf_logs", False, "show TensorFlow's start-up messages too", flag_values=fv
     )
+    flags.DEFINE_bool(
+        "preload", True, "import TensorFlow once on this machine and fork the workers from it "
+        "(built-in trainer, no GPU)", flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_bool("dry_run", False, "show what would run, start nothing", flag_values=fv)
     flags.DEFINE_enum(
         "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
@@ -206,4 +211,5 @@ def supervision(fv: FlagValues, counts: tuple[int, ...]) -> Supervision:
         restarts=RestartPolicy(fv.max_restarts, fv.max_preemptions),
         watch=WatchPolicy(fv.hang_timeout, fv.rendezvous_timeout),
         counts=counts,
+        preload=fv.preload and sys.platform == "linux" and not has_gpu(),
     )

@@ -1,8 +1,9 @@
 """The supervisor: runs a job through its attempts to its end, and says how it ended."""
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ from tenfold.launcher.drills import Drills, LossCheck, read_losses
 from tenfold.launcher.elastic import muster
 from tenfold.launcher.environment import no_proxy_for
 from tenfold.launcher.faults import faults_to_env
-from tenfold.launcher.gang import Gang, WorkerStart, agent_argv
-from tenfold.launcher.job import ClusterSpec, JobResult, JobSpec, Recovery, worker_env
+from tenfold.launcher.forkserver import ForkServer, wait_until_ready
+from tenfold.launcher.gang import AgentProcess, Gang, WorkerStart, agent_argv
+from tenfold.launcher.job import ClusterSpec, HostCommand, JobResult, JobSpec, Recovery, worker_env
 from tenfold.launcher.logs import WorkerLogs
 from tenfold.launcher.records import WorkerRecord
 from tenfold.launcher.restarts import Ending, RestartPolicy, decide
@@ -26,6 +28,7 @@ from tenfold.launcher.watchdog import WatchPolicy
 # The way to a remote host may break without either end being told.
 HEARTBEAT_TIMEOUT_S: Final = 10.0
 
+PRELOAD_TIMEOUT_S: Final = 120.0
 METRICS_FILE: Final = "metrics.jsonl"
 
 
@@ -34,12 +37,14 @@ class Supervision:
     """How a job is looked after. Times in seconds.
 
     `counts` are the numbers of workers that it may run with; empty: that of its hosts alone.
+    With `preload` local workers are forks of a process that has imported TensorFlow.
     """
 
     grace_s: float = 20.0
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
     watch: WatchPolicy = field(default_factory=WatchPolicy)
     counts: tuple[int, ...] = ()
+    preload: bool = False
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Supervisor:
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
     _reason: str = ""
+    _server: ForkServer | None = None
     _losses: LossCheck = field(default_factory=LossCheck)
 
     def run(self) -> JobResult:
@@ -65,7 +71,7 @@ class Supervisor:
         began = time.monotonic()
         logs = WorkerLogs(self.run_dir.path / "logs", self.spec.num_workers)
         try:
-            with StopRequest() as stop:
+            with StopRequest() as stop, self._preloaded(stop):
                 attempt = self._run_attempts(logs, stop)
         finally:
             logs.close()
@@ -73,6 +79,30 @@ class Supervisor:
         result = self._result(attempt, time.monotonic() - began)
         self.run_dir.write_result(result)
         return result
+
+    @contextlib.contextmanager
+    def _preloaded(self, stop: StopRequest) -> Iterator[None]:
+        """Has a process ready that has imported TensorFlow, where workers can be its forks."""
+        if not (self.how.preload and self.spec.train and self._runs_as_it_is()):
+            yield
+            return
+        self._server = ForkServer(self.spec.env)
+        try:
+            self.view.note("importing TensorFlow, once for all workers")
+            wait_until_ready(
+                self._server, timeout_s=PRELOAD_TIMEOUT_S, stopped=lambda: stop.count > 0
+            )
+            yield
+        finally:
+            self._server.close()
+
+    def _runs_as_it_is(self) -> bool:
+        """Whether the back end runs programs on this machine, without anything around them."""
+        plain = HostCommand(("x",))
+        return all(self.backend.command(host, plain.argv, {}) == plain for host in self.hosts)
+
+    def _spawn(self) -> AgentProcess | None:
+        return self._server.spawn() if self._server and self._server.usable else None
 
     def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
         hosts = self._muster()
@@ -114,7 +144,7 @@ class Supervisor:
         logs.begin(f"restart {number}" if number else "start")
         starts = [self._start(cluster, host, index) for index, host in enumerate(hosts)]
         with self.drills.taken_ports(cluster):
-            gang = Gang(starts)
+            gang = Gang(starts, spawn=self._spawn)
             try:
                 attempt = Attempt(
                     gang=gang,
