@@ -1,7 +1,9 @@
 """A finished job in words."""
 
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tenfold.launcher.job import Failure, JobResult, Recovery
 
@@ -11,7 +13,7 @@ TRACEBACK_TAIL = 25
 def result_text(result: JobResult, run_dir: Path) -> str:
     """Returns what is printed at the end of a launch, newline included."""
     lines = [f"{result.state} in {result.seconds:.1f} s"]
-    lines += [f"  {name}: {_figure(value)}" for name, value in result.final.items()]
+    lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
     lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
     if result.first_failure is not None:
         lines += _failure_lines(result.first_failure)
@@ -35,8 +37,16 @@ def _recovery(number: int, recovery: Recovery) -> str:
     return f"restart {number}: worker {failure.worker}{step}: {what}{took}"
 
 
-def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields names and values for a person; groups of figures are laid flat."""
+    for name, value in final.items():
+        if isinstance(value, dict):
+            yield from _figures(value)
+        elif name != "model":  # where it lies is told below
+            yield (
+                name.replace("_", " "),
+                f"{value:.4g}" if isinstance(value, float) else str(value),
+            )
 
 
 def _failure_lines(failure: Failure) -> list[str]:

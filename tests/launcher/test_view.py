@@ -17,7 +17,6 @@ from tenfold.launcher.records import WorkerRecord
 from tenfold.launcher.table import TableView, make_table
 from tenfold.launcher.view import PlainView, progress_line
 
-
 TENFOLD = (sys.executable, "-P", "-m", "tenfold")
 
 

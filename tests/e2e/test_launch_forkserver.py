@@ -1,0 +1,106 @@
+"""Workers that are forks of one process with TensorFlow imported: contained like others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+FLAGS = (
+    "--num_workers=2",
+    "--global_batch_size=64",
+    "--steps_per_execution=2",
+    "--checkpoint_every=4",
+)
+
+
+@pytest.fixture
+def job(digit_shards, tmp_path):
+    """Starts a job that would run for long; kills what is left of it at the end."""
+    started = []
+
+    def start(*flags):
+        command = [sys.executable, "-P", "-m", "tenfold", "launch", f"--shards={digit_shards}"]
+        process = subprocess.Popen(
+            [*command, f"--run_dir={tmp_path / 'run'}", *FLAGS, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TENFOLD_TEST_FOLDER": str(tmp_path)},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    for process in ours(tmp_path):
+        process.kill()
+
+
+def ours(folder):
+    """All living processes of the job."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get("TENFOLD_TEST_FOLDER")
+            if mark == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            pass
+    return found
+
+
+def wait_for(condition, timeout_s=120):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def steps(folder):
+    path = folder / "run" / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def fork_server(folder):
+    """The process with the forkserver module that is the launcher's own child."""
+    (server,) = [
+        process
+        for process in ours(folder)
+        if "tenfold.launcher.forkserver" in process.cmdline() and "launch" in parent_words(process)
+    ]
+    return server
+
+
+def parent_words(process):
+    parent = process.parent()
+    return parent.cmdline() if parent else []
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(job, tmp_path):
+    process = job("--epochs=1000")
+    wait_for(lambda: steps(tmp_path) > 4)
+    # The launcher, the server, two agents and two workers, all forks of the server.
+    assert len(ours(tmp_path)) == 6
+    process.kill()
+    wait_for(lambda: not ours(tmp_path), 10)
+
+
+def test_the_job_outlives_the_server(job, tmp_path):
+    """Without the server the next start is an ordinary one; the job still ends well."""
+    process = job("--epochs=1", "--max_restarts=1", "--inject=kill:worker=1,step=14")
+    wait_for(lambda: steps(tmp_path) > 4)
+    os.kill(fork_server(tmp_path).pid, signal.SIGKILL)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out[-3000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["restarts"] == 1
+    wait_for(lambda: not ours(tmp_path), 10)
