@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class HostReport:
     workers: int
     ports: tuple[int, ...]
     seen: dict[str, Any]
+    our_code: str = ""
     unreached: tuple[tuple[str, int, str], ...] = ()
     failure: str = ""
     asked_at: float = 0.0
@@ -51,9 +52,16 @@ class HostReport:
 
 
 def look_at_hosts(
-    backend: Backend, hosts: Sequence[Host], addresses: Sequence[str], *, folder: str
+    backend: Backend,
+    hosts: Sequence[Host],
+    addresses: Sequence[str],
+    *,
+    folder: str,
+    paths: Sequence[str] = (),
 ) -> tuple[HostReport, ...]:
     """Returns a report of each host of `hosts`; `addresses` are those of the workers.
+
+    `folder` is what will be written to, `paths` what the workers need.
 
     All hosts listen on their workers' ports while each tries to reach all others.
     """
@@ -61,9 +69,8 @@ def look_at_hosts(
     for host, address in zip(hosts, addresses, strict=True):
         by_host.setdefault(host, []).append(int(address.rpartition(":")[2]))
     names = sorted({host.address for host in hosts})
-    visits = [
-        _Visit(backend, host, tuple(ports), names, folder) for host, ports in by_host.items()
-    ]
+    wanted = {"names": names, "folder": folder, "paths": list(paths)}
+    visits = [_Visit(backend, host, tuple(ports), wanted) for host, ports in by_host.items()]
     peers = [(host.address, ports[0]) for host, ports in by_host.items()]
     try:
         with ThreadPoolExecutor(len(visits)) as pool:
@@ -83,12 +90,13 @@ class _Visit:
         backend: Backend,
         host: Host,
         ports: tuple[int, ...],
-        names: Sequence[str],
-        folder: str,
+        wanted: Mapping[str, Any],
     ) -> None:
-        request = {"address": host.address, "ports": ports, "names": names, "folder": folder}
+        request = {"address": host.address, "ports": ports, **wanted}
         command = backend.command(host, _probe_argv(host, json.dumps(request)), {})
-        self.report = HostReport(host, len(ports), ports, {}, asked_at=time.time())
+        self.report = HostReport(
+            host, len(ports), ports, {}, our_code=probe.code_digest(), asked_at=time.time()
+        )
         self._process = subprocess.Popen(
             command.argv,
             env={**os.environ, **command.env},
@@ -146,16 +154,19 @@ def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
 
 def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
     """Returns all that is wrong with the hosts, errors first. Pure."""
-    found = [
-        Finding(ERROR, f"{report.host.name} cannot be used: {report.failure}")
-        for report in reports
-        if report.failure
-    ]
+    found = [Finding(ERROR, _describe_failure(report)) for report in reports if report.failure]
     seen = [report for report in reports if not report.failure]
     for report in seen:
         found += _judge_host(report, needs_tensorflow)
     found += _judge_equality(seen)
     return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
+
+
+def _describe_failure(report: HostReport) -> str:
+    text = f"{report.host.name} cannot be used: {report.failure}"
+    if not report.host.remote:
+        return text
+    return f"{text} (install tenfold there under {report.host.python}, or name another python)"
 
 
 def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
@@ -182,6 +193,13 @@ def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
         found.append(
             Finding(ERROR, f"{python} on {name} has no TensorFlow: pip install tensorflow")
         )
+    found += [
+        Finding(ERROR, f"there is no '{path}' on {name}: put it on storage that all hosts share")
+        for path in seen["missing"]
+    ]
+    if report.host.remote and seen["code"] != report.our_code:
+        text = f"{name} has another state of tenfold's code than this machine"
+        found.append(Finding(ERROR, f"{text}: install the same there, under {report.host.python}"))
     return found + _judge_space(report) + _judge_surroundings(report)
 
 

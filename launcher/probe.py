@@ -1,13 +1,14 @@
 """The probe: looks at one host before a launch. One file of the standard library alone.
 
 Its last argument is the request, a JSON object: ports (to be free on `address`), address,
-names (to be resolved), folder (whose disk is looked at). It prints what it finds as one line
-of JSON, keeps the ports open, waits for a line on standard input with peers, a JSON list of
-[address, port], tries to connect to each, and prints those that it could not reach, with the
-reason.
+names (to be resolved), folder (whose disk is looked at), paths (to be there). It prints what
+it finds as one line of JSON, keeps the ports open, waits for a line on standard input with
+peers, a JSON list of [address, port], tries to connect to each, and prints those that it
+could not reach, with the reason.
 """
 
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -32,6 +33,20 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[package] = None
     return found
+
+
+def code_digest() -> str:
+    """Returns a digest of this package's Python files: equal where the code is."""
+    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    digest = hashlib.sha256()
+    for part in ("data", "launcher", "models"):
+        for path in sorted(glob.glob(os.path.join(top, part, "**", "*.py"), recursive=True)):
+            name = os.path.relpath(path, top)
+            # Where it is installed, the package's own __init__ lies one folder up.
+            if not name.startswith(os.path.join("launcher", "tenfold")):
+                with open(path, "rb") as file:
+                    digest.update(name.encode() + b"\0" + file.read() + b"\0")
+    return digest.hexdigest()
 
 
 def listen(address: str, port: int) -> socket.socket | str:
@@ -96,6 +111,8 @@ def look(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.socket]]:
         "versions": versions(),
         "taken": {port: why for port, why in servers.items() if isinstance(why, str)},
         "unresolved": unresolved(request["names"]),
+        "code": code_digest(),
+        "missing": [path for path in request["paths"] if not os.path.exists(path)],
         "disk_free": free_bytes(request["folder"]),
         "shm_free": free_bytes("/dev/shm") if os.path.isdir("/dev/shm") else None,
         "memory_available": available_memory(),

@@ -11,6 +11,7 @@ EXIT_PREEMPTED after SIGTERM, with a checkpoint saved.
 import json
 import os
 import signal
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -82,8 +83,13 @@ def _is_ours(module: str) -> bool:
 
 
 def _work(events: EventWriter) -> int:
-    run_dir = Path(os.environ["TENFOLD_RUN_DIR"])
-    spec, _ = job_from_json((run_dir / JOB_FILE).read_text(encoding="utf-8"))
+    job_file = Path(os.environ["TENFOLD_RUN_DIR"], JOB_FILE)
+    if not job_file.exists():
+        raise UserError(
+            f"there is no {job_file} on {socket.gethostname()}: give a --run_dir on storage "
+            "that all hosts share"
+        )
+    spec, _ = job_from_json(job_file.read_text(encoding="utf-8"))
 
     from tenfold.models.config import config_from_json
     from tenfold.models.train import Preempted, train

@@ -19,6 +19,7 @@ from tenfold.launcher.job import HostCommand, JobSpec
 BACKENDS: Final = {
     "local": "tenfold.launcher.backends.local",
     "netns": "tenfold.launcher.backends.netns",
+    "ssh": "tenfold.launcher.backends.ssh",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.salvage import salvage_shards
+from tenfold.data.storage import is_url
 from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.checkup import ERROR, judge_hosts, look_at_hosts
@@ -122,8 +123,13 @@ def check_hosts(launch: Launch, view: View) -> None:
       UserError: the job could not run there.
     """
     cluster = launch.choose_cluster(launch.hosts)
+    shards = launch.spec.train.get("shards", "")
     reports = look_at_hosts(
-        launch.backend, launch.hosts, cluster.workers, folder=launch.spec.run_dir
+        launch.backend,
+        launch.hosts,
+        cluster.workers,
+        folder=launch.spec.run_dir,
+        paths=[launch.spec.cwd, *([shards] if shards and not is_url(shards) else [])],
     )
     findings = judge_hosts(reports, needs_tensorflow=bool(launch.spec.train))
     for finding in findings:

@@ -27,6 +27,8 @@ SEEN = {
     "memory_available": 10**11,
     "proxies": [],
     "gpus": 0,
+    "code": "abc",
+    "missing": [],
 }
 
 
@@ -34,10 +36,11 @@ def report(name="a", **changes):
     outside = {key: changes.pop(key) for key in ("failure", "unreached") if key in changes}
     versions = {**SEEN["versions"], **changes.pop("versions", {})}
     return HostReport(
-        host=Host(name, "10.0.0.1", "python3"),
+        host=Host(name, "10.0.0.1", "python3", remote=True),
         workers=1,
         ports=(4000,),
         seen={**SEEN, "versions": versions, **changes},
+        our_code="abc",
         asked_at=999.9,
         told_at=1000.1,
         **outside,
@@ -52,6 +55,8 @@ def report(name="a", **changes):
         ([report(unresolved={"b": "unknown"})], ERROR, ["resolve 'b'", "/etc/hosts"]),
         ([report(unreached=(("b", 4001, "timed out"),))], ERROR, ["b:4001", "firewall"]),
         ([report(versions={"tensorflow": None})], ERROR, ["no TensorFlow", "pip install"]),
+        ([report(code="abd")], ERROR, ["a has another state", "python3"]),
+        ([report(missing=["/x"])], ERROR, ["no '/x' on a", "share"]),
         ([report(disk_free=10**8)], WARNING, ["run directory", "--run_dir"]),
         ([report(shm_free=10**6)], WARNING, ["/dev/shm", "shm-size"]),
         ([report(memory_available=10**8)], WARNING, ["memory", "fewer"]),

@@ -1,0 +1,176 @@
+"""Hosts reached over ssh: one connection each, shared by everything that runs there.
+
+The connection is never asked a question (BatchMode): keys, an agent or ~/.ssh/config must let
+it in. What runs at the far end is an agent, which ends its worker when the connection ends.
+"""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.agent import die_with_parent
+from tenfold.launcher.backends import Backend, Host, Option
+from tenfold.launcher.hosts import HostEntry, fill_slots, parse_host_file, parse_hosts
+from tenfold.launcher.job import HostCommand
+from tenfold.launcher.ports import any_ports, check_port
+
+OPTIONS: Final = (
+    Option("hosts", "hosts, one worker each: a,me@b,c:2222"),
+    Option(
+        "host_file", "file of hosts, one a line: NAME slots=2 address=… user=… port=… python=…"
+    ),
+    Option("ssh_config", "configuration file for ssh (as ssh -F), instead of ~/.ssh/config"),
+)
+
+CONNECT_TIMEOUT_S: Final = 10
+# A cut connection ends after at most ALIVE_INTERVAL_S x ALIVE_COUNT without an answer.
+ALIVE_INTERVAL_S: Final = 3
+ALIVE_COUNT: Final = 3
+
+
+class SshBackend:
+    """Runs commands on the hosts of a list."""
+
+    def __init__(self, entries: Sequence[HostEntry], *, config: str = "") -> None:
+        self._entries = {entry.name: entry for entry in entries}
+        self._config = config
+        self._sockets: Path | None = None
+
+    def hosts(self, num_workers: int) -> tuple[Host, ...]:
+        """Returns the host of each worker, each host's slots filled before the next's."""
+        return tuple(
+            Host(
+                name=entry.name,
+                address=entry.address or entry.name,
+                python=entry.python or sys.executable,
+                remote=True,
+            )
+            for entry in fill_slots(list(self._entries.values()), num_workers)
+        )
+
+    @contextlib.contextmanager
+    def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
+        """Opens a connection to every host, all at once, and closes them at the end."""
+        with tempfile.TemporaryDirectory(prefix="tenfold-ssh-") as folder:
+            self._sockets = Path(folder)
+            masters: dict[str, subprocess.Popen[str]] = {}
+            try:
+                for host in hosts:
+                    if host.name not in masters:
+                        masters[host.name] = self._connect(host)
+                deadline = time.monotonic() + 2 * CONNECT_TIMEOUT_S
+                for name, master in masters.items():
+                    self._wait_for(name, master, deadline)
+                yield
+            finally:
+                for master in masters.values():
+                    master.terminate()
+                for master in masters.values():
+                    master.wait()
+                    master.stderr.close()  # type: ignore[union-attr]
+                self._sockets = None
+
+    def _connect(self, host: Host) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*self._ssh(host, "-o", "ControlMaster=yes", "-N"), "--", self._destination(host)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_apart,
+        )
+
+    def _wait_for(self, name: str, master: "subprocess.Popen[str]", deadline: float) -> None:
+        socket = self._socket(name)
+        while not socket.exists():
+            if master.poll() is not None or time.monotonic() > deadline:
+                master.kill()
+                said = master.stderr.read().strip().splitlines()  # type: ignore[union-attr]
+                why = said[-1] if said else f"no answer in {2 * CONNECT_TIMEOUT_S} s"
+                raise UserError(
+                    f"host '{name}' cannot be reached by ssh: {why.strip()} "
+                    f"(check with: ssh -o BatchMode=yes {name} true)"
+                )
+            time.sleep(0.01)
+
+    def _socket(self, name: str) -> Path:
+        assert self._sockets is not None, "only while it is opened"
+        # A socket's path has room for about a hundred bytes; a host's name may be longer.
+        return self._sockets / str(list(self._entries).index(name))
+
+    def _destination(self, host: Host) -> str:
+        entry = self._entries[host.name]
+        return f"{entry.user}@{entry.name}" if entry.user else entry.name
+
+    def _ssh(self, host: Host, *more: str) -> tuple[str, ...]:
+        settings = (
+            "BatchMode=yes",
+            f"ConnectTimeout={CONNECT_TIMEOUT_S}",
+            f"ServerAliveInterval={ALIVE_INTERVAL_S}",
+            f"ServerAliveCountMax={ALIVE_COUNT}",
+            f"ControlPath={self._socket(host.name)}",
+            "ForwardAgent=no",
+            "ForwardX11=no",
+        )
+        words = [word for setting in settings for word in ("-o", setting)]
+        config = ("-F", self._config) if self._config else ()
+        entry = self._entries[host.name]
+        port = ("-p", str(entry.port)) if entry.port else ()
+        return ("ssh", *config, *words, *port, "-T", *more)
+
+    def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
+        """Returns ports of which the check before the start finds out whether they are free."""
+        if first_port is None:
+            return any_ports(len(hosts))
+        ports = tuple(range(first_port, first_port + len(hosts)))
+        for worker, port in enumerate(ports):
+            check_port(port, worker)
+        return ports
+
+    def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
+        """Returns `argv`, quoted for the far side's shell, over the open connection."""
+        setting = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
+        far = shlex.join(["exec", *setting, *argv])
+        ssh = self._ssh(host, "-o", "ControlMaster=no")
+        return HostCommand((*ssh, "--", self._destination(host), far))
+
+
+def _apart() -> None:
+    """Not the terminal's Ctrl-C: the workers are to end first. And not without the launcher."""
+    os.setpgid(0, 0)
+    die_with_parent()
+
+
+def create(options: Mapping[str, str]) -> Backend:
+    """Returns the back end.
+
+    Raises:
+      UserError: no hosts are given, or a list of them is wrong.
+    """
+    return SshBackend(read_entries(options), config=options.get("ssh_config", ""))
+
+
+def read_entries(options: Mapping[str, str]) -> tuple[HostEntry, ...]:
+    """Returns the hosts of --hosts or --host_file.
+
+    Raises:
+      UserError: neither or both are given, or the list is wrong.
+    """
+    listed, file = options.get("hosts"), options.get("host_file")
+    if bool(listed) == bool(file):
+        raise UserError("--backend=ssh needs --hosts=a,b,c or --host_file=FILE (one of them)")
+    if listed:
+        return parse_hosts(listed)
+    assert file is not None
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"host_file '{file}' cannot be read: {error}") from error
+    return parse_host_file(text, where=file)

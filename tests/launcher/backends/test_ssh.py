@@ -1,0 +1,107 @@
+"""Over ssh: what only a real sshd can show, on simulated hosts."""
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tenfold.launcher.backends.ssh import SshBackend
+from tenfold.launcher.hosts import parse_hosts
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def launch(launch, ssh_place):
+    launch.prefix = ssh_place.prefix
+    return launch
+
+
+def config_flag(ssh_place):
+    return next(flag for flag in ssh_place.flags if flag.startswith("--ssh_config"))
+
+
+def test_slots_addresses_and_interpreters_of_a_host_file(launch, ssh_place):
+    (launch.folder / "hosts").write_text(
+        f"host-1 slots=2 address=10.83.0.2 user={os.environ.get('USER', 'root')} port=22\nhost-0\n"
+    )
+    text = """
+    import socket
+    mark(f"told-{index}", json.dumps([os.environ["TF_CONFIG"], socket.gethostname()]))
+    """
+    flags = ("--backend=ssh", "--host_file=hosts", config_flag(ssh_place), "--num_workers=3")
+    launch.run(*flags, text=text)
+    assert launch.status == 0, launch.err
+    told = [json.loads((launch.run_dir / f"told-{index}").read_text()) for index in range(3)]
+    assert [name for _, name in told] == ["host-1", "host-1", "host-0"]
+    workers = json.loads(told[0][0])["cluster"]["worker"]
+    assert [worker.partition(":")[0] for worker in workers] == ["10.83.0.2"] * 2 + ["host-0"]
+    assert len(set(workers)) == 3
+
+
+def test_a_cut_cable_ends_the_worker_and_the_job(launch, ssh_place, ssh_hosts, until):
+    text = """
+    mark(f"up-{index}", str(os.getpid()))
+    time.sleep(100)
+    """
+    launch.start(*ssh_place.flags, "--num_workers=2", text=text)
+    launch.wait_for("up-0", "up-1")
+    far = ssh_hosts.hosts[1]
+    until(lambda: (launch.run_dir / "up-1").read_text())
+    worker = psutil.Process(int((launch.run_dir / "up-1").read_text()))
+    ssh_hosts.backend.unplug(far)
+    try:
+        launch.finish()
+        assert launch.status == 1, launch.err
+        first = launch.result["first_failure"]
+        assert (first["worker"], first["exit_code"]) == (1, None)
+        assert "went away without a word" in first["error"]
+        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    finally:
+        ssh_hosts.backend.heal(far)
+
+
+def test_a_host_that_lets_nobody_in_is_told_before_anything_is_made(launch, ssh_place):
+    bad = launch.folder / "config"
+    bad.write_text("Host *\n  IdentityFile none\n  IdentitiesOnly yes\n  UserKnownHostsFile x\n")
+    flags = ("--backend=ssh", "--hosts=host-0", "--num_workers=1", f"--ssh_config={bad}")
+    launch.run(*flags, text="pass")
+    assert launch.status == 2
+    assert launch.err.startswith("tenfold: host 'host-0' cannot be reached by ssh: Host key")
+    assert launch.err.count("\n") == 1
+    assert not launch.run_dir.exists()
+
+
+def test_an_interpreter_without_tenfold_is_told(launch, ssh_place):
+    (launch.folder / "hosts").write_text("host-0 python=/usr/bin/python3\n")
+    flags = ("--backend=ssh", "--host_file=hosts", config_flag(ssh_place), "--num_workers=1")
+    launch.run(*flags, text="pass")
+    assert launch.status == 2
+    assert "No module named 'tenfold'" in launch.err
+    assert "install tenfold there under /usr/bin/python3" in launch.err
+    assert not launch.run_dir.exists()
+
+
+def test_hostile_words_survive_the_far_sides_shell(tmp_path):
+    words = ["", "a b", "it's", '"', "$HOME `id` \\ ;&|<>*?[]{}()!#~", "new\nline", "ä→", "-x"]
+    backend = SshBackend(parse_hosts("a"))
+    backend._sockets = tmp_path
+    (host,) = backend.hosts(1)
+    show = [sys.executable, "-c", "import os, sys; print([os.environ['X'], *sys.argv[1:]])"]
+    command = backend.command(host, [*show, *words], {"X": "1'; id"})
+    *_, dashes, destination, far = command.argv
+    assert (dashes, destination) == ("--", "a")
+    shown = subprocess.run(["sh", "-c", far], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"{['1' + chr(39) + '; id', *words]}\n"
+
+
+def test_flags_that_name_no_host_or_both_lists(tenfold):
+    for flags in ([], ["--hosts=a", "--host_file=b"]):
+        done = tenfold("launch", "--backend=ssh", *flags, "--", "true")
+        assert (done.status, done.out) == (2, "")
+        assert "needs --hosts=a,b,c or --host_file=FILE (one of them)" in done.err
+    done = tenfold("launch", "--backend=ssh", "--host_file=none/here", "--", "true")
+    assert "host_file 'none/here' cannot be read" in done.err
