@@ -13,7 +13,7 @@ from tenfold.data.sizes import format_size
 from tenfold.launcher.events import WorkerEvent
 from tenfold.launcher.logs import is_noise
 from tenfold.launcher.records import WorkerRecord
-from tenfold.launcher.view import SHOWN_CHARS, epoch_line
+from tenfold.launcher.view import SHOWN_CHARS, epoch_lines
 
 REFRESH_S: Final = 0.25
 COLOURS: Final = ("cyan", "magenta", "yellow", "blue", "green", "red")
@@ -39,7 +39,10 @@ class TableView:
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Shows epochs, once."""
         if event.kind == "epoch" and worker == 0:
-            self._console.print(Text(epoch_line(event), style="bold"), soft_wrap=True)
+            head, *said = epoch_lines(event)
+            self._console.print(Text(head, style="bold"), soft_wrap=True)
+            for line in said:
+                self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Shows what the supervisor has to say."""

@@ -3,8 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import IO, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final, Protocol
 
 from tenfold.launcher.events import WorkerEvent
 from tenfold.launcher.logs import is_noise
@@ -63,7 +63,8 @@ class PlainView:
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Shows epochs, once."""
         if event.kind == "epoch" and worker == 0:
-            self._print(f"[tenfold] {epoch_line(event)}")
+            for line in epoch_lines(event):
+                self._print(f"[tenfold] {line}")
 
     def note(self, text: str) -> None:
         """Shows what the supervisor has to say."""
@@ -83,18 +84,30 @@ class PlainView:
         print(text, file=self._stream, flush=True)
 
 
-def epoch_line(event: WorkerEvent) -> str:
-    """Returns ``epoch 2: loss 0.1234, accuracy 0.9531, …`` of an epoch event."""
+def epoch_lines(event: WorkerEvent) -> list[str]:
+    """Returns ``epoch 2/5: loss 0.1234, accuracy 0.9531; 418 records/s`` of an epoch event,
+    and a line for each sentence that comes with it.
+
+    People count epochs from 1; the events and metrics.jsonl from 0.
+    """
     data = event.data
-    hidden = ("epoch", "records", "expected", "exact", "kind", "time", "step")
-    figures = [
-        f"{name} {value:.4g}"
+    figures = {"loss": data.get("loss"), **(data.get("metrics") or _numbers(data))}
+    told = [f"{name} {value:.4g}" for name, value in figures.items() if value is not None]
+    head = f"epoch {data['epoch'] + 1}" if isinstance(data.get("epoch"), int) else "epoch"
+    if data.get("epochs"):
+        head += f"/{data['epochs']}"
+    rate = f"; {data['records_per_s']:,.0f} records/s" if "records_per_s" in data else ""
+    return [f"{head}: {', '.join(told)}{rate}", *(f"  {said}" for said in data.get("said", []))]
+
+
+def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that a user's own program has told, without metrics set apart."""
+    hidden = ("epoch", "epochs", "records_per_s", "wait_share", "time", "step")
+    return {
+        name: value
         for name, value in data.items()
         if name not in hidden and isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    return "; ".join(
-        [f"epoch {data.get('epoch', '?')}: {', '.join(figures)}", *data.get("said", [])]
-    )
+    }
 
 
 def progress_line(records: Sequence[WorkerRecord]) -> str:
