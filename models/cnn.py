@@ -37,6 +37,6 @@ def build(spec: ModelSpec) -> keras.Model:
         hidden = keras.layers.MaxPooling2D()(hidden)
         side, filters = side // 2, min(2 * filters, _MOST_FILTERS)
     hidden = keras.layers.Flatten()(hidden)
-    hidden = keras.layers.Dense(128, activation="relu")(hidden)
+    hidden = keras.layers.Dense(128, activation="relu", name="features")(hidden)
     outputs = class_probabilities(hidden, spec)
     return keras.Model(inputs, outputs, name="cnn")
