@@ -18,11 +18,12 @@ def worker_defaults(
     environ: Mapping[str, str], *, num_workers: int, cores: int | None = None
 ) -> dict[str, str]:
     """Returns the additions for workers that share this machine's `cores`."""
-    threads = str(max(1, (cores or usable_cores()) // num_workers))
+    threads = max(1, (cores or usable_cores()) // num_workers)
     wanted = {
         **_QUIET,
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        # With one such thread the next batch is not made ready while a step computes.
+        "TF_NUM_INTEROP_THREADS": str(max(2, threads)),
     }
     return {name: value for name, value in wanted.items() if name not in environ}
 

@@ -89,7 +89,7 @@ class TrainSteps:
         records, fingerprint = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
         seconds = tf.zeros([2], tf.float64)
         for step in tf.range(steps):
-            batch, waited = _timed_next(iterator)
+            batch, waited = _timed_next(iterator, after=records)
             seconds += tf.stack([waited, self._summed(batch[DECODE_S])])
             loss, metrics, count, prints = self._everywhere(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
@@ -138,7 +138,11 @@ class TrainSteps:
             loss, logs = self._standard_step(x, y, weight)
         metrics = tf.stack([tf.cast(logs[name], tf.float32) for name in self._names])
         prints = batch[FINGERPRINT]
-        return tf.cast(loss, tf.float32), metrics, tf.size(prints, tf.int64), tf.reduce_sum(prints)
+        # The count is there when the step is through: the next step's clock waits for it.
+        updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
+        with tf.control_dependencies(updated):
+            count = tf.identity(tf.size(prints, tf.int64))
+        return tf.cast(loss, tf.float32), metrics, count, tf.reduce_sum(prints)
 
     def _standard_step(self, x: Any, y: Any, weight: Any) -> tuple[tf.Tensor, dict[str, Any]]:
         model = self._model
@@ -172,12 +176,13 @@ class TrainSteps:
         return sum_over_workers(self._strategy, vector)
 
 
-def _timed_next(iterator: Any) -> tuple[Any, tf.Tensor]:
-    """Returns the next batch and the seconds until it was there.
+def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    """Returns the next batch and the seconds that it took, counted from when `after` was there.
 
     Nothing but the control dependencies orders a clock and an iterator in a graph.
     """
-    before = tf.timestamp()
+    with tf.control_dependencies([after]):
+        before = tf.timestamp()
     with tf.control_dependencies([before]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
