@@ -129,23 +129,16 @@ def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
     inside = low <= mean and largest <= high
     axes.axvspan(low, high, color="C2", alpha=0.18)
     axes.axvline(mean, color="C2" if inside else "C3", linewidth=4)
-    middle = (low * high) ** 0.5
-    axes.text(middle, 0.5, "wanted", ha="center", va="center", fontsize=8, color="C2")
+    label = f" these: {format_size(mean)} "
+    side = "left" if mean * mean < low * high else "right"  # towards the middle
+    axes.text(mean, 0.5, label, ha=side, va="center", fontsize=9)
     axes.set_xscale("log")
     axes.set_xlim(min(low, mean) / 4, max(high, largest) * 4)
     axes.set_ylim(0, 1)
-    axes.set_xticks(*_size_ticks(low, high, mean), fontsize=8)
+    axes.set_xticks([low, high], [format_size(low), format_size(high)], fontsize=8)
     axes.minorticks_off()
     axes.set_yticks([])
-    axes.set_xlabel("bytes of a shard, logarithmic", fontsize=8)
-
-
-def _size_ticks(low: int, high: int, mean: int) -> tuple[list[int], list[str]]:
-    """Returns ticks at the limits and at the shards' size, where they keep clear of each other."""
-    apart = [bound for bound in (low, high) if not bound / 1.6 < mean < bound * 1.6]
-    at = [*apart, mean]
-    names = [format_size(bound) for bound in apart]
-    return at, [*names, f"these: {format_size(mean)}"]
+    axes.set_xlabel("size of a shard: the wanted range, on a logarithmic axis", fontsize=8)
 
 
 def _draw_counts(axes: Any, layout: ShardLayout, counts: list[int]) -> None:

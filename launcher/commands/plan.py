@@ -40,23 +40,32 @@ def define_flags(fv: FlagValues) -> None:
 def run(fv: FlagValues, args: Arguments) -> int:
     """Prints the layout; returns the exit status."""
     args.expect_none()
-    policy = policy_from_flags(fv)
     if fv.plot:
         from tenfold.launcher.plot_layout import check_plot_path, plot_layout
 
         check_plot_path(fv.plot)
+    layout = layout_from_flags(fv)
+    if fv.plot:
+        plot_layout(layout, policy_from_flags(fv), fv.plot)
+        print(f"saved {fv.plot}", file=sys.stderr)
+    print(json.dumps(to_json(layout), indent=1) if fv.format == "json" else to_text(layout))
+    return 0
+
+
+def layout_from_flags(fv: FlagValues) -> ShardLayout:
+    """Returns the layout that the flags ask for; a --source is scanned.
+
+    Raises:
+      UserError: the flags make no sense, or the source cannot be used.
+    """
+    policy = policy_from_flags(fv)
     stats = _stats(fv)
-    layout = plan_layout(
+    return plan_layout(
         stats.total_bytes if stats else fv.dataset_size,
         stats.num_examples if stats else fv.num_examples,
         policy,
         max_record_bytes=stats.max_record_bytes if stats else 0,
     )
-    if fv.plot:
-        plot_layout(layout, policy, fv.plot)
-        print(f"saved {fv.plot}", file=sys.stderr)
-    print(json.dumps(to_json(layout), indent=1) if fv.format == "json" else to_text(layout))
-    return 0
 
 
 def _stats(fv: FlagValues) -> SourceStats | None:
@@ -96,6 +105,11 @@ def to_json(layout: ShardLayout) -> dict[str, Any]:
 
 def to_text(layout: ShardLayout) -> str:
     """Returns the layout as a person reads it."""
+    return "\n".join(f"{name:<18} {text}" for name, text in rows_of(layout))
+
+
+def rows_of(layout: ShardLayout) -> list[tuple[str, str]]:
+    """Returns what there is to say of a layout, each with a name for it."""
     rows = [
         ("data", _data(layout)),
         ("shards", f"{layout.num_shards} of {format_size(layout.shard_bytes_mean)}"),
@@ -104,10 +118,8 @@ def to_text(layout: ShardLayout) -> str:
     ]
     if layout.num_examples is not None:
         rows.append(("records per shard", _records(layout)))
-    lines = [f"{name:<18} {text}" for name, text in rows]
-    lines += [f"{'because':<18} {reason}" for reason in layout.reasons]
-    lines += [f"{'warning':<18} {warning}" for warning in layout.warnings]
-    return "\n".join(lines)
+    rows += [("because", reason) for reason in layout.reasons]
+    return rows + [("warning", warning) for warning in layout.warnings]
 
 
 def _data(layout: ShardLayout) -> str:

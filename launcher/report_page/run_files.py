@@ -26,6 +26,7 @@ from tenfold.launcher.report_page.timeline import Event
 from tenfold.launcher.rundir import LOCK_FILE
 
 METRICS_FILE: Final = "metrics.jsonl"  # as models.run_log names it
+RUNNING: Final = "running"
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,19 @@ def read_run(path: Path) -> RunFiles:
     Raises:
       UserError: it is not a run directory.
     """
-    running = is_running(path)
     spec, cluster = _read_job(path)
     result = _read_result(path / RESULT_FILE)
     metrics, damaged_metrics = _read_lines(path / METRICS_FILE, _metrics_line)
     events, damaged_events = _read_lines(path / HISTORY_FILE, _event)
     manifest, problem = _find_manifest(spec)
-    ended = result.state if result else "ended without a result"
+    state = state_of(path, result)
     return RunFiles(
         path=path,
         read_at=time.time(),
-        state="running" if running else ended,
+        state=state,
         spec=spec,
         cluster=cluster,
-        result=None if running else result,
+        result=None if state == RUNNING else result,
         steps=tuple(line for line in metrics if not line.receipts),
         epochs=tuple(line for line in metrics if line.receipts),
         events=tuple(events),
@@ -95,6 +95,13 @@ def read_run(path: Path) -> RunFiles:
         logs=tuple(sorted(file.name for file in (path / "logs").glob("worker-*.log"))),
         damaged=damaged_metrics + damaged_events,
     )
+
+
+def state_of(path: Path, result: JobResult | None) -> str:
+    """Returns the state of a run directory whose result.json holds `result`."""
+    if is_running(path):
+        return RUNNING
+    return result.state if result else "ended without a result"
 
 
 def is_running(path: Path) -> bool:
@@ -144,6 +151,11 @@ def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
         return read_manifest(str(shards)), ""
     except (UserError, JobError, OSError) as error:
         return None, str(error)
+
+
+def read_objects(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Returns the objects of a file of JSON lines, and how many lines it could not read."""
+    return _read_lines(path, dict)
 
 
 def _read_lines(path: Path, parse: Any) -> tuple[list[Any], int]:

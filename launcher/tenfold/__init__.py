@@ -1,11 +1,24 @@
 """Tenfold: plan, shard, launch and train; multi-host distributed training for TensorFlow."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tenfold.launcher.notebook import Run, launch, plan, write
     from tenfold.launcher.script import Worker
 
 __version__ = "0.1.0"
+__all__ = ["Run", "launch", "plan", "worker", "write"]
+
+_NOTEBOOK = ("Run", "launch", "plan", "write")
+
+
+def __getattr__(name: str) -> Any:
+    """Returns what `tenfold.launcher.notebook` has of this name; imported on use."""
+    if name not in _NOTEBOOK:
+        raise AttributeError(f"module 'tenfold' has no attribute '{name}'")
+    from tenfold.launcher import notebook
+
+    return getattr(notebook, name)
 
 
 def worker() -> "Worker":
