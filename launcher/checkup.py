@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -143,7 +144,7 @@ def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
         answer = pool.submit(process.stdout.readline)
         try:
             return {name: json.loads(answer.result(PROBE_TIMEOUT_S))}
-        except TimeoutError:
+        except FutureTimeoutError:  # another class before Python 3.11
             process.kill()
             return {"failure": f"no answer in {PROBE_TIMEOUT_S:.0f} s"}
         except ValueError:

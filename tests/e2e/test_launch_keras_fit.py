@@ -1,0 +1,106 @@
+"""`tenfold.models.keras_fit`: Keras 3's own methods on two workers against one process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+# As the Keras tutorial for several workers has it: the model is made and compiled in the
+# strategy's scope, then fit, evaluate and predict are called on every worker.
+PROGRAM = """
+import json, os, sys
+import numpy as np
+import tensorflow as tf
+
+if sys.argv[1] == "one":
+    strategy = tf.distribute.get_strategy()
+else:
+    from tenfold.models import keras_fit
+
+    keras_fit.repair()
+    keras_fit.repair()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+import keras
+
+keras.utils.set_random_seed(1)
+rng = np.random.default_rng(0)
+inputs = rng.normal(size=(96, 8)).astype("float32")
+labels = (inputs.sum(axis=1) > 0).astype("int64")
+with strategy.scope():
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(16, "relu"), layers.Dropout(0.0), layers.Dense(2)]
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(0.05),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+class Count(keras.callbacks.Callback):
+    batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+
+
+count = Count()
+history = model.fit(
+    inputs, labels, batch_size=32, epochs=4, shuffle=False, verbose=0, callbacks=[count],
+    validation_data=(inputs[:40], labels[:40]), validation_batch_size=16,
+)
+result = {
+    "history": history.history,
+    "batches": count.batches,
+    "evaluate": model.evaluate(inputs, labels, batch_size=32, verbose=0, return_dict=True),
+    "predict": np.asarray(model.predict(inputs[:40], batch_size=16, verbose=0)).tolist(),
+}
+print("RESULT" + json.dumps(result), flush=True)
+os._exit(0)
+"""
+
+
+def result_in(text):
+    return json.loads(text.split("RESULT")[1].splitlines()[0])
+
+
+def test_two_workers_equal_one_process(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    program = [sys.executable, "program.py"]
+    single = subprocess.run([*program, "one"], cwd=tmp_path, capture_output=True, text=True)
+    assert single.returncode == 0, single.stderr[-3000:]
+    launch = [sys.executable, "-P", "-m", "tenfold", "launch", "--num_workers=2", "--run_dir=run"]
+    done = subprocess.run(
+        [*launch, "--", *program, "two"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = result_in(single.stdout)
+    for worker in range(2):
+        two = result_in((tmp_path / "run/logs" / f"worker-{worker}.log").read_text())
+        assert two["batches"] == one["batches"] == 12
+        assert two["history"].keys() == one["history"].keys()
+        for name in one["history"]:
+            assert two["history"][name] == pytest.approx(one["history"][name], rel=1e-4)
+        assert two["evaluate"] == pytest.approx(one["evaluate"], rel=1e-4)
+        assert len(two["predict"]) == 40
+        for ours, theirs in zip(two["predict"], one["predict"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+
+
+def test_an_untested_keras_is_refused():
+    program = """
+import keras
+keras.__version__ = "3.99.0"
+from tenfold.models import keras_fit
+try:
+    keras_fit.repair()
+except ValueError as error:
+    assert "3.99.0" in str(error)
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr[-2000:]

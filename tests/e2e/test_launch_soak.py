@@ -1,0 +1,22 @@
+"""A short soak: the script that runs random drills does so, and finds nothing wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).parents[2] / "scripts" / "soak"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_one_job_of_random_drills(digit_shards):
+    done = subprocess.run(
+        [sys.executable, SOAK, f"--shards={digit_shards}", "--seconds=1", "--seed=5"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("1 jobs, ")
+    assert " 0 bad" in done.stdout
