@@ -7,6 +7,8 @@ from typing import Any
 _PUBLIC = {
     "worker_dataset": "tenfold.data.read",
     "steps_per_epoch": "tenfold.data.read",
+    "write_shards": "tenfold.data.write",
+    "read_manifest": "tenfold.data.storage",
 }
 
 

@@ -54,7 +54,8 @@ def is_url(path: str) -> bool:
 
 def open_folder(path: str) -> Folder:
     """Returns the folder at `path`, which need not exist."""
-    return RemoteFolder(path) if is_url(path) else LocalFolder(path)
+    local = path.removeprefix("file://")
+    return RemoteFolder(local) if is_url(local) else LocalFolder(local)
 
 
 class LocalFolder:
