@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from tenfold.data.errors import UserError
 from tenfold.launcher import agent
 from tenfold.launcher.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.backends import Backend, Host
@@ -106,6 +107,11 @@ class Supervisor:
 
     def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
         hosts = self._muster()
+        if not hosts:
+            raise UserError(
+                f"too few of the {len(self.hosts)} hosts answer: lower --min_workers, or see "
+                "what 'tenfold doctor' says of them"
+            )
         while True:
             attempt = self._attempt(hosts, logs, stop)
             self._note_recovery(attempt)
