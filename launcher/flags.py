@@ -92,6 +92,9 @@ def parse_flags(fv: FlagValues, argv: Sequence[str]) -> list[str]:
         near = [f"--{name}" for name in _nearest(fv, error.flagname)]
         hint = f"did you mean {' or '.join(near)}?" if near else "--help lists those there are"
         raise UserError(f"unknown flag --{error.flagname}: {hint}") from None
+    except flags.CantOpenFlagFileError as error:
+        reason = str(error).rpartition("flagfile: ")[2]
+        raise UserError(f"--flagfile cannot be read ({reason}): check the path") from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
 

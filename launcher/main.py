@@ -22,8 +22,10 @@ COMMANDS: Final = {
     "verify": "tenfold.launcher.commands.verify",
     "inspect": "tenfold.launcher.commands.inspect",
     "launch": "tenfold.launcher.commands.launch",
+    "bench": "tenfold.launcher.commands.bench",
     "report": "tenfold.launcher.commands.report",
     "doctor": "tenfold.launcher.commands.doctor",
+    "completion": "tenfold.launcher.commands.completion",
 }
 
 EXIT_FAILED: Final = 1
@@ -103,5 +105,7 @@ def _command_module(name: str) -> ModuleType:
 def _overview() -> str:
     lines = ["tenfold COMMAND [--flag=value …]", ""]
     for name in COMMANDS:
-        lines.append(f"  {name:<9} {_command_module(name).SUMMARY}")
-    return "\n".join([*lines, "", "tenfold COMMAND --help lists the flags of a command."])
+        lines.append(f"  {name:<11} {_command_module(name).SUMMARY}")
+    lines += ["", "tenfold COMMAND --help lists the flags of a command."]
+    lines.append("--flagfile=FILE reads them from a file, one a line; # begins a comment.")
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""`tenfold completion`: what makes a shell complete commands and flags."""
+
+import importlib
+from typing import Any, Final
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.completion import CommandWords, FlagWords, bash_script, zsh_script
+from tenfold.launcher.flags import FlagValues
+
+SUMMARY: Final = "prints a completion script for bash or zsh"
+USAGE: Final = 'SHELL      (in ~/.bashrc or ~/.zshrc: eval "$(tenfold completion SHELL)")'
+
+_SCRIPTS: Final = {"bash": bash_script, "zsh": zsh_script}
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines nothing: there are no flags."""
+    del fv
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Prints the script; returns the exit status."""
+    del fv
+    shells = ", ".join(_SCRIPTS)
+    if len(args.positional) != 1 or args.program or args.positional[0] not in _SCRIPTS:
+        raise UserError(f"name one shell of {shells}: tenfold completion bash")
+    print(_SCRIPTS[args.positional[0]](command_words()), end="")
+    return 0
+
+
+def command_words() -> list[CommandWords]:
+    """Returns every command with its flags."""
+    from tenfold.launcher.main import COMMANDS
+
+    return [_words_of(name, importlib.import_module(COMMANDS[name])) for name in COMMANDS]
+
+
+def _words_of(name: str, module: Any) -> CommandWords:
+    fv = FlagValues()
+    module.define_flags(fv)
+    flags = [
+        FlagWords(
+            name=flag,
+            help=" ".join(fv[flag].help.split()),
+            is_boolean=bool(fv[flag].boolean),
+            values=tuple(getattr(fv[flag].parser, "enum_values", ())),
+        )
+        for flag in sorted(fv)
+    ]
+    flags.append(FlagWords("flagfile", "reads flags from a file, one a line"))
+    return CommandWords(name, module.SUMMARY, tuple(flags))
