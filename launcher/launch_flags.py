@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -108,21 +108,9 @@ def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> La
     Raises:
       UserError: something of it is wrong.
     """
-    Arguments(args.positional).expect_none()
-    if fv.num_workers < 1:
-        raise UserError(f"num_workers is {fv.num_workers}: it must be at least 1")
-    run_dir = _run_dir(fv, args.program)
-    check_usable(run_dir)
     backend, hosts = choose_hosts(fv)
     env = _worker_defaults(hosts)
-    num_lanes = None
-    if args.program:
-        spec = _program_job(fv, args.program, run_dir, env=env)
-    else:
-        config = train_config(fv, shards=_absolute(_shards(fv)), run_dir=run_dir)
-        if shards_exist:
-            num_lanes = check_training(config, num_workers=fv.num_workers)
-        spec = _training_job(config, num_workers=fv.num_workers, env=env)
+    spec, num_lanes = prepare_job(fv, args, env=env, shards_exist=shards_exist)
     return Launch(
         spec,
         backend,
@@ -133,6 +121,49 @@ def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> La
     )
 
 
+def prepare_job(
+    fv: FlagValues, args: Arguments, *, env: dict[str, str], shards_exist: bool
+) -> tuple[JobSpec, int | None]:
+    """Returns the job, checked, and the number of lanes of its shards where they are known.
+
+    Raises:
+      UserError: something of it is wrong.
+    """
+    Arguments(args.positional).expect_none()
+    run_dir = _run_dir(fv, args.program)
+    check_usable(run_dir)
+    if args.program:
+        return _program_job(fv, args.program, run_dir, env=env), None
+    config = train_config(fv, shards=_absolute(_shards(fv)), run_dir=run_dir)
+    num_lanes = check_training(config, num_workers=fv.num_workers) if shards_exist else None
+    return _training_job(config, num_workers=fv.num_workers, env=env), num_lanes
+
+
+def far_job(fv: FlagValues, args: Arguments) -> JobSpec:
+    """Returns the job for machines whose files are not seen from here.
+
+    Raises:
+      UserError: something of it is wrong, or a path is not whole.
+    """
+    Arguments(args.positional).expect_none()
+    if not fv.run_dir or not os.path.isabs(fv.run_dir):
+        raise UserError(f"--backend={fv.backend} needs --run_dir: an absolute path on the workers")
+    env = remote_worker_defaults()
+    if args.program:
+        _refuse_training_flags(fv)
+        return JobSpec(args.program, fv.num_workers, fv.run_dir, env=env)
+    if fv.source:
+        raise UserError(f"--source is not for --backend={fv.backend}: 'tenfold write' it first")
+    shards = _shards(fv)
+    if "://" not in shards and not os.path.isabs(shards):
+        raise UserError(f"--shards={shards}: give gs://… or an absolute path on the workers")
+    config = replace(train_config(fv, shards=shards, run_dir=Path(fv.run_dir)), working_dir="")
+    return JobSpec(
+        ("python", "-P", "-m", WORKER_MODULE), fv.num_workers, fv.run_dir, env=env,
+        train=config.to_json(),
+    )  # fmt: skip
+
+
 def _counts(fv: FlagValues, num_lanes: int | None) -> tuple[int, ...]:
     least = fv.num_workers if fv.min_workers is None else fv.min_workers
     if least > fv.num_workers:
@@ -141,7 +172,13 @@ def _counts(fv: FlagValues, num_lanes: int | None) -> tuple[int, ...]:
 
 
 def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
-    """Returns the back end and the host of each worker."""
+    """Returns the back end and the host of each worker.
+
+    Raises:
+      UserError: there is no such back end, or it has too few hosts.
+    """
+    if fv.num_workers < 1:
+        raise UserError(f"num_workers is {fv.num_workers}: it must be at least 1")
     backend = load_backend(fv.backend, options_of_backend(fv))
     return backend, backend.hosts(fv.num_workers)
 
@@ -169,12 +206,16 @@ def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
 def _program_job(
     fv: FlagValues, program: tuple[str, ...], run_dir: Path, *, env: dict[str, str]
 ) -> JobSpec:
-    for name in ("shards", "source", "output", *train_flag_names()):
-        if fv[name].present:
-            raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
+    _refuse_training_flags(fv)
     cwd = os.getcwd()
     check_program(program, cwd=cwd)
     return JobSpec(program, fv.num_workers, str(run_dir), cwd=cwd, env=env)
+
+
+def _refuse_training_flags(fv: FlagValues) -> None:
+    for name in ("shards", "source", "output", *train_flag_names()):
+        if fv[name].present:
+            raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
 
 
 def _shards(fv: FlagValues) -> str:

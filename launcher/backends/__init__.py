@@ -20,6 +20,7 @@ BACKENDS: Final = {
     "local": "tenfold.launcher.backends.local",
     "netns": "tenfold.launcher.backends.netns",
     "ssh": "tenfold.launcher.backends.ssh",
+    "kubernetes": "tenfold.launcher.backends.kubernetes",
 }
 
 
@@ -93,7 +94,9 @@ class Submission:
 
 
 class Submitter(Protocol):
-    """Hands a job to a platform."""
+    """Hands a job to a platform. With `far` its workers do not see this machine's files."""
+
+    far: bool
 
     def render(self, submission: Submission) -> str:
         """Returns the text that describes the job to the platform."""
@@ -119,7 +122,10 @@ def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend
     Raises:
       UserError: there is none of this name, or an option is not its own or has a wrong value.
     """
-    backend: Backend = _module(name).create(_checked(name, options or {}))
+    module = _module(name)
+    if not hasattr(module, "create"):
+        raise UserError(f"the hosts of --backend={name} cannot be looked at from here")
+    backend: Backend = module.create(_checked(name, options or {}))
     return backend
 
 

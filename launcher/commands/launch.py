@@ -11,6 +11,7 @@ from tenfold.data.salvage import salvage_shards
 from tenfold.data.storage import is_url
 from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.backends import load_submitter
 from tenfold.launcher.checkup import ERROR, judge_hosts, look_at_hosts
 from tenfold.launcher.drills import Drills, spoil_shards
 from tenfold.launcher.flags import FlagValues
@@ -20,6 +21,7 @@ from tenfold.launcher.job import JobResult, JobSpec, worker_env
 from tenfold.launcher.launch_flags import Launch
 from tenfold.launcher.report import result_text
 from tenfold.launcher.rundir import RunDir
+from tenfold.launcher.submit import submit
 from tenfold.launcher.supervisor import Supervisor
 from tenfold.launcher.view import View, make_view
 from tenfold.launcher.write_flags import write_from_flags
@@ -41,6 +43,9 @@ def define_flags(fv: FlagValues) -> None:
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Checks everything, runs the job, prints its result; returns the exit status."""
+    submitter = load_submitter(fv.backend, launch_flags.options_of_backend(fv))
+    if submitter is not None:
+        return submit(submitter, fv, args)
     write_first = bool(fv.source) and not args.program
     launch = launch_flags.prepare(fv, args, shards_exist=not write_first)
     if fv.dry_run:

@@ -1,0 +1,287 @@
+"""Manifests for Kubernetes, held against its schemas, and the entry of a pod, run for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.backends import Submission, load_submitter
+from tenfold.launcher.backends.kubernetes import job_name, pod_addresses
+from tenfold.launcher.backends.yaml_text import to_yaml
+from tenfold.launcher.job import ClusterSpec, JobSpec, job_from_json, job_to_json
+
+pytestmark = pytest.mark.timeout(120)
+
+FLAGS = (
+    "--backend=kubernetes", "--image=registry/me/train:1", "--num_workers=3", "--max_restarts=2",
+    "--namespace=ml", "--service_account=trainer", "--volumes=data:/mnt/data",
+    "--secrets=gcs-key:/var/gcs", "--google_credentials=/var/gcs/key.json",
+    "--pod_cpus=4", "--pod_memory=16Gi", "--pod_gpus=1", "--run_dir=/mnt/data/Run_1",
+)  # fmt: skip
+
+
+def rendered(tenfold, *flags):
+    done = tenfold("launch", *FLAGS, "--shards=gs://bucket/shards", "--dry_run", *flags)
+    assert done.status == 0, done.err
+    return list(yaml.safe_load_all(done.out))
+
+
+def by_kind(documents):
+    return {document["kind"]: document for document in documents}
+
+
+def check(document):
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_an_indexed_job_is_what_the_schemas_want(tenfold):
+    documents = rendered(tenfold)
+    assert [document["kind"] for document in documents] == [
+        "ConfigMap", "NetworkPolicy", "Service", "Job",
+    ]  # fmt: skip
+    for document in documents:
+        check(document)
+        assert document["metadata"]["name"] == "run-1"
+        assert document["metadata"]["namespace"] == "ml"
+    job = by_kind(documents)["Job"]["spec"]
+    assert (job["completions"], job["parallelism"], job["backoffLimit"]) == (3, 3, 2)
+    pod = job["template"]["spec"]
+    assert (pod["subdomain"], pod["restartPolicy"]) == ("run-1", "Never")
+    assert pod["serviceAccountName"] == "trainer"
+    wanted = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert pod["containers"][0]["resources"] == {"requests": wanted, "limits": wanted}
+
+
+def test_preemption_is_told_from_a_crash(tenfold):
+    rules = by_kind(rendered(tenfold))["Job"]["spec"]["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["Ignore", "Ignore"]
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert rules[1]["onExitCodes"]["values"] == [75, 76]
+
+
+def test_only_peers_reach_the_workers_port(tenfold):
+    documents = by_kind(rendered(tenfold))
+    policy = documents["NetworkPolicy"]["spec"]
+    labels = documents["Job"]["spec"]["template"]["metadata"]["labels"]
+    (rule,) = policy["ingress"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert rule["from"] == [{"podSelector": {"matchLabels": labels}}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 2222}]
+    assert documents["Service"]["spec"]["selector"] == labels
+
+
+def test_the_job_file_and_the_services_names_agree(tenfold):
+    documents = by_kind(rendered(tenfold))
+    spec, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"])
+    assert cluster.workers == tuple(f"run-1-{i}.run-1:2222" for i in range(3))
+    assert spec.train["shards"] == "gs://bucket/shards"
+    assert documents["Service"]["metadata"]["name"] == "run-1"
+    assert documents["Service"]["spec"]["publishNotReadyAddresses"] is True
+    assert str(Path.cwd()) not in json.dumps(documents)
+
+
+def test_a_jobset_is_what_its_types_want(tenfold):
+    documents = by_kind(rendered(tenfold, "--kubernetes_kind=jobset"))
+    assert set(documents) == {"ConfigMap", "NetworkPolicy", "JobSet"}
+    jobset = documents["JobSet"]
+    # Fields that there are not would be lost on the way through the types.
+    assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    check({"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, **replicated["template"]})
+    _, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"])
+    assert cluster.workers == tuple(f"run-1-workers-0-{i}.run-1:2222" for i in range(3))
+    assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": "run-1"}
+    assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 2
+
+
+def test_the_schemas_notice_a_wrong_field(tenfold):
+    job = by_kind(rendered(tenfold))["Job"]
+    job["spec"]["template"]["spec"]["restartpolicy"] = "Never"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(job)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--image="], "needs --image"),
+        (["--kubernetes_kind=pod"], "kubernetes_kind 'pod' is none of job, jobset"),
+        (["--volumes=data"], "write NAME:/PATH"),
+        (["--volumes=other:/elsewhere"], "is on none of --volumes"),
+        (["--secrets=A_B:/x"], "write NAME:/PATH"),
+        (["--pod_memory=lots"], "no quantity"),
+        (["--pod_gpus=-1"], "not a whole number"),
+        (["--namespace=Mine"], "no name in Kubernetes"),
+        (["--run_dir=here"], "needs --run_dir: an absolute path"),
+        (["--shards=here"], "an absolute path on the workers"),
+        (["--hosts=a"], "--hosts is for --backend=ssh, not for kubernetes"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(tenfold, flags, words):
+    done = tenfold("launch", *FLAGS, "--shards=gs://b/s", "--dry_run", *flags)
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err
+    assert done.err.count("\n") == 1
+
+
+def submission(run_dir="/r/x", num_workers=2):
+    return Submission(JobSpec(("true",), num_workers, run_dir), (), 0)
+
+
+@given(st.text(min_size=1, max_size=80).filter(lambda name: "/" not in name and name != ".."))
+def test_any_run_directory_gives_a_name(name):
+    found = job_name(submission(f"/runs/{name}"))
+    assert found[0].isalpha()
+    assert found[-1].isalnum()
+    assert len(f"{found}-workers-0-9999") <= 63
+    assert all(c.isascii() and (c.isalnum() or c == "-") for c in found)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(min_size=1), VALUES, min_size=1))
+def test_yaml_reads_back(document):
+    assert list(yaml.safe_load_all(to_yaml([document, document]))) == [document, document]
+
+
+def test_texts_of_several_lines_are_readable_blocks():
+    assert to_yaml([{"at": "{\n x\n}\n"}]) == "at: |\n  {\n   x\n  }\n"
+    for text in ("\n\n", " a\nb\n", "a\nb", "a \nb\n", "a\n\nb\n", "a\tb\nc\n"):
+        assert yaml.safe_load(to_yaml([{"a": text}])) == {"a": text}
+
+
+# --- kubectl ---
+
+
+def test_kubectl_gets_what_is_rendered(tenfold, tmp_path):
+    """A stand-in for kubectl: no API server can be had here."""
+    stand_in = tmp_path / "kubectl"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\nexec cat > {tmp_path}/text\n')
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = tenfold("launch", *FLAGS, "--", "python", "train.py", PATH=path)
+    assert done.status == 0, done.err
+    assert (tmp_path / "words").read_text() == "apply -f -\n"
+    job = by_kind(yaml.safe_load_all((tmp_path / "text").read_text()))["Job"]
+    check(job)
+    assert job["spec"]["backoffLimit"] == 2 * 3
+    assert "kubectl logs --follow --prefix --namespace ml" in done.out
+
+
+def test_kubectls_refusal_is_passed_on(tenfold, tmp_path):
+    stand_in = tmp_path / "kubectl"
+    stand_in.write_text('#!/bin/sh\ncat > /dev/null\necho "quota exceeded" >&2\nexit 1\n')
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = tenfold("launch", *FLAGS, "--", "python", "train.py", PATH=path)
+    assert done.status == 1
+    assert done.err == "tenfold: kubectl apply failed: quota exceeded\n"
+
+
+def test_no_kubectl(tenfold, tmp_path):
+    done = tenfold("launch", *FLAGS, "--", "python", "train.py", PATH=str(tmp_path))
+    assert done.status == 2
+    assert "there is no kubectl here" in done.err
+
+
+# --- the pod ---
+
+PROGRAM = """
+import json, os, signal, sys, time
+print("hello", os.environ["TF_CONFIG"], os.environ["TENFOLD_WORKER_INDEX"], flush=True)
+data = {"loss": 0.5, "epoch": 0}
+event = {"kind": "epoch", "worker": 0, "phase": "", "time": 1.0, "data": data}
+print("\\x1e" + json.dumps(event), flush=True)
+if sys.argv[1:] == ["wait"]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(76))
+    print("waiting", flush=True)
+    time.sleep(60)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def start_pod(tmp_path):
+    def start(*words: str, index: str) -> "subprocess.Popen[str]":
+        (tmp_path / "program.py").write_text(PROGRAM)
+        argv = (sys.executable, str(tmp_path / "program.py"), *words)
+        spec = JobSpec(argv, 2, str(tmp_path / "run"))
+        cluster = ClusterSpec(pod_addresses("x", 2, "job"))
+        (tmp_path / "job.json").write_text(job_to_json(spec, cluster))
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "tenfold.launcher.pod"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "TENFOLD_JOB_FILE": str(tmp_path / "job.json"),
+                "JOB_COMPLETION_INDEX": index,
+            },
+        )
+
+    return start
+
+
+def test_a_pod_finds_its_place(start_pod, tmp_path):
+    pod = start_pod(index="1")
+    out, err = pod.communicate(timeout=60)
+    assert pod.returncode == 128 + signal.SIGKILL
+    hello = next(line for line in out.splitlines() if line.startswith("hello"))
+    place, index = json.loads(hello[6:-2]), hello[-1]
+    assert index == "1"
+    assert place == {
+        "cluster": {"worker": ["x-0.x:2222", "x-1.x:2222"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    assert "\x1e" not in out + err
+    assert (tmp_path / "run" / "job.json").exists()
+
+
+def test_a_pod_passes_sigterm_on_and_exits_as_its_worker(start_pod):
+    pod = start_pod("wait", index="0")
+    assert pod.stdout is not None
+    end = time.monotonic() + 60
+    while pod.stdout.readline() != "waiting\n":
+        assert time.monotonic() < end
+    pod.send_signal(signal.SIGTERM)
+    assert pod.wait(timeout=60) == 76
+    _, err = pod.communicate()
+    assert "epoch 1: loss 0.5" in err
+
+
+@pytest.mark.parametrize("index", ["", "2", "x"])
+def test_a_pod_without_a_place(start_pod, index):
+    pod = start_pod(index=index)
+    _, err = pod.communicate(timeout=60)
+    assert pod.returncode == 2
+    assert err.startswith("tenfold: JOB_COMPLETION_INDEX is")
+    assert err.count("\n") == 1
+
+
+def test_hosts_cannot_be_looked_at_from_here(tenfold):
+    done = tenfold("doctor", *FLAGS, "--", "true")
+    assert done.status == 2
+    assert "cannot be looked at from here" in done.err
+
+
+def test_the_image_is_needed():
+    with pytest.raises(UserError, match="--image"):
+        load_submitter("kubernetes", {})
