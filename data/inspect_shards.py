@@ -65,6 +65,14 @@ def _payloads(folder: Folder, name: str, count: int) -> Iterator[bytes]:
         ) from error
 
 
+def describe_feature(feature: Feature) -> str:
+    """Returns a feature's kind and shape, as ``image 28 × 28 × 1``."""
+    if not feature.shape:
+        return f"{feature.kind} scalar"
+    sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
+    return f"{feature.kind} {sizes}"
+
+
 def show_sample(sample: Sample, manifest: Manifest) -> str:
     """Returns one line that shows a record."""
     parts = [

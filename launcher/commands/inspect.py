@@ -8,6 +8,7 @@ from absl import flags
 
 from tenfold.data.errors import UserError
 from tenfold.data.inspect_shards import (
+    describe_feature,
     first_records,
     picture_of,
     reading_code,
@@ -15,7 +16,7 @@ from tenfold.data.inspect_shards import (
     show_label,
     show_sample,
 )
-from tenfold.data.manifest import Feature, Manifest, Split, manifest_to_json
+from tenfold.data.manifest import Manifest, Split, manifest_to_json
 from tenfold.data.pictures import picture_format
 from tenfold.data.sizes import format_size, plural
 from tenfold.data.storage import read_manifest
@@ -64,7 +65,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 def to_text(manifest: Manifest) -> str:
     """Returns schema, counts and class balance as a person reads them."""
     lines = ["features"]
-    lines += [f"  {feature.name:<16} {_describe(feature)}" for feature in manifest.features]
+    lines += [f"  {feature.name:<16} {describe_feature(feature)}" for feature in manifest.features]
     lines += ["", "splits"]
     for split in manifest.splits:
         lines.append(
@@ -77,13 +78,6 @@ def to_text(manifest: Manifest) -> str:
     if any(split.label_counts for split in manifest.splits):
         lines += ["", "classes", *_balance(manifest)]
     return "\n".join(lines)
-
-
-def _describe(feature: Feature) -> str:
-    if not feature.shape:
-        return f"{feature.kind} scalar"
-    sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
-    return f"{feature.kind} {sizes}"
 
 
 def _counts(manifest: Manifest) -> str:

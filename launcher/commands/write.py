@@ -67,6 +67,8 @@ def summary(result: "WriteResult", output: str, seconds: float) -> str:
 def _written(
     result: "WriteResult", manifest: "Manifest", output: str, seconds: float
 ) -> list[str]:
+    from tenfold.data.inspect_shards import describe_feature
+
     records = sum(split.num_records for split in manifest.splits)
     num_bytes = sum(split.num_bytes for split in manifest.splits)
     shards = sum(len(split.shards) for split in manifest.splits)
@@ -75,6 +77,8 @@ def _written(
         f"{output}: {plural(records, 'record')}, {format_size(num_bytes)}, "
         f"{plural(shards, 'shard')}{kept} in {format_duration(seconds)}"
     ]
+    shown = (f"{feature.name} ({describe_feature(feature)})" for feature in manifest.features)
+    lines.append(f"features: {', '.join(shown)}")
     if manifest.quarantined:
         lines.append(
             f"{plural(manifest.quarantined, 'broken record')} left out: "
