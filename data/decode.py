@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 AUTO: Final = "auto"
+# Decoding is what limits reading when it is at work for this share of the time.
+BUSY: Final = 0.7
 DECODERS: Final = {
     "tf": "tenfold.data.decode_tf:TensorFlowDecoder",
     "turbo": "tenfold.data.decode_turbo:TurboDecoder",

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-# A worker's decoders are the limit when they are at work this share of the time.
-_BUSY: Final = 0.7
+from tenfold.data.decode import BUSY
+
 # Workers are uneven when one waits this much longer than the median one, in shares of the time.
 _UNEVEN: Final = 0.15
 
@@ -81,7 +81,7 @@ def _input(shares: Shares, decoder: str | None) -> str:
             f"worker {slowest} waits {waited:.0%} of the time for input, the others "
             f"{usual:.0%}: look at its disk, its network and what else runs there"
         )
-    if busy < _BUSY:
+    if busy < BUSY:
         return (
             f"steps wait {waited:.0%} of the time and decoding is at work for {busy:.0%}: "
             "reading is the limit; put the shards on a nearer or faster disk, or in memory"

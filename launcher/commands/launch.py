@@ -45,6 +45,11 @@ def run(fv: FlagValues, args: Arguments) -> int:
     """Checks everything, runs the job, prints its result; returns the exit status."""
     submitter = load_submitter(fv.backend, launch_flags.options_of_backend(fv))
     if submitter is not None:
+        if fv.on_bad_record == "skip" and fv.shards:
+            raise UserError(
+                f"--on_bad_record=skip looks for broken records before the workers start, which "
+                f"backend '{fv.backend}' cannot: find them with 'tenfold verify'"
+            )
         return submit(submitter, fv, args)
     write_first = bool(fv.source) and not args.program
     launch = launch_flags.prepare(fv, args, shards_exist=not write_first)
@@ -63,7 +68,6 @@ def run(fv: FlagValues, args: Arguments) -> int:
 def _run(launch: Launch, fv: FlagValues) -> int:
     view = make_view(show_tf_logs=fv.show_tf_logs)
     check_hosts(launch, view)
-    salvage(launch, view, max_bad_records=fv.max_bad_records)
     run_dir = RunDir(Path(launch.spec.run_dir))
     supervisor = Supervisor(
         spec=_spoiled(launch, run_dir.path),
@@ -76,6 +80,7 @@ def _run(launch: Launch, fv: FlagValues) -> int:
         drills=Drills(launch.faults),
     )
     try:
+        salvage(launch, view, max_bad_records=fv.max_bad_records)
         result = supervisor.run()
     finally:
         run_dir.close()

@@ -1,0 +1,118 @@
+"""Measuring the input pipeline alone."""
+
+import time
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tenfold.data.augment import parse_augment
+from tenfold.data.batches import (
+    DECODE_S,
+    ReadConfig,
+    raw_records,
+    reading_options,
+    training_batches,
+)
+from tenfold.data.decode import resolve_decoder
+from tenfold.data.parse import input_spec
+from tenfold.data.storage import open_folder, read_manifest
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Records and megabytes (10**6) of shard read a second, CPU milliseconds per record."""
+
+    records_per_s: float
+    megabytes_per_s: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True)
+class ReadBench:
+    """What `measure_reading` found. `decode_share` is how busy the decoding threads were."""
+
+    threads: int
+    decoder: str | None
+    batch_size: int
+    mean_record_bytes: float
+    raw: Rate
+    decoded: Rate
+    decode_share: float
+
+
+def measure_reading(
+    shards: str,
+    *,
+    split: str = "train",
+    num_workers: int = 1,
+    global_batch_size: int = 64,
+    image_size: tuple[int, int] | None = None,
+    decoder: str = "auto",
+    augment: str = "",
+    threads: int = 0,
+    shuffle_buffer_bytes: int = 256 * 10**6,
+    seconds: float = 5.0,
+) -> ReadBench:
+    """Reads what worker 0 of `num_workers` would train on, for `seconds` a stage.
+
+    Each stage is warmed up for a quarter of that time first.
+
+    Raises:
+      UserError: the shards and the numbers do not fit.
+    """
+    manifest = read_manifest(shards)
+    config = ReadConfig(
+        folder=open_folder(shards).path,
+        manifest=manifest,
+        split=split,
+        global_batch_size=global_batch_size,
+        num_workers=num_workers,
+        worker=0,
+        spec=input_spec(manifest, image_size),
+        shuffle_buffer_bytes=shuffle_buffer_bytes,
+        threads=threads,
+        decoder=decoder,
+        augment=parse_augment(augment),
+    )
+    chosen = manifest.split(split)
+    mean_bytes = chosen.num_bytes / max(1, chosen.num_records)
+    raw = raw_records(config).batch(config.replica_batch)
+    raw_rate, _ = _measure(
+        raw.with_options(reading_options(config.parallel_batches)), config, mean_bytes, seconds
+    )
+    rate, share = _measure(training_batches(config), config, mean_bytes, seconds)
+    pictures = config.spec.image_shape is not None
+    return ReadBench(
+        threads=config.parallel_batches,
+        decoder=resolve_decoder(decoder) if pictures else None,
+        batch_size=config.replica_batch,
+        mean_record_bytes=mean_bytes,
+        raw=raw_rate,
+        decoded=rate,
+        decode_share=share,
+    )
+
+
+def _measure(
+    dataset: tf.data.Dataset, config: ReadConfig, mean_bytes: float, seconds: float
+) -> tuple[Rate, float]:
+    """Returns the rate of an endless dataset, and the share of time that decoding was at work."""
+    iterator = iter(dataset)
+    _take(iterator, seconds / 4)
+    begun, cpu = time.perf_counter(), time.process_time()
+    batches, decode_s = _take(iterator, seconds)
+    wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    records = batches * config.replica_batch
+    rate = Rate(records / wall, records * mean_bytes / wall / 1e6, 1e3 * cpu / records)
+    return rate, min(1.0, decode_s / wall / config.parallel_batches)
+
+
+def _take(iterator: tf.data.Iterator, seconds: float) -> tuple[int, float]:
+    """Takes batches for `seconds`, one at least; returns how many and their decoding time."""
+    end = time.perf_counter() + seconds
+    batches, decode_s = 0, 0.0
+    while batches == 0 or time.perf_counter() < end:
+        batch = next(iterator)
+        batches += 1
+        decode_s += float(batch[DECODE_S]) if isinstance(batch, dict) else 0.0
+    return batches, decode_s
