@@ -89,7 +89,7 @@ def empty_batch(spec: InputSpec, size: int) -> dict[str, tf.Tensor]:
     batch = {}
     for feature in spec.features:
         dtype, shape = _DTYPES[feature.kind], feature.shape
-        if feature.kind == "image":
+        if feature.kind == "image" and spec.image_shape is not None:
             dtype, shape = tf.uint8, spec.image_shape
         batch[feature.name] = tf.fill([size, *shape], zero(dtype))
     return batch
