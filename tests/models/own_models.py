@@ -33,15 +33,15 @@ def regularised(spec: ModelSpec) -> keras.Model:
 class OwnStep(keras.Model):
     """A subclass with a training step of its own."""
 
-    def __init__(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         self.flat = keras.layers.Flatten()
         self.dense = keras.layers.Dense(10, "softmax")
 
-    def call(self, x):  # type: ignore[no-untyped-def]
+    def call(self, x):
         return self.dense(self.flat(x) / 255.0)
 
-    def train_step(self, data):  # type: ignore[no-untyped-def]
+    def train_step(self, data):
         logs = super().train_step(data)
         return {**logs, "own": logs["loss"] * 0 + 42.0}
 
@@ -67,15 +67,15 @@ def raises(spec: ModelSpec) -> keras.Model:
 class StopAfterTwo(keras.callbacks.Callback):
     """Notes what it is told, and ends the training after the second epoch."""
 
-    def on_train_begin(self, logs=None):  # type: ignore[no-untyped-def]
+    def on_train_begin(self, logs=None):
         self.told = ["train"]
 
-    def on_train_batch_end(self, batch, logs=None):  # type: ignore[no-untyped-def]
+    def on_train_batch_end(self, batch, logs=None):
         self.told.append(f"batch {batch}")
 
-    def on_epoch_end(self, epoch, logs=None):  # type: ignore[no-untyped-def]
+    def on_epoch_end(self, epoch, logs=None):
         self.told.append(f"epoch {epoch}: {', '.join(sorted(logs))}")
         self.model.stop_training = epoch == 1
 
-    def on_train_end(self, logs=None):  # type: ignore[no-untyped-def]
+    def on_train_end(self, logs=None):
         print("TOLD", self.told)
