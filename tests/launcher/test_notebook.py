@@ -91,6 +91,25 @@ def test_a_failed_launch_raises_unless_it_is_told_not_to(tmp_path: Path) -> None
         tenfold.launch(num_workers=1)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_training_from_a_notebook_and_what_its_report_shows(
+    digit_shards: Path, tmp_path: Path
+) -> None:
+    run = tenfold.launch(
+        shards=str(digit_shards), num_workers=2, epochs=2, run_dir=tmp_path / "run"
+    )
+    assert run.state == "succeeded"
+    assert run.result is not None
+    accuracy = run.epochs[-1]["metrics"]["val_accuracy"]
+    assert run.result.final["metrics"]["val_accuracy"] == accuracy
+    page = run.report().read_text(encoding="utf-8")
+    assert f"<b>{accuracy:.4g}</b><span>val accuracy</span>" in page
+    assert "4 of 4 receipts are exact." in page
+    for word in ("waiting for input", "lanes 0–1: 2 shards", "logs/worker-1.log", "tensorflow"):
+        assert word in page, word
+
+
 def living(folder: Path) -> list[psutil.Process]:
     """The processes that carry `folder` in their environment or arguments."""
     found = []

@@ -1,4 +1,4 @@
-"""docs/errors.md: its lists are those of the code, and what it explains is what we print."""
+"""docs/errors.md and docs/api.md are those of the code; what is explained is what we print."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "errors.md"
 
 
 def test_the_lists_are_those_of_the_code() -> None:
-    script = [sys.executable, ROOT / "scripts" / "error_index", "--check"]
+    script = [sys.executable, str(ROOT / "scripts" / "error_index"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -44,8 +44,14 @@ def test_a_message_without_a_place_is_found(tmp_path: Path) -> None:
     (tmp_path / "docs" / "errors.md").write_text("<!-- messages: data -->\n<!-- end -->\n")
     script = tmp_path / "scripts" / "error_index"
     script.write_bytes((ROOT / "scripts" / "error_index").read_bytes())
-    check = [sys.executable, script, "--check"]
+    check = [sys.executable, str(script), "--check"]
     assert subprocess.run(check, capture_output=True, check=False).returncode == 1
-    subprocess.run([sys.executable, script], check=True)
+    subprocess.run(check[:2], check=True)
     assert "- `<a> is a new message`\n" in (tmp_path / "docs" / "errors.md").read_text()
     assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
+def test_the_reference_is_that_of_the_docstrings() -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "api_index"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
