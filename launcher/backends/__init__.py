@@ -20,6 +20,7 @@ BACKENDS: Final = {
     "local": "tenfold.launcher.backends.local",
     "netns": "tenfold.launcher.backends.netns",
     "ssh": "tenfold.launcher.backends.ssh",
+    "slurm": "tenfold.launcher.backends.slurm",
     "kubernetes": "tenfold.launcher.backends.kubernetes",
 }
 

@@ -1,11 +1,16 @@
 """The places where jobs run, each as the flags and the command prefix that get there."""
 
 import contextlib
+import getpass
+import os
+import re
 import shlex
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +19,7 @@ import pytest
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends import Host, load_backend
 from tenfold.launcher.backends.netns import HostShape, NetnsBackend
+from tenfold.launcher.ports import pick_ports
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def rootless_netns_place(netns_works: None) -> Place:
     return Place(("--backend=netns",), WITHOUT_CAPABILITIES)
 
 
-PLACES = ("local", "netns", "rootless_netns", "ssh")
+PLACES = ("local", "netns", "rootless_netns", "ssh", "slurm")
 
 
 @pytest.fixture(params=PLACES)
@@ -138,3 +144,128 @@ def ssh_place(ssh_hosts: SshHosts) -> Place:
     names = ",".join(host.name for host in ssh_hosts.hosts)
     flags = ("--backend=ssh", f"--hosts={names}", f"--ssh_config={ssh_hosts.config}")
     return Place(flags, ssh_hosts.prefix)
+
+
+# --- Slurm: a controller and two nodes, all on this machine ---
+
+# One setting per line; no accounting, no cgroups, nodes told apart by their ports.
+SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld}
+SlurmUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+MpiDefault=none
+ReturnToService=2
+KillWait=5
+NodeName=sn0 NodeHostname={host} NodeAddr=127.0.0.1 Port={one} CPUs=2 RealMemory=2000
+NodeName=sn1 NodeHostname={host} NodeAddr=127.0.0.1 Port={other} CPUs=2 RealMemory=2000
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:8
+"""
+
+
+@pytest.fixture(scope="session")
+def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The configuration of a running Slurm with two nodes."""
+    programs = {name: shutil.which(name, path=PATHS) for name in ("munged", "slurmctld", "slurmd")}
+    for name, program in programs.items():
+        if program is None:
+            pytest.skip(f"there is no {name}: apt-get install slurm-wlm munge")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # sockets want short paths
+    (folder / "state").mkdir()
+    (folder / "key").write_bytes(os.urandom(1024))
+    (folder / "key").chmod(0o400)
+    ctld, one, other = pick_ports("127.0.0.1", 3)
+    conf = folder / "slurm.conf"
+    conf.write_text(
+        SLURM_CONF.format(
+            host=socket.gethostname().partition(".")[0],
+            user=getpass.getuser(),
+            folder=folder,
+            ctld=ctld,
+            one=one,
+            other=other,
+        )
+    )
+    environment = {**os.environ, "SLURM_CONF": str(conf)}
+    munged = [
+        programs["munged"], "--foreground", "--force", f"--key-file={folder}/key",
+        f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
+        f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed",
+    ]  # fmt: skip
+    slurmds = [[programs["slurmd"], "-D", "-N", name] for name in ("sn0", "sn1")]
+    with contextlib.ExitStack() as daemons:
+        daemons.callback(shutil.rmtree, folder, ignore_errors=True)
+        _start_daemon(daemons, munged, environment)
+        _poll(lambda: (folder / "munge.socket").exists(), folder)
+        for argv in ([programs["slurmctld"], "-D"], *slurmds):
+            _start_daemon(daemons, argv, environment)
+        states = ["sinfo", "--noheader", "--format=%D %t"]
+        _poll(lambda: "2 idle" in _output(states, environment), folder)
+        yield conf
+
+
+PATHS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+def _output(argv: list[str], environment: dict[str, str]) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, env=environment).stdout
+
+
+def _start_daemon(daemons: contextlib.ExitStack, argv: list, environment: dict[str, str]) -> None:
+    # Its own process group: slurmd's steps go with it.
+    daemon = subprocess.Popen(
+        argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def stop() -> None:
+        daemon.terminate()
+        try:
+            daemon.wait(10)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+    daemons.callback(stop)
+
+
+def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
+        assert time.monotonic() < end, logs
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def slurm_place(slurm_conf: Path) -> Iterator[Place]:
+    """An allocation of both nodes, one task on each."""
+    environment = {**os.environ, "SLURM_CONF": str(slurm_conf)}
+    salloc = ["salloc", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--no-shell"]
+    done = subprocess.run(salloc, capture_output=True, text=True, env=environment)
+    found = re.search(r"Granted job allocation (\d+)", done.stderr)
+    assert found, done.stderr
+    variables = {
+        "SLURM_CONF": str(slurm_conf),
+        "SLURM_JOB_ID": found[1],
+        "SLURM_JOB_NODELIST": "sn[0-1]",
+        "SLURM_TASKS_PER_NODE": "1(x2)",
+        "SLURM_JOB_CPUS_PER_NODE": "1(x2)",
+    }
+    yield Place(
+        ("--backend=slurm",), ("env", *(f"{name}={text}" for name, text in variables.items()))
+    )
+    subprocess.run(["scancel", found[1]], env=environment, check=True)

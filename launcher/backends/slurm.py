@@ -1,0 +1,235 @@
+"""Slurm: inside an allocation each worker is a job step on its node; from outside the launch
+becomes a batch script that runs itself inside an allocation.
+
+The far side's files are this side's: Slurm's clusters share a file system.
+Formats: slurm.schedmd.com/srun.html, sbatch.html (SLURM_TASKS_PER_NODE, --signal).
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.launcher.backends import Backend, Host, Option, Submission, Submitter
+from tenfold.launcher.hosts import HostEntry, fill_slots
+from tenfold.launcher.job import HostCommand
+from tenfold.launcher.ports import any_ports, check_port
+from tenfold.launcher.python import module_argv
+
+OPTIONS: Final = (
+    Option("time_limit", "how long the job may run: 90 (minutes), 2:00:00, 1-12:00:00"),
+    Option("partition", "partition to run in"),
+    Option(
+        "sbatch", "further options of sbatch, quoted as in a shell: '--account=ml --gres=gpu:4'"
+    ),
+)
+# How long before the time limit the workers are asked to save a checkpoint and stop.
+NOTICE_S: Final = 120
+_TIME: Final = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+_COUNT: Final = re.compile(r"(\d+)(?:\(x(\d+)\))?")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Nodes that this process may use, and how many workers and cores each takes."""
+
+    nodes: tuple[HostEntry, ...]
+    cpus: Mapping[str, int]
+
+
+def parse_counts(text: str) -> tuple[int, ...]:
+    """Returns the numbers that Slurm writes as ``2(x3),1``: 2, 2, 2, 1.
+
+    Raises:
+      UserError: it is not such a list.
+    """
+    counts: list[int] = []
+    for part in text.split(","):
+        match = _COUNT.fullmatch(part)
+        if match is None:
+            raise UserError(f"'{text}' is not a list of numbers as Slurm writes it")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return tuple(counts)
+
+
+def read_allocation(environ: Mapping[str, str]) -> Allocation:
+    """Returns the allocation that the environment of a job describes.
+
+    Raises:
+      UserError: there is none, or Slurm does not know it.
+    """
+    nodes = environ.get("SLURM_JOB_NODELIST", "")
+    if not nodes:
+        raise UserError("this is no allocation of Slurm's: there is no SLURM_JOB_NODELIST")
+    names = _ask("scontrol", "show", "hostnames", nodes).split()
+    addresses = node_addresses(_ask("scontrol", "--oneliner", "show", "node", nodes))
+    tasks = parse_counts(environ.get("SLURM_TASKS_PER_NODE", f"1(x{len(names)})"))
+    cpus = parse_counts(environ.get("SLURM_JOB_CPUS_PER_NODE", f"1(x{len(names)})"))
+    entries = tuple(
+        HostEntry(name, slots=slots, address=addresses.get(name, ""))
+        for name, slots in zip(names, tasks, strict=True)
+    )
+    return Allocation(entries, dict(zip(names, cpus, strict=True)))
+
+
+def node_addresses(text: str) -> dict[str, str]:
+    """Returns NodeName -> NodeAddr of what ``scontrol --oneliner show node`` prints."""
+    found = {}
+    for line in text.splitlines():
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "NodeName" in fields and "NodeAddr" in fields:
+            found[fields["NodeName"]] = fields["NodeAddr"]
+    return found
+
+
+def _ask(*argv: str) -> str:
+    if shutil.which(argv[0]) is None:
+        raise UserError(f"there is no {argv[0]} here: --backend=slurm needs Slurm's commands")
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{shlex.join(argv)} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+class SlurmBackend:
+    """Runs commands as job steps of an allocation."""
+
+    def __init__(self, allocation: Allocation) -> None:
+        self._allocation = allocation
+
+    def hosts(self, num_workers: int) -> tuple[Host, ...]:
+        """Returns the node of each worker: as many per node as the job has tasks there."""
+        return tuple(
+            Host(entry.name, entry.address or entry.name, sys.executable, remote=True)
+            for entry in fill_slots(self._allocation.nodes, num_workers)
+        )
+
+    def opened(self, hosts: Sequence[Host]) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: the allocation is there."""
+        del hosts
+        return contextlib.nullcontext()
+
+    def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
+        """Returns ports of which the check before the start finds out whether they are free."""
+        if first_port is None:
+            return any_ports(len(hosts))
+        ports = tuple(range(first_port, first_port + len(hosts)))
+        for worker, port in enumerate(ports):
+            check_port(port, worker)
+        return ports
+
+    def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
+        """Returns `argv` as a step on the host's node, beside other steps."""
+        slots = next(entry.slots for entry in self._allocation.nodes if entry.name == host.name)
+        step = (
+            "srun", "--nodes=1", "--ntasks=1", f"--nodelist={host.name}", "--overlap", "--mem=0",
+            f"--cpus-per-task={max(1, self._allocation.cpus[host.name] // slots)}",
+            "--unbuffered", "--export=ALL", "--quiet",
+        )  # fmt: skip
+        return HostCommand((*step, "--", *argv), dict(env))
+
+
+@dataclass(frozen=True)
+class SlurmSubmitter:
+    """Renders batch scripts, and gives them to sbatch."""
+
+    time_limit: str = ""
+    partition: str = ""
+    more: tuple[str, ...] = ()
+    far = False
+
+    def render(self, submission: Submission) -> str:
+        """Returns the batch script."""
+        words = (*module_argv("tenfold"), *submission.command_line)
+        return _SCRIPT.format(
+            settings="\n".join(f"#SBATCH {line}" for line in self._settings(submission)),
+            command=shlex.join(words),
+        )
+
+    def _settings(self, submission: Submission) -> list[str]:
+        run_dir = Path(submission.spec.run_dir)
+        lines = [
+            f"--job-name={run_dir.name}",
+            f"--nodes={submission.spec.num_workers}",
+            "--ntasks-per-node=1",
+            f"--chdir={shlex.quote(submission.spec.cwd)}",
+            f"--output={shlex.quote(str(run_dir).replace('%', '%%') + '.slurm-%j.log')}",
+            "--open-mode=append",
+            "--requeue",
+            f"--signal=B:USR1@{NOTICE_S}",
+        ]
+        lines += [f"--time={self.time_limit}"] if self.time_limit else []
+        lines += [f"--partition={shlex.quote(self.partition)}"] if self.partition else []
+        return lines + [shlex.quote(word) for word in self.more]
+
+    def submit(self, text: str, submission: Submission) -> str:
+        """Hands the script to sbatch; returns the job's number and where it writes."""
+        if shutil.which("sbatch") is None:
+            raise UserError("there is no sbatch here: --backend=slurm needs Slurm's commands")
+        Path(submission.spec.run_dir).parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
+        if done.returncode:
+            raise JobError(f"sbatch failed: {done.stderr.strip()}")
+        number = done.stdout.strip().partition(";")[0]
+        return f"submitted job {number}: {submission.spec.run_dir}.slurm-{number}.log tells of it"
+
+
+# Slurm sends USR1 to the script alone, NOTICE_S before the time limit, and TERM when the job is
+# preempted or cancelled. The launch passes TERM on; workers save a checkpoint and stop. After a
+# preemption Slurm queues the job again by itself; at the time limit the script has to.
+_SCRIPT: Final = """\
+#!/bin/bash
+{settings}
+{command} &
+launch=$!
+again=
+trap 'again=yes; kill -TERM $launch' USR1
+trap 'kill -TERM $launch' TERM
+wait $launch
+status=$?
+# A trap ends the wait before the launch has ended.
+while kill -0 $launch 2>/dev/null; do wait $launch; status=$?; done
+if [ -n "$again" ] && [ $status -ne 0 ]; then
+    exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $status
+"""
+
+
+def create(options: Mapping[str, str]) -> Backend:
+    """Returns the back end, for use inside an allocation.
+
+    Raises:
+      UserError: this is none.
+    """
+    del options  # they are for the submission that brought us here
+    return SlurmBackend(read_allocation(os.environ))
+
+
+def submitter(options: Mapping[str, str]) -> Submitter | None:
+    """Returns how to get an allocation; None inside of one.
+
+    Raises:
+      UserError: an option has a wrong value.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        return None
+    limit = options.get("time_limit", "")
+    if limit and not _TIME.fullmatch(limit):
+        raise UserError(f"time_limit '{limit}': write minutes, 2:00:00 or 1-12:00:00")
+    try:
+        more = tuple(shlex.split(options.get("sbatch", "")))
+    except ValueError as error:
+        raise UserError(f"sbatch '{options['sbatch']}': {error}") from error
+    for word in more:
+        if not word.startswith("--") or "\n" in word:
+            raise UserError(f"sbatch: '{word}' is not an option: write --name=value")
+    return SlurmSubmitter(limit, options.get("partition", ""), more)

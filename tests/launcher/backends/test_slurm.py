@@ -1,0 +1,186 @@
+"""Slurm: batch scripts, submitted to a real controller with two nodes, started by the test."""
+
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.backends.slurm import (
+    Allocation,
+    SlurmBackend,
+    node_addresses,
+    parse_counts,
+)
+from tenfold.launcher.hosts import HostEntry
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def slurm(slurm_conf, launch):
+    """Runs Slurm's own commands; `launch` is a launch from outside of any allocation."""
+    environment = {**os.environ, "SLURM_CONF": str(slurm_conf)}
+    launch.prefix = ("env", f"SLURM_CONF={slurm_conf}")
+
+    def run(*argv: str) -> str:
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=True, env=environment
+        ).stdout
+
+    return run
+
+
+def submitted(launch):
+    assert launch.status == 0, launch.err
+    found = re.search(r"submitted job (\d+)", launch.out)
+    assert found, launch.out
+    return found[1]
+
+
+def wait_for_result(launch, state, timeout_s=100):
+    end = time.monotonic() + timeout_s
+    while not (launch.run_dir / "result.json").exists() or launch.result["state"] != state:
+        logs = [log.read_text() for log in launch.folder.glob("run.slurm-*.log")]
+        assert time.monotonic() < end, logs
+        time.sleep(0.05)
+
+
+def test_a_batch_job_runs_the_same_launch(launch, slurm):
+    text = """
+    import socket
+    mark(f"node-{index}", os.environ["SLURMD_NODENAME"] + " " + repr(sys.argv[1:]))
+    """
+    program = ("python3", str(launch.program(text)), "it's", "$HOME")
+    flags = ("--backend=slurm", "--num_workers=2", "--time_limit=5", "--partition=all")
+    launch.run(*flags, "--sbatch=--comment='two words'", program=program)
+    number = submitted(launch)
+    wait_for_result(launch, "succeeded")
+    told = {(launch.run_dir / f"node-{index}").read_text() for index in range(2)}
+    assert told == {"sn0 [\"it's\", '$HOME']", "sn1 [\"it's\", '$HOME']"}
+    shown = slurm("scontrol", "show", "job", number)
+    assert "TimeLimit=00:05:00" in shown
+    assert "Comment=two words" in shown
+    assert "Requeue=1" in shown
+
+
+def test_at_the_time_limit_the_job_saves_and_queues_again(launch, slurm):
+    """USR1 is what Slurm sends before the limit; here the test sends it."""
+    text = """
+    def save(*_):
+        mark(f"saved-{index}")
+        sys.exit(76)
+    signal.signal(signal.SIGTERM, save)
+    if os.path.exists(os.path.join(run_dir, "saved-0")):
+        mark(f"went-on-{index}")
+        sys.exit(0)
+    mark(f"up-{index}")
+    time.sleep(100)
+    """
+    launch.run("--backend=slurm", "--num_workers=2", text=text)
+    number = submitted(launch)
+    end = time.monotonic() + 60
+    while not all((launch.run_dir / f"up-{index}").exists() for index in range(2)):
+        assert time.monotonic() < end, slurm("squeue")
+        time.sleep(0.05)
+    slurm("scancel", "--batch", "--signal=USR1", number)
+    end = time.monotonic() + 60
+    while "JobState=PENDING" not in (shown := slurm("scontrol", "show", "job", number)):
+        assert time.monotonic() < end, shown
+        time.sleep(0.1)
+    assert "Restarts=1" in shown
+    # Slurm lets a job that was queued again wait for two minutes.
+    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
+    wait_for_result(launch, "succeeded")
+    marks = set(os.listdir(launch.run_dir))
+    assert {"saved-0", "saved-1", "went-on-0", "went-on-1"} <= marks
+
+
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name=run
+#SBATCH --nodes=3
+#SBATCH --ntasks-per-node=1
+#SBATCH --chdir={folder}
+#SBATCH --output={folder}/run.slurm-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+#SBATCH --time=1-12:00:00
+#SBATCH --gres=gpu:4
+{python} launch --backend=slurm --num_workers=3 --sbatch=--gres=gpu:4 \
+--time_limit=1-12:00:00 --run_dir={folder}/run -- true 'a b' &
+"""
+
+
+def test_the_script_is_shown(tenfold, tmp_path):
+    done = tenfold(
+        "launch", "--backend=slurm", "--num_workers=3", f"--run_dir={tmp_path}/run",
+        "--time_limit=1-12:00:00", "--sbatch=--gres=gpu:4", "--dry_run", "--", "true", "a b",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    command = next(line for line in done.out.splitlines() if " launch " in line)
+    python = command[: command.index(" launch ")]
+    assert python.endswith("-m tenfold")
+    assert done.out.startswith(SCRIPT.format(folder=tmp_path, python=python))
+    assert subprocess.run(["bash", "-n"], input=done.out, text=True).returncode == 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--time_limit=soon"], "time_limit 'soon'"),
+        (["--sbatch=gpu"], "'gpu' is not an option"),
+        (["--sbatch='--x"], "No closing quotation"),
+        (["--epochs=2"], "--epochs is for the built-in trainer"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(tenfold, flags, words):
+    done = tenfold("launch", "--backend=slurm", *flags, "--dry_run", "--", "true")
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_what_sbatch_refuses_is_passed_on(launch, slurm):
+    launch.run("--backend=slurm", "--num_workers=2", "--partition=none", text="pass")
+    assert launch.status == 1
+    assert launch.err.startswith("tenfold: sbatch failed:")
+    assert "invalid partition" in launch.err
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"), [("1", (1,)), ("2(x3),1", (2, 2, 2, 1)), ("1,2(x2)", (1, 2, 2))]
+)
+def test_slurms_lists_of_numbers(text, counts):
+    assert parse_counts(text) == counts
+
+
+def test_other_lists_are_refused():
+    for text in ("", "a", "2(x)", "2(x3"):
+        with pytest.raises(UserError, match="as Slurm writes it"):
+            parse_counts(text)
+
+
+def test_addresses_of_nodes():
+    text = "NodeName=a Arch=x86_64 NodeAddr=10.0.0.1 Boards=1\nNodeName=b NodeAddr=b Boards=1\n"
+    assert node_addresses(text) == {"a": "10.0.0.1", "b": "b"}
+
+
+def test_an_allocation_of_another_kind(tenfold):
+    done = tenfold("launch", "--backend=slurm", "--", "true", SLURM_JOB_ID="1")
+    assert done.status == 2
+    assert "this is no allocation of Slurm's" in done.err
+
+
+def test_more_workers_than_tasks():
+    backend = SlurmBackend(Allocation((HostEntry("a", 2), HostEntry("b", 1)), {"a": 8, "b": 8}))
+    hosts = backend.hosts(3)
+    assert [host.name for host in hosts] == ["a", "a", "b"]
+    assert "--cpus-per-task=4" in backend.command(hosts[0], ["x"], {}).argv
+    with pytest.raises(UserError, match="4 workers need as many slots"):
+        backend.hosts(4)
