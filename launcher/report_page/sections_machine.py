@@ -147,7 +147,12 @@ def _worker_table(run: RunFiles, workers: Sequence[WorkerTime]) -> Markup:
         "worker", "address", "last step", "job's records/s, as it saw it", "waited for input",
         "peak memory", "starts", "exit code",
     )  # fmt: skip
-    return table(head, rows, numbers="n nnnnnn")
+    told = [at for at in range(len(head)) if any(row[at] != "" for row in rows)]
+    return table(
+        tuple(head[at] for at in told),
+        [tuple(row[at] for at in told) for row in rows],
+        numbers="".join("n nnnnnn"[at] for at in told),
+    )
 
 
 def _mark_table(timeline: Timeline) -> Markup | None:
