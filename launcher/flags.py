@@ -78,14 +78,19 @@ def _show_counts(counts: Sequence[int]) -> str:
     return ",".join(str(count) for count in counts)
 
 
+def define_flagfile(fv: FlagValues) -> None:
+    """Defines --flagfile, which every command has."""
+    if "flagfile" not in fv:
+        flags.DEFINE_string("flagfile", "", "reads flags from a file, one a line", flag_values=fv)
+
+
 def parse_flags(fv: FlagValues, argv: Sequence[str]) -> list[str]:
     """Parses `argv` (without a program name) into `fv`; returns the positional arguments.
 
     Raises:
       UserError: an unknown flag or a value that its flag does not take.
     """
-    if "flagfile" not in fv:
-        flags.DEFINE_string("flagfile", "", "reads flags from a file, one a line", flag_values=fv)
+    define_flagfile(fv)
     try:
         return list(fv(["tenfold", *argv]))[1:]
     except flags.UnrecognizedFlagError as error:

@@ -14,7 +14,7 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.launcher.arguments import Arguments
-from tenfold.launcher.flags import FlagValues, flags_help, parse_flags
+from tenfold.launcher.flags import FlagValues, define_flagfile, flags_help, parse_flags
 
 COMMANDS: Final = {
     "plan": "tenfold.launcher.commands.plan",
@@ -78,6 +78,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     own, program = _split_program(argv[1:])
     fv = FlagValues()
     command.define_flags(fv)
+    define_flagfile(fv)
     if any(arg in ("-h", "--help") for arg in own):
         print(f"tenfold {argv[0]} {command.USAGE}\n\n{command.SUMMARY}\n\n{flags_help(fv)}")
         return 0

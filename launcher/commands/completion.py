@@ -6,7 +6,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.completion import CommandWords, FlagWords, bash_script, zsh_script
-from tenfold.launcher.flags import FlagValues
+from tenfold.launcher.flags import FlagValues, define_flagfile
 
 SUMMARY: Final = "prints a completion script for bash or zsh"
 USAGE: Final = 'SHELL      (in ~/.bashrc or ~/.zshrc: eval "$(tenfold completion SHELL)")'
@@ -39,6 +39,7 @@ def command_words() -> list[CommandWords]:
 def _words_of(name: str, module: Any) -> CommandWords:
     fv = FlagValues()
     module.define_flags(fv)
+    define_flagfile(fv)
     flags = [
         FlagWords(
             name=flag,
@@ -48,5 +49,4 @@ def _words_of(name: str, module: Any) -> CommandWords:
         )
         for flag in sorted(fv)
     ]
-    flags.append(FlagWords("flagfile", "reads flags from a file, one a line"))
     return CommandWords(name, module.SUMMARY, tuple(flags))
