@@ -216,6 +216,7 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         states = ["sinfo", "--noheader", "--format=%D %t"]
         _poll(lambda: "2 idle" in _output(states, environment), folder)
         yield conf
+        _end_all_jobs(conf)
 
 
 PATHS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -250,6 +251,19 @@ def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 30) ->
         time.sleep(0.05)
 
 
+def _end_all_jobs(conf: Path) -> None:
+    """Nodes that go while steps run would leave the steps behind."""
+    environment = {**os.environ, "SLURM_CONF": str(conf)}
+    subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, check=True)
+    _poll(lambda: not _output(["squeue", "--noheader"], environment).strip(), conf.parent, 60)
+
+
+@pytest.fixture
+def end_slurm_jobs() -> Callable[[Path], None]:
+    """Cancels all jobs and waits until they are gone."""
+    return _end_all_jobs
+
+
 @pytest.fixture
 def slurm_place(slurm_conf: Path) -> Iterator[Place]:
     """An allocation of both nodes, one task on each."""
@@ -268,4 +282,4 @@ def slurm_place(slurm_conf: Path) -> Iterator[Place]:
     yield Place(
         ("--backend=slurm",), ("env", *(f"{name}={text}" for name, text in variables.items()))
     )
-    subprocess.run(["scancel", found[1]], env=environment, check=True)
+    _end_all_jobs(slurm_conf)

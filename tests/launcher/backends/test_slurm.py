@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-def slurm(slurm_conf, launch):
+def slurm(slurm_conf, launch, end_slurm_jobs):
     """Runs Slurm's own commands; `launch` is a launch from outside of any allocation."""
     environment = {**os.environ, "SLURM_CONF": str(slurm_conf)}
     launch.prefix = ("env", f"SLURM_CONF={slurm_conf}")
@@ -30,7 +30,8 @@ def slurm(slurm_conf, launch):
             argv, capture_output=True, text=True, check=True, env=environment
         ).stdout
 
-    return run
+    yield run
+    end_slurm_jobs(slurm_conf)
 
 
 def submitted(launch):
