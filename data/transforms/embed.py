@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import IMAGE
+from tenfold.data.quiet import quiet_start
 from tenfold.data.sources.base import BadRecord
 from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
 
@@ -74,19 +75,18 @@ class Embed:
         return np.concatenate(parts)
 
     def _load(self) -> Any:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import keras
-        import tensorflow as tf
+        with quiet_start():
+            import keras
+            import tensorflow as tf
 
-        if not tf.executing_eagerly():  # pragma: no cover - nobody turns it off here
-            raise UserError("eager execution is off")
-        # One thread in each of the writing processes: they are as many as processors, and the
-        # order of sums stays the same on every machine.
-        try:
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-        except RuntimeError:  # TensorFlow runs already: this is the user's own process
-            pass
+            # One thread in each of the writing processes: they are as many as processors, and
+            # the order of sums stays the same on every machine.
+            try:
+                tf.config.threading.set_intra_op_parallelism_threads(1)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
+            except RuntimeError:  # TensorFlow runs already: this is the user's own process
+                pass
+            tf.config.list_logical_devices()
         try:
             model = keras.saving.load_model(self._path, compile=False, safe_mode=True)
         except (ValueError, OSError, TypeError) as error:
