@@ -23,6 +23,7 @@ from tenfold.data.order import (
     ShuffleOrder,
     lane_buffer_records,
     ordered_records,
+    plain_graph,
     shuffled_records,
 )
 from tenfold.data.parse import InputSpec, batch_parser, empty_batch, fingerprint, zero
@@ -149,6 +150,7 @@ def training_batches(
     per_epoch = used + (shards.tail_steps * replicas if tail else 0)
     parse = _parser(config)
 
+    @plain_graph
     def features(number: tf.Tensor, records: tf.Tensor) -> Batch:
         if per_epoch == used:
             batch = parse(records, number // per_epoch)
@@ -199,6 +201,7 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     shards = config.shards(drop_remainder=False)
     parse = _parser(config)
 
+    @plain_graph
     def features(records: tf.Tensor) -> Batch:
         return _pad({**parse(records, None), FINGERPRINT: fingerprint(records)}, size)
 

@@ -22,6 +22,9 @@ BLOCK_RECORDS: Final = 16
 
 READ_BUFFER_BYTES: Final = 1 << 20
 
+# AutoGraph would spend longer on converting these functions than on building their graphs.
+plain_graph = tf.autograph.experimental.do_not_convert
+
 
 @dataclass(frozen=True)
 class Position:
@@ -88,7 +91,9 @@ def _lane_reader(
     length = used + shards.tail_steps * shards.lane_batch if order.tail else used
     last = order.epochs if order.epochs is not None else tf.int64.max
 
+    @plain_graph
     def one_lane(at: tf.Tensor) -> tf.data.Dataset:
+        @plain_graph
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             stream = epoch * order.num_lanes + numbers[at]
             records = _one_epoch(paths[at], counts[at], stream, order, threads)
@@ -142,6 +147,7 @@ def _interleaved(files: tf.data.Dataset, threads: int) -> tf.data.Dataset:
     )
 
 
+@plain_graph
 def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
     """A file that was cut between two records ends early without an error: it is counted."""
     dataset = tf.data.TFRecordDataset(path, buffer_size=READ_BUFFER_BYTES)

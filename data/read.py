@@ -12,7 +12,7 @@ from tenfold.data.decode import AUTO
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
 from tenfold.data.manifest import IMAGE
-from tenfold.data.order import Position
+from tenfold.data.order import Position, plain_graph
 from tenfold.data.parse import input_spec
 from tenfold.data.storage import open_folder, read_manifest
 
@@ -88,7 +88,7 @@ def worker_dataset(
         batches = training_batches(config, start=start, epochs=epochs)
     else:
         batches = evaluation_batches(config)
-    return batches.map(lambda batch: _as_tuple(batch, image_dtype))
+    return batches.map(plain_graph(lambda batch: _as_tuple(batch, image_dtype)))
 
 
 def steps_per_epoch(shards: str, *, global_batch_size: int, split: str = "train") -> int:

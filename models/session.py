@@ -227,7 +227,7 @@ class Session:
         summed = self._sum(tf.constant(signed, tf.int64))
         return tuple(int(value) % 2**64 for value in summed.numpy())
 
-    @tf.function
+    @tf.function(autograph=False)
     def _sum(self, value: tf.Tensor) -> tf.Tensor:
         return sum_over_workers(self.strategy, value)
 

@@ -3,6 +3,9 @@
 `keras.Model.fit` of Keras 3 fails under MultiWorkerMirroredStrategy; these steps use the
 parts of a compiled Keras model that work there: `compute_loss`, `compute_metrics`, the
 optimizer's `apply`.
+
+Nothing here is converted by AutoGraph, as nothing is in Keras's own `fit`: the conversion would
+go through all of Keras and take longer than building the graph.
 """
 
 from collections.abc import Sequence
@@ -51,7 +54,7 @@ class TrainSteps:
         self._class_weights = class_weights
         # Only what runs on one replica is compiled: XLA knows no collectives of the CPU.
         self._gradients = (
-            tf.function(self._forward_and_back, jit_compile=True)
+            tf.function(self._forward_and_back, jit_compile=True, autograph=False)
             if jit_compile
             else self._forward_and_back
         )
@@ -59,8 +62,8 @@ class TrainSteps:
         self._most = most
         self._names = sorted(metric_results(model))
         self._own_step = type(model).train_step is not keras.Model.train_step
-        self._run = tf.function(self._run_steps, reduce_retracing=True)
-        self._run_tail = tf.function(self._tail_step, reduce_retracing=True)
+        self._run = tf.function(self._run_steps, reduce_retracing=True, autograph=False)
+        self._run_tail = tf.function(self._tail_step, reduce_retracing=True, autograph=False)
 
     def __call__(
         self, iterator: Any, steps: int, *, stop: bool = False, save: bool = False
@@ -83,18 +86,26 @@ class TrainSteps:
 
     def _run_steps(self, iterator: Any, steps: tf.Tensor, asked: tf.Tensor) -> tuple[Any, ...]:
         """Graph function: see `StepsResult` for what it returns."""
-        losses = tf.zeros([self._most])
         names = self._names
-        metrics = tf.zeros([len(names)])
-        records, fingerprint = tf.constant(0, tf.int64), tf.constant(0, tf.int64)
-        seconds = tf.zeros([2], tf.float64)
-        for step in tf.range(steps):
+        begin = (
+            tf.constant(0),
+            tf.zeros([self._most]),
+            tf.zeros([len(names)]),
+            tf.constant(0, tf.int64),
+            tf.constant(0, tf.int64),
+            tf.zeros([2], tf.float64),
+        )
+
+        def one(step: Any, losses: Any, _: Any, records: Any, prints: Any, seconds: Any) -> Any:
             batch, waited = _timed_next(iterator, after=records)
             seconds += tf.stack([waited, self._summed(batch[DECODE_S])])
-            loss, metrics, count, prints = self._everywhere(batch)
+            loss, metrics, count, more = self._everywhere(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
-            records += count
-            fingerprint += prints
+            return step + 1, losses, metrics, records + count, prints + more, seconds
+
+        _, losses, metrics, records, fingerprint, seconds = tf.while_loop(
+            lambda step, *_: step < steps, one, begin, parallel_iterations=1
+        )
         summed = self._sum_over_workers(tf.concat([losses, metrics, asked], axis=0))
         losses, metrics, asked = tf.split(summed, [self._most, len(names), 2])
         shares = metrics / self._strategy.num_replicas_in_sync
@@ -113,7 +124,7 @@ class TrainSteps:
         return records, fingerprint % 2**64
 
     def _tail_step(self, iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        prints = self._strategy.experimental_local_results(next(iterator)[FINGERPRINT])
+        prints = self._strategy.experimental_local_results(iterator.get_next()[FINGERPRINT])
         every = tf.concat(list(prints), axis=0)
         return tf.math.count_nonzero(every), tf.reduce_sum(every)
 
@@ -184,7 +195,7 @@ def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
     with tf.control_dependencies([after]):
         before = tf.timestamp()
     with tf.control_dependencies([before]):
-        batch = next(iterator)
+        batch = iterator.get_next()
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
         return batch, tf.timestamp() - before
 
@@ -236,7 +247,7 @@ class EvaluateSteps:
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy) -> None:
         self._model = model
         self._strategy = strategy
-        self._run = tf.function(self._run_batch, reduce_retracing=True)
+        self._run = tf.function(self._run_batch, reduce_retracing=True, autograph=False)
 
     def __call__(self, batch: Any) -> tuple[float, int, int]:
         """Returns this worker's (sum of losses, records, fingerprint) of one batch."""

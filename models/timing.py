@@ -59,7 +59,7 @@ def gather_over_workers(
     """Returns every worker's `row`, by worker index; each worker must call it."""
     table = [list(row) if at == worker else [0.0] * len(row) for at in range(num_workers)]
 
-    @tf.function
+    @tf.function(autograph=False)
     def total(mine: tf.Tensor) -> tf.Tensor:
         return sum_over_workers(strategy, mine)
 
@@ -78,7 +78,7 @@ def time_all_reduce(strategy: tf.distribute.Strategy, variables: Sequence[Any]) 
         totals = tf.distribute.get_replica_context().all_reduce("SUM", zeros)
         return tf.add_n([tf.cast(tf.reduce_sum(total), tf.float32) for total in totals])
 
-    @tf.function
+    @tf.function(autograph=False)
     def run() -> Any:
         return strategy.run(replica)
 

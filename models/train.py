@@ -1,5 +1,6 @@
 """The training run: epochs of steps, checkpoints, evaluation, the saved model."""
 
+import contextlib
 import math
 import os
 import time
@@ -223,4 +224,8 @@ class _Run:
             self.session.model.save(beside)
             os.replace(beside, path)
         self.session.barrier()
+        # Who leaves a barrier may be gone before another has left it too. All have left the
+        # first one once they meet in the second, and nothing is lost if that one breaks.
+        with contextlib.suppress(tf.errors.OpError):
+            self.session.barrier()
         return path
