@@ -12,14 +12,15 @@ from tenfold.launcher.backends.local import LocalBackend
 from tenfold.launcher.checkup import ERROR, WARNING, HostReport, judge_hosts, look_at_hosts
 from tenfold.launcher.job import HostCommand
 
+VERSIONS = {
+    "python": "3.11.7",
+    "tensorflow": "2.21.0",
+    "keras": "3.15.1",
+    "tenfold": "0.1.0",
+}
 SEEN = {
     "time": 1000.0,
-    "versions": {
-        "python": "3.11.7",
-        "tensorflow": "2.21.0",
-        "keras": "3.15.1",
-        "tenfold": "0.1.0",
-    },
+    "versions": VERSIONS,
     "taken": {},
     "unresolved": {},
     "disk_free": 10**12,
@@ -34,7 +35,7 @@ SEEN = {
 
 def report(name="a", **changes):
     outside = {key: changes.pop(key) for key in ("failure", "unreached") if key in changes}
-    versions = {**SEEN["versions"], **changes.pop("versions", {})}
+    versions = {**VERSIONS, **changes.pop("versions", {})}
     return HostReport(
         host=Host(name, "10.0.0.1", "python3", remote=True),
         workers=1,

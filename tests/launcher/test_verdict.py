@@ -84,6 +84,7 @@ def trace(error):
 )
 def test_the_cause(workers, cause, error):
     verdict = judge(workers)
+    assert verdict is not None
     assert verdict.first.worker == cause
     assert error in verdict.first.error
     assert cause not in [failure.worker for failure in verdict.consequences]
@@ -99,7 +100,9 @@ def test_no_failure_no_verdict():
     ("code", "preempted"), [(76, True), (-signal.SIGTERM, True), (-signal.SIGKILL, False)]
 )
 def test_preemption(code, preempted):
-    assert judge([worker(0, code=code), worker(1)]).preempted == preempted
+    verdict = judge([worker(0, code=code), worker(1)])
+    assert verdict is not None
+    assert verdict.preempted == preempted
 
 
 def test_tracebacks_keep_their_chain_and_their_message():

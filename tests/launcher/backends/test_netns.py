@@ -31,6 +31,7 @@ def open_hosts(netns_works: None) -> Iterator:
 
         def make(**options: str) -> tuple[NetnsBackend, tuple[Host, ...]]:
             backend = load_backend("netns", options)
+            assert isinstance(backend, NetnsBackend)
             hosts = backend.hosts(2)
             stack.enter_context(backend.opened(hosts))
             return backend, hosts
@@ -66,6 +67,7 @@ def test_hosts_have_names_and_loopbacks_of_their_own(open_hosts):
     assert on(backend, one, "hostname") == "host-0\n"
     command = backend.command(other, [sys.executable, "-c", SERVE], {})
     with subprocess.Popen(command.argv, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
         assert server.stdout.readline() == "up\n"
         try:
             for target in ("host-1", other.address):
