@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "verify": "tenfold.launcher.commands.verify",
     "inspect": "tenfold.launcher.commands.inspect",
     "launch": "tenfold.launcher.commands.launch",
+    "simulate": "tenfold.launcher.commands.simulate",
     "bench": "tenfold.launcher.commands.bench",
     "report": "tenfold.launcher.commands.report",
     "doctor": "tenfold.launcher.commands.doctor",
