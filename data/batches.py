@@ -152,15 +152,16 @@ def training_batches(
 
     @plain_graph
     def features(number: tf.Tensor, records: tf.Tensor) -> Batch:
+        prints = fingerprint(records)
         if per_epoch == used:
-            batch = parse(records, number // per_epoch)
+            batch = parse(records, prints, number // per_epoch)
         else:
             batch = tf.cond(
                 number % per_epoch < used,
-                lambda: parse(records, number // per_epoch),
+                lambda: parse(records, prints, number // per_epoch),
                 lambda: {**empty_batch(config.spec, size), DECODE_S: tf.zeros([], tf.float64)},
             )
-        return _shaped({**batch, FINGERPRINT: fingerprint(records)}, size)
+        return _shaped({**batch, FINGERPRINT: prints}, size)
 
     first = start.epoch * per_epoch + start.step * replicas
     records = raw_records(config, start=start, epochs=epochs, tail=tail)
@@ -174,16 +175,18 @@ def training_batches(
 
 
 def _parser(config: ReadConfig) -> Any:
-    """Returns the timed function from raw records [n] and their epoch to a batch."""
+    """Returns the timed function from raw records [n], fingerprints [n] and epoch to a batch.
+
+    Without an epoch pictures are seen whole.
+    """
     parse = batch_parser(config.spec, config.decode())
     augment = config.augment if config.spec.image_shape is not None else NO_AUGMENT
 
-    def timed(records: tf.Tensor, epoch: tf.Tensor | None) -> Batch:
+    def timed(records: tf.Tensor, prints: tf.Tensor, epoch: tf.Tensor | None) -> Batch:
         begun = tf.timestamp()
         with tf.control_dependencies([begun]):
             views = None
             if augment and epoch is not None:
-                prints = fingerprint(records)
                 views = draw_views(augment, prints, seed=config.seed, epoch=epoch)
             batch = parse(records, views)
         with tf.control_dependencies(list(batch.values())):
@@ -203,7 +206,8 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
 
     @plain_graph
     def features(records: tf.Tensor) -> Batch:
-        return _pad({**parse(records, None), FINGERPRINT: fingerprint(records)}, size)
+        prints = fingerprint(records)
+        return _pad({**parse(records, prints, None), FINGERPRINT: prints}, size)
 
     records = ordered_records(
         shards.shards, path_of=config.path_of, threads=config.parallel_batches

@@ -1,0 +1,78 @@
+"""Does reading leak? The memory of a process over many epochs, and how well records are mixed.
+
+python scripts/bench_memory.py SHARDS [EPOCHS]
+
+Prints the resident memory after each tenth of the epochs. Then how far records travel: the
+mean distance, in batches, between where a record stands in two epochs, as a share of what a
+full shuffle gives (a third of an epoch).
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+from tenfold.data.batches import FINGERPRINT, ReadConfig, training_batches
+from tenfold.data.parse import input_spec
+from tenfold.data.read import steps_per_epoch
+from tenfold.data.storage import read_manifest
+
+BATCH = 64
+
+
+def config_of(shards: str, buffer_bytes: int, side: int) -> ReadConfig:
+    manifest = read_manifest(shards)
+    return ReadConfig(
+        shards, manifest, "train", BATCH, 1, 0, input_spec(manifest, (side, side)),
+        shuffle_buffer_bytes=buffer_bytes,
+    )  # fmt: skip
+
+
+def memory_over_epochs(shards: str, epochs: int) -> Iterator[tuple[int, float]]:
+    """Yields (epochs done, resident MB)."""
+    iterator = iter(training_batches(config_of(shards, 16 * 10**6, 64), tail=False))
+    steps = steps_per_epoch(shards, global_batch_size=BATCH)
+    for epoch in range(1, epochs + 1):
+        for _ in range(steps):
+            next(iterator)
+        if epoch % max(1, epochs // 10) == 0:
+            yield epoch, psutil.Process().memory_info().rss / 1e6
+
+
+def mixing(shards: str, buffer_bytes: int) -> tuple[float, float]:
+    """Returns how far records travel between two epochs, and the neighbours that stay together.
+
+    The first as a share of a full shuffle's; the second is the mean number of a batch's records
+    that were in one batch an epoch before too, over what a full shuffle gives.
+    """
+    steps = steps_per_epoch(shards, global_batch_size=BATCH)
+    places: list[dict[int, int]] = [{}, {}]
+    for at, batch in enumerate(training_batches(config_of(shards, buffer_bytes, 8), epochs=2)):
+        for fingerprint in batch[FINGERPRINT].numpy().tolist():
+            places[at // steps][fingerprint] = at % steps
+    both = [(places[0][one], places[1][one]) for one in places[0].keys() & places[1].keys()]
+    first, second = np.array(both).T
+    travelled = float(np.abs(first - second).mean() / (steps / 3))
+    pairs = np.zeros((steps, steps))
+    np.add.at(pairs, (first, second), 1)
+    together = float((pairs * (pairs - 1)).sum())
+    expected = float((pairs.sum(1) * (pairs.sum(1) - 1)).sum() / steps)
+    return travelled, together / expected
+
+
+if __name__ == "__main__":
+    folder = sys.argv[1]
+    for done, megabytes in memory_over_epochs(folder, int(sys.argv[2]) if sys.argv[2:] else 50):
+        print(f"epoch {done:>3}: {megabytes:,.0f} MB", flush=True)
+    total = read_manifest(folder).split("train").num_bytes
+    for share in (0.001, 0.02, 0.1, 0.5):
+        travelled, together = mixing(folder, int(total * share))
+        print(
+            f"buffer of {share:.1%} of the data: records travel {travelled:.2f} of a full "
+            f"shuffle's distance, {together:.2f} times as many stay together"
+        )

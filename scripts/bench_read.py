@@ -1,0 +1,269 @@
+"""Reads the same pictures by several libraries and compares them: decode, resize, batch.
+
+python scripts/bench_read.py DATA small|large [READER…]     (see scripts/bench_read)
+
+DATA/KIND holds the pictures in class folders, DATA/KIND-shards the same written by tenfold.
+Each reader runs in a process of its own, in turn, so that all see the same machine; each
+reads three epochs, shuffled, in batches of 32, resized to 224 × 224, with two threads or
+workers. A table gives pictures a second and CPU milliseconds a picture, the median over
+rounds of the last two epochs, and the first batch's delay in those epochs.
+"""
+
+import glob
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+BATCH, SIDE, THREADS, EPOCHS, ROUNDS = 32, 224, 2, 3, 2
+
+
+def files_of(data: Path, kind: str) -> list[str]:
+    return sorted(glob.glob(f"{data}/{kind}/*/*.jpg"))
+
+
+def batched(pictures: Iterable[Any]) -> Iterator[Any]:
+    import numpy as np
+
+    batch: list[Any] = []
+    for picture in pictures:
+        batch.append(picture)
+        if len(batch) == BATCH:
+            yield np.stack(batch)
+            batch = []
+
+
+def turbo(data: bytes) -> object:
+    import cv2
+    import simplejpeg
+
+    picture = simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+# Each reader returns a function that gives the batches of the next epoch.
+Epochs = Callable[[], Iterable[object]]
+
+
+def ceiling(data: Path, kind: str) -> Epochs:
+    """libjpeg-turbo and a SIMD resize on two threads, nothing read, nothing batched."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    encoded = [Path(name).read_bytes() for name in files_of(data, kind)]
+    groups = [encoded[at : at + BATCH] for at in range(0, len(encoded) - BATCH + 1, BATCH)]
+    pool = ThreadPoolExecutor(THREADS)
+    return lambda: pool.map(lambda group: [turbo(one) for one in group], groups)
+
+
+def tenfold(data: Path, kind: str, decoder: str = "turbo") -> Epochs:
+    from tenfold.data.batches import ReadConfig, training_batches
+    from tenfold.data.parse import input_spec
+    from tenfold.data.read import steps_per_epoch
+    from tenfold.data.storage import read_manifest
+
+    shards = f"{data}/{kind}-shards"
+    manifest = read_manifest(shards)
+    config = ReadConfig(
+        shards, manifest, "train", BATCH, 1, 0, input_spec(manifest, (SIDE, SIDE)),
+        threads=THREADS, decoder=decoder, shuffle_buffer_bytes=64 * 10**6,
+    )  # fmt: skip
+    iterator = iter(training_batches(config, tail=True))
+    steps = steps_per_epoch(shards, global_batch_size=BATCH)
+    tail = config.shards(drop_remainder=True).tail_steps
+
+    def epoch() -> Iterator[object]:
+        for _ in range(steps):
+            yield next(iterator)
+        for _ in range(tail):
+            next(iterator)
+
+    return epoch
+
+
+def tenfold_tf(data: Path, kind: str) -> Epochs:
+    return tenfold(data, kind, decoder="tf")
+
+
+def tf_data(data: Path, kind: str) -> Epochs:
+    """As TensorFlow's guides write it: interleave, shuffle, parallel map, batch, prefetch."""
+    import tensorflow as tf
+
+    auto = tf.data.AUTOTUNE
+    names = sorted(glob.glob(f"{data}/{kind}-shards/*.tfrecord"))
+    features = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def parse(record: object) -> object:
+        values = tf.io.parse_single_example(record, features)
+        picture = tf.io.decode_jpeg(values["image"], channels=3)
+        return tf.image.resize(picture, (SIDE, SIDE)), values["label"]
+
+    dataset = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names))
+    dataset = dataset.interleave(tf.data.TFRecordDataset, num_parallel_calls=auto).shuffle(1000)
+    dataset = dataset.map(parse, num_parallel_calls=auto).batch(BATCH, drop_remainder=True)
+    dataset = dataset.prefetch(auto)
+    return lambda: dataset
+
+
+def tf_data_tuned(data: Path, kind: str) -> Epochs:
+    """The best of stock tf.data known to us: pinned threads, batched parsing, uint8."""
+    import tensorflow as tf
+
+    names = sorted(glob.glob(f"{data}/{kind}-shards/*.tfrecord"))
+    features = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def decode(encoded: object) -> object:
+        picture = tf.image.resize(tf.io.decode_jpeg(encoded, channels=3), (SIDE, SIDE))
+        return tf.cast(tf.round(picture), tf.uint8)
+
+    dataset = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names))
+    dataset = dataset.interleave(
+        lambda name: tf.data.TFRecordDataset(name, buffer_size=1 << 20),
+        cycle_length=4, block_length=16, num_parallel_calls=THREADS,
+    )  # fmt: skip
+    dataset = dataset.shuffle(1000).batch(256, drop_remainder=False)
+    dataset = dataset.map(lambda records: tf.io.parse_example(records, features)).unbatch()
+    dataset = dataset.map(
+        lambda one: (decode(one["image"]), one["label"]), num_parallel_calls=THREADS
+    )
+    dataset = dataset.batch(BATCH, drop_remainder=True).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = THREADS
+    options.threading.max_intra_op_parallelism = 1
+    dataset = dataset.with_options(options)
+    return lambda: dataset
+
+
+def tfds(data: Path, kind: str) -> Epochs:
+    """TFDS's own reader on the same shards."""
+    import tensorflow as tf
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.builder_from_directory(f"{data}/{kind}-shards")
+    dataset = builder.as_dataset(split="train", shuffle_files=True).shuffle(1000)
+    dataset = dataset.map(
+        lambda one: (tf.image.resize(one["image"], (SIDE, SIDE)), one["label"]),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    dataset = dataset.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return lambda: dataset
+
+
+def grain(data: Path, kind: str) -> Epochs:
+    """Grain over ArrayRecord with the fast decoder, two threads."""
+    import grain.python as pygrain
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    path = f"{data}/{kind}.array_record"
+    if not os.path.exists(path):
+        writer = ArrayRecordWriter(path, "group_size:1,uncompressed")
+        for name in files_of(data, kind):
+            writer.write(Path(name).read_bytes())
+        writer.close()
+    source = pygrain.ArrayRecordDataSource([path])
+    seeds = iter(range(1000))
+
+    def epoch() -> Iterable[object]:
+        dataset = pygrain.MapDataset.source(source).shuffle(seed=next(seeds)).map(turbo)
+        options = pygrain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=128)
+        return dataset.to_iter_dataset(options).batch(BATCH, drop_remainder=True)
+
+    return epoch
+
+
+def webdataset(data: Path, kind: str) -> Epochs:
+    """WebDataset over ten tars with the fast decoder, in one process (it has no threads)."""
+    import webdataset
+
+    names = files_of(data, kind)
+    tars = [f"{data}/{kind}-{at}.tar" for at in range(10)]
+    for at, tar in enumerate(tars):
+        if not os.path.exists(tar):
+            with tarfile.open(tar, "w") as archive:
+                for name in names[at::10]:
+                    archive.add(name, arcname=Path(name).name)
+    dataset = webdataset.WebDataset(tars, shardshuffle=10).shuffle(1000).to_tuple("jpg")
+    return lambda: batched(turbo(one) for (one,) in dataset)
+
+
+READERS: dict[str, Callable[[Path, str], Epochs]] = {
+    "ceiling": ceiling,
+    "tenfold": tenfold,
+    "tenfold_tf": tenfold_tf,
+    "tf_data": tf_data,
+    "tf_data_tuned": tf_data_tuned,
+    "tfds": tfds,
+    "grain": grain,
+    "webdataset": webdataset,
+}
+
+
+def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
+    """Returns pictures a second, CPU ms a picture and the first batch's delay of each epoch."""
+    epochs = READERS[name](data, kind)
+    found = []
+    for _ in range(EPOCHS):
+        begun, cpu, first, batches = time.perf_counter(), time.process_time(), 0.0, 0
+        for _ in epochs():
+            first = first or time.perf_counter() - begun
+            batches += 1
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        pictures = batches * BATCH
+        found.append(
+            {"rate": pictures / seconds, "cpu_ms": 1e3 * cpu / pictures, "first_s": first}
+        )
+    return found
+
+
+def compare(data: Path, kind: str, names: list[str]) -> None:
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name in names:
+            done = subprocess.run(
+                [sys.executable, __file__, str(data), kind, "--one", name],
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                print(f"{name} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+                continue
+            results[name] += json.loads(done.stdout.splitlines()[-1])[1:]
+    print(f"{kind}: {len(files_of(data, kind)):,} pictures")
+    print(f"{'reader':<15}{'pictures/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"
+          f"{'first batch s':>15}")  # fmt: skip
+    medians = {
+        name: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        for name, found in results.items()
+        if found
+    }
+    top = medians["ceiling"]
+    for name, median in medians.items():
+        print(
+            f"{name:<15}{median['rate']:>11,.0f}{median['rate'] / top['rate']:>11.2f}"
+            f"{median['cpu_ms']:>8.3f}{top['cpu_ms'] / median['cpu_ms']:>11.2f}"
+            f"{median['first_s']:>15.2f}"
+        )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    arguments = sys.argv[1:]
+    folder, which = Path(arguments[0]), arguments[1]
+    if arguments[2:3] == ["--one"]:
+        print(json.dumps(measure(folder, which, arguments[3])))
+    else:
+        chosen = arguments[2:] or list(READERS)
+        compare(folder, which, ["ceiling", *[name for name in chosen if name != "ceiling"]])
