@@ -1,72 +1,93 @@
-"""``module:function`` and ``file.py:function``: things of the user's own, by name."""
+"""``module:name`` and ``file.py:name``: things of the user's own, by name."""
 
 import importlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tenfold.data.errors import UserError
 
 
 def is_reference(text: str) -> bool:
-    """Says whether `text` may be ``module:function`` or ``file.py:function``."""
-    module, colon, name = text.rpartition(":")
-    return bool(colon) and name.isidentifier() and bool(module) and not module.endswith(".npz")
+    """Says whether `text` may be ``module:name`` or ``file.py:name``."""
+    place, colon, name = text.rpartition(":")
+    return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
 def load_reference(text: str, what: str) -> Any:
-    """Returns what ``module:function`` or ``file.py:function`` names; `what` is for errors.
-
-    Modules are looked for where the user stands, too.
+    """Returns what `text` names, looked up where the user stands; `what` is for errors.
 
     Raises:
       UserError: there is no such module, file or attribute, or its import fails.
     """
-    module_name, _, attribute = text.rpartition(":")
-    module = _load_file(module_name, what) if module_name.endswith(".py") else None
-    if module is None:
-        module = _load_module(module_name, what)
+    place, _, name = text.rpartition(":")
     try:
-        return getattr(module, attribute)
-    except AttributeError:
-        raise UserError(f"{what} '{text}': {module_name} has no '{attribute}'") from None
-
-
-def _load_file(path: str, what: str) -> Any:
-    path = os.path.abspath(os.path.expanduser(path))
-    if not os.path.isfile(path):
-        raise UserError(f"{what} '{path}' does not exist")
-    name = os.path.splitext(os.path.basename(path))[0]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(name, module)
-    _allow_imports_from(os.path.dirname(path))
-    try:
-        spec.loader.exec_module(module)
+        module = import_place(place, what)
+    except UserError:
+        raise
     except Exception as error:
-        raise _failed(path, what, error) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{what}: importing {place} fails: {reason}") from error
+    return attribute_of(module, name, f"{what} '{text}'")
+
+
+def import_place(place: str, what: str, *, working_dir: str = "") -> ModuleType:
+    """Imports a module, or the file at `place`, as Python would run it.
+
+    A module is looked for in `working_dir` ("" is where the process stands) first, what a file
+    imports beside it: the user's own packages may be called ``data`` or ``models``.
+
+    Raises:
+      UserError: there is no such module or file. What the import itself raises passes.
+    """
+    if place.endswith(".py"):
+        return _import_file(file_of(place, working_dir), what)
+    folder = working_dir or os.getcwd()
+    if not place.startswith("tenfold."):
+        _put_first(folder)
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise  # the module exists, but something that it imports does not
+        raise UserError(
+            f"{what}: there is no module '{place}' in {folder} or on sys.path"
+        ) from None
+
+
+def attribute_of(module: ModuleType, name: str, what: str) -> Any:
+    """Returns a module's attribute.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise UserError(f"{what}: {module.__name__} has no '{name}'") from None
+
+
+def file_of(place: str, working_dir: str) -> Path:
+    """Returns the absolute path of ``file.py`` as seen from `working_dir`."""
+    return Path(working_dir or ".", place).expanduser().absolute()
+
+
+def _import_file(path: Path, what: str) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"{what} '{path}' does not exist")
+    _put_first(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
     return module
 
 
-def _load_module(name: str, what: str) -> Any:
-    _allow_imports_from(os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(f"{what}: there is no module '{name}'") from None
-        raise _failed(name, what, error) from error
-    except Exception as error:
-        raise _failed(name, what, error) from error
-
-
-def _failed(name: str, what: str, error: Exception) -> UserError:
-    return UserError(f"{what}: importing {name} fails: {type(error).__name__}: {error}")
-
-
-def _allow_imports_from(folder: str) -> None:
+def _put_first(folder: str) -> None:
     if folder not in sys.path:
-        sys.path.append(folder)
+        sys.path.insert(0, folder)

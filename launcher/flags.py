@@ -7,7 +7,7 @@ import difflib
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from absl import flags
 from absl.flags import FlagValues
@@ -108,6 +108,10 @@ def _nearest(fv: FlagValues, name: str) -> list[str]:
     return difflib.get_close_matches(name, list(fv), n=2, cutoff=0.6)
 
 
+# What absl adds to the help of flags that may be given again; ours say it themselves.
+_REPEATED: Final = ";\n    repeat this option"
+
+
 def flags_help(fv: FlagValues) -> str:
     """Returns a command's flags with their help and defaults, as wide as the screen."""
     width = min(shutil.get_terminal_size((96, 24)).columns, 110)
@@ -120,7 +124,7 @@ def flags_help(fv: FlagValues) -> str:
         )
         if flag.boolean:
             default = "on" if flag.default else "off"
-        text = flag.help + (f" (default: {default})" if default else "")
+        text = flag.help.split(_REPEATED)[0] + (f" (default: {default})" if default else "")
         body = textwrap.wrap(text, width - 30) or [""]
         head = shown.ljust(29) + " " if len(shown) < 30 else shown + "\n" + " " * 30
         lines.append(head + ("\n" + " " * 30).join(body))

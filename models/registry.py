@@ -1,13 +1,9 @@
 """From a model's name to the function that makes it; nothing is imported before it is used."""
 
-import importlib
-import importlib.util
-import os
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.references import attribute_of, file_of, import_place
 from tenfold.models.spec import ModelFunction
 
 BUILT_IN: Final = {
@@ -43,8 +39,8 @@ def check_own_name(name: str, *, working_dir: str, what: str) -> None:
     place, _, attribute = name.rpartition(":")
     if not place or not attribute.isidentifier():
         raise UserError(f"{what} '{name}': write module:name or file.py:name")
-    if place.endswith(".py") and not _file(place, working_dir).is_file():
-        raise UserError(f"{what} '{name}': there is no file {_file(place, working_dir)}")
+    if place.endswith(".py") and not file_of(place, working_dir).is_file():
+        raise UserError(f"{what} '{name}': there is no file {file_of(place, working_dir)}")
 
 
 def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
@@ -63,50 +59,11 @@ def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
 def find_attribute(name: str, *, working_dir: str, what: str) -> Any:
     """Returns what ``module:name`` or ``file.py:name`` names; `what` is its kind in errors.
 
-    The user's modules are imported as Python would run them in `working_dir` (or beside the
-    file): their own packages may be called ``data`` or ``models``.
-
     Raises:
-      UserError: the name, the module, the file or the attribute does not exist.
+      UserError: the name, the module, the file or the attribute does not exist. What the
+        import itself raises passes.
     """
     check_own_name(name, working_dir=working_dir, what=what)
     place, _, attribute = name.rpartition(":")
-    module = _load(place, working_dir, own=not name.startswith("tenfold."))
-    if not hasattr(module, attribute):
-        raise UserError(f"{what} '{name}': {place} has no '{attribute}'")
-    return getattr(module, attribute)
-
-
-def _load(place: str, working_dir: str, *, own: bool) -> Any:
-    if place.endswith(".py"):
-        return _load_file(_file(place, working_dir))
-    if own:
-        _put_first(working_dir or os.getcwd())
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise  # the user's module exists, but something that it imports does not
-        raise UserError(
-            f"there is no module '{place}' in {working_dir or os.getcwd()} or on sys.path"
-        ) from None
-
-
-def _file(place: str, working_dir: str) -> Path:
-    return Path(working_dir or ".", place).absolute()
-
-
-def _load_file(path: Path) -> Any:
-    _put_first(str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, path
-    assert spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _put_first(folder: str) -> None:
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    module = import_place(place, what, working_dir=working_dir)
+    return attribute_of(module, attribute, f"{what} '{name}'")
