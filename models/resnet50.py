@@ -28,7 +28,8 @@ def build(spec: ModelSpec) -> keras.Model:
     inputs = keras.Input(spec.image_shape, name="image")
     hidden = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     backbone = keras.applications.ResNet50(
-        include_top=False, weights=None, input_shape=spec.image_shape, pooling="avg"
+        include_top=False, weights=None, input_shape=spec.image_shape
     )
-    outputs = class_probabilities(backbone(hidden), spec)
+    features = keras.layers.GlobalAveragePooling2D(name="features")(backbone(hidden))
+    outputs = class_probabilities(features, spec)
     return keras.Model(inputs, outputs, name="resnet50")
