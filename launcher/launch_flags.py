@@ -196,6 +196,8 @@ def _worker_defaults(hosts: Sequence[Host]) -> dict[str, str]:
 
 
 def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
+    if fv.run_dir and "://" in fv.run_dir:
+        raise UserError(f"run_dir '{fv.run_dir}' must be a folder of a file system, not a URL")
     if fv.run_dir:
         return Path(fv.run_dir).expanduser().absolute()
     script = next((word for word in program if word.endswith(".py")), *program[:1] or [""])
