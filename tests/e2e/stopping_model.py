@@ -11,7 +11,7 @@ STOP_AT = int(os.environ.get("STOP_AT", "-1"))
 
 
 class Stopping(keras.Model):
-    def train_step(self, data):  # type: ignore[no-untyped-def]
+    def train_step(self, data):
         tf.debugging.assert_none_equal(
             tf.cast(self.optimizer.iterations.value, tf.int64),
             tf.constant(STOP_AT, tf.int64),
