@@ -10,6 +10,7 @@ import tensorflow as tf
 from tenfold.data.augment import parse_augment
 from tenfold.data.batches import ReadConfig, evaluation_batches, training_batches
 from tenfold.data.decode import resolve_decoder
+from tenfold.data.errors import UserError
 from tenfold.data.lanes import WorkerShards
 from tenfold.data.locate import READ_ERRORS, explain_read_error
 from tenfold.data.manifest import Manifest, Split
@@ -288,6 +289,7 @@ class Session:
     def restore(self) -> bool:
         """Goes on from the run directory's newest whole checkpoint; says if there was one."""
         checkpoint = newest_checkpoint(self._checkpoint_folder())
+        self._check_agreement(checkpoint)
         if checkpoint is None:
             return False
         check_same_run(checkpoint.state, self.config)
@@ -303,6 +305,20 @@ class Session:
 
     def _checkpoint_folder(self) -> Folder:
         return open_folder(f"{self.config.run_dir}/{FOLDER}")
+
+    def _check_agreement(self, found: Checkpoint | None) -> None:
+        """Checks that all workers have found the same checkpoint, before any of them uses it.
+
+        Raises:
+          UserError: they have not.
+        """
+        at = found.state.position if found else Position()
+        steps = at.epoch * self.shards.steps_per_epoch + at.step
+        if self._total(steps, 0)[0] != steps * self.place.num_workers:
+            raise UserError(
+                f"worker {self.place.worker} would go on at step {steps}, others elsewhere: is "
+                f"the run directory {self.config.run_dir} the same on all hosts?"
+            )
 
     def _variables(self) -> list[keras.Variable]:
         """The model's (random seeds included), the optimizer's, the metrics'."""

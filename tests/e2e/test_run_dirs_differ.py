@@ -1,0 +1,43 @@
+"""Workers whose run directories are not one and the same."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.data.order import Position
+from tenfold.data.storage import open_folder
+from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
+from tenfold.models.checkpoint import FOLDER, Checkpoint, RunState, save_checkpoint
+from tenfold.models.config import TrainConfig
+
+WORKER = """
+import os, sys
+os.environ["TENFOLD_RUN_DIR"] = sys.argv[1 + int(os.environ["TENFOLD_WORKER_INDEX"])]
+from tenfold.launcher.worker import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_they_do_not_train_from_different_steps(
+    tenfold: Any, digit_shards: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(str(digit_shards), "", epochs=2)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        train = replace(config, run_dir=str(folder)).to_json()
+        spec = JobSpec(("unused",), 2, str(folder), train=train)
+        (folder / "job.json").write_text(job_to_json(spec, ClusterSpec(("a:1", "b:1"))))
+    state = RunState(Position(1, 5), config.seed, config.global_batch_size)
+    save_checkpoint(open_folder(str(folders[0] / FOLDER)), Checkpoint(state, ()), keep=1)
+
+    program = ["--", sys.executable, "-c", WORKER, *map(str, folders)]
+    done = tenfold("launch", "--num_workers=2", f"--run_dir={tmp_path / 'run'}", *program)
+    assert done.status == 1
+    assert "others elsewhere: is the run directory" in done.out
+    assert "would go on at step 30" in done.out
