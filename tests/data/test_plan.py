@@ -150,3 +150,11 @@ def test_split_counts_add_up(examples: int, weights: list[int]) -> None:
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(UserError, match="split 'b' gets none of 10 examples"):
         split_counts(10, parse_splits("a:0.99,b:0.01"))
+
+
+def test_whole_records_keep_under_the_maximum() -> None:
+    """41 records of 1 MB in 4 shards of at most 10 MB: one would have to hold 11."""
+    policy = LayoutPolicy(num_workers=4, shards_per_worker=1, max_shard_bytes=10 * 10**6)
+    layout = plan_layout(41 * 10**6, 41, policy)
+    assert layout.num_shards == 8
+    assert layout.shard_bytes_max <= 10 * 10**6
