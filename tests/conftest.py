@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,6 +68,31 @@ def digit_shards(
     )
     assert done.status == 0, done.err
     return output
+
+
+@pytest.fixture
+def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., None]:
+    """Runs a page of docs as `scripts/run_docs` says, which also tells how blocks are marked.
+
+    `run_page("ssh.md", HOST=name)` runs docs/ssh.md in a temporary folder that holds `digits`
+    (class folders of pictures) and `shards` (the same, written for 1, 2 and 4 workers); keywords
+    become environment variables. It fails with what differs.
+    """
+
+    def run(name: str, **environment: str) -> None:
+        folder = tmp_path / "page"
+        folder.mkdir()
+        shutil.copytree(digits, folder / "digits", symlinks=True)
+        shutil.copytree(digit_shards, folder / "shards")
+        root = Path(__file__).parent.parent
+        page = root / ("README.md" if name == "README.md" else f"docs/{name}")
+        done = subprocess.run(
+            [sys.executable, root / "scripts" / "run_docs", f"--folder={folder}", page],
+            capture_output=True, text=True, env={**os.environ, **environment},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")
