@@ -50,8 +50,8 @@ def set_child_subreaper() -> None:
 
 
 def prepare_worker() -> None:
-    """Between fork and exec: own session, default signals, death with the agent."""
-    os.setsid()
+    """Between fork and exec: own process group, default signals, death with the agent."""
+    os.setpgid(0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     die_with_parent()

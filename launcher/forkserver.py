@@ -153,7 +153,7 @@ def _become_agent(launcher: socket.socket, fds: list[int], keep: set[int]) -> No
     status = 1
     try:
         launcher.close()
-        os.setsid()
+        os.setpgid(0, 0)
         stdin, stdout = fds
         os.dup2(stdin, 0)
         os.close(stdin)
