@@ -1,4 +1,4 @@
-"""Folders of shards: on a local disk, or behind fsspec (``gs://…`` and the like).
+"""Folders of shards: here on a local disk, in `gcs` on Cloud Storage, in `remote` elsewhere.
 
 Files appear whole or not at all: a local one is written beside its name, synced and renamed; a
 remote one is sent in one request, because closing a remote file publishes whatever it holds.
@@ -7,18 +7,41 @@ remote one is sent in one request, because closing a remote file publishes whate
 import contextlib
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import MANIFEST_NAME, Manifest, manifest_from_json
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
+GCS_SCHEMES: Final = ("gs://", "gcs://")
 TEMPORARY: Final = ".tmp"
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A file of a folder: its bytes, its CRC32C where the storage knows it, and which of the
+    files that have had its name it is (a generation), "" where the storage cannot tell.
+    """
+
+    bytes: int
+    crc32c: int | None = None
+    version: str = ""
+
+
+class Conflict(JobError):
+    """Another process was first to write a file."""
+
+
 class Folder(Protocol):
-    """A folder on some storage; names are relative to it, with '/' between parts."""
+    """A folder on some storage; names are relative to it, with '/' between parts.
+
+    `replaces` says what a new file may replace: None anything, "" nothing, else only the
+    version of that name. A file of the very same bytes is never in the way; another raises
+    Conflict. Cloud Storage holds this exactly; a local disk holds "" in `write`; on other
+    storage "" is looked at before writing, which two processes may do at once.
+    """
 
     path: str
 
@@ -28,11 +51,16 @@ class Folder(Protocol):
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
         """Makes or replaces a whole file."""
 
-    def publish(self, local: Path, name: str, *, synced: bool = False) -> None:
+    def publish(
+        self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
+    ) -> None:
         """Moves a whole local file to `name`; with `synced` its bytes are on the disk already."""
+
+    def entries(self, prefix: str = "") -> dict[str, Entry]:
+        """Returns the plain files of the folder `prefix`, by name."""
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Returns name and bytes of the plain files of the folder `prefix`."""
@@ -54,8 +82,16 @@ def is_url(path: str) -> bool:
 
 def open_folder(path: str) -> Folder:
     """Returns the folder at `path`, which need not exist."""
-    local = path.removeprefix("file://")
-    return RemoteFolder(local) if is_url(local) else LocalFolder(local)
+    bare = path.removeprefix("file://")
+    if not is_url(bare):
+        return LocalFolder(bare)
+    if bare.startswith(GCS_SCHEMES):
+        from tenfold.data.gcs import GcsFolder
+
+        return GcsFolder(bare)
+    from tenfold.data.remote import RemoteFolder
+
+    return RemoteFolder(bare)
 
 
 class LocalFolder:
@@ -80,23 +116,41 @@ class LocalFolder:
             file.seek(offset)
             return file.read(length)
 
-    def write(self, name: str, data: bytes) -> None:
-        """Makes or replaces a whole file, synced to the disk."""
+    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
+        """Makes or replaces a whole file, synced to the disk; see `Folder`."""
         target = self._at(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
         try:
             temporary.write_bytes(data)
-            self.publish(temporary, name)
-        except BaseException:
+            if replaces == "":
+                self._create(temporary, target, data)
+            else:
+                self.publish(temporary, name)
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
 
-    def publish(self, local: Path, name: str, *, synced: bool = False) -> None:
+    def _create(self, temporary: Path, target: Path, data: bytes) -> None:
+        """Gives `temporary` the name `target` too, unless that is taken."""
+        sync_file(temporary)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            if self.read(target.name) != data:
+                raise Conflict(f"{target} has been written by another process") from None
+
+    def publish(
+        self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
+    ) -> None:
         """Renames a whole local file to `name`, after its bytes have reached the disk."""
+        del replaces
         if not synced:
             sync_file(local)
         os.replace(local, self._at(name))
+
+    def entries(self, prefix: str = "") -> dict[str, Entry]:
+        """Returns the plain files of the folder `prefix`, by name."""
+        return {name: Entry(size) for name, size in self.sizes(prefix).items()}
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Returns name and bytes of the plain files of the folder `prefix`."""
@@ -120,76 +174,6 @@ class LocalFolder:
         return Path(self.path)
 
 
-class RemoteFolder:
-    """A folder behind fsspec."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path.rstrip("/")
-        self._fs: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_fs": None}
-
-    def _files(self) -> Any:
-        if self._fs is None:
-            import fsspec
-
-            options = {"use_listings_cache": False}
-            try:
-                self._fs, _ = fsspec.core.url_to_fs(self.path, **options)
-            except (ImportError, ValueError) as error:
-                raise UserError(f"{self.path}: {error}") from error
-        return self._fs
-
-    def _at(self, name: str) -> str:
-        return f"{self.path}/{name}".rstrip("/")
-
-    def read(self, name: str) -> bytes | None:
-        """Returns an object's bytes, or None where there is none."""
-        try:
-            return bytes(self._files().cat_file(self._at(name)))
-        except FileNotFoundError:
-            return None
-
-    def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
-        return bytes(self._files().cat_file(self._at(name), start=offset, end=offset + length))
-
-    def write(self, name: str, data: bytes) -> None:
-        """Makes or replaces a whole object in one request."""
-        self._files().pipe_file(self._at(name), data)
-
-    def publish(self, local: Path, name: str, *, synced: bool = False) -> None:
-        """Sends a whole local file to `name` in one request, and removes it."""
-        del synced
-        self.write(name, local.read_bytes())
-        local.unlink()
-
-    def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Returns name and bytes of the objects directly under `prefix`."""
-        try:
-            found = self._files().ls(self._at(prefix), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {
-            entry["name"].rsplit("/", 1)[-1]: int(entry["size"] or 0)
-            for entry in found
-            if entry["type"] == "file"
-        }
-
-    def remove(self, name: str) -> None:
-        """Removes an object; it may be gone already."""
-        with contextlib.suppress(FileNotFoundError):
-            self._files().rm_file(self._at(name))
-
-    def remove_folder(self, name: str) -> None:
-        """Does nothing: object stores have no folders."""
-
-    def scratch(self) -> Path | None:
-        """Returns None: there is no local folder."""
-        return None
-
-
 def sync_file(path: Path) -> None:
     """Waits until a local file's bytes are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -200,12 +184,14 @@ def sync_file(path: Path) -> None:
 
 
 def make_writable(folder: Folder) -> None:
-    """Makes a local folder and checks that files can be made in it; for a remote one nothing.
+    """Makes a local folder and checks that files can be made in it; lists a remote one.
 
     Raises:
-      UserError: it cannot be made or written to.
+      UserError: it cannot be made or written to; there is no such bucket, or it is closed to us.
+      JobError: the storage could not be reached.
     """
     if not isinstance(folder, LocalFolder):
+        folder.sizes()
         return
     probe = Path(folder.path, f".probe.{os.getpid()}{TEMPORARY}")
     try:

@@ -1,0 +1,273 @@
+"""Folders of Google Cloud Storage, ``gs://bucket/prefix``.
+
+Requests are those of the JSON interface (cloud.google.com/storage/docs/json_api). An object is
+made by one request and so appears whole or not at all; the request names its CRC32C, which the
+server checks, and the CRC32C that it answers is compared again. A generation precondition makes
+the request safe to repeat and lets only one of several writers win.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from tenfold.data.errors import UserError
+from tenfold.data.gcs_client import Answer, client
+from tenfold.data.records import crc32c
+from tenfold.data.retry import TransientError, with_retries
+from tenfold.data.storage import Conflict, Entry
+
+_BOUNDARY: Final = "==tenfold=="
+_known_buckets: set[str] = set()
+
+
+class GcsFolder:
+    """A folder of a bucket. It holds no connection, and may go to other processes."""
+
+    def __init__(self, path: str) -> None:
+        bare = path.split("://", 1)[1]
+        self._bucket, _, prefix = bare.partition("/")
+        self._prefix = prefix.strip("/")
+        if not self._bucket:
+            raise UserError(f"'{path}' names no bucket: give gs://BUCKET/PREFIX")
+        self.path = f"gs://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def read(self, name: str) -> bytes | None:
+        """Returns an object's bytes, checked by the server's CRC32C; None where there is none."""
+
+        def once() -> bytes | None:
+            answer = self._get(name)
+            if answer.status == 404:
+                self._expect_bucket()
+                return None
+            expected = _crc32c_of_headers(answer.headers)
+            if expected is not None and crc32c(answer.body) != expected:
+                raise TransientError("the body was damaged on the way (CRC32C)")
+            return answer.body
+
+        return with_retries(once, what=self._at(name))
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        if length <= 0:
+            return b""
+
+        def once() -> bytes:
+            wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+            answer = self._get(name, headers=wanted, expected_bytes=length)
+            if answer.status == 404:
+                raise FileNotFoundError(f"there is no {self._at(name)}")
+            if answer.status == 416:
+                return b""
+            if answer.status == 200:  # the whole object: a server may disregard ranges
+                return answer.body[offset : offset + length]
+            if len(answer.body) != _range_bytes(answer.headers, offset, length):
+                raise TransientError("the body was cut short")
+            return answer.body
+
+        return with_retries(once, what=self._at(name))
+
+    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
+        """Makes or replaces a whole object in one request; see `Folder`."""
+        self._upload(name, data, replaces)
+
+    def publish(
+        self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
+    ) -> None:
+        """Sends a whole local file to `name` in one request, and removes it."""
+        del synced
+        self._upload(name, local.read_bytes(), replaces)
+        local.unlink()
+
+    def entries(self, prefix: str = "") -> dict[str, Entry]:
+        """Returns the objects directly under `prefix`, by name."""
+        within = f"{self._name(prefix)}/".lstrip("/")
+        found: dict[str, Entry] = {}
+        token = ""
+        while True:
+            page = with_retries(lambda: self._list(within, token), what=self._at(prefix))  # noqa: B023
+            for item in page.get("items", []):
+                name = str(item["name"])[len(within) :]
+                if name:  # a folder's marker has none
+                    found[name] = _entry(item)
+            token = str(page.get("nextPageToken") or "")
+            if not token:
+                return found
+
+    def _list(self, within: str, token: str) -> dict[str, Any]:
+        params = {
+            "prefix": within,
+            "delimiter": "/",
+            "fields": "items(name,size,crc32c,generation),nextPageToken",
+            **({"pageToken": token} if token else {}),
+        }
+        answer = self._ask("GET", self._objects(), params=params)
+        if answer.status == 404:
+            raise self._no_bucket()
+        return answer.json()
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Returns name and bytes of the objects directly under `prefix`."""
+        return {name: entry.bytes for name, entry in self.entries(prefix).items()}
+
+    def remove(self, name: str) -> None:
+        """Removes an object; it may be gone already."""
+        with_retries(
+            lambda: self._ask("DELETE", self._object(name)), what=f"{self._at(name)}: removing it"
+        )
+
+    def remove_folder(self, name: str) -> None:
+        """Does nothing: object stores have no folders."""
+
+    def scratch(self) -> Path | None:
+        """Returns None: there is no local folder."""
+        return None
+
+    # --- sending ---
+
+    def _upload(self, name: str, data: bytes, replaces: str | None) -> None:
+        """Sends `data` as one object, again until the server has it or says who was first."""
+        upload = _Upload(len(data), crc32c(data), replaces)
+        body = _multipart(self._name(name), upload.crc32c, data)
+
+        def once() -> None:
+            answer = self._post(body, upload.replaces)
+            if answer.status == 404:
+                raise self._no_bucket()
+            if answer.status != 412:
+                upload.check_made(_entry(answer.json()))
+            elif not upload.is_there(self._entry(name)):
+                raise Conflict(f"{self._at(name)} has been written by another process")
+
+        with_retries(once, what=f"{self._at(name)}: writing it")
+
+    def _post(self, body: Sequence[bytes], replaces: str | None) -> Answer:
+        params = {"uploadType": "multipart", "fields": "size,crc32c,generation"}
+        if replaces is not None:
+            params["ifGenerationMatch"] = replaces or "0"
+        content = f'multipart/related; boundary="{_BOUNDARY}"'
+        path = f"/upload{self._objects()}"
+        return self._ask("POST", path, params=params, headers={"Content-Type": content}, body=body)
+
+    def _entry(self, name: str) -> Entry | None:
+        answer = self._ask("GET", self._object(name))
+        return None if answer.status == 404 else _entry(answer.json())
+
+    # --- requests ---
+
+    def _ask(self, method: str, path: str, **request: Any) -> Answer:
+        return client().request(method, path, bucket=self._bucket, **request)
+
+    def _get(self, name: str, **request: Any) -> Answer:
+        path = f"/download{self._object(name)}"
+        return self._ask("GET", path, params={"alt": "media"}, **request)
+
+    def _name(self, name: str) -> str:
+        return f"{self._prefix}/{name}".strip("/")
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}".rstrip("/")
+
+    def _objects(self) -> str:
+        return f"/storage/v1/b/{quote(self._bucket, safe='')}/o"
+
+    def _object(self, name: str) -> str:
+        return f"{self._objects()}/{quote(self._name(name), safe='')}"
+
+    def _expect_bucket(self) -> None:
+        """Checks that what is not there is not the bucket."""
+        if self._bucket not in _known_buckets:
+            self._list("?", "")
+            _known_buckets.add(self._bucket)
+
+    def _no_bucket(self) -> UserError:
+        return UserError(
+            f"there is no bucket '{self._bucket}': make it first ('gcloud storage buckets create "
+            f"gs://{self._bucket}'), or mend the path {self.path}"
+        )
+
+
+@dataclass
+class _Upload:
+    """What is sent, and the generation that it may replace (`Folder` says how)."""
+
+    num_bytes: int
+    crc32c: int
+    replaces: str | None
+
+    def check_made(self, made: Entry) -> None:
+        """Checks what the server says that it has made.
+
+        Raises:
+          TransientError: it is something else, which the next attempt replaces.
+        """
+        if not self._is_ours(made):
+            if self.replaces is not None:
+                self.replaces = made.version
+            raise TransientError("the server has received something else (CRC32C)")
+
+    def is_there(self, found: Entry | None) -> bool:
+        """Says whether what stood in the way is ours, the answer to an attempt being lost.
+
+        Raises:
+          TransientError: it is gone; the next attempt makes it anew.
+        """
+        if found is None:
+            self.replaces = ""
+            raise TransientError("it was removed meanwhile")
+        return self._is_ours(found)
+
+    def _is_ours(self, entry: Entry) -> bool:
+        return (entry.bytes, entry.crc32c) == (self.num_bytes, self.crc32c)
+
+
+def _multipart(name: str, crc: int, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Returns the parts of an upload's body (RFC 2387): the object's resource, then its bytes."""
+    resource = {"name": name, "crc32c": base64.b64encode(crc.to_bytes(4, "big")).decode()}
+    head = (
+        f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
+        f"{json.dumps(resource)}\r\n"
+        f"--{_BOUNDARY}\r\nContent-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode(), data, f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    """Returns an object's resource as an entry.
+
+    Raises:
+      TransientError: it lacks a part: the answer was damaged on the way.
+    """
+    try:
+        return Entry(int(item["size"]), _crc32c(item["crc32c"]), str(item["generation"]))
+    except (KeyError, ValueError) as error:
+        raise TransientError(f"the answer is no object: {str(item)[:80]}") from error
+
+
+def _crc32c(text: str) -> int:
+    """Returns the number that Cloud Storage writes as Base64 of its big-endian bytes."""
+    return int.from_bytes(base64.b64decode(text, validate=True), "big")
+
+
+def _crc32c_of_headers(headers: Mapping[str, str]) -> int | None:
+    """Returns the CRC32C of ``X-Goog-Hash: crc32c=…,md5=…``, None where it is not given."""
+    for part in headers.get("X-Goog-Hash", "").split(","):
+        kind, _, value = part.strip().partition("=")
+        if kind == "crc32c":
+            return _crc32c(value)
+    return None
+
+
+def _range_bytes(headers: Mapping[str, str], offset: int, length: int) -> int:
+    """Returns how long the body must be: what of the range lies within the object.
+
+    Raises:
+      TransientError: ``Content-Range: bytes 0-99/1234`` is missing.
+    """
+    total = headers.get("Content-Range", "").rpartition("/")[2]
+    if not total.isdecimal():
+        raise TransientError("the answer names no range")
+    return min(length, int(total) - offset)

@@ -1,0 +1,113 @@
+"""Folders of any storage that fsspec knows (``s3://``, ``az://``, ``hdfs://``, ``memory://`` …).
+
+Without Cloud Storage's promises: whether a file appears only when it is whole is up to the
+file system behind it (object stores: yes, in one request), there is no precondition and no
+checksum of the storage to compare with. Shards are checked against the manifest all the same.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tenfold.data.errors import UserError
+from tenfold.data.retry import TransientError, with_retries
+from tenfold.data.storage import Conflict, Entry
+
+Result = TypeVar("Result")
+
+
+class RemoteFolder:
+    """A folder behind fsspec. It may go to other processes."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path.rstrip("/")
+        self._fs: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_fs": None}
+
+    def _files(self) -> Any:
+        if self._fs is None:
+            import fsspec
+
+            try:
+                self._fs, _ = fsspec.core.url_to_fs(self.path, use_listings_cache=False)
+            except (ImportError, ValueError) as error:
+                raise UserError(f"{self.path}: {error}") from error
+        return self._fs
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}".rstrip("/")
+
+    def _try(self, name: str, call: Callable[[], Result]) -> Result:
+        """Returns what `call` returns, repeated where the storage fails."""
+
+        def once() -> Result:
+            try:
+                return call()
+            except (FileNotFoundError, PermissionError):
+                raise
+            except (OSError, asyncio.TimeoutError) as error:
+                raise TransientError(f"{type(error).__name__}: {error}") from error
+
+        return with_retries(once, what=self._at(name))
+
+    def read(self, name: str) -> bytes | None:
+        """Returns an object's bytes, or None where there is none."""
+        try:
+            return bytes(self._try(name, lambda: self._files().cat_file(self._at(name))))
+        except FileNotFoundError:
+            return None
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        return bytes(
+            self._try(
+                name,
+                lambda: self._files().cat_file(self._at(name), start=offset, end=offset + length),
+            )
+        )
+
+    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
+        """Makes or replaces a whole object in one request; see `Folder`."""
+        if replaces == "" and self.read(name) not in (None, data):
+            raise Conflict(f"{self._at(name)} has been written by another process")
+        self._try(name, lambda: self._files().pipe_file(self._at(name), data))
+
+    def publish(
+        self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
+    ) -> None:
+        """Sends a whole local file to `name` in one request, and removes it."""
+        del synced, replaces
+        self.write(name, local.read_bytes())
+        local.unlink()
+
+    def entries(self, prefix: str = "") -> dict[str, Entry]:
+        """Returns the objects directly under `prefix`, by name."""
+        try:
+            found = self._try(prefix, lambda: self._files().ls(self._at(prefix), detail=True))
+        except FileNotFoundError:
+            return {}
+        return {
+            entry["name"].rsplit("/", 1)[-1]: Entry(int(entry["size"] or 0))
+            for entry in found
+            if entry["type"] == "file"
+        }
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Returns name and bytes of the objects directly under `prefix`."""
+        return {name: entry.bytes for name, entry in self.entries(prefix).items()}
+
+    def remove(self, name: str) -> None:
+        """Removes an object; it may be gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self._try(name, lambda: self._files().rm_file(self._at(name)))
+
+    def remove_folder(self, name: str) -> None:
+        """Does nothing: object stores have no folders."""
+
+    def scratch(self) -> Path | None:
+        """Returns None: there is no local folder."""
+        return None
