@@ -139,15 +139,14 @@ def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) ->
     return str(folder)
 
 
-def read_losses(metrics: Path) -> dict[int, float]:
-    """Returns the losses by step of a metrics.jsonl; empty where there is none."""
+def read_losses(metrics: bytes) -> dict[int, float]:
+    """Returns the losses by step that a metrics.jsonl holds."""
     losses = {}
-    with contextlib.suppress(OSError), metrics.open(encoding="utf-8") as file:
-        for line in file:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                if entry.get("kind") == "step":
-                    losses[int(entry["step"])] = float(entry["loss"])
+    for line in metrics.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            if entry.get("kind") == "step":
+                losses[int(entry["step"])] = float(entry["loss"])
     return losses
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import UserError
+from tenfold.data.storage import is_url
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import BACKENDS, Backend, Host, backend_options, load_backend
 from tenfold.launcher.drills import parse_fault
@@ -22,7 +23,7 @@ from tenfold.launcher.job import ClusterSpec, JobSpec
 from tenfold.launcher.preflight import check_program, check_training
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.restarts import RestartPolicy
-from tenfold.launcher.rundir import check_usable, default_run_dir
+from tenfold.launcher.rundir import absolute_run_dir, check_usable, default_run_dir
 from tenfold.launcher.supervisor import Supervision
 from tenfold.launcher.train_flags import define_train_flags, train_config, train_flag_names
 from tenfold.launcher.watchdog import WatchPolicy
@@ -41,7 +42,11 @@ def define_flags(fv: FlagValues) -> None:
     for name, options in backend_options().items():
         for option in options:
             text(option.name, None, f"{option.help} (--backend={name})")
-    text("run_dir", None, "folder for logs, checkpoints, the result (default: runs/DATE-NAME)")
+    text(
+        "run_dir",
+        None,
+        "folder (or gs://…) for logs, checkpoints, model (default: runs/DATE-NAME)",
+    )
     number("port", None, "worker N listens on this TCP port + N (default: free ones)")
     define_train_flags(fv)
     number("min_workers", None, "go on with as few where hosts stay away (default: all)")
@@ -146,8 +151,10 @@ def far_job(fv: FlagValues, args: Arguments) -> JobSpec:
       UserError: something of it is wrong, or a path is not whole.
     """
     Arguments(args.positional).expect_none()
-    if not fv.run_dir or not os.path.isabs(fv.run_dir):
-        raise UserError(f"--backend={fv.backend} needs --run_dir: an absolute path on the workers")
+    if not fv.run_dir or not _is_whole(fv.run_dir):
+        raise UserError(
+            f"--backend={fv.backend} needs --run_dir: gs://… or an absolute path on the workers"
+        )
     env = remote_worker_defaults()
     if args.program:
         _refuse_training_flags(fv)
@@ -155,9 +162,9 @@ def far_job(fv: FlagValues, args: Arguments) -> JobSpec:
     if fv.source:
         raise UserError(f"--source is not for --backend={fv.backend}: 'tenfold write' it first")
     shards = _shards(fv)
-    if "://" not in shards and not os.path.isabs(shards):
+    if not _is_whole(shards):
         raise UserError(f"--shards={shards}: give gs://… or an absolute path on the workers")
-    config = replace(train_config(fv, shards=shards, run_dir=Path(fv.run_dir)), working_dir="")
+    config = replace(train_config(fv, shards=shards, run_dir=fv.run_dir), working_dir="")
     return JobSpec(
         ("python", "-P", "-m", WORKER_MODULE), fv.num_workers, fv.run_dir, env=env,
         train=config.to_json(),
@@ -195,23 +202,21 @@ def _worker_defaults(hosts: Sequence[Host]) -> dict[str, str]:
     return worker_defaults(os.environ, num_workers=len(hosts))
 
 
-def _run_dir(fv: FlagValues, program: Sequence[str]) -> Path:
-    if fv.run_dir and "://" in fv.run_dir:
-        raise UserError(f"run_dir '{fv.run_dir}' must be a folder of a file system, not a URL")
+def _run_dir(fv: FlagValues, program: Sequence[str]) -> str:
     if fv.run_dir:
-        return Path(fv.run_dir).expanduser().absolute()
+        return absolute_run_dir(fv.run_dir)
     script = next((word for word in program if word.endswith(".py")), *program[:1] or [""])
     name = Path(script).stem if program else fv.model.replace(".py:", "-")
-    return default_run_dir(name).absolute()
+    return absolute_run_dir(str(default_run_dir(name)))
 
 
 def _program_job(
-    fv: FlagValues, program: tuple[str, ...], run_dir: Path, *, env: dict[str, str]
+    fv: FlagValues, program: tuple[str, ...], run_dir: str, *, env: dict[str, str]
 ) -> JobSpec:
     _refuse_training_flags(fv)
     cwd = os.getcwd()
     check_program(program, cwd=cwd)
-    return JobSpec(program, fv.num_workers, str(run_dir), cwd=cwd, env=env)
+    return JobSpec(program, fv.num_workers, run_dir, cwd=cwd, env=env)
 
 
 def _refuse_training_flags(fv: FlagValues) -> None:
@@ -241,6 +246,10 @@ def _training_job(config: TrainConfig, *, num_workers: int, env: dict[str, str])
         env=env,
         train=config.to_json(),
     )
+
+
+def _is_whole(path: str) -> bool:
+    return is_url(path) or os.path.isabs(path)
 
 
 def _absolute(path: str) -> str:

@@ -139,8 +139,11 @@ class Run:
     """A run directory, of a job that is running or over."""
 
     def __init__(self, path: str | Path) -> None:
-        """Takes over the run directory of a launch; it is read on use."""
-        self.path = Path(path)
+        """Takes over the run directory of a launch; it is read on use.
+
+        A path becomes a `Path`, a URL (``gs://…``) stays a text.
+        """
+        self.path: Path | str = str(path) if "://" in str(path) else Path(path)
 
     @property
     def result(self) -> "JobResult | None":
@@ -149,12 +152,10 @@ class Run:
         Raises:
           UserError: result.json is damaged.
         """
-        from tenfold.launcher.job import RESULT_FILE, result_from_json
+        from tenfold.data.storage import open_folder
+        from tenfold.launcher.report_page.run_files import read_result
 
-        file = self.path / RESULT_FILE
-        if not file.exists():
-            return None
-        return result_from_json(file.read_text(encoding="utf-8"), where=str(file))
+        return read_result(open_folder(str(self.path)))
 
     @property
     def state(self) -> str:
@@ -174,20 +175,22 @@ class Run:
         return [line for line in self._metrics() if line.get("kind") == "step"]
 
     def _metrics(self) -> list[dict[str, Any]]:
+        from tenfold.data.storage import open_folder
         from tenfold.launcher.report_page.run_files import METRICS_FILE, read_objects
 
-        return read_objects(self.path / METRICS_FILE)[0]
+        return read_objects(open_folder(str(self.path)), METRICS_FILE)[0]
 
     def report(self) -> Path:
-        """Writes the report, one HTML page, into the run directory and returns its path.
+        """Writes the report, one HTML page, and returns its path: in the run directory, or
+        here where that is a URL.
 
         Raises:
           UserError: this is not a run directory.
         """
-        from tenfold.launcher.commands.report import REPORT_FILE, write_page
+        from tenfold.launcher.commands.report import default_output, write_page
 
-        output = self.path / REPORT_FILE
-        write_page(self.path, output, refresh_s=None)
+        output = default_output(str(self.path))
+        write_page(str(self.path), output, refresh_s=None)
         return output
 
     def __repr__(self) -> str:
@@ -221,13 +224,13 @@ def launch(*program: str, check: bool = True, **flags: Any) -> Run:
       JobError: the job failed; with ``check=False`` its `Run` is returned.
     """
     from tenfold.launcher.commands import launch as command
-    from tenfold.launcher.rundir import default_run_dir
+    from tenfold.launcher.rundir import absolute_run_dir, default_run_dir
 
     if flags.get("dry_run"):
         raise UserError("dry_run is for the command line: run 'tenfold launch --dry_run …'")
     name = str(flags.get("model", "job")) if not program else Path(program[0]).stem
-    run_dir = Path(flags.pop("run_dir", None) or default_run_dir(name)).expanduser()
-    words = _words(_defined(command), {**flags, "run_dir": str(run_dir)})
+    run_dir = absolute_run_dir(str(flags.pop("run_dir", None) or default_run_dir(name)))
+    words = _words(_defined(command), {**flags, "run_dir": run_dir})
     argv = ["launch", *words, *(("--", *program) if program else ())]
     status, last = _run_showing(module_argv("tenfold", argv))
     if status == 0 or (status == 1 and not check and Run(run_dir).result):

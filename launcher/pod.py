@@ -15,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.storage import open_folder
 from tenfold.launcher.environment import remote_worker_defaults
 from tenfold.launcher.events import MARK, decode_event
 from tenfold.launcher.job import JOB_FILE, job_from_json, worker_env
-from tenfold.launcher.rundir import replace_text
 from tenfold.launcher.view import PlainView
 
 INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
@@ -48,9 +48,8 @@ def main() -> int:
         text = path.read_text(encoding="utf-8")
         spec, cluster = job_from_json(text, where=str(path))
         index = read_index(os.environ, cluster.num_workers)
-        Path(spec.run_dir).mkdir(parents=True, exist_ok=True)
-        replace_text(Path(spec.run_dir) / JOB_FILE, text)
-    except (UserError, OSError) as error:
+        open_folder(spec.run_dir).write(JOB_FILE, text.encode())
+    except (UserError, JobError, OSError) as error:
         print(f"tenfold: {error}", file=sys.stderr)
         return EXIT_USAGE
     restart = int(os.environ.get("TENFOLD_RESTART") or 0)

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tenfold.data.storage import open_folder
 from tenfold.launcher.job import Failure, JobResult, Recovery
 
 TRACEBACK_TAIL = 25
 
 
-def result_text(result: JobResult, run_dir: Path) -> str:
+def result_text(result: JobResult, run_dir: str | Path) -> str:
     """Returns what is printed at the end of a launch, newline included."""
     lines = [f"{result.state} in {result.seconds:.1f} s"]
     lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
@@ -22,10 +23,9 @@ def result_text(result: JobResult, run_dir: Path) -> str:
         lines.append(f"not started again: {result.reason}")
     lines += result.notes
     lines.append(f"run directory: {run_dir}")
-    model = run_dir / "model.keras"
-    if model.exists():
-        lines.append(f"model: {model}")
-    lines.append(f"logs: {run_dir / 'logs'}")
+    if "model.keras" in open_folder(str(run_dir)).sizes():
+        lines.append(f"model: {run_dir}/model.keras")
+    lines.append(f"logs: {run_dir}/logs")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The run directory: made once, locked while a job runs, its files replaced whole."""
+"""The run directory: made once, held while a job runs, its files replaced whole."""
 
 import fcntl
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.storage import Folder, LocalFolder, is_url, open_folder
 from tenfold.launcher.job import (
     JOB_FILE,
     RESULT_FILE,
@@ -31,24 +32,36 @@ def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
     return path
 
 
-class RunDir:
-    """A run directory that this process holds the lock of."""
+def absolute_run_dir(where: str) -> str:
+    """Returns a run directory as it is told to workers: an absolute path, or a URL as it is."""
+    local = where.removeprefix("file://")
+    return local.rstrip("/") if is_url(local) else os.path.abspath(os.path.expanduser(local))
 
-    def __init__(self, path: Path) -> None:
-        """Makes the folder, or takes over one whose job did not succeed.
+
+class RunDir:
+    """A run directory that this process holds.
+
+    `where` is its path or URL; in the local folder `path` lie the files of it that this process
+    writes. Here both are the same; `launcher.remote_run` has the other case.
+    """
+
+    def __init__(self, where: str | Path, work: Path | None = None) -> None:
+        """Makes the folder, or takes over one whose job did not succeed. `work` is the folder
+        of this machine to be locked, where it is not the run directory itself.
 
         Raises:
           UserError: it cannot be made or written, holds other things or a job that has
             succeeded, or another launch is at work in it.
         """
-        self.path = path.absolute()
+        self.where = absolute_run_dir(str(where))
+        self.path = work or Path(self.where)
         try:
-            check_usable(self.path)
+            check_usable(self.where)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UserError(f"run_dir '{path}': {reason}; give another --run_dir") from error
+            raise UserError(f"run_dir '{where}': {reason}; give another --run_dir") from error
 
     def _take_lock(self) -> IO[str]:
         lock = (self.path / LOCK_FILE).open("a")
@@ -57,7 +70,7 @@ class RunDir:
         except BlockingIOError:
             lock.close()
             raise UserError(
-                f"run_dir '{self.path}' is in use by another launch: give another --run_dir"
+                f"run_dir '{self.where}' is in use by another launch: give another --run_dir"
             ) from None
         return lock
 
@@ -70,29 +83,50 @@ class RunDir:
         """Writes result.json."""
         replace_text(self.path / RESULT_FILE, result.to_json())
 
+    def read(self, name: str) -> bytes:
+        """Returns what a file of the run directory holds now; nothing where there is none."""
+        return open_folder(self.where).read(name) or b""
+
     def close(self) -> None:
-        """Lets the lock go."""
+        """Lets the run directory go."""
         self._lock.close()
 
 
-def check_usable(path: Path) -> None:
-    """Checks that a job can be run, or gone on with, in `path`.
+def is_locked(folder: str | Path) -> bool:
+    """Says whether a process of this machine holds the run directory `folder`."""
+    try:
+        with Path(folder, LOCK_FILE).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def check_usable(where: str) -> None:
+    """Checks that a job can be run, or gone on with, in the run directory `where`.
 
     Raises:
       UserError: it holds a finished job, or things that are not a job's.
     """
-    if not path.exists() or not any(path.iterdir()):
-        return
-    known = {JOB_FILE, RESULT_FILE, LOCK_FILE, "logs"}
-    if not known & {entry.name for entry in path.iterdir()}:
-        raise UserError(f"run_dir '{path}' holds other files: give a new or empty folder")
-    if _state(path / RESULT_FILE) == "succeeded":
-        raise UserError(f"run_dir '{path}' holds a job that succeeded: give a new --run_dir")
+    folder = open_folder(where)
+    there = _entries(folder)
+    if there and not there & {JOB_FILE, RESULT_FILE, LOCK_FILE, "logs"}:
+        raise UserError(f"run_dir '{where}' holds other files: give a new or empty folder")
+    if there and _state(folder) == "succeeded":
+        raise UserError(f"run_dir '{where}' holds a job that succeeded: give a new --run_dir")
 
 
-def _state(result: Path) -> str:
+def _entries(folder: Folder) -> set[str]:
+    if isinstance(folder, LocalFolder):
+        return set(os.listdir(folder.path)) if os.path.exists(folder.path) else set()
+    return set(folder.sizes())
+
+
+def _state(folder: Folder) -> str:
     try:
-        return str(json.loads(result.read_text(encoding="utf-8"))["state"])
+        return str(json.loads(folder.read(RESULT_FILE) or b"{}")["state"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

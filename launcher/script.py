@@ -31,7 +31,8 @@ class Worker:
     """This process's place in the job.
 
     `index` is the task index (0 is the chief), `run_dir` the job's run directory, where
-    checkpoints belong, `restart` how often all workers were started again before.
+    checkpoints belong (a text where it is a URL: ``gs://…``), `restart` how often all workers
+    were started again before.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,8 @@ class Worker:
         self.launched = "TENFOLD_WORKER_INDEX" in environ
         self.index = int(environ.get("TENFOLD_WORKER_INDEX", "0"))
         self.num_workers = int(environ.get("TENFOLD_NUM_WORKERS", "1"))
-        self.run_dir = Path(environ.get("TENFOLD_RUN_DIR", "."))
+        where = environ.get("TENFOLD_RUN_DIR", ".")
+        self.run_dir: Path | str = where if "://" in where else Path(where)
         self.restart = int(environ.get("TENFOLD_RESTART", "0"))
         # Events have a stream of their own: they do not wait in the buffer of prints.
         stream = os.fdopen(os.dup(1), "w", encoding="utf-8") if self.launched else io.StringIO()

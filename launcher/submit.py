@@ -1,7 +1,6 @@
 """Handing a job to a platform that starts and supervises it by itself."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl.flags import Flag
 
@@ -38,10 +37,10 @@ def make_submission(fv: FlagValues, args: Arguments, *, far: bool) -> Submission
         spec = launch_flags.far_job(fv, args)
     else:
         spec = launch_flags.prepare_job(fv, args, env={}, shards_exist=not fv.source)[0]
-    return Submission(spec, command_line(fv, args, run_dir=Path(spec.run_dir)), fv.max_restarts)
+    return Submission(spec, command_line(fv, args, run_dir=spec.run_dir), fv.max_restarts)
 
 
-def command_line(fv: FlagValues, args: Arguments, *, run_dir: Path) -> tuple[str, ...]:
+def command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
     """Returns the launch command that runs the same job, without the program's name."""
     given = [fv[name] for name in sorted(fv) if fv[name].present and name not in _NOT_PASSED_ON]
     own = [word for flag in given for word in _words(flag)]

@@ -194,7 +194,7 @@ class Supervisor:
         """Notes what the job got over, and how long it took to the next step."""
         if self.drills.faults:
             self._losses.take(
-                read_losses(self.run_dir.path / METRICS_FILE), attempt.records[0].resumed_step
+                read_losses(self.run_dir.read(METRICS_FILE)), attempt.records[0].resumed_step
             )
         if not self._endings:
             return

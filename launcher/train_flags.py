@@ -3,7 +3,6 @@
 import os
 import re
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from absl import flags
@@ -57,7 +56,7 @@ def train_flag_names() -> tuple[str, ...]:
     return tuple(fv)
 
 
-def train_config(fv: FlagValues, *, shards: str, run_dir: Path) -> TrainConfig:
+def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
     """Returns the trainer's configuration.
 
     Raises:
@@ -66,7 +65,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: Path) -> TrainConfig:
     steps, seconds = parse_interval(fv.checkpoint_every)
     config = TrainConfig(
         shards=shards,
-        run_dir=str(run_dir),
+        run_dir=run_dir,
         model=fv.model,
         epochs=fv.epochs,
         global_batch_size=fv.global_batch_size,
@@ -84,7 +83,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: Path) -> TrainConfig:
         shuffle_buffer_bytes=fv.shuffle_buffer,
         augment=fv.augment,
         decoder=fv.decoder,
-        salvage=str(run_dir / SALVAGE_DIR) if fv.on_bad_record == "skip" else "",
+        salvage=f"{run_dir}/{SALVAGE_DIR}" if fv.on_bad_record == "skip" else "",
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,
         keep_checkpoints=fv.keep_checkpoints,

@@ -14,11 +14,11 @@ import signal
 import socket
 import sys
 import traceback
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
 from tenfold.data.errors import UserError
+from tenfold.data.storage import open_folder
 from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED, EventWriter
 from tenfold.launcher.faults import WorkerFaults
 from tenfold.launcher.job import JOB_FILE, job_from_json
@@ -83,13 +83,14 @@ def _is_ours(module: str) -> bool:
 
 
 def _work(events: EventWriter) -> int:
-    job_file = Path(os.environ["TENFOLD_RUN_DIR"], JOB_FILE)
-    if not job_file.exists():
+    run_dir = os.environ["TENFOLD_RUN_DIR"]
+    job = open_folder(run_dir).read(JOB_FILE)
+    if job is None:
         raise UserError(
-            f"there is no {job_file} on {socket.gethostname()}: give a --run_dir on storage "
-            "that all hosts share"
+            f"there is no {run_dir}/{JOB_FILE} on {socket.gethostname()}: give a --run_dir on "
+            "storage that all hosts share"
         )
-    spec, _ = job_from_json(job_file.read_text(encoding="utf-8"))
+    spec, _ = job_from_json(job.decode())
 
     from tenfold.models.config import config_from_json
     from tenfold.models.train import Preempted, train

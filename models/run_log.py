@@ -1,30 +1,51 @@
-"""What the chief writes down of a run: metrics.jsonl and TensorBoard summaries."""
+"""What the chief writes down of a run: metrics.jsonl, TensorBoard summaries, the saved model.
+
+On remote storage a checkpoint must not be there before the lines of metrics.jsonl that lead to
+it: the run that goes on from it would lack them. So `flush` comes before a checkpoint.
+"""
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import keras
 import tensorflow as tf
 
+from tenfold.data.mirror import Mirror, empty_folder, work_folder
+from tenfold.data.storage import LocalFolder, open_folder
+
 METRICS_NAME: Final = "metrics.jsonl"
+BOARD_FOLDER: Final = "tensorboard"
+MODEL_NAME: Final = "model.keras"
 
 
 class RunLog:
-    """Appends to a run directory's metrics.jsonl and TensorBoard files.
+    """Appends to a run directory's metrics.jsonl and TensorBoard files, and saves the model.
 
     A line has `kind` (``step`` or ``epoch``), `epoch` (from 0), `step` (steps done since the
     run began), `loss`, `metrics`, `records_per_s`, `wait_share`; an epoch's has the receipts.
     """
 
     def __init__(self, run_dir: str, *, steps_done: int) -> None:
-        folder = Path(run_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / METRICS_NAME
-        drop_lines_after(self._path, steps_done)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        self._folder = open_folder(run_dir)
+        self._mirror: Mirror | None = None
+        if isinstance(self._folder, LocalFolder):
+            self.path = Path(self._folder.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+        else:
+            self.path = empty_folder(work_folder(self._folder.path) / "chief")
+            patterns = (METRICS_NAME, f"{BOARD_FOLDER}/*")
+            self._mirror = Mirror(self.path, self._folder, patterns=patterns)
+            self._mirror.fetch(METRICS_NAME)
+        metrics = self.path / METRICS_NAME
+        drop_lines_after(metrics, steps_done)
+        self._file = metrics.open("a", encoding="utf-8")
+        self._board = tf.summary.create_file_writer(str(self.path / BOARD_FOLDER))
+        if self._mirror:
+            self._mirror.start()
 
     def steps(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Writes one line per step; TensorBoard gets the last."""
@@ -38,10 +59,31 @@ class RunLog:
         self._summarise("epoch", line)
         self._board.flush()
 
-    def close(self) -> None:
-        """Flushes and closes the files."""
+    def flush(self) -> None:
+        """Sees to it that what was written until now is in the run directory.
+
+        Raises:
+          OSError, JobError: remote storage does not take it.
+        """
+        if self._mirror:
+            self._board.flush()
+            self._mirror.flush()
+
+    def finish(self, model: keras.Model) -> None:
+        """Closes the files and saves the model: last, and whole or not at all.
+
+        Raises:
+          OSError, JobError: remote storage does not take it.
+        """
         self._file.close()
         self._board.close()
+        if self._mirror:
+            self._mirror.close()
+        beside = self.path / f".partial-{MODEL_NAME}"
+        model.save(beside)
+        self._folder.publish(beside, MODEL_NAME)
+        if self._mirror:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
         self._file.write("".join(json.dumps(line) + "\n" for line in lines))

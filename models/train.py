@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ import tensorflow as tf
 from tenfold.models.callbacks import callback_list, load_callbacks
 from tenfold.models.config import TrainConfig
 from tenfold.models.reporter import Reporter
-from tenfold.models.run_log import RunLog
+from tenfold.models.run_log import MODEL_NAME, RunLog
 from tenfold.models.session import Place, Session
 from tenfold.models.steps import StepsResult
-
-MODEL_NAME = "model.keras"
 
 
 class Preempted(Exception):
@@ -87,8 +84,6 @@ class _Run:
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
-        if self.log:
-            self.log.close()
         return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
 
     def _told_to_end(self) -> bool:
@@ -166,6 +161,8 @@ class _Run:
     def _checkpoint(self) -> None:
         phase = "checkpoint"
         self.reporter.enter(phase)
+        if self.log:
+            self.log.flush()
         path = self.session.save()
         if path is not None:
             position = self.session.state.position
@@ -217,15 +214,12 @@ class _Run:
         self.reporter.send("epoch", **line, epochs=self.config.epochs, said=said)
 
     def _save_model(self) -> str:
-        """The chief saves the model beside its name and renames it; the others wait."""
-        path = os.path.join(self.config.run_dir, MODEL_NAME)
-        if self.session.place.is_chief:
-            beside = os.path.join(self.config.run_dir, f".partial-{MODEL_NAME}")
-            self.session.model.save(beside)
-            os.replace(beside, path)
+        """The chief saves the model, the others wait; returns its path."""
+        if self.log:
+            self.log.finish(self.session.model)
         self.session.barrier()
         # Who leaves a barrier may be gone before another has left it too. All have left the
         # first one once they meet in the second, and nothing is lost if that one breaks.
         with contextlib.suppress(tf.errors.OpError):
             self.session.barrier()
-        return path
+        return f"{self.config.run_dir}/{MODEL_NAME}"

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
+from tenfold.data.storage import is_url
 from tenfold.launcher.backends import Option, Submission, Submitter
 from tenfold.launcher.backends.yaml_text import to_yaml
 from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
@@ -99,12 +100,14 @@ class KubernetesSubmitter:
 
 
 def _check_run_dir(submission: Submission, shape: PodShape) -> None:
+    if is_url(submission.spec.run_dir):
+        return
     run_dir = PurePosixPath(submission.spec.run_dir)
     on_claim = any(run_dir.is_relative_to(mount.path) for mount in shape.claims)
     if submission.spec.train and not on_claim:
         raise UserError(
-            f"run_dir '{run_dir}' is on none of --volumes: give a path below one that all pods "
-            "can write to (ReadWriteMany), or checkpoints and model are lost with the pods"
+            f"run_dir '{run_dir}' is on none of --volumes: give gs://…, or a path below one that "
+            "all pods can write to (ReadWriteMany): what lies elsewhere is lost with the pods"
         )
 
 

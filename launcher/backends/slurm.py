@@ -14,13 +14,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
+from tenfold.data.storage import is_url
 from tenfold.launcher.backends import Backend, Host, Option, Submission, Submitter
 from tenfold.launcher.hosts import HostEntry, fill_slots
-from tenfold.launcher.job import HostCommand
+from tenfold.launcher.job import HostCommand, JobSpec
 from tenfold.launcher.ports import any_ports, check_port
 from tenfold.launcher.python import module_argv
 
@@ -155,13 +156,13 @@ class SlurmSubmitter:
         )
 
     def _settings(self, submission: Submission) -> list[str]:
-        run_dir = Path(submission.spec.run_dir)
+        log = _log_stem(submission.spec).replace("%", "%%") + ".slurm-%j.log"
         lines = [
-            f"--job-name={run_dir.name}",
+            f"--job-name={PurePosixPath(submission.spec.run_dir).name}",
             f"--nodes={submission.spec.num_workers}",
             "--ntasks-per-node=1",
             f"--chdir={shlex.quote(submission.spec.cwd)}",
-            f"--output={shlex.quote(str(run_dir).replace('%', '%%') + '.slurm-%j.log')}",
+            f"--output={shlex.quote(log)}",
             "--open-mode=append",
             "--requeue",
             f"--signal=B:USR1@{NOTICE_S}",
@@ -174,12 +175,21 @@ class SlurmSubmitter:
         """Hands the script to sbatch; returns the job's number and where it writes."""
         if shutil.which("sbatch") is None:
             raise UserError("there is no sbatch here: --backend=slurm needs Slurm's commands")
-        Path(submission.spec.run_dir).parent.mkdir(parents=True, exist_ok=True)
+        stem = _log_stem(submission.spec)
+        Path(stem).parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True)
         if done.returncode:
             raise JobError(f"sbatch failed: {done.stderr.strip()}")
         number = done.stdout.strip().partition(";")[0]
-        return f"submitted job {number}: {submission.spec.run_dir}.slurm-{number}.log tells of it"
+        return f"submitted job {number}: {stem}.slurm-{number}.log tells of it"
+
+
+def _log_stem(spec: JobSpec) -> str:
+    """Returns what the job's log is named after: the run directory, beside which it lies; of a
+    remote one its last part, in the working directory.
+    """
+    name = PurePosixPath(spec.run_dir).name
+    return os.path.join(spec.cwd, name) if is_url(spec.run_dir) else spec.run_dir
 
 
 # Slurm sends USR1 to the script alone, NOTICE_S before the time limit, and TERM when the job is

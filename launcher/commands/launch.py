@@ -19,8 +19,8 @@ from tenfold.launcher.history import HISTORY_FILE, HistoryView
 from tenfold.launcher.inventory import write_inventory
 from tenfold.launcher.job import JobResult, JobSpec, worker_env
 from tenfold.launcher.launch_flags import Launch
+from tenfold.launcher.remote_run import disk_of, open_run_dir
 from tenfold.launcher.report import result_text
-from tenfold.launcher.rundir import RunDir
 from tenfold.launcher.submit import submit
 from tenfold.launcher.supervisor import Supervisor
 from tenfold.launcher.view import View, make_view
@@ -68,7 +68,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 def _run(launch: Launch, fv: FlagValues) -> int:
     view = make_view(show_tf_logs=fv.show_tf_logs)
     check_hosts(launch, view)
-    run_dir = RunDir(Path(launch.spec.run_dir))
+    run_dir = open_run_dir(launch.spec.run_dir)
     supervisor = Supervisor(
         spec=_spoiled(launch, run_dir.path),
         backend=launch.backend,
@@ -84,7 +84,7 @@ def _run(launch: Launch, fv: FlagValues) -> int:
         result = supervisor.run()
     finally:
         run_dir.close()
-    print(result.to_json() if fv.format == "json" else result_text(result, run_dir.path), end="")
+    print(result.to_json() if fv.format == "json" else result_text(result, run_dir.where), end="")
     sys.stdout.flush()
     return _exit_status(result)
 
@@ -138,7 +138,7 @@ def check_hosts(launch: Launch, view: View) -> None:
         launch.backend,
         launch.hosts,
         cluster.workers,
-        folder=launch.spec.run_dir,
+        folder=disk_of(launch.spec.run_dir),
         paths=[launch.spec.cwd, *([shards] if shards and not is_url(shards) else [])],
     )
     findings = judge_hosts(reports, needs_tensorflow=bool(launch.spec.train))

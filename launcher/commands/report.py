@@ -8,11 +8,12 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import UserError
+from tenfold.data.storage import is_url
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.rundir import replace_text
+from tenfold.launcher.rundir import absolute_run_dir, replace_text
 
 SUMMARY: Final = "shows a finished or running job as one HTML page"
 USAGE: Final = "RUN_DIR [--flag=value …]"
@@ -25,7 +26,11 @@ _MOST_SHARE: Final = 0.2
 def define_flags(fv: FlagValues) -> None:
     """Defines the flags of `report`."""
     flags.DEFINE_string(
-        "output", "", "file to write (default: report.html in RUN_DIR)", flag_values=fv
+        "output",
+        "",
+        "file to write (default: report.html in RUN_DIR; of one that is a URL, "
+        "NAME-report.html here)",
+        flag_values=fv,
     )
     flags.DEFINE_bool(
         "follow", True, "while the job runs, write the page anew; it reloads itself",
@@ -41,8 +46,8 @@ def run(fv: FlagValues, args: Arguments) -> int:
     """Writes the page; while the job runs, again and again; returns the exit status."""
     if len(args.positional) != 1 or args.program:
         raise UserError("name one run directory: tenfold report RUN_DIR")
-    run_dir = Path(args.positional[0])
-    output = Path(fv.output) if fv.output else run_dir / REPORT_FILE
+    run_dir = absolute_run_dir(args.positional[0])
+    output = Path(fv.output) if fv.output else default_output(args.positional[0])
     following = fv.interval if fv.follow else None
     state = write_page(run_dir, output, refresh_s=following)
     print(output, flush=True)
@@ -52,12 +57,20 @@ def run(fv: FlagValues, args: Arguments) -> int:
     return 0
 
 
-def write_page(run_dir: Path, output: Path, *, refresh_s: float | None) -> str:
+def default_output(run_dir: str) -> Path:
+    """Returns where the page of a run directory goes if nothing else is said."""
+    if is_url(run_dir):
+        return Path(f"{run_dir.rstrip('/').rpartition('/')[2]}-{REPORT_FILE}")
+    return Path(run_dir, REPORT_FILE)
+
+
+def write_page(run_dir: str, output: Path, *, refresh_s: float | None) -> str:
     """Writes the page whole; returns the run's state. The page of a running job loads itself
     anew every `refresh_s` seconds.
 
     Raises:
       UserError: `run_dir` is not a run directory, or `output` cannot be written.
+      JobError: the storage could not be read.
     """
     run_files = read_run(run_dir)
     page = render_page(run_files, refresh_s=refresh_s)
@@ -69,7 +82,7 @@ def write_page(run_dir: Path, output: Path, *, refresh_s: float | None) -> str:
     return run_files.state
 
 
-def follow(run_dir: Path, output: Path, *, interval_s: float) -> None:
+def follow(run_dir: str, output: Path, *, interval_s: float) -> None:
     """Writes the page every `interval_s` seconds until the job is no longer running."""
     state, pause_s = "running", interval_s
     try:

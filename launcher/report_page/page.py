@@ -43,6 +43,6 @@ def _head(run: RunFiles, refresh_s: float | None) -> Markup:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         reload,
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"{run.path.absolute().name}: {run.state}"),
+        tag("title", f"{run.name}: {run.state}"),
         tag("style", style),
     )

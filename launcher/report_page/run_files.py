@@ -1,16 +1,16 @@
 """A run directory, read: whatever of it is there, at any moment of the job."""
 
-import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import Manifest
-from tenfold.data.storage import read_manifest
+from tenfold.data.storage import Folder, LocalFolder, open_folder, read_manifest
 from tenfold.launcher.history import HISTORY_FILE
 from tenfold.launcher.inventory import ENVIRONMENT_FILE
 from tenfold.launcher.job import (
@@ -22,8 +22,8 @@ from tenfold.launcher.job import (
     job_from_json,
     result_from_json,
 )
+from tenfold.launcher.remote_run import is_held
 from tenfold.launcher.report_page.timeline import Event
-from tenfold.launcher.rundir import LOCK_FILE
 
 METRICS_FILE: Final = "metrics.jsonl"  # as models.run_log names it
 RUNNING: Final = "running"
@@ -51,7 +51,7 @@ class RunFiles:
     `manifest_problem` says why. `damaged` counts lines that could not be read.
     """
 
-    path: Path
+    where: str
     read_at: float
     state: str
     spec: JobSpec
@@ -66,21 +66,28 @@ class RunFiles:
     logs: tuple[str, ...]
     damaged: int
 
+    @property
+    def name(self) -> str:
+        """The last part of the run directory's path."""
+        return self.where.rpartition("/")[2]
 
-def read_run(path: Path) -> RunFiles:
-    """Returns what the run directory `path` holds now.
+
+def read_run(where: str | Path) -> RunFiles:
+    """Returns what the run directory `where`, a path or a URL, holds now.
 
     Raises:
       UserError: it is not a run directory.
+      JobError: the storage could not be read.
     """
-    spec, cluster = _read_job(path)
-    result = _read_result(path / RESULT_FILE)
-    metrics, damaged_metrics = _read_lines(path / METRICS_FILE, _metrics_line)
-    events, damaged_events = _read_lines(path / HISTORY_FILE, _event)
+    folder = open_folder(str(where))
+    spec, cluster = _read_job(folder)
+    result = read_result(folder)
+    metrics, damaged_metrics = _read_lines(folder, METRICS_FILE, _metrics_line)
+    events, damaged_events = _read_lines(folder, HISTORY_FILE, _event)
     manifest, problem = _find_manifest(spec)
-    state = state_of(path, result)
+    state = state_of(where, result)
     return RunFiles(
-        path=path,
+        where=folder.path,
         read_at=time.time(),
         state=state,
         spec=spec,
@@ -89,56 +96,50 @@ def read_run(path: Path) -> RunFiles:
         steps=tuple(line for line in metrics if not line.receipts),
         epochs=tuple(line for line in metrics if line.receipts),
         events=tuple(events),
-        environment=_read_object(path / ENVIRONMENT_FILE),
+        environment=_read_object(folder, ENVIRONMENT_FILE),
         manifest=manifest,
         manifest_problem=problem,
-        logs=tuple(sorted(file.name for file in (path / "logs").glob("worker-*.log"))),
+        logs=tuple(sorted(n for n in folder.sizes("logs") if fnmatch(n, "worker-*.log"))),
         damaged=damaged_metrics + damaged_events,
     )
 
 
-def state_of(path: Path, result: JobResult | None) -> str:
+def state_of(where: str | Path, result: JobResult | None) -> str:
     """Returns the state of a run directory whose result.json holds `result`."""
-    if is_running(path):
+    if is_held(str(where)):
         return RUNNING
     return result.state if result else "ended without a result"
 
 
-def is_running(path: Path) -> bool:
-    """Says whether a launch holds the run directory's lock."""
-    try:
-        with (path / LOCK_FILE).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _read_job(path: Path) -> tuple[JobSpec, ClusterSpec]:
-    if not path.is_dir():
-        raise UserError(f"there is no folder '{path}': name the --run_dir of a launch")
-    try:
-        text = (path / JOB_FILE).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+def _read_job(folder: Folder) -> tuple[JobSpec, ClusterSpec]:
+    if isinstance(folder, LocalFolder) and not Path(folder.path).is_dir():
+        raise UserError(f"there is no folder '{folder.path}': name the --run_dir of a launch")
+    text = folder.read(JOB_FILE)
+    if text is None:
         raise UserError(
-            f"'{path}' is not a run directory, it has no {JOB_FILE}: "
+            f"'{folder.path}' is not a run directory, it has no {JOB_FILE}: "
             "name the --run_dir of a launch"
-        ) from error
-    return job_from_json(text, where=str(path / JOB_FILE))
+        )
+    return job_from_json(text.decode(errors="replace"), where=f"{folder.path}/{JOB_FILE}")
 
 
-def _read_result(path: Path) -> JobResult | None:
-    if not path.exists():
+def read_result(folder: Folder) -> JobResult | None:
+    """Returns how the job of a run directory ended; None where it has not.
+
+    Raises:
+      UserError: result.json is damaged.
+    """
+    text = folder.read(RESULT_FILE)
+    if text is None:
         return None
-    return result_from_json(path.read_text(encoding="utf-8", errors="replace"), where=str(path))
+    where = f"{folder.path}/{RESULT_FILE}"
+    return result_from_json(text.decode(errors="replace"), where=where)
 
 
-def _read_object(path: Path) -> Mapping[str, Any]:
+def _read_object(folder: Folder, name: str) -> Mapping[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = json.loads(folder.read(name) or b"")
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -153,29 +154,21 @@ def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
         return None, str(error)
 
 
-def read_objects(path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_objects(folder: Folder, name: str) -> tuple[list[dict[str, Any]], int]:
     """Returns the objects of a file of JSON lines, and how many lines it could not read."""
-    return _read_lines(path, dict)
+    return _read_lines(folder, name, dict)
 
 
-def _read_lines(path: Path, parse: Any) -> tuple[list[Any], int]:
+def _read_lines(folder: Folder, name: str, parse: Any) -> tuple[list[Any], int]:
     """Returns what `parse` makes of each whole line, and how many it could not read."""
     parsed, damaged = [], 0
-    for line in _whole_lines(path):
+    # What follows the last newline is still being written.
+    for line in (folder.read(name) or b"").split(b"\n")[:-1]:
         try:
-            parsed.append(parse(json.loads(line)))
+            parsed.append(parse(json.loads(line.decode(errors="replace"))))
         except (ValueError, KeyError, TypeError, AttributeError):
             damaged += 1
     return parsed, damaged
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    """Yields the lines but for a last one that is still being written."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from (line for line in file if line.endswith("\n"))
-    except FileNotFoundError:
-        return
 
 
 def _metrics_line(document: Mapping[str, Any]) -> MetricsLine:

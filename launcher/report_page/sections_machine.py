@@ -285,7 +285,7 @@ def _listing(title: str, items: Mapping[str, Any]) -> Markup | None:
 def footer(run: RunFiles, *, refresh_s: float | None) -> Markup:
     """Returns when the page was made, and whether it renews itself."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.read_at))
-    words = [f"Made by tenfold report at {when}, from {run.path.absolute()}."]
+    words = [f"Made by tenfold report at {when}, from {run.where}."]
     if refresh_s:
         words.append(f"The job is running: this page renews itself every {refresh_s:g} s.")
     if run.damaged:

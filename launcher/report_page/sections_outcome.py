@@ -25,7 +25,7 @@ def header(run: RunFiles) -> Markup:
     if run.environment.get("launched"):
         words.append(f"launched {run.environment['launched']}")
     subtitle = tag("p", " · ".join(words), cls="muted")
-    return tag("header", tag("h1", run.path.absolute().name), badge, subtitle)
+    return tag("header", tag("h1", run.name), badge, subtitle)
 
 
 def tiles(run: RunFiles, timeline: Timeline | None) -> Markup:

@@ -123,7 +123,7 @@ def test_the_schemas_notice_a_wrong_field(tenfold):
         (["--pod_memory=lots"], "no quantity"),
         (["--pod_gpus=-1"], "not a whole number"),
         (["--namespace=Mine"], "no name in Kubernetes"),
-        (["--run_dir=here"], "needs --run_dir: an absolute path"),
+        (["--run_dir=here"], "needs --run_dir: gs://… or an absolute path"),
         (["--shards=here"], "an absolute path on the workers"),
         (["--hosts=a"], "--hosts is for --backend=ssh, not for kubernetes"),
     ],
