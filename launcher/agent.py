@@ -14,18 +14,22 @@ that the worker started is killed. On standard output the agent passes on whole 
 worker's standard output and error, and speaks itself as the worker does (see events.py):
 
 - started: pid
-- stat (once a second): rss_bytes, state (a letter of /proc/PID/stat), cpu_s, listening
+- stat (once a second): rss_bytes, state (a letter of /proc/PID/stat), cpu_s, listening,
+  links_down (network devices that have lost their cable since the start)
 - exit: code (negative for a signal), oom (the kernel's out-of-memory killer struck),
   by_us (it was told to stop)
 """
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import resource
 import selectors
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -41,6 +45,9 @@ MAX_LINE_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LISTEN: Final = "0A"  # the state column of /proc/net/tcp
+# man 7 netdevice
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 
 
 def set_child_subreaper() -> None:
@@ -108,6 +115,24 @@ def is_listening(port: int) -> bool:
     return False
 
 
+def network_links() -> dict[str, bool]:
+    """Returns this host's network devices that are switched on, and whether each has a cable
+    with somebody at its other end (Linux; elsewhere nothing). The loopback device has none.
+    """
+    links = {}
+    if sys.platform != "linux":
+        return links
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("16sh14x", name.encode(), 0)
+            with contextlib.suppress(OSError):  # it has just been taken away
+                answer = fcntl.ioctl(handle, _SIOCGIFFLAGS, request)
+                flags = struct.unpack("16sh14x", answer)[1]
+                if flags & _IFF_UP and not flags & _IFF_LOOPBACK:
+                    links[name] = bool(flags & _IFF_RUNNING)
+    return links
+
+
 class LineBuffer:
     """Turns reads of any size into whole lines; very long ones are cut."""
 
@@ -144,6 +169,7 @@ class Agent:
         self._next_stat = 0.0
         self._heard_at = time.monotonic()
         self._oom_before = oom_kills()
+        self._links_before = network_links()
         self._spec: dict[str, Any] = {}
 
     def read_spec(self) -> bool:
@@ -287,7 +313,12 @@ class Agent:
             cpu_s=(int(fields[11]) + int(fields[12])) / ticks,
             rss_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
             listening=bool(port) and is_listening(port),
+            links_down=self._links_down(),
         )
+
+    def _links_down(self) -> list[str]:
+        links = network_links().items()
+        return [name for name, up in links if not up and self._links_before.get(name)]
 
     def _signal(self, number: int) -> None:
         if self._pid and self._exit_code is None:

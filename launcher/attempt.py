@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from tenfold.launcher.gang import Gang, Heard
+from tenfold.launcher.gang import AGENT_LINGER_S, Gang, Heard
 from tenfold.launcher.logs import WorkerLogs
 from tenfold.launcher.records import WorkerRecord
 from tenfold.launcher.signals import StopRequest
@@ -59,6 +59,7 @@ class Attempt:
     _finding: Finding | None = None
     _lines: deque[tuple[float, int, str]] = field(default_factory=deque)
     _stops_asked: int = 0
+    _give_up_at: float = math.inf
 
     @property
     def cancelled(self) -> bool:
@@ -71,8 +72,8 @@ class Attempt:
         return min((r.first_step_at for r in self.records if r.first_step_at), default=None)
 
     def run(self) -> None:
-        """Runs to the end."""
-        while self.gang.running:
+        """Runs until all workers are gone, or do not go though they were told to."""
+        while self.gang.running and time.monotonic() < self._give_up_at:
             for heard in self.gang.poll(TICK_S):
                 self._take(heard)
             self._obey_stop()
@@ -100,6 +101,11 @@ class Attempt:
         else:
             record.take_loss(now)
 
+    def _stop(self, grace_s: float) -> None:
+        """Stops all workers. An agent on a host that stands still hears nothing of it."""
+        self.gang.stop(grace_s)
+        self._give_up_at = time.monotonic() + grace_s + AGENT_LINGER_S
+
     def _show_lines(self, *, before: float) -> None:
         while self._lines and self._lines[0][0] <= before:
             _, worker, line = self._lines.popleft()
@@ -109,7 +115,7 @@ class Attempt:
         """The first signal asks the workers to end, the second makes them."""
         if self.stop.count > self._stops_asked:
             first = self._stops_asked == 0
-            self.gang.stop(self.grace_s if first else 0.0)
+            self._stop(self.grace_s if first else 0.0)
             self.view.note("stopping the workers" + ("; once more to kill them" if first else ""))
             self._stops_asked = self.stop.count
 
@@ -141,7 +147,7 @@ class Attempt:
         what = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
         self.view.note(f"worker {first.worker} {what}; stopping the others")
         # Preempted workers save a checkpoint together: they need their peers.
-        self.gang.stop(self.grace_s if self.verdict.preempted else self.failure_grace_s)
+        self._stop(self.grace_s if self.verdict.preempted else self.failure_grace_s)
 
     def _dump(self, finding: Finding) -> None:
         """Notes who is to blame, and has every worker print its Python stack and die."""

@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import math
 import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,8 @@ from tenfold.data.errors import UserError
 from tenfold.data.lanes import deal_lanes
 from tenfold.data.manifest import MANIFEST_NAME
 from tenfold.data.storage import is_url, read_manifest
-from tenfold.launcher.faults import KINDS, Fault
+from tenfold.launcher.backends import Backend, FaultyHosts, Host
+from tenfold.launcher.faults import AT_HOST, KINDS, Fault
 from tenfold.launcher.gang import Gang
 from tenfold.launcher.job import ClusterSpec
 from tenfold.launcher.records import WorkerRecord
@@ -65,6 +68,49 @@ def _number(value: str, text: str) -> float:
     return number
 
 
+def check_backend(faults: Sequence[Fault], backend: Backend, name: str) -> None:
+    """Checks that the hosts of `backend`, called `name`, can have these faults.
+
+    Raises:
+      UserError: they cannot.
+    """
+    for fault in faults:
+        if fault.kind in AT_HOST and not isinstance(backend, FaultyHosts):
+            raise UserError(
+                f"--inject={fault.kind} is for simulated hosts, not for --backend={name}: "
+                "give --backend=netns, or another fault"
+            )
+
+
+@dataclasses.dataclass
+class HostDrills:
+    """Faults of whole hosts that are at work in an attempt, and how each is ended."""
+
+    backend: Backend
+    hosts: Sequence[Host]
+    _ends: list[tuple[float, Callable[[], None]]] = dataclasses.field(default_factory=list)
+
+    def begin(self, fault: Fault) -> None:
+        """Carries `fault` out on the host of its worker."""
+        assert isinstance(self.backend, FaultyHosts), "checked before the start"
+        backend, host = self.backend, self.hosts[fault.worker]
+        if fault.kind == "unplug":
+            backend.unplug(host)
+            end = backend.heal
+        else:
+            backend.freeze(host)
+            end = backend.thaw
+        until = math.inf if fault.seconds is None else time.monotonic() + fault.seconds
+        self._ends.append((until, lambda: end(host)))
+
+    def end(self, *, now: float) -> None:
+        """Ends those whose time, of the monotonic clock, has come; all at infinity."""
+        due = [entry for entry in self._ends if entry[0] <= now]
+        for entry in due:
+            self._ends.remove(entry)
+            entry[1]()
+
+
 class Drills:
     """Carries out faults on the running attempt, each once."""
 
@@ -72,6 +118,7 @@ class Drills:
         self.faults = tuple(faults)
         self.restart = 0
         self._done: set[int] = set()
+        self._at_hosts: HostDrills | None = None
 
     def act(self, records: Sequence[WorkerRecord], gang: Gang) -> None:
         """Does what is due; called several times a second."""
@@ -83,6 +130,10 @@ class Drills:
                 gang.limit_file_bytes(fault.worker, 0)
             elif fault.kind in _SIGNALS:
                 gang.signal(fault.worker, _SIGNALS[fault.kind])
+            elif fault.kind in AT_HOST and self._at_hosts:
+                self._at_hosts.begin(fault)
+        if self._at_hosts:
+            self._at_hosts.end(now=time.monotonic())
 
     def _is_due(self, fault: Fault, records: Sequence[WorkerRecord]) -> bool:
         if fault.restart != self.restart or fault.worker >= len(records):
@@ -99,6 +150,16 @@ class Drills:
             and fault.restart < restart <= fault.restart + fault.restarts
             for fault in self.faults
         )
+
+    @contextlib.contextmanager
+    def at_hosts(self, backend: Backend, hosts: Sequence[Host]) -> Iterator[None]:
+        """Lets faults strike `hosts`, the workers' in this attempt; ends what is left of them."""
+        self._at_hosts = HostDrills(backend, hosts)
+        try:
+            yield
+        finally:
+            self._at_hosts.end(now=math.inf)
+            self._at_hosts = None
 
     @contextlib.contextmanager
     def taken_ports(self, cluster: ClusterSpec) -> Iterator[None]:

@@ -26,7 +26,11 @@ BY_SUPERVISOR: Final = {
     "bad_shard": "reads a shard with a flipped bit",
     "lose": "is killed, and its host stays away for the next `restarts` starts",
 }
-KINDS: Final = {**IN_WORKER, **BY_SUPERVISOR}
+AT_HOST: Final = {
+    "unplug": "its host loses the network, for `seconds` or until the next start",
+    "freeze": "all of its host stands still, for `seconds` or until the next start",
+}
+KINDS: Final = {**IN_WORKER, **BY_SUPERVISOR, **AT_HOST}
 VARIABLE: Final = "TENFOLD_INJECT"
 
 
@@ -39,14 +43,14 @@ class Fault:
     """One fault: `kind` of KINDS, for `worker`, when it reports `step` (or a later one; 0: as
     soon as it runs) in attempt `restart`, counted from 0.
 
-    `seconds` is for slow, `restarts` for lose.
+    `seconds` is for slow (1), unplug and freeze, `restarts` for lose.
     """
 
     kind: str
     worker: int = 0
     step: int = 0
     restart: int = 0
-    seconds: float = 1.0
+    seconds: float | None = None
     restarts: int = 1
 
 
@@ -82,4 +86,4 @@ def _carry_out(fault: Fault, step: int) -> None:
         raise InjectedError(f"injected at step {step}")
     if fault.kind == "exit0":
         os._exit(0)
-    time.sleep(fault.seconds)
+    time.sleep(1.0 if fault.seconds is None else fault.seconds)

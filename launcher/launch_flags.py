@@ -14,7 +14,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.storage import is_url
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import BACKENDS, Backend, Host, backend_options, load_backend
-from tenfold.launcher.drills import parse_fault
+from tenfold.launcher.drills import check_backend, parse_fault
 from tenfold.launcher.elastic import worker_counts
 from tenfold.launcher.environment import has_gpu, remote_worker_defaults, worker_defaults
 from tenfold.launcher.faults import Fault
@@ -52,7 +52,8 @@ def define_flags(fv: FlagValues) -> None:
     number("min_workers", None, "go on with as few where hosts stay away (default: all)")
     flags.DEFINE_multi_string(
         "inject", [], "a fault on purpose, as kill:worker=1,step=50 or stop, preempt, raise, "
-        "exit0, slow, port, disk_full, bad_shard, lose; may be given again", flag_values=fv,
+        "exit0, slow, port, disk_full, bad_shard, lose, and for simulated hosts unplug, freeze; "
+        "may be given again", flag_values=fv,
     )  # fmt: skip
     number("max_restarts", 0, "crashes after which all workers start again", lower=0)
     number("max_preemptions", 100, "preemptions after which they start again", lower=0)
@@ -116,13 +117,15 @@ def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> La
     backend, hosts = choose_hosts(fv)
     env = _worker_defaults(hosts)
     spec, num_lanes = prepare_job(fv, args, env=env, shards_exist=shards_exist)
+    faults = tuple(parse_fault(text, num_workers=fv.num_workers) for text in fv.inject)
+    check_backend(faults, backend, fv.backend)
     return Launch(
         spec,
         backend,
         hosts,
         fv.port,
         counts=_counts(fv, num_lanes),
-        faults=tuple(parse_fault(text, num_workers=fv.num_workers) for text in fv.inject),
+        faults=faults,
     )
 
 

@@ -63,7 +63,9 @@ class WorkerRecord:
     `stopped_by_us` that the exit is our doing; `note` is what the watchdog has against it,
     `echo` what it knows of a worker that waited for the culprit.
     `longest_s` holds per phase the longest that it took, for training from step to step;
-    `stack` is the Python stack that it printed when it was aborted.
+    `stack` is the Python stack that it printed when it was aborted. `agent_at` is when its
+    agent was last heard, `links_down` the network devices of its host that were last seen
+    without a cable, at `links_down_at`.
     """
 
     index: int
@@ -81,6 +83,9 @@ class WorkerRecord:
     rss_bytes: int = 0
     cpu_s: float = 0.0
     listening: bool = False
+    agent_at: float = 0.0
+    links_down: tuple[str, ...] = ()
+    links_down_at: float = 0.0
     tells_phases: bool = False
     done: bool = False
     error: WorkerEvent | None = None
@@ -103,6 +108,7 @@ class WorkerRecord:
 
     def take_line(self, line: str, now: float) -> None:
         """Takes a line of ordinary output."""
+        self.agent_at = now
         self.tail.append(line)
         self.traceback.feed(line, now)
         if line.startswith(_ABORTED) or self.stack:
@@ -110,6 +116,7 @@ class WorkerRecord:
 
     def take_event(self, event: WorkerEvent, now: float) -> None:
         """Takes an event of the worker's or of its agent."""
+        self.agent_at = now
         handler = getattr(self, f"_on_{event.kind}", None)
         # The worker's output is its own: a damaged event is passed over.
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -127,11 +134,13 @@ class WorkerRecord:
         self.pid = event.data.get("pid")
         self.phase_since = now
 
-    def _on_stat(self, event: WorkerEvent, _: float) -> None:
+    def _on_stat(self, event: WorkerEvent, now: float) -> None:
         self.state = str(event.data.get("state", ""))
         self.rss_bytes = int(event.data.get("rss_bytes", 0))
         self.cpu_s = float(event.data.get("cpu_s", 0.0))
         self.listening = self.listening or bool(event.data.get("listening"))
+        if links := tuple(event.data.get("links_down", ())):
+            self.links_down, self.links_down_at = links, now
 
     def _on_exit(self, event: WorkerEvent, now: float) -> None:
         self.exit_code = int(event.data["code"])

@@ -2,7 +2,17 @@
 
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+_ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def ignore_stop_requests() -> None:
+    """Between fork and exec of a helper: what asks the whole process group to stop (a terminal,
+    `timeout`, Slurm) is the launcher's business. Workers end first, and need the helper to.
+    """
+    for number in _ASKING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest:
@@ -14,7 +24,7 @@ class StopRequest:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ASKING:
             self._old[number] = signal.signal(number, self._on_signal)
         return self
 

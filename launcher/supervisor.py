@@ -151,21 +151,20 @@ class Supervisor:
         starts = [self._start(cluster, host, index) for index, host in enumerate(hosts)]
         with self.drills.taken_ports(cluster):
             gang = Gang(starts, spawn=self._spawn)
+            attempt = Attempt(
+                gang=gang,
+                records=tuple(WorkerRecord(index) for index in range(len(starts))),
+                view=self.view,
+                logs=logs,
+                stop=stop,
+                watch=self.how.watch,
+                grace_s=self.how.grace_s,
+                failure_grace_s=self._failure_grace_s,
+                drills=(self.drills,),
+            )
             try:
-                attempt = Attempt(
-                    gang=gang,
-                    records=tuple(WorkerRecord(index) for index in range(len(starts))),
-                    view=self.view,
-                    logs=logs,
-                    stop=stop,
-                    watch=self.how.watch,
-                    grace_s=self.how.grace_s,
-                    failure_grace_s=0
-                    if self.spec.train
-                    else min(FAILURE_GRACE_S, self.how.grace_s),
-                    drills=(self.drills,),
-                )
-                attempt.run()
+                with self.drills.at_hosts(self.backend, hosts):
+                    attempt.run()
             finally:
                 gang.close()
         return attempt

@@ -8,7 +8,7 @@ earliest of the others.
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
@@ -18,6 +18,8 @@ from tenfold.launcher.records import PEER_MESSAGES, WorkerRecord, failure_text
 # TensorFlow's teardown keeps a process alive for up to half a minute after its exception.
 LINGER_S: Final = 60.0
 STOPPED: Final = ("T", "t")
+# Agents speak once a second. One that does not, while others do, is on a host that stands still.
+SILENT_AGENT_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,32 @@ def judge(records: Sequence[WorkerRecord]) -> Verdict | None:
     causes = [record for record in failed if not is_consequence(record)] or _silent_causes(records)
     first = causes[0] if causes else failed[0]
     return Verdict(
-        first=to_failure(first),
+        first=_first_failure(first, records),
         consequences=tuple(to_failure(record) for record in failed if record is not first),
         preempted=_is_preempted(first),
     )
 
 
+def _first_failure(first: WorkerRecord, records: Sequence[WorkerRecord]) -> Failure:
+    """Returns the cause; a worker whose host failed has no words of its own for that."""
+    failure = to_failure(first)
+    trouble = host_trouble(first, records)
+    if trouble and (is_consequence(first) or not has_failed(first)):
+        return replace(failure, error=trouble, traceback="")
+    return failure
+
+
 def _silent_causes(records: Sequence[WorkerRecord]) -> list[WorkerRecord]:
-    """Workers that nobody heard fail though all others blame a peer: stopped by a signal,
-    caught in a traceback but not yet gone, or gone with 0 while the others still ran.
+    """Workers that nobody heard fail though all others blame a peer: stopped by a signal, on a
+    host that stands still or has lost its network, caught in a traceback but not yet gone, or
+    gone with 0 while the others still ran.
     """
-    for is_cause in (_is_stopped, _is_dying, _is_gone_quietly):
+    for is_cause in (
+        _is_stopped,
+        lambda record: bool(host_trouble(record, records)),
+        _is_dying,
+        _is_gone_quietly,
+    ):
         found = [record for record in records if is_cause(record)]
         if found:
             return found
@@ -88,6 +105,19 @@ def _silent_causes(records: Sequence[WorkerRecord]) -> list[WorkerRecord]:
 
 def _is_stopped(record: WorkerRecord) -> bool:
     return not record.ended and record.state in STOPPED
+
+
+def host_trouble(record: WorkerRecord, records: Sequence[WorkerRecord]) -> str:
+    """Returns what is wrong with the host of one of `records`: it stands still, or its network
+    cable was out a short while ago. Empty where nothing is known.
+    """
+    last_heard = max(other.agent_at for other in records)
+    silent_s = last_heard - record.agent_at
+    if not record.ended and record.state and silent_s >= SILENT_AGENT_S:
+        return f"its host stands still: not a word from its agent for {silent_s:.0f} s"
+    if record.links_down and last_heard - record.links_down_at < LINGER_S:
+        return f"its host lost the network: {', '.join(record.links_down)} had no cable"
+    return ""
 
 
 def _is_dying(record: WorkerRecord) -> bool:

@@ -3,7 +3,9 @@
 A worker is overdue when its phase lasts ten times the longest that it took before, and at
 least `hang_timeout_s`; a phase that was never finished before has a limit of its own.
 Between steps the clock starts anew with each report. Workers that report nothing are judged
-by their ports alone: one that never listens while its peers wait for it is missing.
+by their ports alone: one that never listens while its peers wait for it is missing. Agents
+speak once a second whatever their workers do: one that falls silent alone is on a host that
+stands still.
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from typing import Final
 from tenfold.launcher.records import WorkerRecord
 
 PATIENCE: Final = 10.0
+FRESH_S: Final = 5.0  # an agent that was heard so short a while ago is there
 
 # Limits, in seconds, for the first time that a phase is gone through; imports and first
 # steps (tracing, compiling) are slow on machines with many workers per core.
@@ -50,7 +53,26 @@ def find_hang(
     running = [record for record in records if not record.ended and record.pid]
     if not running or len(running) < len(records):
         return None
-    return _missing_peer(policy, running, now) or _silence(policy, running, now)
+    return (
+        _still_host(policy, running, now)
+        or _missing_peer(policy, running, now)
+        or _silence(policy, running, now)
+    )
+
+
+def _still_host(
+    policy: WatchPolicy, records: Sequence[WorkerRecord], now: float
+) -> Finding | None:
+    """A host whose agent is silent while others are not; all at once would be our own fault."""
+    silent = [r for r in records if r.state and now - r.agent_at > policy.hang_timeout_s]
+    some_speak = any(now - record.agent_at <= FRESH_S for record in records)
+    if policy.hang_timeout_s <= 0 or not silent or not some_speak:
+        return None
+    silent_s = now - min(record.agent_at for record in silent)
+    return Finding(
+        tuple(record.index for record in silent),
+        f"its host stands still: not a word from its agent for {silent_s:.0f} s",
+    )
 
 
 def _missing_peer(

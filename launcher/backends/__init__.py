@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.job import HostCommand, JobSpec
@@ -79,6 +79,27 @@ class Backend(Protocol):
         """Returns what the supervisor runs here so that `argv` runs on `host`, its standard
         streams connected, with `env` set.
         """
+        ...
+
+
+@runtime_checkable
+class FaultyHosts(Protocol):
+    """What a back end has besides whose hosts can fail on purpose, while it is opened."""
+
+    def unplug(self, host: Host) -> None:
+        """Takes the host off the network."""
+        ...
+
+    def heal(self, host: Host) -> None:
+        """Puts it back."""
+        ...
+
+    def freeze(self, host: Host) -> None:
+        """Makes everything on the host stand still."""
+        ...
+
+    def thaw(self, host: Host) -> None:
+        """Lets it go on."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Control groups that bound what a simulated host may use, of version 1 and 2 of the kernel's.
 
 Formats: docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html,
-scheduler/sched-bwc.html.
+cgroup-v1/freezer-subsystem.html, scheduler/sched-bwc.html.
 """
 
 from dataclasses import dataclass
@@ -53,6 +53,27 @@ def plan_cgroups(limits: HostLimits, name: str, *, root: Path = ROOT) -> tuple[C
             files["memory.max"] = str(limits.memory_bytes)
         return (Cgroup(str(root / name), files),)
     return tuple(_v1_cgroup(limits, controller, name, root) for controller in limits.controllers)
+
+
+@dataclass(frozen=True)
+class Freezer:
+    """A control group whose processes can be held all at once: what is written to `file`."""
+
+    path: str
+    file: str
+    frozen: str
+    thawed: str
+
+
+def plan_freezer(cgroups: tuple[Cgroup, ...], name: str, *, root: Path = ROOT) -> Freezer | None:
+    """Returns what freezes a host called `name` that has `cgroups`; None where nothing does."""
+    if (root / "cgroup.controllers").exists():
+        # In version 2 a process is in one group alone: the one that bounds it has to do.
+        path = cgroups[0].path if cgroups else str(root / name)
+        return Freezer(path, "cgroup.freeze", "1", "0")
+    if (root / "freezer" / "cgroup.procs").exists():
+        return Freezer(str(root / "freezer" / name), "freezer.state", "FROZEN", "THAWED")
+    return None
 
 
 def _quota_us(cpus: float) -> int:

@@ -20,9 +20,10 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.sizes import parse_size
 from tenfold.launcher.backends import Backend, Host, Option, netns_keeper
-from tenfold.launcher.backends.cgroups import HostLimits, plan_cgroups
+from tenfold.launcher.backends.cgroups import HostLimits, plan_cgroups, plan_freezer
 from tenfold.launcher.job import HostCommand
 from tenfold.launcher.ports import check_port
+from tenfold.launcher.signals import ignore_stop_requests
 
 OPTIONS: Final = (
     Option("host_bandwidth", "what a simulated host can send and receive: 100mbit, 1gbit"),
@@ -156,8 +157,7 @@ class NetnsBackend:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Not the terminal's Ctrl-C: the workers are to end first.
-            preexec_fn=lambda: os.setpgid(0, 0),
+            preexec_fn=ignore_stop_requests,
         )
         try:
             made = self._ask(spec)
@@ -184,10 +184,7 @@ class NetnsBackend:
                 {
                     "name": host.name,
                     "address": host.address,
-                    "cgroups": [
-                        asdict(group)
-                        for group in plan_cgroups(self._shape.limits, f"{job}-{host.name}")
-                    ],
+                    **_groups(self._shape.limits, f"{job}-{host.name}"),
                 }
                 for host in hosts
             ],
@@ -259,6 +256,16 @@ class NetnsBackend:
         user = ("--user", "--preserve-credentials") if self._network.in_user_namespace else ()
         names = ("--net", "--mount", "--uts", f"--wd={os.getcwd()}")
         return ("nsenter", f"--target={pid}", *user, *names, "--", *argv)
+
+
+def _groups(limits: HostLimits, name: str) -> dict[str, Any]:
+    """The control groups of one host, as the keeper wants to be told of them."""
+    cgroups = plan_cgroups(limits, name)
+    freezer = plan_freezer(cgroups, name)
+    return {
+        "cgroups": [asdict(group) for group in cgroups],
+        "freezer": asdict(freezer) if freezer else None,
+    }
 
 
 def _check_tools() -> None:

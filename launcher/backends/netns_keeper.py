@@ -8,7 +8,9 @@ started it is killed.
 
 The first line of standard input is the specification, a JSON object:
 
-- hosts: name, address and cgroups (each a path and its files to write) of each
+- hosts: name, address, cgroups (each a path and its files to write) and freezer (the path of
+  a control group, the file that freezes it, what is written there to freeze and to thaw; null
+  where there is none) of each
 - prefix: bits of the network part of the addresses; switch: the address of the switch itself
 - shape: argument lists of ``tc qdisc add dev DEVICE`` for a host's own device
 - switch_shape: the same for the switch's side of its cable
@@ -192,12 +194,48 @@ def _failure(step: Callable[[], None]) -> dict[str, str]:
     return {}
 
 
+class Freezer:
+    """The control group of a host whose processes stand still together."""
+
+    def __init__(self, spec: dict[str, str]) -> None:
+        self.path = spec["path"]
+        self._file, self._frozen, self._thawed = spec["file"], spec["frozen"], spec["thawed"]
+
+    def hold(self, find: Callable[[], list[int]]) -> None:
+        """Takes the processes that `find` finds in, until there is none outside, and holds them.
+
+        Raises:
+          OSError: we may not.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        until = time.monotonic() + CLEAN_UP_S
+        while (outside := set(find()) - self._members()) and time.monotonic() < until:
+            for pid in outside:
+                with contextlib.suppress(ProcessLookupError):
+                    self._write("cgroup.procs", str(pid))
+        self._write(self._file, self._frozen)
+
+    def release(self) -> None:
+        """Lets them go on."""
+        self._write(self._file, self._thawed)
+
+    def _members(self) -> set[int]:
+        with open(os.path.join(self.path, "cgroup.procs"), encoding="ascii") as file:
+            return {int(line) for line in file}
+
+    def _write(self, name: str, text: str) -> None:
+        with open(os.path.join(self.path, name), "w", encoding="ascii") as file:
+            file.write(text)
+
+
 class Keeper:
     """All hosts, and the switch, which is this process's own network."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._spec = spec
         self._hosts: list[SimulatedHost] = []
+        self._frozen: dict[int, Freezer | None] = {}  # None: stopped by signals
+        self._freezer_paths: set[str] = set()
 
     def make(self) -> dict[str, Any]:
         """Makes everything; returns the answer to the specification."""
@@ -249,12 +287,39 @@ class Keeper:
         host = self._hosts[number]
         if verb in ("unplug", "heal"):
             run_ip([f"link set {host.device} {'down' if verb == 'unplug' else 'up'}"])
+        elif verb == "freeze":
+            self._freeze(number)
+        elif verb == "thaw":
+            self._thaw(number)
+
+    def _freeze(self, number: int) -> None:
+        host, spec = self._hosts[number], self._spec["hosts"][number]["freezer"]
+        freezer = Freezer(spec) if spec else None
+        try:
+            if freezer:
+                freezer.hold(lambda: self._processes_on(host))
+                self._freezer_paths.add(freezer.path)
+        except OSError:  # not without root
+            freezer = None
+        if freezer is None:
+            self._signal_all(host, signal.SIGSTOP)
+        self._frozen[number] = freezer
+
+    def _thaw(self, number: int) -> None:
+        if number not in self._frozen:
+            return
+        if freezer := self._frozen.pop(number):
+            freezer.release()
         else:
-            self._signal_all(host, {"freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}[verb])
+            self._signal_all(self._hosts[number], signal.SIGCONT)
+
+    def _processes_on(self, host: SimulatedHost) -> list[int]:
+        """All processes on a host but the one that holds it."""
+        return [pid for pid in _processes_in(host.network) if pid != host.pid]
 
     def _signal_all(self, host: SimulatedHost, number: int) -> int:
-        """Signals all processes in a host but the one that holds it; returns how many."""
-        pids = [pid for pid in _processes_in(host.network) if pid != host.pid]
+        """Signals all processes on a host; returns how many there are."""
+        pids = self._processes_on(host)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
@@ -262,14 +327,16 @@ class Keeper:
 
     def clean_up(self) -> None:
         """Kills what is left in the hosts and removes the control groups."""
+        for number in list(self._frozen):  # what a group holds does not even die
+            self._thaw(number)
         until = time.monotonic() + CLEAN_UP_S
         while time.monotonic() < until:
             left = [self._signal_all(host, signal.SIGKILL) for host in self._hosts]
             if not any(left):
                 break
             time.sleep(0.01)
-        for group in self._cgroups():
-            while time.monotonic() < until and not _is_removed(group["path"]):
+        for path in self._freezer_paths.union(group["path"] for group in self._cgroups()):
+            while time.monotonic() < until and not _is_removed(path):
                 time.sleep(0.01)
         for host in self._hosts:
             os.kill(host.pid, signal.SIGKILL)

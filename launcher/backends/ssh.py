@@ -5,7 +5,6 @@ it in. What runs at the far end is an agent, which ends its worker when the conn
 """
 
 import contextlib
-import os
 import shlex
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from tenfold.launcher.backends import Backend, Host, Option
 from tenfold.launcher.hosts import HostEntry, fill_slots, parse_host_file, parse_hosts
 from tenfold.launcher.job import HostCommand
 from tenfold.launcher.ports import any_ports, check_port
+from tenfold.launcher.signals import ignore_stop_requests
 
 OPTIONS: Final = (
     Option("hosts", "hosts, one worker each: a,me@b,c:2222"),
@@ -72,7 +72,7 @@ class SshBackend:
                 yield
             finally:
                 for master in masters.values():
-                    master.terminate()
+                    master.kill()  # it ignores SIGTERM
                 for master in masters.values():
                     master.wait()
                     master.stderr.close()  # type: ignore[union-attr]
@@ -84,7 +84,7 @@ class SshBackend:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_apart,
+            preexec_fn=_as_helper,
         )
 
     def _wait_for(self, name: str, master: "subprocess.Popen[str]", deadline: float) -> None:
@@ -142,9 +142,9 @@ class SshBackend:
         return HostCommand((*ssh, "--", self._destination(host), far))
 
 
-def _apart() -> None:
-    """Not the terminal's Ctrl-C: the workers are to end first. And not without the launcher."""
-    os.setpgid(0, 0)
+def _as_helper() -> None:
+    """Deaf to what the launcher is told; gone when it is."""
+    ignore_stop_requests()
     die_with_parent()
 
 

@@ -36,6 +36,15 @@ def worker(index, *, code=None, at=0.0, says=(), oom=False, phases=(), state="",
     return record
 
 
+def heard(record, at, *, links=()):
+    """The same, and its agent was heard at `at`."""
+    ended = record.agent_at
+    data = {"state": "S", "links_down": links}
+    record.take_event(WorkerEvent("stat", record.index, "", data=data), at)
+    record.agent_at = max(at, ended)
+    return record
+
+
 def trace(error):
     return ("Traceback (most recent call last):", '  File "a.py", line 1, in <module>', error)
 
@@ -78,6 +87,26 @@ def trace(error):
         ([worker(0, code=75, at=1), worker(1, lost=True, at=2)], 1, "went away"),
         # the out-of-memory killer
         ([worker(0, code=-9, at=1, oom=True), worker(1, code=75, at=1)], 0, "out-of-memory"),
+        # a host that stands still: its agent says nothing while another does
+        ([worker(0, code=75, at=12), heard(worker(1), 2.5)], 1, "not a word from its agent"),
+        # a host without a cable: even what its own worker says is a consequence
+        (
+            [worker(0, code=75, at=11), heard(worker(1, code=75, at=10), 9.0, links=["eth0"])],
+            1,
+            "eth0 had no cable",
+        ),
+        # a cable that was out long before is another story
+        (
+            [worker(0, code=75, at=98), heard(worker(1, code=75, at=99), 9.0, links=["eth0"])],
+            0,
+            "exited with 75",
+        ),
+        # a cause of its own counts more than the cable
+        (
+            [worker(0, code=75, at=9), heard(worker(1, code=3, at=9), 8.0, links=["e"])],
+            1,
+            "with 3",
+        ),
         # nobody but consequences: the earliest
         ([worker(0, code=75, at=2), worker(1, code=75, at=1)], 1, "exited with 75"),
     ],
@@ -193,6 +222,10 @@ WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
         ([worker(0, phases=[("rendezvous", 5.0)]), worker(1)], 36, (1,)),
         # all have come, but none gets on
         ([worker(n, phases=[("rendezvous", 5.0)]) for n in range(2)], 36, (0, 1)),
+        # an agent that is silent alone; when all are, it is we who were away
+        ([heard(worker(0), 100), heard(worker(1), 60)], 100, (1,)),
+        ([heard(worker(0), 100), heard(worker(1), 97)], 100, None),
+        ([heard(worker(0), 60), heard(worker(1), 60)], 100, None),
         # programs that say nothing are left alone
         ([worker(0), worker(1)], 10**6, None),
     ],

@@ -4,15 +4,23 @@ import contextlib
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.backends import Host, load_backend
-from tenfold.launcher.backends.cgroups import Cgroup, HostLimits, plan_cgroups
+from tenfold.launcher.backends import Host, load_backend, netns_keeper
+from tenfold.launcher.backends.cgroups import (
+    Cgroup,
+    Freezer,
+    HostLimits,
+    plan_cgroups,
+    plan_freezer,
+)
 from tenfold.launcher.backends.netns import (
     MAX_HOSTS,
     HostShape,
@@ -83,20 +91,32 @@ def test_hosts_have_names_and_loopbacks_of_their_own(open_hosts):
             server.kill()
 
 
+# Says the time ten times a second.
+TICK = "import time\nwhile True: print(time.monotonic(), flush=True); time.sleep(0.1)"
+
+
 def test_a_frozen_host_stands_still_until_it_is_thawed(open_hosts, until):
+    """With the kernel's freezer as root, by signals without."""
     backend, (one, other) = open_hosts()
-    command = backend.command(one, ["sleep", "60"], {})
-    sleeper = subprocess.Popen(command.argv)
-    try:
-        until(lambda: psutil.Process(sleeper.pid).name() == "sleep")
-        backend.freeze(one)
-        until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
-        assert on(backend, other, "echo", "awake") == "awake\n"
-        backend.thaw(one)
-        until(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_SLEEPING)
-    finally:
-        sleeper.kill()
-        sleeper.wait()
+    command = backend.command(one, [sys.executable, "-c", TICK], {})
+    with subprocess.Popen(command.argv, stdout=subprocess.PIPE, text=True) as clock:
+        assert clock.stdout is not None
+        try:
+            clock.stdout.readline()
+            backend.freeze(one)
+            assert on(backend, other, "echo", "awake") == "awake\n"
+            frozen_at = time.monotonic()
+            stopped = (psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP)  # the freezer's is D
+            until(lambda: psutil.Process(clock.pid).status() in stopped)
+            time.sleep(0.5)
+            thawed_at = time.monotonic()
+            backend.thaw(one)
+            times = [float(clock.stdout.readline())]
+            while times[-1] < thawed_at:
+                times.append(float(clock.stdout.readline()))
+        finally:
+            clock.kill()
+    assert not [at for at in times if frozen_at + 0.1 < at < thawed_at]
 
 
 def test_both_ends_of_the_cable_are_shaped(open_hosts):
@@ -240,3 +260,40 @@ def test_no_groups_without_limits_and_none_without_a_controller(tmp_path):
     assert plan_cgroups(HostLimits(), "n", root=tmp_path) == ()
     with pytest.raises(UserError, match="leave --host_memory out"):
         plan_cgroups(HostLimits(memory_bytes=1), "n", root=tmp_path)
+
+
+def test_freezers_of_both_versions(tmp_path):
+    assert plan_freezer((), "n", root=tmp_path) is None
+    (tmp_path / "freezer").mkdir()
+    (tmp_path / "freezer" / "cgroup.procs").touch()
+    wanted = Freezer(f"{tmp_path}/freezer/n", "freezer.state", "FROZEN", "THAWED")
+    assert plan_freezer((Cgroup("/x/n", {}),), "n", root=tmp_path) == wanted
+    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+    wanted = Freezer(f"{tmp_path}/n", "cgroup.freeze", "1", "0")
+    assert plan_freezer((), "n", root=tmp_path) == wanted
+    bounded = plan_freezer((Cgroup("/x/n", {}),), "n", root=tmp_path)
+    assert bounded == Freezer("/x/n", "cgroup.freeze", "1", "0")
+
+
+def test_a_freezer_takes_all_in_before_it_holds_them(tmp_path):
+    """On a tree of plain files: a process that is born meanwhile is taken in too."""
+    path = tmp_path / "group"
+    path.mkdir()
+    (path / "cgroup.procs").touch()
+    written = []
+
+    class Recording(netns_keeper.Freezer):
+        def _members(self):
+            return {int(text) for name, text in written if name == "cgroup.procs"}
+
+        def _write(self, name, text):
+            written.append((name, text))
+
+    freezer = Recording(asdict(Freezer(str(path), "cgroup.freeze", "1", "0")))
+    born = iter([[1], [1, 2], [1, 2]])
+    freezer.hold(lambda: next(born))
+    freezer.release()
+    assert written == [
+        ("cgroup.procs", "1"), ("cgroup.procs", "2"), ("cgroup.freeze", "1"),
+        ("cgroup.freeze", "0"),
+    ]  # fmt: skip

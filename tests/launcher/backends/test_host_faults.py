@@ -1,0 +1,108 @@
+"""Simulated hosts that fail on purpose while a job runs on them."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+# Workers that send each other a word ten times a second, and die when they hear none for a while.
+PINGS = """
+import socket
+config = json.loads(os.environ["TF_CONFIG"])
+places = [worker.rsplit(":", 1) for worker in config["cluster"]["worker"]]
+peer = (places[1 - index][0], int(places[1 - index][1]))
+box = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+box.bind((places[index][0], int(places[index][1])))
+box.settimeout(0.1)
+heard = None
+for step in range(1, STEPS + 1):
+    try:
+        box.sendto(b"x", peer)
+        box.recv(9)
+        heard = time.monotonic()
+        time.sleep(0.1)
+    except OSError:
+        pass
+    if heard and time.monotonic() - heard > PATIENCE:
+        raise ConnectionError("heartbeat timeout")
+    say("step", "training", step=step)
+"""
+
+
+def pings(*, steps, patience):
+    return PINGS.replace("STEPS", str(steps)).replace("PATIENCE", str(patience))
+
+
+@pytest.mark.parametrize(
+    ("fault", "patience", "words"),
+    [
+        ("unplug", 3, "its host lost the network: eth0 had no cable"),
+        ("freeze", 7, "its host stands still: not a word from its agent for"),
+    ],
+)
+def test_the_failed_host_is_named_and_the_job_goes_on(launch, netns_place, fault, patience, words):
+    """Every worker says that the other one is gone."""
+    text = f"if restart: sys.exit(0)\n{pings(steps=300, patience=patience)}"
+    flags = ("--num_workers=2", "--max_restarts=1", f"--inject={fault}:worker=1,step=5")
+    launch.run(*netns_place.flags, *flags, text=text)
+    assert launch.status == 0, launch.err
+    (recovery,) = launch.result["recoveries"]
+    assert recovery["failure"]["worker"] == 1
+    assert recovery["failure"]["error"].startswith(words)
+    assert f"worker 1 failed: {words}" in launch.err
+    launch.assert_nothing_left()
+
+
+@pytest.mark.parametrize("fault", ["unplug", "freeze"])
+def test_a_host_that_is_soon_back_is_no_failure(launch, netns_place, fault):
+    text = pings(steps=40, patience=60) + "mark(f'steps-{index}', str(step))"
+    flags = ("--num_workers=2", f"--inject={fault}:worker=1,step=5,seconds=1.5")
+    launch.run(*netns_place.flags, *flags, text=text)
+    assert launch.status == 0, launch.err
+    assert launch.result["restarts"] == 0
+
+
+def test_a_host_that_stands_still_where_nobody_waits_for_it(launch, netns_place):
+    text = """
+    say("step", "training", step=1)
+    time.sleep(60)
+    """
+    flags = ("--num_workers=2", "--hang_timeout=3", "--inject=freeze:worker=1,step=1")
+    launch.run(*netns_place.flags, *flags, text=text)
+    assert launch.status == 1
+    first = launch.result["first_failure"]
+    assert (first["worker"], first["exit_code"]) == (1, None)
+    assert first["error"].startswith("its host stands still")
+    assert [failure["worker"] for failure in launch.result["consequences"]] == [0]
+
+
+def test_other_hosts_cannot_be_unplugged(launch):
+    launch.run("--num_workers=2", "--inject=unplug:worker=1", program=("true",))
+    assert launch.status == 2
+    assert launch.err.startswith("tenfold: --inject=unplug is for simulated hosts, not for --back")
+    assert launch.err.count("\n") == 1
+    assert not launch.run_dir.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("fault", "words"), [("unplug", "lost the network"), ("freeze", "still")])
+def test_training_goes_on_after_a_host_has_failed(
+    launch, netns_place, digit_shards, read_metrics, fault, words
+):
+    flags = (
+        "--num_workers=2", f"--shards={digit_shards}", "--epochs=2", "--global_batch_size=64",
+        "--steps_per_execution=4", "--checkpoint_every=8", "--max_restarts=1",
+        f"--inject={fault}:worker=1,step=12",
+    )  # fmt: skip
+    launch.run(*netns_place.flags, *flags)
+    assert launch.status == 0, launch.err
+    (recovery,) = launch.result["recoveries"]
+    assert recovery["failure"]["worker"] == 1
+    assert words in recovery["failure"]["error"]
+    assert launch.result["notes"] == [
+        "losses of 4 steps that were run again after a restart: equal"
+    ], json.dumps(launch.result)
+    epochs = [line for line in read_metrics(launch.run_dir) if line["kind"] == "epoch"]
+    assert all(line["receipt"]["exact"] for line in epochs)
