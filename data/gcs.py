@@ -18,7 +18,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.gcs_client import Answer, client
 from tenfold.data.records import crc32c
 from tenfold.data.retry import TransientError, with_retries
-from tenfold.data.storage import Conflict, Entry
+from tenfold.data.storage import Conflict, Entry, conflict_text
 
 _BOUNDARY: Final = "==tenfold=="
 _known_buckets: set[str] = set()
@@ -140,7 +140,7 @@ class GcsFolder:
             if answer.status != 412:
                 upload.check_made(_entry(answer.json()))
             elif not upload.is_there(self._entry(name)):
-                raise Conflict(f"{self._at(name)} has been written by another process")
+                raise Conflict(conflict_text(self._at(name)))
 
         with_retries(once, what=f"{self._at(name)}: writing it")
 

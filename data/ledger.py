@@ -1,9 +1,11 @@
-"""The ledger of a write under way: its key, and a receipt for every shard that is whole.
+"""The ledger of a write under way: its keys, and a receipt for every shard that is whole.
 
 It lies in the folder `WORK` of the output, one small file per receipt, so that processes and
-hosts need no lock; when the manifest is published it goes.
+hosts need no lock; when the manifest is published it goes. Each receipt names the keys that it
+belongs to: what a write that was overtaken by another still adds, counts for nobody.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from tenfold.data.errors import JobError
 from tenfold.data.manifest import Feature, ShardInfo
 from tenfold.data.schema import Schema
 from tenfold.data.sizes import plural
-from tenfold.data.storage import Folder
+from tenfold.data.storage import Entry, Folder, for_each
 
 WORK: Final = ".tenfold-write"
 KEYS_NAME: Final = f"{WORK}/keys.json"
@@ -26,6 +28,11 @@ class WriteKeys:
     source: str
     transform: str
     layout: str
+
+    @property
+    def digest(self) -> str:
+        """The keys in 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(vars(self)).encode()).hexdigest()[:16]
 
     def differences(self, other: "WriteKeys") -> tuple[str, ...]:
         """Returns which of ``source``, ``transforms`` and ``layout`` differ."""
@@ -67,8 +74,12 @@ def read_keys(folder: Folder) -> WriteKeys | None:
 
 
 def write_keys(folder: Folder, keys: WriteKeys) -> None:
-    """Begins a ledger."""
-    folder.write(KEYS_NAME, json.dumps(vars(keys)).encode())
+    """Begins a ledger.
+
+    Raises:
+      Conflict: another write of other keys has begun one.
+    """
+    folder.write(KEYS_NAME, json.dumps(vars(keys)).encode(), replaces="")
 
 
 def receipt_name(shard: str) -> str:
@@ -76,24 +87,33 @@ def receipt_name(shard: str) -> str:
     return f"{WORK}/{shard}.json"
 
 
-def write_receipt(folder: Folder, receipt: ShardReceipt) -> None:
-    """Notes that a shard is whole; its file must be in place."""
-    folder.write(receipt_name(receipt.info.name), json.dumps(_to_json(receipt)).encode())
+def write_receipt(folder: Folder, receipt: ShardReceipt, keys: str) -> None:
+    """Notes that a shard of the write of `keys` (a digest) is whole; its file must be in place."""
+    document = {"keys": keys, **_to_json(receipt)}
+    folder.write(receipt_name(receipt.info.name), json.dumps(document).encode())
 
 
-def read_receipts(folder: Folder, shards: Iterable[str]) -> dict[str, ShardReceipt]:
-    """Returns the receipts that there are of `shards`, by shard.
+def read_receipts(
+    folder: Folder, shards: Iterable[str], keys: WriteKeys
+) -> dict[str, ShardReceipt]:
+    """Returns the receipts that there are of `shards` in the write of `keys`, by shard.
 
-    One counts only while its shard's file stands there with the bytes that it names.
+    One counts only while its shard's file stands there with the bytes that it names, and with
+    the CRC32C, where the storage knows that.
     """
-    present, noted = folder.sizes(), folder.sizes(WORK)
+    present, noted = folder.entries(), folder.sizes(WORK)
+    named = [shard for shard in shards if f"{shard}.json" in noted and shard in present]
+    texts = for_each(folder, lambda shard: folder.read(receipt_name(shard)), named)
     found = {}
-    for shard in shards:
-        if f"{shard}.json" in noted:
-            receipt = _from_json(folder.read(receipt_name(shard)))
-            if receipt and receipt.info.bytes == present.get(shard):
-                found[shard] = receipt
+    for shard, text in zip(named, texts, strict=True):
+        receipt = _from_json(text, keys.digest)
+        if receipt and _stands(receipt.info, present[shard]):
+            found[shard] = receipt
     return found
+
+
+def _stands(info: ShardInfo, entry: Entry) -> bool:
+    return info.bytes == entry.bytes and entry.crc32c in (None, info.crc32c)
 
 
 def check_budget(receipts: Iterable[ShardReceipt], allowed: int | None) -> None:
@@ -116,15 +136,16 @@ def check_bad_records(bad: Sequence[BadRecordNote], allowed: int | None) -> None
 
 def forget_receipts(folder: Folder, shards: Iterable[str]) -> None:
     """Removes the receipts of `shards`, so that they are written again."""
-    for shard in set(folder.sizes(WORK)) & {f"{shard}.json" for shard in shards}:
-        folder.remove(f"{WORK}/{shard}")
+    named = set(folder.sizes(WORK)) & {f"{shard}.json" for shard in shards}
+    for_each(folder, lambda name: folder.remove(f"{WORK}/{name}"), sorted(named))
 
 
 def remove_ledger(folder: Folder) -> None:
     """Removes a write's ledger; the keys go last, so that a rest is still known for one."""
-    names = sorted(folder.sizes(WORK), key=lambda name: f"{WORK}/{name}" == KEYS_NAME)
-    for name in names:
-        folder.remove(f"{WORK}/{name}")
+    names = {f"{WORK}/{name}" for name in folder.sizes(WORK)}
+    for_each(folder, folder.remove, sorted(names - {KEYS_NAME}))
+    if KEYS_NAME in names:
+        folder.remove(KEYS_NAME)
     folder.remove_folder(WORK)
 
 
@@ -137,10 +158,14 @@ def _to_json(receipt: ShardReceipt) -> dict[str, Any]:
     }
 
 
-def _from_json(data: bytes | None) -> ShardReceipt | None:
-    """Returns the receipt, or None where it is damaged: the shard is then written again."""
+def _from_json(data: bytes | None, keys: str) -> ShardReceipt | None:
+    """Returns the receipt, or None where it is damaged or of other keys: the shard is then
+    written again.
+    """
     try:
         document = json.loads(data or b"")
+        if document["keys"] != keys:
+            return None
         return ShardReceipt(
             info=ShardInfo(**document["info"]),
             schema=tuple(

@@ -27,7 +27,7 @@ from tenfold.data.manifest import (
 )
 from tenfold.data.schema import Schema, SchemaError, merge_all
 from tenfold.data.specs import SourceStats
-from tenfold.data.storage import TEMPORARY, Folder
+from tenfold.data.storage import TEMPORARY, Conflict, Folder, for_each
 from tenfold.data.tfds_files import NAMES as TFDS_NAMES
 from tenfold.data.tfds_files import tfds_files
 from tenfold.data.write_plan import ShardTask, WritePlan
@@ -115,17 +115,28 @@ def begin_output(
         else:
             _expect_no_shards(folder)
         remove_ledger(folder)
-        write_keys(folder, keys)
+        _begin_ledger(folder, keys)
     names = {task.name for task in tasks}
     if not resume or overwrite:
         forget_receipts(folder, names)
     _remove_temporaries(folder, names)
 
 
+def _begin_ledger(folder: Folder, keys: WriteKeys) -> None:
+    """Two writes may come so far at once; only one's keys stay."""
+    try:
+        write_keys(folder, keys)
+    except Conflict:
+        standing = read_keys(folder) or WriteKeys("gone", "gone", "gone")
+        raise _other_data(
+            folder, keys.differences(standing), "is being written to by another process"
+        ) from None
+
+
 def _remove_shards(folder: Folder) -> None:
-    for name in folder.sizes():
-        if parse_shard_name(name) or name in (QUARANTINE_NAME, *TFDS_NAMES):
-            folder.remove(name)
+    ours = (QUARANTINE_NAME, *TFDS_NAMES)
+    names = [name for name in folder.sizes() if parse_shard_name(name) or name in ours]
+    for_each(folder, folder.remove, names)
 
 
 def _expect_no_shards(folder: Folder) -> None:
@@ -155,11 +166,15 @@ def publish(
     """Publishes the manifest if every shard has its receipt; returns it, or None.
 
     Raises:
-      JobError: the shards do not fit each other, or too many records are broken.
+      JobError: the shards do not fit each other, too many records are broken, or another write
+        has taken the folder over.
     """
-    receipts = read_receipts(folder, [task.name for task in plan.tasks])
+    receipts = read_receipts(folder, [task.name for task in plan.tasks], keys)
     if len(receipts) < len(plan.tasks):
-        return _published_by_another(folder, keys)
+        published = _published_by_another(folder, keys)
+        if published is None and read_keys(folder) != keys:
+            raise _taken_over(folder)
+        return published
     ordered = [receipts[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
     manifest = _manifest(stats, plan, keys, receipts)
@@ -167,13 +182,22 @@ def publish(
         _write_quarantine(folder, ordered)
         for name, text in tfds_files(manifest).items():
             folder.write(name, text.encode())
-        folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode())
+        folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode(), replaces="")
     except FileNotFoundError:  # another task of the gang has just published, and cleaned up
         if _published_by_another(folder, keys) is None:
             raise
+    except Conflict:
+        raise _taken_over(folder) from None
     _remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
+
+
+def _taken_over(folder: Folder) -> JobError:
+    return JobError(
+        f"output '{folder.path}' has been taken over by another write of other shards: "
+        "choose another --output, or run this command again with --overwrite"
+    )
 
 
 def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tenfold.data.errors import UserError
 from tenfold.data.retry import TransientError, with_retries
-from tenfold.data.storage import Conflict, Entry
+from tenfold.data.storage import Conflict, Entry, conflict_text
 
 Result = TypeVar("Result")
 
@@ -73,7 +73,7 @@ class RemoteFolder:
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
         """Makes or replaces a whole object in one request; see `Folder`."""
         if replaces == "" and self.read(name) not in (None, data):
-            raise Conflict(f"{self._at(name)} has been written by another process")
+            raise Conflict(conflict_text(self._at(name)))
         self._try(name, lambda: self._files().pipe_file(self._at(name), data))
 
     def publish(

@@ -5,11 +5,14 @@ remote one is sent in one request, because closing a remote file publishes whate
 """
 
 import contextlib
+import errno
 import os
 import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import MANIFEST_NAME, Manifest, manifest_from_json
@@ -17,6 +20,14 @@ from tenfold.data.manifest import MANIFEST_NAME, Manifest, manifest_from_json
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 GCS_SCHEMES: Final = ("gs://", "gcs://")
 TEMPORARY: Final = ".tmp"
+# How many small requests to remote storage are under way at once.
+REMOTE_AT_ONCE: Final = 16
+
+# What file systems without hard links say.
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,11 @@ class Entry:
 
 class Conflict(JobError):
     """Another process was first to write a file."""
+
+
+def conflict_text(path: str) -> str:
+    """Returns the message of a Conflict over the file at `path`."""
+    return f"{path} has been written by another process: two writes cannot share one folder"
 
 
 class Folder(Protocol):
@@ -136,8 +152,12 @@ class LocalFolder:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            if self.read(target.name) != data:
-                raise Conflict(f"{target} has been written by another process") from None
+            if target.read_bytes() != data:
+                raise Conflict(conflict_text(str(target))) from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.replace(temporary, target)
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
@@ -172,6 +192,16 @@ class LocalFolder:
     def scratch(self) -> Path | None:
         """Returns the folder itself."""
         return Path(self.path)
+
+
+def for_each(
+    folder: Folder, work: Callable[[Item], Result], items: Iterable[Item]
+) -> list[Result]:
+    """Returns what `work` returns for each item; remote storage does many at a time."""
+    if isinstance(folder, LocalFolder):
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(REMOTE_AT_ONCE) as pool:
+        return list(pool.map(work, items))
 
 
 def sync_file(path: Path) -> None:

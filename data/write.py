@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from tenfold.data.pool import run_pool, usable_processors
 from tenfold.data.sources import open_source
 from tenfold.data.sources.values import SourceOptions
 from tenfold.data.specs import LayoutPolicy
-from tenfold.data.storage import Folder, make_writable, open_folder
+from tenfold.data.storage import Folder, LocalFolder, make_writable, open_folder
 from tenfold.data.transforms.chain import parse_chain
 from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.write_plan import ShardTask, WritePlan, plan_write
@@ -45,10 +45,11 @@ class Progress:
 class WriteOptions:
     """How to write.
 
-    `processes` 0 takes one per processor of this machine. `max_bad_records` None fails on the
-    first broken record; a number leaves as many out. A gang of `num_tasks` writes shares the
-    shards; each is told its `task_index`. `engine` is ``local``, processes of this machine, or
-    ``beam``, an Apache Beam pipeline with `engine_arguments`.
+    `processes` 0 takes one per processor of this machine, two where the output is remote.
+    `max_bad_records` None fails on the first broken record; a number leaves as many out. A gang
+    of `num_tasks` writes shares the shards; each is told its `task_index`. `engine` is
+    ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline with
+    `engine_arguments`.
     """
 
     processes: int = 0
@@ -114,6 +115,8 @@ def write_shards(
     options = options or WriteOptions()
     chain = parse_chain(transforms)
     folder = open_folder(output)
+    if not isinstance(folder, LocalFolder):
+        make_writable(folder)  # whoever may not write there need not wait to hear it
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
         opened = open_source(source, Path(scratch), source_options)
         plan = plan_write(
@@ -144,14 +147,27 @@ def _write(
         return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
     mine = plan.tasks[options.task_index :: options.num_tasks]
     begin_output(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
-    receipts = read_receipts(folder, [task.name for task in mine])
+    receipts = read_receipts(folder, [task.name for task in mine], keys)
     missing = [task for task in mine if task.name not in receipts]
+    job = replace(job, keys=keys.digest, standing=_versions(folder, missing))
     if options.engine == "beam":
         write_with_beam(job, spec, missing, options.engine_arguments)
     else:
-        _write_missing(job, missing, receipts, options.processes, on_progress)
+        processes = options.processes or default_processes(folder)
+        _write_missing(job, missing, receipts, processes, on_progress)
     manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
     return WriteResult(manifest, plan, len(missing), len(mine) - len(missing), source.notes)
+
+
+def default_processes(folder: Folder) -> int:
+    """Returns one process per processor; for remote storage two, as half of them are sending."""
+    return usable_processors() * (1 if isinstance(folder, LocalFolder) else 2)
+
+
+def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:
+    """Returns the versions of the shards of `tasks` that stand there already."""
+    present = folder.entries()
+    return {task.name: present[task.name].version for task in tasks if task.name in present}
 
 
 def _write_missing(
@@ -172,9 +188,7 @@ def _write_missing(
         on_progress(Progress(records, total, num_bytes, shards, len(missing)))
 
     say()
-    done = run_pool(
-        partial(_write_one, job), missing, processes=processes or usable_processors(), on_note=say
-    )
+    done = run_pool(partial(_write_one, job), missing, processes=processes, on_note=say)
     with closing(done):
         for task, receipt in done:
             receipts[task.name] = receipt

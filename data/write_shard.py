@@ -3,9 +3,9 @@
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -32,13 +32,19 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class WriteJob:
-    """What a writing process needs; picklable. `max_bad_records` None fails on the first."""
+    """What a writing process needs; picklable. `max_bad_records` None fails on the first.
+
+    `keys` is the digest of the write's keys; `standing` are the versions of the shards that
+    stood in the folder when it began, which may be replaced: no other may.
+    """
 
     source: Source
     plan: WritePlan
     output: str
     chain: Chain
     max_bad_records: int | None = None
+    keys: str = ""
+    standing: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
@@ -55,12 +61,13 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
             with open(path, "wb", buffering=0) as file:
                 for block in shard.blocks(job, task):
                     _write_all(file.fileno(), block)
-                os.fsync(file.fileno())
-            folder.publish(path, task.name, synced=True)
+                if folder.scratch():  # what is sent away need not reach this disk
+                    os.fsync(file.fileno())
+            folder.publish(path, task.name, synced=True, replaces=job.standing.get(task.name, ""))
         except OSError as error:
             raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
     receipt = shard.receipt()
-    write_receipt(folder, receipt)
+    write_receipt(folder, receipt, job.keys)
     return receipt
 
 

@@ -88,7 +88,7 @@ def define_write_flags(fv: FlagValues) -> None:
     )
     flags.DEFINE_integer("shuffle_seed", 0, "seed of the order of the records", flag_values=fv)
     flags.DEFINE_integer(
-        "processes", 0, "processes that write; 0: one per processor", flag_values=fv
+        "processes", 0, "processes that write; 0: one per processor, two for gs://", flag_values=fv
     )
     flags.DEFINE_enum(
         "on_bad_record", "fail", ["fail", "skip"],
