@@ -19,6 +19,8 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage import Folder
 
+# Where in a work folder worker 0 has its files; the launcher, which may be there too, has others.
+CHIEF_FOLDER: Final = "chief"
 INTERVAL_S: Final = 5.0
 _MOST_SHARE: Final = 0.1
 

@@ -12,19 +12,17 @@ import shutil
 import socket
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.mirror import Mirror, empty_folder, work_folder
-from tenfold.data.storage import Folder, is_url, open_folder
+from tenfold.data.mirror import CHIEF_FOLDER, Mirror, empty_folder, work_folder
+from tenfold.data.storage import Conflict, Folder, is_url, open_folder
 from tenfold.launcher.history import HISTORY_FILE
 from tenfold.launcher.inventory import ENVIRONMENT_FILE
 from tenfold.launcher.job import JOB_FILE, RESULT_FILE, ClusterSpec, JobResult, JobSpec
-from tenfold.launcher.rundir import RunDir, is_locked
+from tenfold.launcher.rundir import LEASE_FILE, RunDir, is_locked
 
-LEASE_FILE: Final = "lease.json"
 RENEW_S: Final = 10.0
 LEASE_S: Final = 60.0
 _LOGS: Final = "logs/*.log"
@@ -60,6 +58,8 @@ class RemoteRunDir(RunDir):
         """
         work = work_folder(where)
         super().__init__(where, work)
+        self._chief = work / CHIEF_FOLDER
+        shutil.rmtree(self._chief, ignore_errors=True)
         self._whole = False
         try:
             self._remote = open_folder(self.where)
@@ -68,7 +68,7 @@ class RemoteRunDir(RunDir):
             patterns = (JOB_FILE, ENVIRONMENT_FILE, HISTORY_FILE, _LOGS)
             self._mirror = Mirror(self.path, self._remote, patterns=patterns)
             self._mirror.fetch(HISTORY_FILE, _LOGS)
-        except (OSError, JobError) as error:
+        except OSError as error:
             raise UserError(f"run_dir '{where}' cannot be written to: {error}") from error
         self._mirror.start()
 
@@ -95,6 +95,11 @@ class RemoteRunDir(RunDir):
             ) from error
         self._whole = True
 
+    def read(self, name: str) -> bytes:
+        """Returns what a file holds now; of a chief on this machine, what is not sent yet too."""
+        here = self._chief / name
+        return here.read_bytes() if here.exists() else super().read(name)
+
     def close(self) -> None:
         """Ends the lease; the local folder goes when all of it has been sent."""
         with contextlib.suppress(OSError, JobError):
@@ -116,21 +121,22 @@ class Lease:
           UserError: another launch holds it.
         """
         self._remote = remote
-        self._own = {"machine": _machine(work), "pid": os.getpid(), "launch": uuid.uuid4().hex}
-        other = read_lease(remote)
+        self._own = {"machine": _machine(work), "pid": os.getpid()}
+        before = remote.entries().get(LEASE_FILE)
+        other = read_lease(remote) if before else None
         if other and other.get("machine") != self._own["machine"]:
             raise _in_use(remote.path, other)
-        self._renew()
-        winner = read_lease(remote)
-        if winner and winner.get("launch") != self._own["launch"]:
-            raise _in_use(remote.path, winner)
+        try:
+            self._renew(replaces=before.version if before else "")
+        except Conflict:
+            raise _in_use(remote.path, read_lease(remote) or {}) from None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
-    def _renew(self) -> None:
+    def _renew(self, *, replaces: str | None = None) -> None:
         lease = {**self._own, "time": time.time()}
-        self._remote.write(LEASE_FILE, json.dumps(lease).encode())
+        self._remote.write(LEASE_FILE, json.dumps(lease).encode(), replaces=replaces)
 
     def _keep(self) -> None:
         while not self._ended.wait(RENEW_S):

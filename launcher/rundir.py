@@ -20,6 +20,7 @@ from tenfold.launcher.job import (
 )
 
 LOCK_FILE: Final = "lock"
+LEASE_FILE: Final = "lease.json"  # what stands for the lock on remote storage
 
 
 def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
@@ -112,7 +113,7 @@ def check_usable(where: str) -> None:
     """
     folder = open_folder(where)
     there = _entries(folder)
-    if there and not there & {JOB_FILE, RESULT_FILE, LOCK_FILE, "logs"}:
+    if there and not there & {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, "logs"}:
         raise UserError(f"run_dir '{where}' holds other files: give a new or empty folder")
     if there and _state(folder) == "succeeded":
         raise UserError(f"run_dir '{where}' holds a job that succeeded: give a new --run_dir")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import keras
 import tensorflow as tf
 
-from tenfold.data.mirror import Mirror, empty_folder, work_folder
+from tenfold.data.mirror import CHIEF_FOLDER, Mirror, empty_folder, work_folder
 from tenfold.data.storage import LocalFolder, open_folder
 
 METRICS_NAME: Final = "metrics.jsonl"
@@ -36,7 +36,7 @@ class RunLog:
             self.path = Path(self._folder.path)
             self.path.mkdir(parents=True, exist_ok=True)
         else:
-            self.path = empty_folder(work_folder(self._folder.path) / "chief")
+            self.path = empty_folder(work_folder(self._folder.path) / CHIEF_FOLDER)
             patterns = (METRICS_NAME, f"{BOARD_FOLDER}/*")
             self._mirror = Mirror(self.path, self._folder, patterns=patterns)
             self._mirror.fetch(METRICS_NAME)

@@ -5,11 +5,12 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,56 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
 
 
 @pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[GcsServer]:
+    """A server for one test, which may kill it."""
+    server = start_server(tmp_path / "gcs-server.log")
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture
 def bucket(gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """An empty bucket; this process and those that it starts find its server."""
     bucket = gcs_server.make_bucket()
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
     return bucket
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy before the server that breaks some of what passes (see faulty_proxy.py)."""
+
+    endpoint: str
+    process: "subprocess.Popen[str]"
+
+    def struck(self) -> dict[str, int]:
+        """Ends it; returns how often each fault has struck."""
+        assert self.process.poll() is None, "the proxy has ended"
+        out, _ = self.process.communicate("")
+        return dict(json.loads(out))
+
+
+@pytest.fixture
+def faulty(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Proxy]]:
+    """Starts proxies before `bucket`'s server; its arguments are faults and their shares."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*shares: str, seed: int = 1) -> Proxy:
+        program = Path(__file__).with_name("faulty_proxy.py")
+        process = subprocess.Popen(
+            [sys.executable, str(program), bucket.server.endpoint, str(seed), *shares],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        running.append(process)
+        assert process.stdout is not None
+        endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        for name, value in environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        return Proxy(endpoint, process)
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()

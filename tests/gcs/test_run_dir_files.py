@@ -1,0 +1,210 @@
+"""Run directories on gs:// as the launcher keeps them: programs without TensorFlow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.data.storage import open_folder
+from tenfold.launcher.remote_run import LEASE_S, Lease, is_held, read_lease
+from tenfold.launcher.rundir import LEASE_FILE, check_usable
+
+pytestmark = pytest.mark.timeout(120)
+
+PROGRAM = """
+import os, sys, time
+import tenfold
+worker = tenfold.worker()
+assert worker.run_dir == os.environ["TENFOLD_RUN_DIR"] == sys.argv[1], worker.run_dir
+print("hello of", worker.index, flush=True)
+while len(sys.argv) > 2 and not os.path.exists(sys.argv[2]):
+    time.sleep(0.02)
+print("bye of", worker.index, flush=True)
+"""
+
+
+@pytest.fixture
+def launch(bucket, tmp_path, monkeypatch):
+    """Starts `tenfold launch` of the program above into a run directory on gs://."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    started = []
+
+    def start(where, *arguments, num_workers=2):
+        command = [sys.executable, "-P", "-m", "tenfold", "launch", f"--run_dir={where}"]
+        run = [sys.executable, str(program), where, *map(str, arguments)]
+        process = subprocess.Popen(
+            [*command, f"--num_workers={num_workers}", "--", *run],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, tmp_path):
+    where = f"{bucket.url}/some/run"
+    process = launch(where)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert f"run directory: {where}\n" in out
+    assert bucket.names() == [
+        f"some/run/{name}"
+        for name in (
+            "environment.json",
+            "history.jsonl",
+            "job.json",
+            "logs/worker-0.log",
+            "logs/worker-1.log",
+            "result.json",
+        )
+    ]
+    assert json.loads(bucket.read("some/run/result.json"))["state"] == "succeeded"
+    for worker in (0, 1):
+        log = bucket.read(f"some/run/logs/worker-{worker}.log").decode()
+        assert log.splitlines()[1:] == [f"hello of {worker}", f"bye of {worker}"]
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["lock"]
+
+    reported = tenfold("report", where + "/", cwd=tmp_path)
+    assert (reported.status, reported.out) == (0, "run-report.html\n"), reported.err
+    page = (tmp_path / "run-report.html").read_text()
+    assert "<title>run: succeeded</title>" in page
+    assert where in page
+    again = launch(where)
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 2
+    assert err == (
+        f"tenfold: run_dir '{where}' holds a job that succeeded: give a new --run_dir\n"
+    )
+
+
+def test_a_killed_launcher_leaves_nothing_that_looks_whole(bucket, launch, tenfold, tmp_path):
+    where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
+    process = launch(where, go_on)
+    # What the workers say comes without the job's end.
+    wait_for(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
+    other = launch(where, go_on)
+    _, err = other.communicate(timeout=60)
+    assert other.returncode == 2
+    assert "is in use by another launch" in err
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert "run/result.json" not in bucket.names()
+    # Until the lease has run out nobody elsewhere can know.
+    assert is_held(where)
+    lease = json.loads(bucket.read(f"run/{LEASE_FILE}"))
+    lease["time"] -= LEASE_S
+    bucket.write(f"run/{LEASE_FILE}", json.dumps(lease).encode())
+    assert tenfold("report", where, cwd=tmp_path).status == 0
+    page = (tmp_path / "run-report.html").read_text()
+    assert "<title>run: ended without a result</title>" in page
+
+    # On its own machine it is known to be dead.
+    bucket.write(f"run/{LEASE_FILE}", json.dumps({**lease, "time": time.time()}).encode())
+    go_on.touch()
+    again = launch(where, go_on)
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 0, err
+    log = bucket.read("run/logs/worker-1.log").decode()
+    assert (log.count("hello of 1"), log.count("bye of 1")) == (2, 1)
+    assert b'"launch"' in bucket.read("run/history.jsonl").splitlines()[0]
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once(launch, tenfold, tmp_path):
+    process = launch("gs://no-such-bucket/run")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("tenfold: there is no bucket 'no-such-bucket': ")
+    assert err.count("\n") == 1
+    reported = tenfold("report", "gs://no-such-bucket/run")
+    assert (reported.status, reported.err) == (2, err)
+
+
+def test_what_is_no_run_directory_is_refused(bucket, launch, tenfold):
+    bucket.write("shards/manifest.json", b"{}")
+    process = launch(f"{bucket.url}/shards")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "holds other files" in err
+    reported = tenfold("report", f"{bucket.url}/shards")
+    assert reported.status == 2
+    assert "is not a run directory, it has no job.json" in reported.err
+    assert bucket.names() == ["shards/manifest.json"]
+
+
+def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, monkeypatch):
+    bucket = own_server.make_bucket()
+    monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "1")
+    for name, value in bucket.env.items():
+        monkeypatch.setenv(name, value)
+    where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
+    process = launch(where, go_on)
+    wait_for(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
+    own_server.process.kill()
+    own_server.process.wait()
+    go_on.touch()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("tenfold: the job has succeeded, but its result could not be sent to")
+    local = Path(last.rpartition(" lie in ")[2])
+    assert json.loads((local / "result.json").read_text())["state"] == "succeeded"
+    assert "bye of 1" in (local / "logs/worker-1.log").read_text()
+
+
+def test_a_lease_is_one_launch_s(bucket, tmp_path):
+    folder = open_folder(f"{bucket.url}/run")
+    held = Lease(folder, tmp_path / "here")
+    check_usable(folder.path)  # whoever died before it wrote more is in nobody's way
+    with pytest.raises(UserError, match="in use by another launch"):
+        Lease(folder, tmp_path / "elsewhere")
+    held.close()
+    assert bucket.names() == []
+    bucket.write(f"run/{LEASE_FILE}", json.dumps({"machine": "x", "time": time.time()}).encode())
+    with pytest.raises(UserError, match="on x"):
+        Lease(folder, tmp_path / "here")
+    old = {"machine": "x", "time": time.time() - LEASE_S}
+    bucket.write(f"run/{LEASE_FILE}", json.dumps(old).encode())
+    assert read_lease(folder) is None
+    Lease(folder, tmp_path / "here").close()
+
+
+def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
+    won, lost = [], []
+
+    def take(number):
+        try:
+            won.append(Lease(open_folder(f"{bucket.url}/run"), tmp_path / str(number)))
+        except UserError:
+            lost.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 7)
+    won[0].close()
