@@ -113,11 +113,12 @@ class Attempt:
 
     def _obey_stop(self) -> None:
         """The first signal asks the workers to end, the second makes them."""
-        if self.stop.count > self._stops_asked:
-            first = self._stops_asked == 0
-            self._stop(self.grace_s if first else 0.0)
-            self.view.note("stopping the workers" + ("; once more to kill them" if first else ""))
-            self._stops_asked = self.stop.count
+        asked = self.stop.count  # read once: another may come at any moment
+        if asked > self._stops_asked:
+            self._stops_asked = asked
+            self._stop(self.grace_s if asked == 1 else 0.0)
+            hint = "; once more to kill them" if asked == 1 else ""
+            self.view.note(f"stopping the workers{hint}")
 
     def _oversee(self) -> None:
         for drill in self.drills:
