@@ -1,0 +1,118 @@
+"""A training run whose run directory and shards are on gs://: killed, gone on with, read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+STEPS_PER_EPOCH, EPOCHS = 25, 2
+FLAGS = (
+    "--num_workers=2",
+    f"--epochs={EPOCHS}",
+    "--global_batch_size=64",
+    "--steps_per_execution=2",
+    "--checkpoint_every=4",
+)
+
+
+@pytest.fixture
+def shards(bucket: Any, tenfold: Any, digits: Path) -> str:
+    """The digits as shards on gs://."""
+    output = f"{bucket.url}/shards"
+    split = "--split=train:0.9,validation:0.1"
+    done = tenfold("write", f"--source={digits}", f"--output={output}", "--num_workers=2", split)
+    assert done.status == 0, done.err
+    return output
+
+
+LOAD = """
+import sys, json, keras, numpy as np
+from pathlib import Path
+from PIL import Image
+model = keras.models.load_model(sys.argv[1])
+files = sorted(Path(sys.argv[2]).glob("*/*.png"))[::20]
+pictures = np.stack([np.asarray(Image.open(f), "float32")[..., None] for f in files])
+right = model.predict(pictures, verbose=0).argmax(1) == [int(f.parent.name) for f in files]
+print(json.dumps(float(right.mean())))
+"""
+
+BOARD = """
+import sys, json, tensorflow as tf
+steps = set()
+for path in sys.argv[1:]:
+    for event in tf.compat.v1.train.summary_iterator(path):
+        steps |= {event.step for value in event.summary.value if value.tag == "step/loss"}
+print(json.dumps(sorted(steps)))
+"""
+
+
+def python(program: str, *arguments: object) -> Any:
+    """Runs a program of plain TensorFlow; returns the JSON of its last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_run_is_killed_and_goes_on_elsewhere(
+    bucket: Any, digit_shards: Path, tenfold: Any, digits: Path, tmp_path: Path
+) -> None:
+    where = f"{bucket.url}/runs/one"
+    flags = [f"--shards={digit_shards}", f"--run_dir={where}", *FLAGS]
+    # The chief is killed, all go on from a checkpoint; then the other is killed for good.
+    faults = ["--inject=kill:worker=0,step=10", "--inject=kill:worker=1,step=22,restart=1"]
+    home = {"XDG_CACHE_HOME": str(tmp_path / "one")}
+    killed = tenfold("launch", *flags, *faults, "--max_restarts=1", cwd=tmp_path, **home)
+    assert killed.status == 1, killed.err
+    result = json.loads(bucket.read("runs/one/result.json"))
+    assert (result["state"], result["restarts"]) == ("failed", 1)
+    assert result["first_failure"]["worker"] == 1
+    # The steps between the checkpoint and the kill were run again, with the same losses.
+    (note,) = result["notes"]
+    assert "run again after a restart: equal" in note
+    assert "runs/one/model.keras" not in bucket.names()
+    newest = max(bucket.names("runs/one/checkpoints/"))
+    at_least = int(newest.rpartition("-")[2].removesuffix(".npz"))
+    assert 20 <= at_least <= 24
+
+    # Another machine has nothing of it but what is on gs://.
+    home = {"XDG_CACHE_HOME": str(tmp_path / "other")}
+    done = tenfold("launch", *flags, cwd=tmp_path, **home)
+    assert done.status == 0, done.err
+    history = [json.loads(line) for line in bucket.read("runs/one/history.jsonl").splitlines()]
+    resumed = [line["step"] for line in history if line["kind"] == "resumed"]
+    assert len(resumed) == 2 * 2
+    assert resumed[-1] == at_least
+    assert [line["kind"] for line in history].count("launch") == 2
+
+    lines = [json.loads(line) for line in bucket.read("runs/one/metrics.jsonl").splitlines()]
+    steps = [line["step"] for line in lines if line["kind"] == "step"]
+    assert steps == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
+    for line in lines:
+        if line["kind"] == "epoch":
+            assert line["receipt"]["exact"]
+            assert line["validation_receipt"]["exact"]
+    assert json.loads(bucket.read("runs/one/result.json"))["state"] == "succeeded"
+
+    model = tmp_path / "model.keras"
+    model.write_bytes(bucket.read("runs/one/model.keras"))
+    assert python(LOAD, model, digits) >= 0.9
+    boards = []
+    for name in bucket.names("runs/one/tensorboard/"):
+        boards.append(tmp_path / os.path.basename(name))
+        boards[-1].write_bytes(bucket.read(name))
+    assert len(boards) == 3
+    assert python(BOARD, *boards)[-1] == EPOCHS * STEPS_PER_EPOCH
+
+    reported = tenfold("report", where, cwd=tmp_path)
+    assert reported.status == 0, reported.err
+    page = (tmp_path / "one-report.html").read_text()
+    assert "<title>one: succeeded</title>" in page
+    assert "receipts are exact" in page
