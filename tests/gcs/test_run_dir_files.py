@@ -13,6 +13,7 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.storage import open_folder
+from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
 from tenfold.launcher.remote_run import LEASE_S, Lease, is_held, read_lease
 from tenfold.launcher.rundir import LEASE_FILE, check_usable
 
@@ -208,3 +209,35 @@ def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
         thread.join()
     assert (len(won), len(lost)) == (1, 7)
     won[0].close()
+
+
+def test_what_platforms_are_given(bucket, tenfold, tmp_path):
+    where = f"{bucket.url}/runs/first"
+    flags = ["--num_workers=1", "--dry_run", f"--run_dir={where}"]
+    slurm = tenfold("launch", "--backend=slurm", *flags, "--", "true", cwd=tmp_path)
+    assert slurm.status == 0, slurm.err
+    assert "#SBATCH --job-name=first\n" in slurm.out
+    assert f"#SBATCH --output={tmp_path}/first.slurm-%j.log\n" in slurm.out
+    assert f"--run_dir={where}" in slurm.out
+    shards = f"--shards={bucket.url}/shards"
+    pods = tenfold("launch", "--backend=kubernetes", "--image=i", *flags, shards)
+    assert pods.status == 0, pods.err
+    assert 'name: "first"\n' in pods.out
+    assert f'"run_dir": "{where}"' in pods.out.replace('\\"', '"')
+
+
+def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
+    where = f"{bucket.url}/run"
+    say = "import os; print(os.environ['TENFOLD_RUN_DIR'])"
+    spec = JobSpec((sys.executable, "-c", say), 1, where)
+    job = tmp_path / "job.json"
+    job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222",))))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tenfold.launcher.pod"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TENFOLD_JOB_FILE": str(job), "JOB_COMPLETION_INDEX": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == where
+    assert bucket.read("run/job.json") == job.read_bytes()
