@@ -166,7 +166,7 @@ class Attempt:
         if not answered and time.monotonic() < self._dump_until:
             return
         culprits = self._culprits()
-        for record in self.records:
+        for record in (one for one in self.records if one.exit_code != 0):
             where = whereabouts(record.stack)
             if record.index in culprits:
                 record.note = self._finding.reason + (f"; it was {where}" if where else "")

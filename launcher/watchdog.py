@@ -49,9 +49,12 @@ class Finding:
 def find_hang(
     policy: WatchPolicy, records: Sequence[WorkerRecord], *, now: float
 ) -> Finding | None:
-    """Returns what is wrong at `now` (seconds since 1970), or None."""
-    running = [record for record in records if not record.ended and record.pid]
-    if not running or len(running) < len(records):
+    """Returns what is wrong at `now` (seconds since 1970), or None.
+
+    Workers that have ended are those that ended well: one that failed is judged by that.
+    """
+    running = [record for record in records if not record.ended]
+    if not running or not all(record.pid for record in running):
         return None
     return (
         _still_host(policy, running, now)

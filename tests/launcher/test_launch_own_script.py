@@ -92,6 +92,14 @@ def test_a_stopped_worker_is_found_by_its_silence(launch):
     assert "no sign of life" in launch.result["first_failure"]["error"]
 
 
+def test_a_worker_that_stops_when_the_others_are_done_is_found(launch):
+    flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
+    launch.run(*flags, text=LOOP)
+    assert launch.status == 1
+    assert launch.result["first_failure"]["worker"] == 1
+    assert launch.result["consequences"] == []
+
+
 # Workers wait for each other at every step, as collectives do.
 STEADY = """
 import tenfold

@@ -191,6 +191,11 @@ def training(index, *, steps, state="", phases=(("training", 0.0),)):
     return record
 
 
+def ended(record):
+    record.take_event(WorkerEvent("exit", record.index, "", data={"code": 0}), 5)
+    return record
+
+
 WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
 
 
@@ -206,6 +211,8 @@ WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
         # the one that is behind, and the one that is stopped
         ([training(0, steps=[1, 2, 3]), training(1, steps=[1, 2])], 30, (1,)),
         ([training(0, steps=[1, 2], state="T"), training(1, steps=[1, 2])], 30, (0,)),
+        # the other has ended well long ago
+        ([training(0, steps=[1, 2, 3], state="T"), ended(training(1, steps=[1, 2, 3]))], 30, (0,)),
         # one still speaks: no hang yet
         ([training(0, steps=[1, 2]), training(1, steps=[1, 2, 29])], 30, None),
         # a first step may take long, for it compiles
