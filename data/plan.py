@@ -83,21 +83,21 @@ def _num_shards(
     reasons = []
     if num_shards != target:
         reasons.append(
-            f"{num_shards} shards instead of {target}: a multiple of {lanes} divides evenly "
+            f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of {lanes} divides evenly "
             f"among {_either(policy.all_counts)} workers"
         )
     most = _most_shards(total_bytes, policy)
     least = _least_shards(total_bytes, num_examples, policy)
     if num_shards > most:
         reasons.append(
-            f"{most} shards instead of {num_shards}: more would each be under "
+            f"{plural(most, 'shard')} instead of {num_shards:,}: more would each be under "
             f"{format_size(policy.min_shard_bytes)}"
             + (f" (one per lane, {lanes}, is the fewest)" if most == lanes else "")
         )
         num_shards = most
     if num_shards < least:
         reasons.append(
-            f"{least} shards instead of {num_shards}: fewer would each be over "
+            f"{plural(least, 'shard')} instead of {num_shards:,}: fewer would each be over "
             f"{format_size(policy.max_shard_bytes)}"
         )
         num_shards = least
@@ -125,7 +125,7 @@ def _no_empty_shard(
         return num_shards
     fewer = num_examples // lanes * lanes
     reasons.append(
-        f"{fewer} shards instead of {num_shards}: there are only "
+        f"{plural(fewer, 'shard')} instead of {num_shards:,}: there are only "
         f"{plural(num_examples, 'example')}, and no shard may be empty"
     )
     return fewer
@@ -145,8 +145,8 @@ def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
     if layout.shard_bytes_mean < policy.min_shard_bytes:
         warnings.append(
             f"shards of {format_size(layout.shard_bytes_mean)} are under "
-            f"{format_size(policy.min_shard_bytes)}: the data is small for "
-            f"{plural(layout.num_lanes, 'lane')}; fewer worker counts would give larger shards"
+            f"{format_size(policy.min_shard_bytes)}: the data is small"
+            + _for_lanes(layout.num_lanes)
         )
     largest = max(layout.shard_bytes_max, layout.max_record_bytes)
     if largest > policy.max_shard_bytes:
@@ -156,6 +156,12 @@ def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
             "or --min_shard_size is too near --max_shard_size"
         )
     return ShardLayout(**{**vars(layout), "warnings": tuple(warnings)})
+
+
+def _for_lanes(num_lanes: int) -> str:
+    if num_lanes == 1:
+        return ""
+    return f" for {num_lanes} lanes; fewer worker counts would give larger shards"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """``tenfold bench``: how fast the input pipeline alone delivers records."""
 
 import json
-import os
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -58,8 +57,14 @@ def run(fv: FlagValues, args: Arguments) -> int:
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tenfold.data.bench import measure_reading
+    from tenfold.data.quiet import quiet_start
+
+    with quiet_start():
+        import tensorflow
+
+        from tenfold.data.bench import measure_reading
+
+        tensorflow.config.list_physical_devices()  # which says at its first call what it misses
 
     bench = measure_reading(
         fv.shards,

@@ -72,7 +72,7 @@ def to_text(manifest: Manifest) -> str:
             f"  {split.name:<16} {plural(split.num_records, 'record')}, "
             f"{format_size(split.num_bytes)} in {plural(len(split.shards), 'shard')}"
         )
-    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_counts(manifest)} workers")
+    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_counts(manifest)}")
     if manifest.quarantined:
         lines.append(f"  {plural(manifest.quarantined, 'broken record')} left out")
     if any(split.label_counts for split in manifest.splits):
@@ -81,7 +81,8 @@ def to_text(manifest: Manifest) -> str:
 
 
 def _counts(manifest: Manifest) -> str:
-    return ", ".join(str(count) for count in manifest.worker_counts)
+    counts = ", ".join(f"{count:,}" for count in manifest.worker_counts)
+    return f"{counts} {'worker' if manifest.worker_counts == (1,) else 'workers'}"
 
 
 def _balance(manifest: Manifest) -> list[str]:

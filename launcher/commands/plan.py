@@ -112,9 +112,9 @@ def rows_of(layout: ShardLayout) -> list[tuple[str, str]]:
     """Returns what there is to say of a layout, each with a name for it."""
     rows = [
         ("data", _data(layout)),
-        ("shards", f"{layout.num_shards} of {format_size(layout.shard_bytes_mean)}"),
-        ("workers", f"{layout.num_workers}, {layout.shards_per_worker} shards each"),
-        ("lanes", f"{layout.num_lanes}: evenly read by {_show_counts(layout)} workers"),
+        ("shards", f"{layout.num_shards:,} of {format_size(layout.shard_bytes_mean)}"),
+        ("workers", f"{layout.num_workers:,}, {plural(layout.shards_per_worker, 'shard')} each"),
+        ("lanes", f"{layout.num_lanes:,}: evenly read by {_show_counts(layout)}"),
     ]
     if layout.num_examples is not None:
         rows.append(("records per shard", _records(layout)))
@@ -136,4 +136,5 @@ def _records(layout: ShardLayout) -> str:
 
 def _show_counts(layout: ShardLayout) -> str:
     divisors = [n for n in range(1, layout.num_lanes + 1) if layout.num_lanes % n == 0]
-    return ", ".join(str(count) for count in divisors)
+    counts = ", ".join(f"{count:,}" for count in divisors)
+    return f"{counts} {'worker' if divisors == [1] else 'workers'}"

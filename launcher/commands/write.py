@@ -54,7 +54,7 @@ def summary(result: "WriteResult", output: str, seconds: float) -> str:
     lines = list(result.notes)
     if result.manifest is None:
         lines.append(
-            f"{output}: this task's {plural(result.written + result.kept, 'shard')} are written; "
+            f"{output}: this task has its {plural(result.written + result.kept, 'shard')}; "
             "other tasks have not finished theirs yet"
         )
     elif result.written == 0:
