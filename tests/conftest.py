@@ -74,7 +74,7 @@ def digit_shards(
 def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., None]:
     """Runs a page of docs as `scripts/run_docs` says, which also tells how blocks are marked.
 
-    `run_page("ssh.md", HOST=name)` runs docs/ssh.md in a temporary folder that holds `digits`
+    `run_page("docs/ssh.md", HOST=name)` runs that page in a temporary folder that holds `digits`
     (class folders of pictures) and `shards` (the same, written for 1, 2 and 4 workers); keywords
     become environment variables. It fails with what differs.
     """
@@ -85,9 +85,8 @@ def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., 
         shutil.copytree(digits, folder / "digits", symlinks=True)
         shutil.copytree(digit_shards, folder / "shards")
         root = Path(__file__).parent.parent
-        page = root / ("README.md" if name == "README.md" else f"docs/{name}")
         done = subprocess.run(
-            [sys.executable, root / "scripts" / "run_docs", f"--folder={folder}", page],
+            [sys.executable, root / "scripts" / "run_docs", f"--folder={folder}", root / name],
             capture_output=True, text=True, env={**os.environ, **environment},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The code in README.md and docs/ runs and prints what the pages say: see scripts/run_docs."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,36 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "run_docs"
 
 # The pages that run anywhere; those of the back ends and of gs:// have tests beside the back ends.
-PAGES: list[str] = []
-ELSEWHERE = ["gcs.md", "kubernetes.md", "simulated-hosts.md", "slurm.md", "ssh.md"]
-GENERATED = ["api.md", "errors.md"]
+PAGES = [
+    "README.md",
+    "docs/README.md",
+    "docs/failing.md",
+    "docs/lanes.md",
+    "docs/manifest.md",
+    "docs/planning.md",
+    "docs/reading.md",
+    "docs/scripts.md",
+    "docs/shell.md",
+    "docs/training.md",
+    "docs/writing.md",
+]
+ELSEWHERE = [
+    "docs/gcs.md",
+    "docs/kubernetes.md",
+    "docs/simulated-hosts.md",
+    "docs/slurm.md",
+    "docs/ssh.md",
+]
+GENERATED = ["docs/api.md", "docs/errors.md"]
 # What these pages show and no test runs, with the page's own reason.
-NOT_RUN: dict[str, list[str]] = {}
+NOT_RUN = {
+    "README.md": [
+        "it sets up an environment of its own; the tests run in that one",
+        "it runs these tests",
+    ],
+    "docs/shell.md": ["this needs zsh, which tests/launcher/test_completion.py drives"],
+    "docs/writing.md": ["starting Beam takes ten seconds; tests/data/test_beam_write.py runs it"],
+}
 
 
 @pytest.mark.slow
@@ -25,12 +51,38 @@ def test_a_page_does_what_it_says(name: str, run_page: Callable[..., None]) -> N
     run_page(name)
 
 
+def test_every_page_has_a_test() -> None:
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")}
+    assert pages - {*PAGES, *ELSEWHERE, *GENERATED} == set()
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            target, _, anchor = link.partition("#")
+            if target.startswith("http"):
+                continue
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page}: {link}"
+            assert not anchor or anchor in anchors(file), f"{page}: {link}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", text).strip().lower().replace(" ", "-") for text in headings}
+
+
+def test_the_picture_is_what_is_planned() -> None:
+    script = [sys.executable, ROOT / "scripts" / "draw_overview", "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_what_is_not_run_says_why(name: str) -> None:
-    page = ROOT / name if name == "README.md" else ROOT / "docs" / name
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--list", page], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, SCRIPT, "--list", ROOT / name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     reasons = [line.partition(": ")[2] for line in done.stdout.splitlines()]
     assert reasons == NOT_RUN.get(name, [])
 
