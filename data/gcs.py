@@ -51,7 +51,11 @@ class GcsFolder:
         return with_retries(once, what=self._at(name))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError.
+
+        Their number is checked; what they are cannot be, because the server's CRC32C is of the
+        whole object.
+        """
         if length <= 0:
             return b""
 

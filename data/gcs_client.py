@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.retry import TransientError
+from tenfold.data.retry import TransientError, stall_s
 
-# A request whose bytes stand still for so long is given up.
-STALL_S: Final = 20.0
-# So is one that brings less than this over all.
+# A request that brings less than this over all is given up, like one that stands still.
 SLOWEST_BYTES_PER_S: Final = 50_000
 
 EMULATOR_VARIABLE: Final = "STORAGE_EMULATOR_HOST"
@@ -53,7 +51,8 @@ class GcsClient:
     """Makes requests; `base` is the server's URL. It belongs to the process that made it."""
 
     def __init__(self) -> None:
-        self._files, self.anonymous = _connect()
+        self._stall_s = stall_s()
+        self._files, self.anonymous = _connect(self._stall_s)
         self.base: str = self._files._location
 
     def request(
@@ -79,10 +78,12 @@ class GcsClient:
         from fsspec.asyn import sync
 
         sending = _Sending(body)
-        most_s = 3 * STALL_S + (sending.num_bytes + expected_bytes) / SLOWEST_BYTES_PER_S
+        most_s = 3 * self._stall_s + (sending.num_bytes + expected_bytes) / SLOWEST_BYTES_PER_S
         try:
             asked = self._ask(method, self.base + path, params or {}, headers or {}, sending)
-            answer: Answer = sync(self._files.loop, _watched, asked, sending, most_s)
+            answer: Answer = sync(
+                self._files.loop, _watched, asked, sending, self._stall_s, most_s
+            )
         except (UserError, JobError, TransientError):
             raise
         except Exception as error:
@@ -158,7 +159,7 @@ class GcsClient:
         return error
 
 
-def _connect() -> tuple[Any, bool]:
+def _connect(stall_s: float) -> tuple[Any, bool]:
     """Returns gcsfs's file system, and whether it has no credentials."""
     import aiohttp
     from gcsfs.core import GCSFileSystem
@@ -169,7 +170,7 @@ def _connect() -> tuple[Any, bool]:
     files = GCSFileSystem(
         token=credentials or "anon",
         requests_timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=STALL_S, sock_read=STALL_S
+            total=None, sock_connect=stall_s, sock_read=stall_s
         ),
         skip_instance_cache=True,
         use_listings_cache=False,
@@ -218,15 +219,15 @@ class _Sending:
         self.done = True
 
 
-async def _watched(asked: Any, sending: _Sending, most_s: float) -> Answer:
+async def _watched(asked: Any, sending: _Sending, stall_s: float, most_s: float) -> Answer:
     """Awaits a request; gives it up when its body stands still. aiohttp watches the answer's."""
     task = asyncio.ensure_future(asked)
     begun = time.monotonic()
     try:
         while not (await asyncio.wait({task}, timeout=1.0))[0]:
             now = time.monotonic()
-            if now - begun > most_s or (not sending.done and now - sending.moved > STALL_S):
-                raise TransientError(f"no progress within {STALL_S:g} s")
+            if now - begun > most_s or (not sending.done and now - sending.moved > stall_s):
+                raise TransientError(f"no progress within {stall_s:g} s")
         answer: Answer = task.result()
         return answer
     finally:

@@ -11,6 +11,7 @@ from tenfold.data.manifest import LABEL, Feature, Manifest, Split
 from tenfold.data.pictures import picture_format
 from tenfold.data.records import (
     FOOTER_BYTES,
+    FRAME_BYTES,
     HEADER_BYTES,
     RecordError,
     check_payload,
@@ -20,6 +21,8 @@ from tenfold.data.storage import Folder, open_folder
 
 _TYPES: Final = {"bytes": "tf.string", "image": "tf.string", "float": "tf.float32"}
 _SHOWN_VALUES: Final = 6
+# How often a record that looks broken is read.
+READS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,29 @@ def _payloads(folder: Folder, name: str, count: int) -> Iterator[bytes]:
         offset = 0
         size = folder.sizes().get(name, 0)
         for index in range(count):
+            payload = _payload(folder, name, index=index, offset=offset, size=size)
+            yield payload
+            offset += len(payload) + FRAME_BYTES
+    except (RecordError, OSError) as error:
+        raise JobError(
+            f"{folder.path}/{name}: {error}: 'tenfold verify' says what is wrong"
+        ) from error
+
+
+def _payload(folder: Folder, name: str, *, index: int, offset: int, size: int) -> bytes:
+    """Returns one payload; what looks broken is read again, for it may have been on the way."""
+    for attempt in range(READS):
+        try:
             header = folder.read_range(name, offset, HEADER_BYTES)
             room = size - offset - HEADER_BYTES
             length = read_length(header, index=index, offset=offset, room=room)
             data = folder.read_range(name, offset + HEADER_BYTES, length + FOOTER_BYTES)
             check_payload(data[:length], data[length:], index=index, offset=offset)
-            yield data[:length]
-            offset += HEADER_BYTES + length + FOOTER_BYTES
-    except (RecordError, OSError) as error:
-        raise JobError(
-            f"{folder.path}/{name}: {error}: 'tenfold verify' says what is wrong"
-        ) from error
+            return data[:length]
+        except RecordError:
+            if attempt == READS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def describe_feature(feature: Feature) -> str:

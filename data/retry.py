@@ -1,5 +1,6 @@
 """Trying again: what storage over a network needs, within a budget of seconds."""
 
+import logging
 import os
 import random
 import time
@@ -11,6 +12,12 @@ from typing import Final, TypeVar
 from tenfold.data.errors import JobError, UserError
 
 BUDGET_VARIABLE: Final = "TENFOLD_STORAGE_RETRY_S"
+STALL_VARIABLE: Final = "TENFOLD_STORAGE_STALL_S"
+
+# Trouble that lasts longer is told, once.
+QUIET_S: Final = 10.0
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -42,14 +49,29 @@ def storage_policy() -> RetryPolicy:
     Raises:
       UserError: the variable is no number of seconds.
     """
-    text = os.environ.get(BUDGET_VARIABLE, "")
+    return RetryPolicy(_seconds(BUDGET_VARIABLE, RetryPolicy.budget_s))
+
+
+def stall_s() -> float:
+    """Returns after how many seconds without a byte a request is given up.
+
+    TENFOLD_STORAGE_STALL_S sets it.
+
+    Raises:
+      UserError: the variable is no number of seconds.
+    """
+    return _seconds(STALL_VARIABLE, 20.0)
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "")
     try:
-        budget_s = float(text) if text else RetryPolicy.budget_s
+        seconds = float(text) if text else default
     except ValueError:
-        budget_s = -1.0
-    if not 0 <= budget_s < float("inf"):
-        raise UserError(f"{BUDGET_VARIABLE}={text} is not a number of seconds")
-    return RetryPolicy(budget_s)
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"{variable}={text} is not a number of seconds")
+    return seconds
 
 
 def with_retries(
@@ -66,7 +88,7 @@ def with_retries(
       JobError: the budget is spent; it names `what` and the last failure.
     """
     policy = policy or storage_policy()
-    begun = now()
+    begun, told = now(), False
     for number in count(1):
         try:
             return attempt()
@@ -77,5 +99,8 @@ def with_retries(
                     f"{what}: {error} (given up after {number} attempts in {now() - begun:.0f} s; "
                     f"{BUDGET_VARIABLE} is {policy.budget_s:g})"
                 ) from error
+            if not told and now() - begun > QUIET_S:
+                told = True
+                _log.warning("%s: %s; trying again for up to %g s", what, error, policy.budget_s)
         sleep(pause_s)
     raise AssertionError("count never ends")

@@ -1,0 +1,192 @@
+"""A program: an HTTP proxy in front of the server that breaks what passes, as it is told.
+
+    faulty_proxy.py UPSTREAM SEED NAME=SHARE …
+
+NAME is a fault (FAULTS), SHARE the share of the requests that it strikes; a request suffers one
+fault at most. It prints its port, serves until its standard input closes, and then prints how
+often each fault has struck, as JSON.
+"""
+
+import http.client
+import json
+import random
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+STALL_S = 3600.0
+
+
+class Answer:
+    """What the server said, or what is said in its place."""
+
+    def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    upstream = ""
+    shares: dict[str, float]
+    dice: random.Random
+    struck: "Counter[str]"
+    lock = threading.Lock()
+
+    def do_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self._draw(body)
+        FAULTS[fault](self, body) if fault else self.send(self.ask(body))
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
+
+    def _draw(self, body: bytes) -> str:
+        """Returns the fault that this request suffers, or ""."""
+        with self.lock:
+            at = self.dice.random()
+            for name, share in self.shares.items():
+                at -= share
+                if at < 0 and (name not in NEEDS or NEEDS[name](self, body)):
+                    self.struck[name] += 1
+                    return name
+        return ""
+
+    def ask(self, body: bytes) -> Answer:
+        place = urlsplit(self.upstream)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port)
+        headers = {name: value for name, value in self.headers.items() if name != "Host"}
+        connection.request(self.command, self.path, body or None, headers)
+        response = connection.getresponse()
+        answer = Answer(response.status, response.getheaders(), response.read())
+        connection.close()
+        return answer
+
+    def send(self, answer: Answer, *, length: int | None = None, sent: int | None = None) -> None:
+        """Sends an answer, or only `sent` bytes of its body, which it says has `length`."""
+        self.send_response_only(answer.status)
+        for name, value in answer.headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(answer.body[:sent])
+        self.wfile.flush()
+
+    def cut(self) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    def error(self, status: int, message: str) -> Answer:
+        text = json.dumps({"error": {"code": status, "message": message}})
+        return Answer(status, [("Content-Type", "application/json")], text.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _status(status: int, message: str) -> Callable[[Handler, bytes], None]:
+    return lambda handler, body: handler.send(handler.error(status, message))
+
+
+def _cut(handler: Handler, body: bytes) -> None:
+    """The connection breaks: before the request is passed on, or in the answer's body."""
+    if handler.command == "GET":
+        answer = handler.ask(body)
+        handler.send(answer, length=len(answer.body) + 1, sent=len(answer.body) // 2)
+    handler.cut()
+
+
+def _stall(handler: Handler, body: bytes) -> None:
+    """Half of the answer comes, and then nothing."""
+    answer = handler.ask(body)
+    handler.send(answer, length=len(answer.body) + 1, sent=len(answer.body) // 2)
+    time.sleep(STALL_S)
+
+
+def _shorten(handler: Handler, body: bytes) -> None:
+    """A well-formed answer that lacks its end."""
+    answer = handler.ask(body)
+    answer.body = answer.body[: len(answer.body) * 2 // 3]
+    handler.send(answer)
+
+
+def _flip(handler: Handler, body: bytes) -> None:
+    """One bit of the data is another, on the way there or back."""
+    data = bytearray(body if body else b"")
+    if handler.command == "POST":
+        data[len(data) // 2] ^= 4
+        handler.send(handler.ask(bytes(data)))
+        return
+    answer = handler.ask(body)
+    data = bytearray(answer.body)
+    if data:
+        data[len(data) // 2] ^= 4
+    answer.body = bytes(data)
+    handler.send(answer)
+
+
+def _lose_answer(handler: Handler, body: bytes) -> None:
+    """The request is done, but nobody hears of it."""
+    handler.ask(body)
+    handler.cut()
+
+
+def _slow_upload(handler: Handler, body: bytes) -> None:
+    """What is sent takes its time."""
+    time.sleep(0.15)
+    handler.send(handler.ask(body))
+
+
+def _is_media(handler: Handler, body: bytes) -> bool:
+    """Bytes of an object, there or back, and not only its description."""
+    return "alt=media" in handler.path or (handler.command == "POST" and len(body) > 4000)
+
+
+FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
+    "503": _status(503, "Service Unavailable"),
+    "429": _status(429, "rateLimitExceeded"),
+    "401": _status(401, "Anonymous caller does not have storage.objects.get access"),
+    "403": _status(403, "the account does not have storage.objects.create access"),
+    "cut": _cut,
+    "stall": _stall,
+    "shorten": _shorten,
+    "flip": _flip,
+    "lose_answer": _lose_answer,
+    "slow_upload": _slow_upload,
+}
+NEEDS: dict[str, Callable[[Handler, bytes], bool]] = {
+    "shorten": lambda handler, body: "alt=media" in handler.path,
+    "flip": _is_media,
+    "lose_answer": lambda handler, body: handler.command == "POST",
+    "slow_upload": lambda handler, body: handler.command == "POST",
+}
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients leave as they like."""
+
+
+def main() -> None:
+    upstream, seed, *shares = sys.argv[1:]
+    Handler.upstream = upstream
+    Handler.dice = random.Random(int(seed))
+    Handler.shares = {name: float(share) for name, share in (text.split("=") for text in shares)}
+    assert set(Handler.shares) <= set(FAULTS), shares
+    Handler.struck = Counter()
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(server.server_address[1], flush=True)
+    sys.stdin.read()
+    print(json.dumps(Handler.struck), flush=True)
+
+
+if __name__ == "__main__":
+    main()

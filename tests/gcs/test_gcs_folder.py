@@ -1,0 +1,261 @@
+"""A folder of a bucket: what it promises, on a server and through a proxy that breaks things."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tenfold.data import gcs_client
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.records import crc32c
+from tenfold.data.retry import RetryPolicy, TransientError, with_retries
+from tenfold.data.storage import GCS_SCHEMES, Conflict, Entry, open_folder
+
+ALL_FAULTS = (
+    "503=0.1", "429=0.05", "cut=0.05", "stall=0.02", "shorten=0.05", "flip=0.05",
+    "lose_answer=0.15",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _new_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is one per process, and each test has a server of its own."""
+    monkeypatch.setattr(gcs_client, "_client", None)
+
+
+def test_what_is_written_is_there(bucket: Any, tmp_path: Path) -> None:
+    folder = open_folder(f"{bucket.url}/some folder/ü?#")
+    assert folder.path == f"{bucket.url}/some folder/ü?#"
+    assert (folder.read("a/b"), folder.entries(), folder.sizes("a")) == (None, {}, {})
+    folder.write("a/b", b"hello")
+    folder.write("c", b"")
+    assert bucket.names() == ["some folder/ü?#/a/b", "some folder/ü?#/c"]
+    assert (folder.read("a/b"), folder.read("c")) == (b"hello", b"")
+    assert (folder.sizes(), folder.sizes("a")) == ({"c": 0}, {"b": 5})
+    assert folder.entries("a")["b"].crc32c == crc32c(b"hello")
+    parts = [(0, 5), (1, 3), (3, 9), (5, 2), (7, 1), (2, 0)]
+    assert [folder.read_range("a/b", *part) for part in parts] == [
+        b"hello", b"ell", b"lo", b"", b"", b"",
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError):
+        folder.read_range("nosuch", 0, 1)
+    (tmp_path / "x").write_bytes(b"file")
+    folder.publish(tmp_path / "x", "c")
+    assert not (tmp_path / "x").exists()
+    assert folder.read("c") == b"file"
+    folder.remove("a/b")
+    folder.remove("a/b")
+    assert bucket.names() == ["some folder/ü?#/c"]
+
+
+def test_many_objects_are_listed_in_pages(bucket: Any) -> None:
+    for number in range(1003):
+        bucket.write(f"p/{number}", b"1")
+    assert len(open_folder(f"{bucket.url}/p").sizes()) == 1003
+
+
+def test_preconditions(bucket: Any) -> None:
+    folder = open_folder(bucket.url)
+    folder.write("x", b"first", replaces="")
+    folder.write("x", b"first", replaces="")  # the same bytes are in nobody's way
+    with pytest.raises(Conflict, match="written by another process"):
+        folder.write("x", b"second", replaces="")
+    version = folder.entries()["x"].version
+    folder.write("x", b"second", replaces=version)
+    with pytest.raises(Conflict):
+        folder.write("x", b"third", replaces=version)
+    folder.write("x", b"third")
+    bucket.remove("x")
+    folder.write("x", b"fourth", replaces=version)  # it may be replaced: it is gone
+    assert bucket.read("x") == b"fourth"
+
+
+def test_of_many_writers_one_wins(bucket: Any) -> None:
+    for race in range(10):
+        outcomes: list[bytes] = []
+
+        def write(data: bytes, name: str = f"x{race}", won: list[bytes] = outcomes) -> None:
+            try:
+                open_folder(bucket.url).write(name, data, replaces="")
+                won.append(data)
+            except Conflict:
+                pass
+
+        threads = [threading.Thread(target=write, args=(b"%d" % n,)) for n in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outcomes == [bucket.read(f"x{race}")]
+
+
+@pytest.mark.timeout(120)
+def test_faults_are_got_over(
+    bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = faulty(*ALL_FAULTS)
+    monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "1")
+    folder = open_folder(f"{bucket.url}/p")
+    data = {f"{n:03d}": random.Random(n).randbytes(n * 1000) for n in range(0, 200, 4)}
+
+    def work(names: list[str]) -> None:
+        for name in names:
+            folder.write(name, data[name], replaces="" if int(name) % 8 else None)
+            assert folder.read(name) == data[name]
+            # A part has no checksum of its own: its length is all that can be relied on.
+            assert len(folder.read_range(name, 10, 5000)) == len(data[name][10:5010])
+
+    failures: list[BaseException] = []
+
+    def run(names: list[str]) -> None:
+        try:
+            work(names)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(list(data)[k::4],)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    entries = folder.entries()
+    assert {name: (e.bytes, e.crc32c) for name, e in entries.items()} == {
+        name: (len(value), crc32c(value)) for name, value in data.items()
+    }
+    assert {name: bucket.read(f"p/{name}") for name in data} == data
+    struck = proxy.struck()
+    assert set(struck) == {share.split("=")[0] for share in ALL_FAULTS}, struck
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_does_not_read_is_given_up(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "1")
+        monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
+        began = time.monotonic()
+        with pytest.raises(JobError, match=r"no progress within 1 s \(given up after 1 attempt"):
+            open_folder(bucket.url).write("x", bytes(30_000_000))
+        assert time.monotonic() - began < 30  # rather than for ever
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_no_permission_is_said_at_once(
+    bucket: Any, faulty: Callable[..., Any], status: str
+) -> None:
+    proxy = faulty(f"{status}=1")
+    folder = open_folder(bucket.url)
+    calls: list[Callable[[], Any]] = [
+        lambda: folder.read("x"),
+        folder.sizes,
+        lambda: folder.write("x", b"1"),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=rf"no Google credentials were found.*{status}"):
+            call()
+    assert proxy.struck() == {status: 3}, "it was tried again"
+
+
+def test_an_account_without_the_right_role(bucket: Any, faulty: Callable[..., Any]) -> None:
+    faulty("403=1")
+    gcs_client.client().anonymous = False
+    with pytest.raises(UserError, match=r"the account may not write there \(403 the account does"):
+        open_folder(bucket.url).write("x", b"1")
+
+
+def test_a_key_file_that_is_none(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(UserError, match=r"none\.json was not found"):
+        open_folder(bucket.url).sizes()
+
+
+def test_a_bucket_that_does_not_exist(bucket: Any) -> None:
+    folder = open_folder("gs://no-such-bucket/x")
+    calls: list[Callable[[], Any]] = [
+        lambda: folder.read("x"),
+        folder.sizes,
+        lambda: folder.write("x", b"1"),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match="there is no bucket 'no-such-bucket'"):
+            call()
+    with pytest.raises(UserError, match="names no bucket"):
+        open_folder("gs:///x")
+    assert open_folder(f"gcs://{bucket.name}/y").path == f"{bucket.url}/y"
+    assert GCS_SCHEMES == ("gs://", "gcs://")
+    assert Entry(3) == Entry(3, None, "")
+
+
+class _Clock:
+    """A clock that moves when it is slept by."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def _outcome(call: Callable[[], int]) -> "int | JobError":
+    try:
+        return call()
+    except JobError as error:
+        return error
+
+
+@given(
+    budget_s=st.floats(0, 500), first_s=st.floats(0.01, 5), failures=st.integers(0, 60)
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures: int) -> None:
+    clock, attempts = _Clock(), 0
+    policy = RetryPolicy(budget_s, first_s, most_s=16.0)
+
+    def attempt() -> int:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= failures:
+            raise TransientError(f"failure {attempts}")
+        return attempts
+
+    pauses = {"policy": policy, "sleep": clock.sleep, "now": clock.now}
+    outcome = _outcome(lambda: with_retries(attempt, what="it", **pauses))
+    given_up = f"it: failure {attempts} (given up after {attempts} attempts in {clock.time:.0f} s"
+    assert outcome == failures + 1 or str(outcome).startswith(given_up)
+    assert clock.time <= budget_s
+
+
+def test_pauses_grow_to_their_bound() -> None:
+    policy = RetryPolicy(first_s=1.0, most_s=8.0)
+    for attempt, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]:
+        pauses = [policy.pause_s(attempt) for _ in range(200)]
+        assert 0.5 * bound < max(pauses) <= bound
+        assert min(pauses) < 0.5 * bound  # full jitter: anything from nothing on
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "inf", "nan"])
+def test_settings_that_are_no_seconds(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", text)
+    with pytest.raises(UserError, match=f"TENFOLD_STORAGE_RETRY_S={text} is not a number"):
+        open_folder(bucket.url).sizes()
+    assert os.environ["TENFOLD_STORAGE_RETRY_S"] == text

@@ -1,0 +1,173 @@
+"""`tenfold write` to a bucket: whole or not at all, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.data.manifest import parse_shard_name
+from tenfold.data.records import crc32c
+
+TENFOLD = Path(sys.executable).with_name("tenfold")
+FAULTS = ("503=0.1", "429=0.05", "cut=0.05", "flip=0.03", "shorten=0.03", "lose_answer=0.05")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of 6,000 records of incompressible text, 3 MB."""
+    path = tmp_path / "table.csv"
+    with path.open("w") as file:
+        file.write("text,label\n")
+        for number in range(6000):
+            file.write(f"{os.urandom(250).hex()},{number % 10}\n")
+    return path
+
+
+def _flags(table: Path, output: str) -> list[str]:
+    return [
+        f"--source={table}", f"--output={output}", "--num_workers=4", "--shards_per_worker=5",
+        "--min_shard_size=10kB",
+    ]  # fmt: skip
+
+
+def _shards(bucket: Any, prefix: str) -> dict[str, bytes]:
+    """The bytes of all shards under `prefix`, by name."""
+    names = [name.rpartition("/")[2] for name in bucket.names(f"{prefix}/")]
+    return {name: bucket.read(f"{prefix}/{name}") for name in names if parse_shard_name(name)}
+
+
+def _check_whole(bucket: Any, prefix: str, alike: Path) -> None:
+    """Compares a data set with one that was written to a disk, and with its own manifest."""
+    shards = _shards(bucket, prefix)
+    assert shards == {path.name: path.read_bytes() for path in alike.glob("*.tfrecord")}
+    manifest = json.loads(bucket.read(f"{prefix}/manifest.json"))
+    assert manifest == json.loads((alike / "manifest.json").read_text())
+    listed = {shard["name"]: shard for split in manifest["splits"] for shard in split["shards"]}
+    assert {name: f"{crc32c(data):08x}" for name, data in shards.items()} == {
+        name: shard["crc32c"] for name, shard in listed.items()
+    }
+    assert not [name for name in bucket.names(f"{prefix}/") if ".tenfold-write" in name]
+
+
+@pytest.mark.timeout(200)
+def test_a_whole_write_through_a_faulty_network(
+    bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    done = tenfold("write", *_flags(table, str(tmp_path / "out")))
+    assert done.status == 0, done.err
+    proxy = faulty(*FAULTS)
+    done = tenfold("write", *_flags(table, f"{bucket.url}/a/set"))
+    assert done.status == 0, done.err
+    struck = proxy.struck()
+    assert sum(struck.values()) >= 10, struck
+    assert {"503", "cut", "lose_answer"} <= set(struck)
+    _check_whole(bucket, "a/set", tmp_path / "out")
+
+
+@pytest.mark.timeout(200)
+def test_a_write_that_is_killed_while_it_sends_goes_on(
+    bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    alike = tmp_path / "out"
+    assert tenfold("write", *_flags(table, str(alike))).status == 0
+    flags = _flags(table, f"{bucket.url}/set")
+    # Everything that is sent takes long: the kill meets uploads that are under way.
+    faulty("slow_upload=1")
+    writing = subprocess.Popen(
+        [TENFOLD, "write", *flags], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while len(_shards(bucket, "set")) < 4:
+        assert time.monotonic() < end
+        assert writing.poll() is None
+        time.sleep(0.02)
+    os.killpg(writing.pid, signal.SIGKILL)
+    writing.wait()
+    faulty()
+    left = _shards(bucket, "set")
+    assert 4 <= len(left) < 20, "the kill came too late to show anything"
+    whole = {path.name: path.read_bytes() for path in alike.glob("*.tfrecord")}
+    assert left == {name: whole[name] for name in left}
+    assert bucket.read("set/manifest.json") is None
+    done = tenfold("verify", f"--shards={bucket.url}/set")
+    assert (done.status, "there is no" in done.err) == (2, True), done.err
+    generations = {item["name"]: item["generation"] for item in bucket.items("set/train-")}
+    noted = len([name for name in bucket.names("set/.tenfold-write/") if "train-" in name])
+    done = tenfold("write", *flags)
+    assert done.status == 0, done.err
+    _check_whole(bucket, "set", alike)
+    kept = [
+        item for item in bucket.items("set/train-")
+        if generations.get(item["name"]) == item["generation"]
+    ]  # fmt: skip
+    assert len(kept) >= noted, "what was whole has been written again"
+    # A finished one is not written again, and says so.
+    done = tenfold("write", *flags)
+    assert (done.status, "nothing to do" in done.out + done.err) == (0, True), done.out + done.err
+
+
+@pytest.mark.timeout(120)
+def test_of_two_writes_one_wins(
+    bucket: Any, tenfold: Callable[..., Any], table: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace(",1\n", ",2\n"))
+    url = f"{bucket.url}/set"
+    writes = [
+        subprocess.Popen(
+            [TENFOLD, "write", *_flags(source, url)], stderr=subprocess.PIPE, text=True
+        )
+        for source in (table, other)
+    ]
+    said = [write.communicate()[1] for write in writes]
+    assert sorted(write.returncode for write in writes) in ([0, 1], [0, 2]), said
+    won = 0 if writes[0].returncode == 0 else 1
+    assert f"'{url}'" in said[1 - won]
+    assert any(word in said[1 - won] for word in ("by another process", "different source")), said
+    alike = tmp_path / "alike"
+    tenfold("write", *_flags((table, other)[won], str(alike)))
+    _check_whole(bucket, "set", alike)
+
+
+def test_what_cannot_be_written_to_is_said_at_once(
+    bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
+) -> None:
+    done = tenfold("write", *_flags(table, "gs://no-such-bucket/set"))
+    assert done.status == 2
+    assert done.err.splitlines()[-1].startswith("tenfold: there is no bucket 'no-such-bucket'")
+    faulty("403=1")
+    done = tenfold("write", *_flags(table, bucket.url))
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert "no Google credentials were found" in done.err
+
+
+def test_verify_and_inspect(
+    bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
+) -> None:
+    url = f"{bucket.url}/set"
+    assert tenfold("write", *_flags(table, url)).status == 0
+    proxy = faulty("503=0.1", "cut=0.05", "flip=0.05", "shorten=0.05", seed=2)
+    done = tenfold("verify", f"--shards={url}")
+    assert done.status == 0, done.out + done.err
+    done = tenfold("inspect", f"--shards={url}")
+    assert done.status == 0, done.err
+    assert url in done.out
+    assert sum(proxy.struck().values()) > 2
+    faulty()
+    name = "train-00003-of-00020.tfrecord"
+    data = bytearray(bucket.read(f"set/{name}"))
+    data[len(data) // 2] ^= 1
+    bucket.write(f"set/{name}", bytes(data))
+    done = tenfold("verify", f"--shards={url}")
+    assert done.status == 1
+    assert name in done.out + done.err
