@@ -1,5 +1,6 @@
 """A look at all hosts of a job before it is launched, and what is wrong with them."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from tenfold.data.sizes import format_size
 from tenfold.launcher import probe
 from tenfold.launcher.backends import Backend, Host
 from tenfold.launcher.python import remote_module_argv
+from tenfold.launcher.shared_folder import token_near
 
 PROBE_TIMEOUT_S: Final = 20.0
 MAX_CLOCK_SKEW_S: Final = 5.0
@@ -38,7 +40,8 @@ class Finding:
 class HostReport:
     """What the probe saw on one host (see probe.py); `failure` where it could not look.
 
-    `asked_at` and `told_at` are our clock's times around its answer.
+    `unshared` is a folder of ours that it should see and does not. `asked_at` and `told_at` are
+    our clock's times around its answer.
     """
 
     host: Host
@@ -48,6 +51,7 @@ class HostReport:
     our_code: str = ""
     unreached: tuple[tuple[str, int, str], ...] = ()
     failure: str = ""
+    unshared: str = ""
     asked_at: float = 0.0
     told_at: float = 0.0
 
@@ -59,10 +63,12 @@ def look_at_hosts(
     *,
     folder: str,
     paths: Sequence[str] = (),
+    shared: str = "",
 ) -> tuple[HostReport, ...]:
     """Returns a report of each host of `hosts`; `addresses` are those of the workers.
 
-    `folder` is what will be written to, `paths` what the workers need.
+    `folder` is what will be written to, `paths` what the workers need, `shared` a folder of this
+    machine (which need not be there yet) that remote hosts should see too.
 
     All hosts listen on their workers' ports while each tries to reach all others.
     """
@@ -70,17 +76,25 @@ def look_at_hosts(
     for host, address in zip(hosts, addresses, strict=True):
         by_host.setdefault(host, []).append(int(address.rpartition(":")[2]))
     names = sorted({host.address for host in hosts})
-    wanted = {"names": names, "folder": folder, "paths": list(paths)}
-    visits = [_Visit(backend, host, tuple(ports), wanted) for host, ports in by_host.items()]
     peers = [(host.address, ports[0]) for host, ports in by_host.items()]
-    try:
+    with contextlib.ExitStack() as stack:
+        token = stack.enter_context(token_near(shared)) if shared else ""
+        wanted = {"names": names, "folder": folder, "paths": [*paths, *filter(None, [token])]}
+        visits = [_Visit(backend, host, tuple(ports), wanted) for host, ports in by_host.items()]
+        for visit in visits:
+            stack.callback(visit.close)
         with ThreadPoolExecutor(len(visits)) as pool:
             list(pool.map(_Visit.look, visits))
             list(pool.map(lambda visit: visit.reach(peers), visits))
-    finally:
-        for visit in visits:
-            visit.close()
-    return tuple(visit.report for visit in visits)
+    return tuple(_without_token(visit.report, token, shared) for visit in visits)
+
+
+def _without_token(report: HostReport, token: str, shared: str) -> HostReport:
+    missing = report.seen.get("missing", [])
+    if token not in missing:
+        return report
+    seen = {**report.seen, "missing": [path for path in missing if path != token]}
+    return replace(report, seen=seen, unshared=shared)
 
 
 class _Visit:
@@ -198,6 +212,11 @@ def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
         Finding(ERROR, f"there is no '{path}' on {name}: put it on storage that all hosts share")
         for path in seen["missing"]
     ]
+    if report.unshared:
+        text = f"{name} does not see this machine's '{report.unshared}': give a --run_dir on "
+        text += "storage that all hosts share (NFS, or gs://…)"
+        # A program of the user's own need not write there.
+        found.append(Finding(ERROR if needs_tensorflow else WARNING, text))
     if report.host.remote and seen["code"] != report.our_code:
         text = f"{name} has another state of tenfold's code than this machine"
         found.append(Finding(ERROR, f"{text}: install the same there, under {report.host.python}"))

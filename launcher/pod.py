@@ -2,7 +2,8 @@
 
 The job lies in the file that TENFOLD_JOB_FILE names, its place among the workers is
 JOB_COMPLETION_INDEX, which Kubernetes sets in every pod of an Indexed Job. It runs the worker,
-prints what the worker says, passes SIGTERM on, and exits as the worker does.
+prints what the worker says, passes SIGTERM on, and exits as the worker does; with
+EXIT_PEER_FAILED where a program of the user's own failed because another worker had.
 """
 
 import json
@@ -10,20 +11,31 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import IO, Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage import open_folder
 from tenfold.launcher.environment import remote_worker_defaults
-from tenfold.launcher.events import MARK, decode_event
+from tenfold.launcher.events import (
+    EXIT_PEER_FAILED,
+    EXIT_PREEMPTED,
+    MARK,
+    WorkerEvent,
+    decode_event,
+)
 from tenfold.launcher.job import JOB_FILE, job_from_json, worker_env
+from tenfold.launcher.records import WorkerRecord
+from tenfold.launcher.verdict import is_consequence
 from tenfold.launcher.view import PlainView
 
 INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
 EXIT_USAGE: Final = 2
+DRAIN_S: Final = 2.0
 
 
 def read_index(environ: Mapping[str, str], num_workers: int) -> int:
@@ -55,12 +67,28 @@ def main() -> int:
     restart = int(os.environ.get("TENFOLD_RESTART") or 0)
     env = worker_env(spec, cluster, index, restart=restart)
     print(json.dumps({"worker": index, "TF_CONFIG": json.loads(env["TF_CONFIG"])}), flush=True)
-    return _run(spec.argv_on(sys.executable), {**remote_worker_defaults(), **env}, spec.cwd, index)
+    record = WorkerRecord(index)
+    env = {**os.environ, **remote_worker_defaults(), **env}
+    code = _run(spec.argv_on(sys.executable), env, spec.cwd, record)
+    return code if spec.train else own_programs_status(code, record)
 
 
-def _run(argv: tuple[str, ...], env: dict[str, str], cwd: str, index: int) -> int:
+def own_programs_status(code: int, record: WorkerRecord) -> int:
+    """Returns what a pod exits with where a user's program ended with `code`: EXIT_PEER_FAILED
+    where its last words blame another worker (see `verdict`), so that Kubernetes does not count
+    that as a crash too. The built-in trainer exits so by itself.
+    """
+    end = -(code - 128) if code > 128 else code
+    record.take_event(WorkerEvent("exit", record.index, "", data={"code": end}), time.time())
+    is_failure = code not in (0, EXIT_PREEMPTED)
+    return EXIT_PEER_FAILED if is_failure and is_consequence(record) else code
+
+
+def _run(argv: tuple[str, ...], env: dict[str, str], cwd: str, record: WorkerRecord) -> int:
     try:
-        worker = subprocess.Popen(argv, env={**os.environ, **env}, cwd=cwd, stdout=subprocess.PIPE)
+        worker = subprocess.Popen(
+            argv, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
     except OSError as error:
         print(f"tenfold: cannot start the worker: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -69,21 +97,40 @@ def _run(argv: tuple[str, ...], env: dict[str, str], cwd: str, index: int) -> in
         worker.send_signal(number)
 
     signal.signal(signal.SIGTERM, pass_on)
-    _print_output(worker, index)
+    printer = _Printer(record)
+    readers = [
+        threading.Thread(target=printer.copy, args=streams, daemon=True)
+        for streams in ((worker.stdout, sys.stdout), (worker.stderr, sys.stderr))
+    ]
+    for reader in readers:
+        reader.start()
     code = worker.wait()
+    for reader in readers:  # what the worker has started may hold its streams open
+        reader.join(DRAIN_S)
     return code if code >= 0 else 128 - code
 
 
-def _print_output(worker: "subprocess.Popen[bytes]", index: int) -> None:
-    view = PlainView(show_tf_logs=True)
-    assert worker.stdout is not None
-    for raw in worker.stdout:
-        text, mark, rest = raw.decode("utf-8", errors="replace").rstrip("\n").partition(MARK)
-        event = decode_event(mark + rest) if mark else None
-        if event is not None:
-            view.event(index, event)
-        if text or not mark:
-            print(text, flush=True)
+class _Printer:
+    """Prints what a worker says, its events in words, and keeps in mind what it said."""
+
+    def __init__(self, record: WorkerRecord) -> None:
+        self._record = record
+        self._view = PlainView(show_tf_logs=True)
+        self._lock = threading.Lock()
+
+    def copy(self, source: IO[bytes], target: IO[str]) -> None:
+        """Copies a stream to its end."""
+        for raw in source:
+            line = raw.decode("utf-8", errors="replace").rstrip("\n")
+            text, mark, rest = line.partition(MARK)
+            event = decode_event(mark + rest) if mark else None
+            with self._lock:
+                if event is not None:
+                    self._record.take_event(event, time.time())
+                    self._view.event(self._record.index, event)
+                if text or not mark:
+                    self._record.take_line(text, time.time())
+                    print(text, file=target, flush=True)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,28 @@ def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[
     raise JobError(f"no {count} free ports between {LOWEST} and {HIGHEST} on {address}")
 
 
-def any_ports(count: int) -> tuple[int, ...]:
-    """Returns `count` different ports for hosts whose ports cannot be looked at from here."""
-    return tuple(random.sample(range(LOWEST, HIGHEST), count))
+def far_ports(count: int, first: int | None) -> tuple[int, ...]:
+    """Returns `count` ports for hosts whose ports cannot be looked at from here: from `first`
+    on, or any. Whether they are free the check before the start finds out.
+
+    Raises:
+      UserError: one is no port.
+    """
+    if first is None:
+        return tuple(random.sample(range(LOWEST, HIGHEST), count))
+    return numbered_ports(count, first)
+
+
+def numbered_ports(count: int, first: int) -> tuple[int, ...]:
+    """Returns the ports `first`, `first` + 1, …, one per worker.
+
+    Raises:
+      UserError: one is no port.
+    """
+    ports = tuple(range(first, first + count))
+    for worker, port in enumerate(ports):
+        check_port(port, worker)
+    return ports
 
 
 def consecutive_ports(address: str, first: int, count: int) -> tuple[int, ...]:
@@ -57,9 +76,8 @@ def consecutive_ports(address: str, first: int, count: int) -> tuple[int, ...]:
     Raises:
       UserError: one of them is not free; the message says by whom it is held.
     """
-    ports = tuple(range(first, first + count))
+    ports = numbered_ports(count, first)
     for worker, port in enumerate(ports):
-        check_port(port, worker)
         if not is_free(address, port):
             raise port_taken(address, port, worker, port_holder(port))
     return ports

@@ -184,16 +184,10 @@ def _indexed_job(name: str, submission: Submission, shape: PodShape) -> dict[str
     ]
     return {
         **_gang(submission),
-        "backoffLimit": _backoff_limit(submission),
+        "backoffLimit": submission.max_restarts,
         "podFailurePolicy": {"rules": rules},
         "template": _pod(name, shape, restart_label=""),
     }
-
-
-def _backoff_limit(submission: Submission) -> int:
-    """Failed pods that a job gets over: a program of the user's own fails on every worker."""
-    spec = submission.spec
-    return submission.max_restarts * (1 if spec.train else spec.num_workers)
 
 
 def _gang(submission: Submission) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tenfold.data.sizes import parse_size
 from tenfold.launcher.backends import Backend, Host, Option, netns_keeper
 from tenfold.launcher.backends.cgroups import HostLimits, plan_cgroups, plan_freezer
 from tenfold.launcher.job import HostCommand
-from tenfold.launcher.ports import check_port
+from tenfold.launcher.ports import numbered_ports
 from tenfold.launcher.signals import ignore_stop_requests
 
 OPTIONS: Final = (
@@ -233,10 +233,7 @@ class NetnsBackend:
         """Returns the same port on each host: all are free on a new machine."""
         if first_port is None:
             return (PORT,) * len(hosts)
-        ports = tuple(range(first_port, first_port + len(hosts)))
-        for worker, port in enumerate(ports):
-            check_port(port, worker)
-        return ports
+        return numbered_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
         """Returns `argv` inside the host's namespaces and control groups."""

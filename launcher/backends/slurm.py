@@ -22,7 +22,7 @@ from tenfold.data.storage import is_url
 from tenfold.launcher.backends import Backend, Host, Option, Submission, Submitter
 from tenfold.launcher.hosts import HostEntry, fill_slots
 from tenfold.launcher.job import HostCommand, JobSpec
-from tenfold.launcher.ports import any_ports, check_port
+from tenfold.launcher.ports import far_ports
 from tenfold.launcher.python import module_argv
 
 OPTIONS: Final = (
@@ -120,12 +120,7 @@ class SlurmBackend:
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
         """Returns ports of which the check before the start finds out whether they are free."""
-        if first_port is None:
-            return any_ports(len(hosts))
-        ports = tuple(range(first_port, first_port + len(hosts)))
-        for worker, port in enumerate(ports):
-            check_port(port, worker)
-        return ports
+        return far_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
         """Returns `argv` as a step on the host's node, beside other steps."""

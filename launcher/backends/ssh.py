@@ -5,7 +5,11 @@ it in. What runs at the far end is an agent, which ends its worker when the conn
 """
 
 import contextlib
+import fcntl
+import os
 import shlex
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +23,7 @@ from tenfold.launcher.agent import die_with_parent
 from tenfold.launcher.backends import Backend, Host, Option
 from tenfold.launcher.hosts import HostEntry, fill_slots, parse_host_file, parse_hosts
 from tenfold.launcher.job import HostCommand
-from tenfold.launcher.ports import any_ports, check_port
+from tenfold.launcher.ports import far_ports
 from tenfold.launcher.signals import ignore_stop_requests
 
 OPTIONS: Final = (
@@ -34,6 +38,9 @@ CONNECT_TIMEOUT_S: Final = 10
 # A cut connection ends after at most ALIVE_INTERVAL_S x ALIVE_COUNT without an answer.
 ALIVE_INTERVAL_S: Final = 3
 ALIVE_COUNT: Final = 3
+_FOLDER: Final = "tenfold-ssh-"
+_LOCK: Final = "lock"
+NEW_FOLDER_S: Final = 60
 
 
 class SshBackend:
@@ -59,8 +66,8 @@ class SshBackend:
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
         """Opens a connection to every host, all at once, and closes them at the end."""
-        with tempfile.TemporaryDirectory(prefix="tenfold-ssh-") as folder:
-            self._sockets = Path(folder)
+        with socket_folder() as folder:
+            self._sockets = folder
             masters: dict[str, subprocess.Popen[str]] = {}
             try:
                 for host in hosts:
@@ -127,12 +134,7 @@ class SshBackend:
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
         """Returns ports of which the check before the start finds out whether they are free."""
-        if first_port is None:
-            return any_ports(len(hosts))
-        ports = tuple(range(first_port, first_port + len(hosts)))
-        for worker, port in enumerate(ports):
-            check_port(port, worker)
-        return ports
+        return far_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
         """Returns `argv`, quoted for the far side's shell, over the open connection."""
@@ -140,6 +142,36 @@ class SshBackend:
         far = shlex.join(["exec", *setting, *argv])
         ssh = self._ssh(host, "-o", "ControlMaster=no")
         return HostCommand((*ssh, "--", self._destination(host), far))
+
+
+@contextlib.contextmanager
+def socket_folder() -> Iterator[Path]:
+    """Makes a folder for control sockets, and takes away those that killed launches have left."""
+    parent = Path(tempfile.gettempdir())
+    for old in parent.glob(f"{_FOLDER}*"):
+        if _is_left_over(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
+        folder = Path(name)
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Whether nobody holds a folder of ours any more; a new one may not have its lock yet."""
+    try:
+        about = folder.lstat()
+        is_old = time.time() - about.st_mtime >= NEW_FOLDER_S
+        if about.st_uid != os.geteuid() or not stat.S_ISDIR(about.st_mode) or not is_old:
+            return False
+        with (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:  # there never was a lock, or just now another launch took it away
+        return True
+    except OSError:  # somebody holds it
+        return False
+    return True
 
 
 def _as_helper() -> None:

@@ -6,8 +6,8 @@ from tenfold.data.sizes import format_size
 from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.checkup import ERROR, HostReport, judge_hosts, look_at_hosts
+from tenfold.launcher.commands.launch import look_at
 from tenfold.launcher.flags import FlagValues
-from tenfold.launcher.remote_run import disk_of
 
 SUMMARY: Final = "checks this machine and the hosts of a job before a launch"
 USAGE: Final = "[the flags of launch] [-- program args…]"
@@ -22,10 +22,12 @@ def run(fv: FlagValues, args: Arguments) -> int:
     """Prints what was looked at and what is wrong; returns 1 where a launch would fail."""
     what = launch_flags.prepare(fv, args) if args.program or fv.shards else None
     backend, hosts = (what.backend, what.hosts) if what else launch_flags.choose_hosts(fv)
-    addresses = launch_flags.choose_cluster(backend, hosts, first_port=fv.port).workers
-    folder = disk_of(what.spec.run_dir) if what else "."
     with backend.opened(hosts):
-        reports = look_at_hosts(backend, hosts, addresses, folder=folder)
+        if what:
+            reports = look_at(what)
+        else:
+            addresses = launch_flags.choose_cluster(backend, hosts, first_port=fv.port).workers
+            reports = look_at_hosts(backend, hosts, addresses, folder=".")
     for report in reports:
         print(_describe(report))
     if what and what.spec.train:

@@ -12,7 +12,7 @@ from tenfold.data.storage import is_url
 from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import load_submitter
-from tenfold.launcher.checkup import ERROR, judge_hosts, look_at_hosts
+from tenfold.launcher.checkup import ERROR, HostReport, judge_hosts, look_at_hosts
 from tenfold.launcher.drills import Drills, spoil_shards
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.history import HISTORY_FILE, HistoryView
@@ -126,21 +126,27 @@ def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
     return spec
 
 
+def look_at(launch: Launch) -> tuple[HostReport, ...]:
+    """Returns a report of each of the launch's hosts."""
+    spec, shards = launch.spec, launch.spec.train.get("shards", "")
+    are_far = any(host.remote for host in launch.hosts)
+    return look_at_hosts(
+        launch.backend,
+        launch.hosts,
+        launch.choose_cluster(launch.hosts).workers,
+        folder=disk_of(spec.run_dir),
+        paths=[spec.cwd, *([shards] if shards and not is_url(shards) else [])],
+        shared=spec.run_dir if are_far and not is_url(spec.run_dir) else "",
+    )
+
+
 def check_hosts(launch: Launch, view: View) -> None:
     """Looks at all hosts before anything is made or started; warnings go to the view.
 
     Raises:
       UserError: the job could not run there.
     """
-    cluster = launch.choose_cluster(launch.hosts)
-    shards = launch.spec.train.get("shards", "")
-    reports = look_at_hosts(
-        launch.backend,
-        launch.hosts,
-        cluster.workers,
-        folder=disk_of(launch.spec.run_dir),
-        paths=[launch.spec.cwd, *([shards] if shards and not is_url(shards) else [])],
-    )
+    reports = look_at(launch)
     findings = judge_hosts(reports, needs_tensorflow=bool(launch.spec.train))
     for finding in findings:
         if finding.level == ERROR:

@@ -11,6 +11,7 @@ from tenfold.launcher.backends import Host
 from tenfold.launcher.backends.local import LocalBackend
 from tenfold.launcher.checkup import ERROR, WARNING, HostReport, judge_hosts, look_at_hosts
 from tenfold.launcher.job import HostCommand
+from tenfold.launcher.shared_folder import token_near
 
 VERSIONS = {
     "python": "3.11.7",
@@ -34,7 +35,9 @@ SEEN = {
 
 
 def report(name="a", **changes):
-    outside = {key: changes.pop(key) for key in ("failure", "unreached") if key in changes}
+    outside = {
+        key: changes.pop(key) for key in ("failure", "unreached", "unshared") if key in changes
+    }
     versions = {**VERSIONS, **changes.pop("versions", {})}
     return HostReport(
         host=Host(name, "10.0.0.1", "python3", remote=True),
@@ -58,6 +61,7 @@ def report(name="a", **changes):
         ([report(versions={"tensorflow": None})], ERROR, ["no TensorFlow", "pip install"]),
         ([report(code="abd")], ERROR, ["a has another state", "python3"]),
         ([report(missing=["/x"])], ERROR, ["no '/x' on a", "share"]),
+        ([report(unshared="/r")], ERROR, ["a does not see", "'/r'", "--run_dir"]),
         ([report(disk_free=10**8)], WARNING, ["run directory", "--run_dir"]),
         ([report(shm_free=10**6)], WARNING, ["/dev/shm", "shm-size"]),
         ([report(memory_available=10**8)], WARNING, ["memory", "fewer"]),
@@ -83,6 +87,19 @@ def test_nothing_wrong():
     assert judge_hosts([report(), patch_release], needs_tensorflow=True) == ()
     without = report(versions={"tensorflow": None, "keras": None})
     assert judge_hosts([without], needs_tensorflow=False) == ()
+
+
+def test_a_program_of_ones_own_need_not_see_the_run_directory():
+    (finding,) = judge_hosts([report(unshared="/r")], needs_tensorflow=False)
+    assert finding.level == WARNING
+
+
+def test_a_token_is_where_the_folder_will_be_and_gone_at_the_end(tmp_path):
+    with token_near(str(tmp_path / "not" / "yet")) as token:
+        assert [str(path) for path in tmp_path.iterdir()] == [token]
+    assert not list(tmp_path.iterdir())
+    with token_near("/proc/nowhere") as token:
+        assert token == ""
 
 
 def test_a_real_look_at_this_machine():

@@ -181,7 +181,7 @@ def test_kubectl_gets_what_is_rendered(tenfold, tmp_path):
     assert (tmp_path / "words").read_text() == "apply -f -\n"
     job = by_kind(yaml.safe_load_all((tmp_path / "text").read_text()))["Job"]
     check(job)
-    assert job["spec"]["backoffLimit"] == 2 * 3
+    assert job["spec"]["backoffLimit"] == 2
     assert "kubectl logs --follow --prefix --namespace ml" in done.out
 
 
@@ -213,6 +213,14 @@ if sys.argv[1:] == ["wait"]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(76))
     print("waiting", flush=True)
     time.sleep(60)
+if sys.argv[1:] == ["blame"]:
+    raise RuntimeError("UnavailableError: Collective ops is aborted: Connection reset by peer")
+if sys.argv[1:] == ["fail"]:
+    raise ValueError("its own fault")
+if sys.argv[1:] == ["leave"]:
+    import subprocess
+    subprocess.Popen(["sleep", "40"])
+    sys.exit(3)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -265,6 +273,15 @@ def test_a_pod_passes_sigterm_on_and_exits_as_its_worker(start_pod):
     assert pod.wait(timeout=60) == 76
     _, err = pod.communicate()
     assert "epoch 1: loss 0.5" in err
+
+
+@pytest.mark.parametrize(("how", "status"), [("blame", 75), ("fail", 1), ("leave", 3)])
+def test_what_follows_from_anothers_failure_is_no_crash(start_pod, how, status):
+    """And what a program leaves running does not hold up its pod."""
+    pod = start_pod(how, index="0")
+    _, err = pod.communicate(timeout=30)
+    assert pod.returncode == status
+    assert ("Traceback" in err) == (how != "leave")
 
 
 @pytest.mark.parametrize("index", ["", "2", "x"])

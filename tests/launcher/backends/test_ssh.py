@@ -2,13 +2,19 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
 
-from tenfold.launcher.backends.ssh import SshBackend
+from tenfold.launcher.backends.ssh import NEW_FOLDER_S, SshBackend, socket_folder
 from tenfold.launcher.hosts import parse_hosts
 
 pytestmark = pytest.mark.timeout(180)
@@ -83,6 +89,73 @@ def test_an_interpreter_without_tenfold_is_told(launch, ssh_place):
     assert "No module named 'tenfold'" in launch.err
     assert "install tenfold there under /usr/bin/python3" in launch.err
     assert not launch.run_dir.exists()
+
+
+def test_a_run_directory_that_hosts_do_not_share_is_told(launch, ssh_place, digit_shards):
+    """The sshd of the test have a /run of their own."""
+    if not os.access("/run", os.W_OK):
+        pytest.skip("/run cannot be written to")
+    flags = (*ssh_place.flags, "--num_workers=2", "--run_dir=/run/tenfold/first")
+    launch.run(*flags, text="pass")
+    assert launch.status == 0, launch.err
+    told = "host-0 does not see this machine's '/run/tenfold/first': give a --run_dir on storage"
+    assert f"[tenfold] warning: {told}" in launch.err
+    shutil.rmtree("/run/tenfold")
+    launch.run(*flags, f"--shards={digit_shards}")
+    assert launch.status == 2
+    assert launch.err.startswith(f"tenfold: {told}")
+    assert launch.err.count("\n") == 1
+    assert not Path("/run/tenfold").exists()
+
+
+def age(folder):
+    os.utime(folder, (time.time() - 2 * NEW_FOLDER_S,) * 2)
+
+
+def test_sockets_of_a_killed_launch_are_taken_away_by_the_next(
+    launch, ssh_place, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    launch.start(*ssh_place.flags, "--num_workers=1", text="mark('up')\ntime.sleep(100)")
+    launch.wait_for("up")
+    launch.process.kill()
+    launch.finish()
+    launch.assert_nothing_left(within_s=20)
+    (left,) = tmp_path.glob("tenfold-ssh-*")
+    with mock.patch.object(tempfile, "tempdir", str(tmp_path)):
+        with socket_folder() as held:  # it may be about to get its lock
+            assert left.exists()
+        age(left)
+        with socket_folder() as held:
+            assert not left.exists()
+            age(held)
+            (tmp_path / "tenfold-ssh-link").symlink_to(tmp_path.parent)
+            with socket_folder():
+                assert held.exists()
+    assert tmp_path.parent.exists()
+
+
+def test_what_asks_the_whole_group_to_stop_leaves_the_connections_to_the_workers(
+    launch, ssh_place
+):
+    """As `timeout` and a terminal do."""
+    text = """
+    def stop(*_):
+        time.sleep(0.5)
+        mark(f"tidy-{index}")
+        sys.exit(5)
+    signal.signal(signal.SIGTERM, stop)
+    mark(f"up-{index}")
+    time.sleep(60)
+    """
+    launch.prefix = ("setsid", "--wait", *ssh_place.prefix)
+    launch.start(*ssh_place.flags, "--num_workers=2", text=text)
+    launch.wait_for("up-0", "up-1")
+    group = {os.getpgid(one.pid) for one in launch.processes() if "tenfold" in one.cmdline()}
+    os.killpg(group.pop(), signal.SIGTERM)
+    launch.finish()
+    assert launch.result["exit_codes"] == [5, 5], launch.err
+    assert {"tidy-0", "tidy-1"} <= set(os.listdir(launch.run_dir))
 
 
 def test_hostile_words_survive_the_far_sides_shell(tmp_path):
