@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import tenfold as tenfold_module
 from tenfold.data.errors import UserError
 from tenfold.data.storage import open_folder
 from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
@@ -94,6 +95,10 @@ def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, 
     page = (tmp_path / "run-report.html").read_text()
     assert "<title>run: succeeded</title>" in page
     assert where in page
+    run = tenfold_module.Run(where)
+    assert (run.state, run.epochs) == ("succeeded", [])
+    assert run.result.exit_codes == (0, 0)
+    assert f"logs: {where}/logs" in repr(run)
     again = launch(where)
     _, err = again.communicate(timeout=60)
     assert again.returncode == 2
