@@ -2,8 +2,10 @@
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+from tenfold.data.errors import UserError
 
 _QUIET: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
@@ -31,6 +33,18 @@ def worker_defaults(
 def remote_worker_defaults() -> dict[str, str]:
     """Returns the additions for workers on machines of their own, cores and environment."""
     return dict(_QUIET)
+
+
+def passed_environment(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables `names` of `environ`, which all workers are to get.
+
+    Raises:
+      UserError: one is not set.
+    """
+    for name in names:
+        if name not in environ:
+            raise UserError(f"--pass_env={name}: there is no such variable here: export it first")
+    return {name: environ[name] for name in names}
 
 
 def usable_cores() -> int:

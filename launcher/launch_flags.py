@@ -1,8 +1,9 @@
 """The flags of `launch` (and `doctor`), and what they decide before anything is started."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,12 @@ from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.backends import BACKENDS, Backend, Host, backend_options, load_backend
 from tenfold.launcher.drills import check_backend, parse_fault
 from tenfold.launcher.elastic import worker_counts
-from tenfold.launcher.environment import has_gpu, remote_worker_defaults, worker_defaults
+from tenfold.launcher.environment import (
+    has_gpu,
+    passed_environment,
+    remote_worker_defaults,
+    worker_defaults,
+)
 from tenfold.launcher.faults import Fault
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.job import ClusterSpec, JobSpec
@@ -31,6 +37,7 @@ from tenfold.launcher.write_flags import define_write_flags
 from tenfold.models.config import TrainConfig
 
 WORKER_MODULE: Final = "tenfold.launcher.worker"
+_PASSWORD: Final = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def define_flags(fv: FlagValues) -> None:
@@ -42,6 +49,10 @@ def define_flags(fv: FlagValues) -> None:
     for name, options in backend_options().items():
         for option in options:
             text(option.name, None, f"{option.help} (--backend={name})")
+    flags.DEFINE_list(
+        "pass_env", [], "environment variables of this process, as HF_TOKEN,WANDB_API_KEY, that "
+        "workers on other machines get too; their values are written nowhere", flag_values=fv,
+    )  # fmt: skip
     text(
         "run_dir",
         None,
@@ -90,6 +101,7 @@ class Launch:
     first_port: int | None
     counts: tuple[int, ...]
     faults: tuple[Fault, ...]
+    passed_env: Mapping[str, str]
 
     def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
         """Returns a cluster of `hosts` on ports that are free now."""
@@ -126,6 +138,7 @@ def prepare(fv: FlagValues, args: Arguments, *, shards_exist: bool = True) -> La
         fv.port,
         counts=_counts(fv, num_lanes),
         faults=faults,
+        passed_env=passed_environment(fv.pass_env, os.environ),
     )
 
 
@@ -138,6 +151,7 @@ def prepare_job(
       UserError: something of it is wrong.
     """
     Arguments(args.positional).expect_none()
+    _refuse_passwords(fv, args)
     run_dir = _run_dir(fv, args.program)
     check_usable(run_dir)
     if args.program:
@@ -154,6 +168,12 @@ def far_job(fv: FlagValues, args: Arguments) -> JobSpec:
       UserError: something of it is wrong, or a path is not whole.
     """
     Arguments(args.positional).expect_none()
+    _refuse_passwords(fv, args)
+    if fv.pass_env:
+        raise UserError(
+            f"--pass_env is not for --backend={fv.backend}, where the values would be written "
+            "down: keep them in a secret of the cluster and give --secret_env"
+        )
     if not fv.run_dir or not _is_whole(fv.run_dir):
         raise UserError(
             f"--backend={fv.backend} needs --run_dir: gs://… or an absolute path on the workers"
@@ -220,6 +240,20 @@ def _program_job(
     cwd = os.getcwd()
     check_program(program, cwd=cwd)
     return JobSpec(program, fv.num_workers, run_dir, cwd=cwd, env=env)
+
+
+def _refuse_passwords(fv: FlagValues, args: Arguments) -> None:
+    """Command lines can be read by all users of a machine, and stand in the run directory."""
+    given = {f"--{name}": fv[name].value for name in fv if fv[name].present}
+    given["the program's arguments"] = list(args.program)
+    for where, value in given.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _PASSWORD.search(text):
+                raise UserError(
+                    f"{where}: '{_PASSWORD.sub('://…@', text)}' has a password in it, which all "
+                    "users of this machine could read: put it into a file or an environment "
+                    "variable (--pass_env hands these on)"
+                )
 
 
 def _refuse_training_flags(fv: FlagValues) -> None:

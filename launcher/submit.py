@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from absl.flags import Flag
+from absl.flags import Flag, MultiFlag
 
 from tenfold.launcher import launch_flags
 from tenfold.launcher.arguments import Arguments
@@ -49,6 +49,6 @@ def command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str,
 
 
 def _words(flag: Flag) -> Sequence[str]:
-    if isinstance(flag.value, list):
+    if isinstance(flag, MultiFlag):
         return [f"--{flag.name}={value}" for value in flag.value]
     return [flag.serialize()]

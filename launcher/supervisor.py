@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -50,7 +50,10 @@ class Supervision:
 
 @dataclass
 class Supervisor:
-    """Runs one job. `choose_cluster` gives addresses that are free, anew for each attempt."""
+    """Runs one job. `choose_cluster` gives addresses that are free, anew for each attempt.
+
+    `passed_env` is set for all workers too, and may hold secrets: it is written nowhere.
+    """
 
     spec: JobSpec
     backend: Backend
@@ -60,6 +63,7 @@ class Supervisor:
     choose_cluster: Callable[[Sequence[Host]], ClusterSpec]
     how: Supervision = field(default_factory=Supervision)
     drills: Drills = field(default_factory=Drills)
+    passed_env: Mapping[str, str] = field(default_factory=dict)
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
     _reason: str = ""
@@ -175,6 +179,7 @@ class Supervisor:
 
     def _start(self, cluster: ClusterSpec, host: Host, index: int) -> WorkerStart:
         env = {
+            **self.passed_env,
             **worker_env(self.spec, cluster, index, restart=len(self._endings)),
             **no_proxy_for(os.environ, cluster.workers),
             **faults_to_env(self.drills.faults, worker=index, restart=self.drills.restart),

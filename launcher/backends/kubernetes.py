@@ -29,6 +29,11 @@ OPTIONS: Final = (
     Option("service_account", "the pods' service account, as one bound to a GCS account"),
     Option("volumes", "volume claims and where they are mounted: CLAIM:/PATH,CLAIM:/PATH"),
     Option("secrets", "secrets and where they are mounted: NAME:/PATH; NAME is all that is told"),
+    Option(
+        "secret_env",
+        "variables that come from secrets of the cluster: VARIABLE=SECRET:KEY,… (KEY: the same "
+        "name as the variable's)",
+    ),
     Option("google_credentials", "path in the pods of a Google service account's key (a secret)"),
     Option("pod_cpus", "cores per worker: 4"),
     Option("pod_memory", "memory per worker, as Kubernetes writes it: 16Gi"),
@@ -42,6 +47,9 @@ REPLICATED: Final = "workers"
 # Names of pods are this, the index and a suffix, in a label of 63 characters.
 _MAX_NAME: Final = 45
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_SECRET_VARIABLE: Final = re.compile(
+    rf"(?P<name>[A-Za-z_]\w*)=(?P<secret>{_NAME.pattern})(?::(?P<key>[\w.-]+))?", re.ASCII
+)
 _QUANTITY: Final = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGTP]i?)?")
 
 
@@ -54,6 +62,15 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class SecretVariable:
+    """An environment variable whose value is `key` of the Secret `secret`."""
+
+    name: str
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True)
 class PodShape:
     """What every worker's pod is like; empty: not said."""
 
@@ -63,6 +80,7 @@ class PodShape:
     service_account: str = ""
     claims: tuple[Mount, ...] = ()
     secrets: tuple[Mount, ...] = ()
+    secret_env: tuple[SecretVariable, ...] = ()
     google_credentials: str = ""
     cpus: str = ""
     memory: str = ""
@@ -239,6 +257,9 @@ def _container(shape: PodShape, restart_label: str) -> dict[str, Any]:
     env: list[dict[str, Any]] = [{"name": "TENFOLD_JOB_FILE", "value": f"{JOB_FOLDER}/{JOB_FILE}"}]
     if shape.google_credentials:
         env.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": shape.google_credentials})
+    for one in shape.secret_env:
+        source = {"secretKeyRef": {"name": one.secret, "key": one.key}}
+        env.append({"name": one.name, "valueFrom": source})
     if restart_label:
         path = {"fieldRef": {"fieldPath": f"metadata.labels['{restart_label}']"}}
         env.append({"name": "TENFOLD_RESTART", "valueFrom": path})
@@ -318,6 +339,7 @@ def parse_pod_shape(options: Mapping[str, str]) -> PodShape:
         service_account=_name(options, "service_account"),
         claims=_parse_mounts(options, "volumes"),
         secrets=_parse_mounts(options, "secrets"),
+        secret_env=_parse_secret_env(options.get("secret_env", "")),
         google_credentials=options.get("google_credentials", ""),
         cpus=_quantity(options, "pod_cpus"),
         memory=_quantity(options, "pod_memory"),
@@ -350,3 +372,17 @@ def _parse_mounts(options: Mapping[str, str], option: str) -> tuple[Mount, ...]:
             raise UserError(f"{option} '{part}': write NAME:/PATH,NAME:/PATH")
         mounts.append(Mount(name, path))
     return tuple(mounts)
+
+
+def _parse_secret_env(text: str) -> tuple[SecretVariable, ...]:
+    found = []
+    for part in filter(None, text.split(",")):
+        match = _SECRET_VARIABLE.fullmatch(part)
+        if match is None:
+            name = part.partition("=")[0]  # the rest may be a value, put there by mistake
+            raise UserError(
+                f"secret_env '{name}=…': write VARIABLE=SECRET:KEY, where SECRET is the name of a "
+                "Secret in the cluster (kubectl create secret generic SECRET …)"
+            )
+        found.append(SecretVariable(match["name"], match["secret"], match["key"] or match["name"]))
+    return tuple(found)

@@ -78,6 +78,7 @@ def _run(launch: Launch, fv: FlagValues) -> int:
         choose_cluster=launch.choose_cluster,
         how=launch_flags.supervision(fv, launch.counts),
         drills=Drills(launch.faults),
+        passed_env=launch.passed_env,
     )
     try:
         salvage(launch, view, max_bad_records=fv.max_bad_records)

@@ -91,6 +91,17 @@ def test_the_job_file_and_the_services_names_agree(tenfold):
     assert str(Path.cwd()) not in json.dumps(documents)
 
 
+def test_variables_come_from_secrets_by_name_alone(tenfold):
+    job = by_kind(rendered(tenfold, "--secret_env=HF_TOKEN=hf:token,WANDB_API_KEY=wandb"))["Job"]
+    check(job)
+    env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    found = {entry["name"]: entry["valueFrom"] for entry in env if "valueFrom" in entry}
+    assert found == {
+        "HF_TOKEN": {"secretKeyRef": {"name": "hf", "key": "token"}},
+        "WANDB_API_KEY": {"secretKeyRef": {"name": "wandb", "key": "WANDB_API_KEY"}},
+    }
+
+
 def test_a_jobset_is_what_its_types_want(tenfold):
     documents = by_kind(rendered(tenfold, "--kubernetes_kind=jobset"))
     assert set(documents) == {"ConfigMap", "NetworkPolicy", "JobSet"}
@@ -121,6 +132,8 @@ def test_the_schemas_notice_a_wrong_field(tenfold):
         (["--volumes=other:/elsewhere"], "is on none of --volumes"),
         (["--secrets=A_B:/x"], "write NAME:/PATH"),
         (["--pod_memory=lots"], "no quantity"),
+        (["--secret_env=HF_TOKEN=hf_Abc"], "secret_env 'HF_TOKEN=…': write VARIABLE=SECRET:KEY"),
+        (["--pass_env=HOME"], "give --secret_env"),
         (["--pod_gpus=-1"], "not a whole number"),
         (["--namespace=Mine"], "no name in Kubernetes"),
         (["--run_dir=here"], "needs --run_dir: gs://… or an absolute path"),

@@ -131,6 +131,16 @@ def test_the_script_is_shown(tenfold, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_flags_with_several_values_arrive_whole(tenfold, tmp_path):
+    done = tenfold(
+        "launch", "--backend=slurm", "--num_workers=2", "--pass_env=HOME,PATH",
+        "--inject=kill:worker=1,step=5", "--inject=stop:worker=0", "--dry_run", "--", "true",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert " --pass_env=HOME,PATH " in done.out
+    assert " --inject=kill:worker=1,step=5 --inject=stop:worker=0 " in done.out
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
