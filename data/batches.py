@@ -6,17 +6,18 @@ workers), and (threads + replicas + 1) batches.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import tensorflow as tf
 
 from tenfold.data.augment import NO_AUGMENT, Augment
+from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import AUTO, BatchDecoder, make_decoder
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import WorkerShards, assign_lanes
-from tenfold.data.manifest import LABEL, Manifest
+from tenfold.data.manifest import LABEL, Manifest, ShardInfo
 from tenfold.data.order import (
     BEGINNING,
     Position,
@@ -24,9 +25,12 @@ from tenfold.data.order import (
     lane_buffer_records,
     ordered_records,
     plain_graph,
+    reading_plan,
     shuffled_records,
 )
 from tenfold.data.parse import InputSpec, batch_parser, empty_batch, fingerprint, zero
+from tenfold.data.staging import Stager, needs_staging
+from tenfold.data.storage import is_url
 from tenfold.data.views import draw_views
 
 # What a batch holds besides its features: each record's weight (evaluation only) and
@@ -44,7 +48,8 @@ class ReadConfig:
 
     `replicas` is the number of the worker's own replicas: each gets its part of the batch
     in turn. `threads` is how many batches are decoded side by side; 0 takes
-    `available_threads`. `moved` has the paths of shards that lie elsewhere, by name.
+    `available_threads`. `moved` has the paths of shards that lie elsewhere, by name;
+    `cache` says how shards on remote storage come here.
     """
 
     folder: str
@@ -61,6 +66,7 @@ class ReadConfig:
     decoder: str = AUTO
     augment: Augment = NO_AUGMENT
     moved: Mapping[str, str] = field(default_factory=dict)
+    cache: CacheOptions = CACHE
 
     def __post_init__(self) -> None:
         if not 0 <= self.worker < self.num_workers:
@@ -95,6 +101,15 @@ class ReadConfig:
         """Returns the path of the shard called `shard`."""
         return self.moved.get(shard) or f"{self.folder}/{shard}"
 
+    def stager(self, shards: Sequence[ShardInfo], plan: Iterator[str]) -> Stager | None:
+        """Returns what brings `shards` here; `plan` names them in their order of use."""
+        if not needs_staging(self.folder, self.cache):
+            return None
+        remote = {self.path_of(shard.name): shard for shard in shards}
+        remote = {path: shard for path, shard in remote.items() if is_url(path)}
+        paths = (path for path in map(self.path_of, plan) if path in remote)
+        return Stager(remote, paths, self.cache)
+
     def decode(self) -> BatchDecoder | None:
         """Returns the decoder; None where there are no pictures."""
         shape = self.spec.image_shape
@@ -123,11 +138,13 @@ def raw_records(
         epochs=epochs,
         tail=tail,
     )
+    shards = config.shards(drop_remainder=True)
     return shuffled_records(
-        config.shards(drop_remainder=True),
+        shards,
         order,
         path_of=config.path_of,
         threads=config.parallel_batches,
+        stager=config.stager(shards.shards, reading_plan(shards, order)),
     )
 
 
@@ -210,7 +227,10 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
         return _pad({**parse(records, prints, None), FINGERPRINT: prints}, size)
 
     records = ordered_records(
-        shards.shards, path_of=config.path_of, threads=config.parallel_batches
+        shards.shards,
+        path_of=config.path_of,
+        threads=config.parallel_batches,
+        stager=config.stager(shards.shards, (shard.name for shard in shards.shards)),
     )
     batches = records.batch(size).map(
         features, num_parallel_calls=config.parallel_batches, deterministic=True

@@ -6,14 +6,17 @@ deterministic with any number of threads, and moves records without parsing them
 skipping to a step costs no more than reading the bytes before it.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import tensorflow as tf
 
 from tenfold.data.lanes import WorkerShards
 from tenfold.data.manifest import ShardInfo
+from tenfold.data.staging import Stager
 
 # How many of a lane's shards are read side by side, and how many records of one before the
 # next. Part of the order: changing either changes which records a batch holds.
@@ -63,14 +66,20 @@ def lane_buffer_records(buffer_bytes: int, num_lanes: int, mean_record_bytes: fl
 
 
 def shuffled_records(
-    shards: WorkerShards, order: ShuffleOrder, *, path_of: Callable[[str], str], threads: int
+    shards: WorkerShards,
+    order: ShuffleOrder,
+    *,
+    path_of: Callable[[str], str],
+    threads: int,
+    stager: Stager | None = None,
 ) -> tf.data.Dataset:
     """Returns the raw records of a worker's lanes for the epochs from `order.start` on.
 
     Elements are string scalars: `lane_batch` records of the worker's first lane, as many of
-    the next, and so on; then again from the first. `path_of` gives a shard's path by its name.
+    the next, and so on; then again from the first. `path_of` gives a shard's path by its name,
+    `stager` brings what lies at that path here.
     """
-    one_lane = _lane_reader(shards, order, path_of, min(threads, 2))
+    one_lane = _lane_reader(shards, order, path_of, min(threads, 2), stager)
     return tf.data.Dataset.range(len(shards.lanes)).interleave(
         one_lane,
         cycle_length=len(shards.lanes),
@@ -80,8 +89,27 @@ def shuffled_records(
     )
 
 
+def reading_plan(shards: WorkerShards, order: ShuffleOrder) -> Iterator[str]:
+    """Yields the names of a worker's shards in about the order in which they are opened."""
+    last = itertools.count(order.start.epoch)
+    epochs = last if order.epochs is None else range(order.start.epoch, order.epochs)
+    for epoch in epochs:
+        turns = []
+        for lane in shards.lanes:
+            with tf.device("CPU:0"):
+                stream = tf.constant(epoch * order.num_lanes + lane.index, tf.int64)
+                turn, _ = _turn(len(lane.shards), order.seed, stream)
+            turns.append([lane.shards[int(at)].name for at in turn])
+        for together in itertools.zip_longest(*turns):
+            yield from (name for name in together if name is not None)
+
+
 def _lane_reader(
-    shards: WorkerShards, order: ShuffleOrder, path_of: Callable[[str], str], threads: int
+    shards: WorkerShards,
+    order: ShuffleOrder,
+    path_of: Callable[[str], str],
+    threads: int,
+    stager: Stager | None,
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Returns the function from a lane's place among the worker's to its raw records."""
     paths = tf.constant([[path_of(s.name) for s in lane.shards] for lane in shards.lanes])
@@ -96,7 +124,7 @@ def _lane_reader(
         @plain_graph
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             stream = epoch * order.num_lanes + numbers[at]
-            records = _one_epoch(paths[at], counts[at], stream, order, threads)
+            records = _one_epoch(paths[at], counts[at], stream, order, threads, stager)
             if order.tail:
                 missing = tf.maximum(length - tf.reduce_sum(counts[at]), 0)
                 records = records.concatenate(tf.data.Dataset.from_tensors("").repeat(missing))
@@ -109,37 +137,53 @@ def _lane_reader(
 
 
 def _one_epoch(
-    paths: tf.Tensor, counts: tf.Tensor, stream: tf.Tensor, order: ShuffleOrder, threads: int
+    paths: tf.Tensor,
+    counts: tf.Tensor,
+    stream: tf.Tensor,
+    order: ShuffleOrder,
+    threads: int,
+    stager: Stager | None,
 ) -> tf.data.Dataset:
     # What the user gives tf.random.set_seed would otherwise change the order.
     tf.compat.v1.get_default_graph().seed = 1
+    turn, seed = _turn(tf.shape(paths)[0], order.seed, stream)
+    files = tf.data.Dataset.from_tensor_slices((tf.gather(paths, turn), tf.gather(counts, turn)))
+    records = _interleaved(files, threads, stager)
+    return records.shuffle(order.buffer_records, seed=seed, reshuffle_each_iteration=False)
+
+
+def _turn(
+    num_shards: int | tf.Tensor, seed: int, stream: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the order of a lane's shards in an epoch, int32 [num_shards], and another draw."""
     draws = tf.random.stateless_uniform(
-        tf.shape(paths) + 1,
-        tf.stack([tf.constant(order.seed, tf.int64), stream]),
+        [num_shards + 1],
+        tf.stack([tf.constant(seed, tf.int64), stream]),
         minval=None,
         maxval=None,
         dtype=tf.int64,
         alg="philox",
     )
-    turn = tf.argsort(draws[1:], stable=True)
-    files = tf.data.Dataset.from_tensor_slices((tf.gather(paths, turn), tf.gather(counts, turn)))
-    records = _interleaved(files, threads)
-    return records.shuffle(order.buffer_records, seed=draws[0], reshuffle_each_iteration=False)
+    return tf.argsort(draws[1:], stable=True), draws[0]
 
 
 def ordered_records(
-    shards: Sequence[ShardInfo], *, path_of: Callable[[str], str], threads: int
+    shards: Sequence[ShardInfo],
+    *,
+    path_of: Callable[[str], str],
+    threads: int,
+    stager: Stager | None = None,
 ) -> tf.data.Dataset:
     """Returns the raw records of `shards` once, in a fixed order."""
     paths = [path_of(shard.name) for shard in shards]
     counts = tf.constant([shard.records for shard in shards], tf.int64)
     files = tf.data.Dataset.from_tensor_slices((paths, counts))
-    return _interleaved(files, min(threads, SHARDS_ABREAST))
+    return _interleaved(files, min(threads, SHARDS_ABREAST), stager)
 
 
-def _interleaved(files: tf.data.Dataset, threads: int) -> tf.data.Dataset:
+def _interleaved(files: tf.data.Dataset, threads: int, stager: Stager | None) -> tf.data.Dataset:
     return files.interleave(
-        _read_shard,
+        _read_shard if stager is None else _staged_reader(stager),
         cycle_length=SHARDS_ABREAST,
         block_length=BLOCK_RECORDS,
         num_parallel_calls=threads,
@@ -152,3 +196,24 @@ def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
     """A file that was cut between two records ends early without an error: it is counted."""
     dataset = tf.data.TFRecordDataset(path, buffer_size=READ_BUFFER_BYTES)
     return dataset.apply(tf.data.experimental.assert_cardinality(records))
+
+
+def _staged_reader(stager: Stager) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """Returns `_read_shard` for shards that `stager` brings, each closed when it was read."""
+
+    def close(path: bytes) -> np.int64:
+        stager.close(path.decode())
+        return np.int64(0)
+
+    @plain_graph
+    def read(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
+        local = tf.numpy_function(lambda p: stager.open(p.decode()).encode(), [path], tf.string)
+        closing = plain_graph(lambda _: _nothing(tf.numpy_function(close, [path], tf.int64)))
+        end = tf.data.Dataset.range(1).flat_map(closing)
+        return _read_shard(tf.ensure_shape(local, []), records).concatenate(end)
+
+    return read
+
+
+def _nothing(zero: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensors("").repeat(tf.ensure_shape(zero, []))

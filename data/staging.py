@@ -1,0 +1,198 @@
+"""Shards on remote storage, brought to the local cache ahead of their use.
+
+A `Stager` knows the order in which its reader will ask for shards. It fetches them in that
+order, a few at once and each in several ranges, as far ahead as the cache has room for and at
+most `AHEAD` shards; what is asked for is fetched in any case, so that a cache that is too small
+makes reading slower but never stops it. A shard is pinned in the cache from the moment that it
+is there until its reader has come to its end.
+"""
+
+import contextlib
+import os
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final
+
+from tenfold.data.background import Background
+from tenfold.data.cache import OFF, Cache, CacheOptions, Pin, default_folder
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.manifest import ShardInfo
+from tenfold.data.retry import with_retries
+from tenfold.data.storage import GCS_SCHEMES, Folder, is_url, open_folder
+
+# Shards that wait for their reader, and how many are fetched at once, by a process.
+AHEAD: Final = 16
+AT_ONCE: Final = 3
+# Each is fetched in ranges of this size, so many at once over all shards.
+RANGE_BYTES: Final = 8 << 20
+RANGES_AT_ONCE: Final = 8
+
+
+def needs_staging(folder: str, options: CacheOptions) -> bool:
+    """Says whether the shards of `folder` are to be read through the cache.
+
+    Raises:
+      UserError: they are not, but TensorFlow cannot read them where they are.
+    """
+    if not is_url(folder):
+        return False
+    if options.mode == OFF and not folder.startswith(GCS_SCHEMES):
+        raise UserError(
+            f"{folder}: TensorFlow reads from local disks and gs:// only; without --cache=off "
+            "the shards are fetched to one"
+        )
+    return options.mode != OFF
+
+
+class Stager:
+    """Brings shards to the cache; `shards` has them by path, `plan` names paths in the order
+    of their use. Nothing is fetched before the first `open`.
+    """
+
+    def __init__(
+        self, shards: Mapping[str, ShardInfo], plan: Iterator[str], options: CacheOptions
+    ) -> None:
+        self._shards = shards
+        self._plan = plan
+        self._options = options
+        self._planning = threading.Lock()
+        self._lock = threading.Lock()
+        self._ahead: dict[str, deque[Future[Pin | None]]] = defaultdict(deque)
+        self._no_room: deque[str] = deque()
+        self._full = False
+        self._overtaken: Counter[str] = Counter()
+        self._in_use: dict[str, list[Pin]] = defaultdict(list)
+        self.failure: JobError | UserError | None = None
+
+    def open(self, path: str) -> str:
+        """Returns where a shard lies on the local disk, once it is there; another path as it is.
+
+        Raises:
+          JobError, UserError: it could not be fetched; `failure` is the same.
+        """
+        if path not in self._shards:
+            return path
+        self._go_on()
+        try:
+            pin = self._take(path) or self._fetch(path, needed=True)
+        except (JobError, UserError) as error:
+            self.failure = error
+            raise
+        assert pin is not None, "what is needed is fetched"
+        with self._lock:
+            self._in_use[path].append(pin)
+        self._go_on()
+        return str(pin.path)
+
+    def close(self, path: str) -> None:
+        """Says that a reader has come to the end of a shard that it opened."""
+        with self._lock:
+            pins = self._in_use[path]
+            pin = pins.pop() if pins else None
+        if pin is not None:
+            pin.close()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        with self._lock:
+            self._full = False
+        _workers().submit(self._fetch_ahead)
+
+    def _take(self, path: str) -> Pin | None:
+        """Returns the shard if it has been, or is being, brought here ahead of its use."""
+        with self._lock:
+            waiting = self._ahead[path]
+            if not waiting:
+                self._overtaken[path] += 1  # it was asked for before its turn in the plan
+                return None
+            coming = waiting.popleft()
+        return coming.result()
+
+    def _fetch_ahead(self) -> None:
+        """Begins to fetch what comes next; each that is there begins the one after it."""
+        with self._planning:
+            path = self._next()
+            if path is None:
+                return
+            coming: Future[Pin | None] = Future()
+            with self._lock:
+                self._ahead[path].append(coming)
+        _workers().submit(self._fetch_ahead)
+        try:
+            pin = self._fetch(path, needed=False)
+        except BaseException as error:  # noqa: BLE001 - raised where the shard is asked for
+            coming.set_exception(error)
+            return
+        if pin is None:
+            self._put_back(path, coming)
+        coming.set_result(pin)
+
+    def _next(self) -> str | None:
+        """Returns the path that is next in the plan, None where enough is under way."""
+        while True:
+            with self._lock:
+                if self._full or sum(map(len, self._ahead.values())) >= AHEAD:
+                    return None
+                path = self._no_room.popleft() if self._no_room else None
+            path = path or next(self._plan, None)
+            if path is None:
+                return None
+            with self._lock:
+                if not self._overtaken[path]:
+                    return path
+                self._overtaken[path] -= 1
+
+    def _put_back(self, path: str, coming: "Future[Pin | None]") -> None:
+        """The cache had no room: it is tried again when a shard is opened or closed."""
+        with self._lock, contextlib.suppress(ValueError):  # no longer there: its reader fetches it
+            self._ahead[path].remove(coming)
+            self._no_room.append(path)
+            self._full = True
+
+    def _fetch(self, path: str, *, needed: bool) -> Pin | None:
+        shard, cache = self._shards[path], open_cache(self._options)
+        folder, _, name = path.rpartition("/")
+        copy = partial(_copy, open_folder(folder), name, shard.bytes)
+        return with_retries(lambda: cache.obtain(shard, copy, needed=needed), what=path)
+
+
+def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> None:
+    """Writes a remote file to a local one, several ranges at once."""
+
+    def copy_range(offset: int) -> None:
+        data = source.read_range(name, offset, min(RANGE_BYTES, num_bytes - offset))
+        os.pwrite(descriptor, data, offset)
+
+    workers = _range_workers()
+    copies = [workers.submit(partial(copy_range, at)) for at in range(0, num_bytes, RANGE_BYTES)]
+    wait(copies)
+    try:
+        for copy in copies:
+            copy.result()
+    except FileNotFoundError as error:
+        raise JobError(f"{source.path}/{name} is missing: 'tenfold verify' says more") from error
+
+
+@lru_cache(maxsize=8)
+def open_cache(options: CacheOptions) -> Cache:
+    """Returns this process's cache.
+
+    Raises:
+      UserError: its folder cannot be made or written to.
+    """
+    folder = Path(options.folder).expanduser().absolute() if options.folder else default_folder()
+    return Cache(folder, options.limit_bytes)
+
+
+@lru_cache(maxsize=1)
+def _workers() -> Background:
+    return Background(AT_ONCE, "staging")
+
+
+@lru_cache(maxsize=1)
+def _range_workers() -> Background:
+    return Background(RANGES_AT_ONCE, "ranges")
