@@ -28,6 +28,7 @@ from tenfold.data.storage import read_manifest
 from tenfold.data.transforms.base import Draw
 from tenfold.data.transforms.chain import parse_chain
 from tenfold.data.write import WriteOptions, write_shards
+from tenfold.launcher.python import module_argv
 
 POLICY = LayoutPolicy(num_workers=2, min_shard_bytes=1)
 SPLITS = parse_splits("train:0.75,validation:0.25")
@@ -315,7 +316,7 @@ def test_embeddings_are_the_layers_outputs(
     model = tmp_path / "backbone.keras"
     python(MODEL, model)
     command = [
-        *(sys.executable, "-P", "-m", "tenfold", "write", f"--source={source}"),
+        *module_argv("tenfold", ["write", f"--source={source}"]),
         *("--num_workers=2", "--processes=2", f"--transform=embed:{model}:pooled"),
     ]
     done = subprocess.run(

@@ -23,6 +23,7 @@ from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import read_manifest
 from tenfold.data.tfds_files import NAMES as TFDS_NAMES
 from tenfold.data.write import WriteOptions, write_shards
+from tenfold.launcher.python import module_argv
 
 MakeFolder = Callable[..., Path]
 POLICY = LayoutPolicy(num_workers=2, min_shard_bytes=1)
@@ -249,11 +250,15 @@ def test_a_full_disk_is_told_and_a_larger_one_goes_on(
         subprocess.run(["umount", str(output)], check=True)
 
 
-def command(source: Path, output: Path, processes: int) -> list[str]:
+def command(source: Path, output: Path, processes: int) -> tuple[str, ...]:
+    return module_argv("tenfold", arguments(source, output, processes))
+
+
+def arguments(source: Path, output: Path, processes: int) -> list[str]:
     return [
-        *(sys.executable, "-P", "-m", "tenfold", "write", f"--source={source}"),
-        *(f"--output={output}", "--num_workers=4", "--min_shard_size=1B"),
-        *("--split=train:0.75,validation:0.25", f"--processes={processes}"),
+        *("write", f"--source={source}", f"--output={output}", "--num_workers=4"),
+        *("--min_shard_size=1B", "--split=train:0.75,validation:0.25"),
+        f"--processes={processes}",
     ]
 
 
@@ -301,7 +306,8 @@ def test_a_lost_process_is_told(make_class_folder: MakeFolder, tmp_path: Path) -
         "sys.exit(main(sys.argv[1:]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code, *command(source, output, 2)[4:]],
+        [sys.executable, "-c", code, *arguments(source, output, 2)],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,

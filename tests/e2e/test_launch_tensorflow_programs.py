@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tenfold.launcher.python import module_argv
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 # A custom training loop as TensorFlow's multi-worker tutorials teach it, unchanged in its
@@ -54,7 +56,7 @@ print("loss", float(loss), flush=True)
 def run_program(tmp_path):
     def run(trouble):
         (tmp_path / "program.py").write_text(PROGRAM)
-        command = [sys.executable, "-P", "-m", "tenfold", "launch", "--num_workers=2"]
+        command = module_argv("tenfold", ["launch", "--num_workers=2"])
         done = subprocess.run(
             [*command, "--run_dir=run", "--", sys.executable, "program.py", trouble],
             cwd=tmp_path,

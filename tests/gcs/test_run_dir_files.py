@@ -15,6 +15,7 @@ import tenfold as tenfold_module
 from tenfold.data.errors import UserError
 from tenfold.data.storage import open_folder
 from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
+from tenfold.launcher.python import module_argv
 from tenfold.launcher.remote_run import LEASE_S, Lease, is_held, read_lease
 from tenfold.launcher.rundir import LEASE_FILE, check_usable
 
@@ -41,7 +42,7 @@ def launch(bucket, tmp_path, monkeypatch):
     started = []
 
     def start(where, *arguments, num_workers=2):
-        command = [sys.executable, "-P", "-m", "tenfold", "launch", f"--run_dir={where}"]
+        command = [*module_argv("tenfold"), "launch", f"--run_dir={where}"]
         run = [sys.executable, str(program), where, *map(str, arguments)]
         process = subprocess.Popen(
             [*command, f"--num_workers={num_workers}", "--", *run],
@@ -238,7 +239,7 @@ def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
     job = tmp_path / "job.json"
     job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222",))))
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "tenfold.launcher.pod"],
+        module_argv("tenfold.launcher.pod"),
         capture_output=True,
         text=True,
         env={**os.environ, "TENFOLD_JOB_FILE": str(job), "JOB_COMPLETION_INDEX": "0"},

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tenfold.launcher.python import module_argv
+
 # What the little programs can say: the line format of launcher/events.py, spelt out.
 PRELUDE = """
 import json, os, signal, sys, time
@@ -69,7 +71,7 @@ class Launch:
         """Starts a launch of `text` as a Python program, or of `program`, or of neither."""
         if text is not None:
             program = (sys.executable, str(self.program(text)))
-        command = [*self.prefix, sys.executable, "-P", "-m", "tenfold", "launch"]
+        command = [*self.prefix, *module_argv("tenfold", ["launch"])]
         command.append(f"--run_dir={self.run_dir}")
         self.process = subprocess.Popen(
             [*command, *flags, *(("--", *program) if program else ())],

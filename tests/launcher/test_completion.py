@@ -6,7 +6,6 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tenfold.launcher.completion import CommandWords, FlagWords, bash_script, zsh_script
 from tenfold.launcher.main import COMMANDS
+from tenfold.launcher.python import module_argv
 
 HOSTILE = CommandWords(
     "plan", "it's [a]: $(touch owned) `id`", (FlagWords("x", "it's [a]: $(touch owned) \\ `id`"),)
@@ -165,7 +165,7 @@ def test_no_color_is_heeded_on_a_terminal(tmp_path: Path, no_color: str) -> None
     if no_color:
         env["NO_COLOR"] = no_color
     program = ["sh", "-c", "echo hello; sleep 0.5"]
-    argv = [sys.executable, "-P", "-m", "tenfold", "launch", "--num_workers=2", "--", *program]
+    argv = module_argv("tenfold", ["launch", "--num_workers=2", "--", *program])
     terminal = Terminal(argv, cwd=tmp_path, env=env)
     seen = terminal.read_until("succeeded in")
     terminal.close()

@@ -4,13 +4,14 @@ import contextlib
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tenfold.launcher.python import module_argv
 
 PROGRAM = """
     for phase in ("import", "rendezvous", "build", "first_step"):
@@ -145,7 +146,7 @@ def following(launch: Any) -> Iterator[Path]:
     """The page of a job that runs on until `go_on` is there, renewed every two seconds."""
     launch.start("--num_workers=2", "--max_restarts=1", text=PROGRAM)
     launch.wait_for("restart-1-0", "restart-1-1")
-    command = [sys.executable, "-P", "-m", "tenfold", "report", str(launch.run_dir)]
+    command = module_argv("tenfold", ["report", str(launch.run_dir)])
     with subprocess.Popen(
         [*command, "--interval=2"], stdout=subprocess.PIPE, text=True
     ) as process:
