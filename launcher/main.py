@@ -1,7 +1,7 @@
 """The command line: one subcommand per module of `tenfold.launcher.commands`.
 
-A command module has SUMMARY (one line), USAGE (what follows its name), `define_flags(fv)`
-and `run(fv, args) -> int`, which gets an `Arguments` and returns the exit status.
+A command module has USAGE (what follows its name), `define_flags(fv)` and
+`run(fv, args) -> int`, which gets an `Arguments` and returns the exit status.
 """
 
 import difflib
@@ -13,20 +13,19 @@ from types import ModuleType
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.launcher.arguments import Arguments
-from tenfold.launcher.flags import FlagValues, define_flagfile, flags_help, parse_flags
 
+# Each with what it does: the overview imports none of them.
 COMMANDS: Final = {
-    "plan": "tenfold.launcher.commands.plan",
-    "write": "tenfold.launcher.commands.write",
-    "verify": "tenfold.launcher.commands.verify",
-    "inspect": "tenfold.launcher.commands.inspect",
-    "launch": "tenfold.launcher.commands.launch",
-    "simulate": "tenfold.launcher.commands.simulate",
-    "bench": "tenfold.launcher.commands.bench",
-    "report": "tenfold.launcher.commands.report",
-    "doctor": "tenfold.launcher.commands.doctor",
-    "completion": "tenfold.launcher.commands.completion",
+    "plan": "computes how many shards a data set should have",
+    "write": "writes a data set as shards and a manifest",
+    "verify": "reads every byte of a data set and checks it against the manifest",
+    "inspect": "shows what is in a data set: schema, counts, classes, some records",
+    "launch": "runs a job on several workers: the built-in trainer, or your own program",
+    "simulate": "tries several numbers of simulated hosts, or thousands on paper (--dry_run)",
+    "bench": "measures how fast the input pipeline alone reads, parses and decodes",
+    "report": "shows a finished or running job as one HTML page",
+    "doctor": "checks this machine and the hosts of a job before a launch",
+    "completion": "prints a completion script for bash or zsh",
 }
 
 EXIT_FAILED: Final = 1
@@ -75,13 +74,21 @@ def _dispatch(argv: Sequence[str]) -> int:
 
         print(f"tenfold {__version__}")
         return 0
-    command = _command_module(argv[0])
+    return _run_command(argv)
+
+
+def _run_command(argv: Sequence[str]) -> int:
+    # The overview is shown without absl, which costs more than the rest of it.
+    from tenfold.launcher.arguments import Arguments
+    from tenfold.launcher.flags import FlagValues, define_flagfile, flags_help, parse_flags
+
+    command = command_module(argv[0])
     own, program = _split_program(argv[1:])
     fv = FlagValues()
     command.define_flags(fv)
     define_flagfile(fv)
     if any(arg in ("-h", "--help") for arg in own):
-        print(f"tenfold {argv[0]} {command.USAGE}\n\n{command.SUMMARY}\n\n{flags_help(fv)}")
+        print(f"tenfold {argv[0]} {command.USAGE}\n\n{COMMANDS[argv[0]]}\n\n{flags_help(fv)}")
         return 0
     positional = parse_flags(fv, own)
     return int(command.run(fv, Arguments(tuple(positional), program)))
@@ -96,18 +103,22 @@ def _split_program(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return arguments[:at], tuple(arguments[at + 1 :])
 
 
-def _command_module(name: str) -> ModuleType:
+def command_module(name: str) -> ModuleType:
+    """Returns the module of a command.
+
+    Raises:
+      UserError: there is none of this name.
+    """
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command '{name}': {hint}")
-    return importlib.import_module(COMMANDS[name])
+    return importlib.import_module(f"tenfold.launcher.commands.{name}")
 
 
 def _overview() -> str:
     lines = ["tenfold COMMAND [--flag=value …]", ""]
-    for name in COMMANDS:
-        lines.append(f"  {name:<11} {_command_module(name).SUMMARY}")
+    lines += [f"  {name:<11} {summary}" for name, summary in COMMANDS.items()]
     lines += ["", "tenfold COMMAND --help lists the flags of a command."]
     lines.append("--flagfile=FILE reads them from a file, one a line; # begins a comment.")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """`tenfold completion`: what makes a shell complete commands and flags."""
 
-import importlib
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
@@ -8,7 +7,6 @@ from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.completion import CommandWords, FlagWords, bash_script, zsh_script
 from tenfold.launcher.flags import FlagValues, define_flagfile
 
-SUMMARY: Final = "prints a completion script for bash or zsh"
 USAGE: Final = 'SHELL      (in ~/.bashrc or ~/.zshrc: eval "$(tenfold completion SHELL)")'
 
 _SCRIPTS: Final = {"bash": bash_script, "zsh": zsh_script}
@@ -31,12 +29,12 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 def command_words() -> list[CommandWords]:
     """Returns every command with its flags."""
-    from tenfold.launcher.main import COMMANDS
+    from tenfold.launcher.main import COMMANDS, command_module
 
-    return [_words_of(name, importlib.import_module(COMMANDS[name])) for name in COMMANDS]
+    return [_words_of(name, summary, command_module(name)) for name, summary in COMMANDS.items()]
 
 
-def _words_of(name: str, module: Any) -> CommandWords:
+def _words_of(name: str, summary: str, module: Any) -> CommandWords:
     fv = FlagValues()
     module.define_flags(fv)
     define_flagfile(fv)
@@ -49,4 +47,4 @@ def _words_of(name: str, module: Any) -> CommandWords:
         )
         for flag in sorted(fv)
     ]
-    return CommandWords(name, module.SUMMARY, tuple(flags))
+    return CommandWords(name, summary, tuple(flags))

@@ -9,7 +9,6 @@ from tenfold.launcher.checkup import ERROR, HostReport, judge_hosts, look_at_hos
 from tenfold.launcher.commands.launch import look_at
 from tenfold.launcher.flags import FlagValues
 
-SUMMARY: Final = "checks this machine and the hosts of a job before a launch"
 USAGE: Final = "[the flags of launch] [-- program args…]"
 
 

@@ -23,7 +23,6 @@ from tenfold.data.storage import read_manifest
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
 
-SUMMARY: Final = "shows what is in a data set: schema, counts, classes, some records"
 USAGE: Final = "--shards=PATH [--flag=value …]"
 
 _MAX_CLASSES: Final = 20

@@ -26,7 +26,6 @@ from tenfold.launcher.supervisor import Supervisor
 from tenfold.launcher.view import View, make_view
 from tenfold.launcher.write_flags import write_from_flags
 
-SUMMARY: Final = "runs a job on several workers: the built-in trainer, or your own program"
 USAGE: Final = (
     "--shards=PATH [--flag=value …]\n"
     "       tenfold launch --source=PATH --output=PATH [--flag=value …]\n"

@@ -20,7 +20,6 @@ from tenfold.launcher.write_flags import (
     source_options_from_flags,
 )
 
-SUMMARY: Final = "computes how many shards a data set should have"
 USAGE: Final = "--source=PATH | --dataset_size=10GB [--num_examples=N] [--flag=value …]"
 
 

@@ -15,7 +15,6 @@ from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
 from tenfold.launcher.rundir import absolute_run_dir, replace_text
 
-SUMMARY: Final = "shows a finished or running job as one HTML page"
 USAGE: Final = "RUN_DIR [--flag=value …]"
 
 REPORT_FILE: Final = "report.html"

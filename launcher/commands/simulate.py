@@ -34,7 +34,6 @@ from tenfold.launcher.simulate_paper import (
     storage_load,
 )
 
-SUMMARY: Final = "tries several numbers of simulated hosts, or thousands on paper (--dry_run)"
 USAGE: Final = (
     "--shards=PATH [--host_bandwidth=1gbit] [--flag=value …]\n"
     "       tenfold simulate --dry_run --dataset_size=10TB --num_examples=N [--flag=value …]"

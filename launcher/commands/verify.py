@@ -11,7 +11,6 @@ from tenfold.data.sizes import format_duration, format_size, plural
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
 
-SUMMARY: Final = "reads every byte of a data set and checks it against the manifest"
 USAGE: Final = "--shards=PATH [--flag=value …]"
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tenfold.data.manifest import Manifest
     from tenfold.data.write import WriteResult
 
-SUMMARY: Final = "writes a data set as shards and a manifest"
 USAGE: Final = "--source=PATH --output=PATH [--flag=value …] [-- --runner=… (with --engine=beam)]"
 
 
