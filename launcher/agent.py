@@ -45,8 +45,7 @@ MAX_LINE_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LISTEN: Final = "0A"  # the state column of /proc/net/tcp
-# man 7 netdevice
-_SIOCGIFFLAGS: Final = 0x8913
+_SIOCGIFFLAGS: Final = 0x8913  # man 7 netdevice
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 
 
@@ -83,6 +82,37 @@ def descendants(root: int) -> list[int]:
         level = [child for pid in level for child in children.get(pid, ())]
         found += level
     return found
+
+
+def kill_descendants() -> None:
+    """Kills all that this process has started, own sessions included, until nothing is there."""
+    until = time.monotonic() + 5
+    while (left := descendants(os.getpid())) and time.monotonic() < until:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.005)
+
+
+def guard(*streams: int) -> None:
+    """Goes on in a child. This process waits for it, without its `streams`, and then kills what
+    it has left: so nothing is left either where agent and supervisor are killed at once.
+    """
+    child = os.fork()
+    set_child_subreaper()
+    if child == 0:
+        return
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are for the child
+    for stream in streams:
+        os.close(stream)
+    while (ended := os.waitpid(-1, 0))[0] != child:
+        pass
+    kill_descendants()
+    os._exit(int(ended[1] != 0))
 
 
 def _stat_fields(pid: int | str) -> list[str] | None:
@@ -225,13 +255,12 @@ class Agent:
             oom=self._exit_code == -signal.SIGKILL and oom_kills() > self._oom_before,
             by_us=self._told_to_stop,
         )
-        self._kill_everything()
+        kill_descendants()
         return self._exit_code
 
     def _wait_s(self) -> float:
-        now = time.monotonic()
-        due = [self._next_stat, *([self._kill_at] if self._kill_at else [])]
-        return max(0.0, min(due) - now)
+        due = min(self._next_stat, self._kill_at or self._next_stat)
+        return max(0.0, due - time.monotonic())
 
     def _ready(self, fd: int) -> None:
         if fd == self._wakeup:
@@ -333,19 +362,6 @@ class Agent:
         until = time.monotonic() + grace_s
         self._kill_at = until if self._kill_at is None else min(self._kill_at, until)
 
-    def _kill_everything(self) -> None:
-        """Kills what the worker left behind, own sessions included, until nothing is there."""
-        if self._pid:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signal.SIGKILL)
-        until = time.monotonic() + 5
-        while (left := descendants(os.getpid())) and time.monotonic() < until:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            self._reap()
-            time.sleep(0.005)
-
     def _say(self, kind: str, **data: Any) -> None:
         event = {"kind": kind, "worker": self._spec["worker"], "phase": "", "time": time.time()}
         self._write((MARK + json.dumps({**event, "data": data}) + "\n").encode())
@@ -361,23 +377,18 @@ class Agent:
 def spawn_program(spec: dict[str, Any], out: int, err: int) -> int:
     """Starts the specification's argv; returns its pid."""
     process = subprocess.Popen(
-        spec["argv"],
-        env={**os.environ, **spec["env"]},
-        cwd=spec["cwd"],
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=err,
-        preexec_fn=prepare_worker,
-    )
+        spec["argv"], env={**os.environ, **spec["env"]}, cwd=spec["cwd"],
+        stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=prepare_worker,
+    )  # fmt: skip
     process.returncode = 0  # waitpid is the agent's own
     return process.pid
 
 
 def main() -> int:
     """Runs one worker as standard input says; returns 0 for a clean exit, else 1."""
+    guard(0, 1)
     agent = Agent(0, os.dup(1))
     os.dup2(2, 1)  # nothing that is printed by mistake gets among the events
-    set_child_subreaper()
     if not agent.read_spec():
         return 1
     agent.start(spawn_program)

@@ -158,7 +158,7 @@ def _become_agent(launcher: socket.socket, fds: list[int], keep: set[int]) -> No
         os.dup2(stdin, 0)
         os.close(stdin)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        agent.set_child_subreaper()
+        agent.guard(0, stdout)
         own = agent.Agent(0, stdout)
         if own.read_spec():
             own.start(lambda spec, out, err: _fork_worker(spec, out, err, keep))

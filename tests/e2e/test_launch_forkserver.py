@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
+
+from tenfold.launcher.python import module_argv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,7 +27,7 @@ def job(digit_shards, tmp_path):
     started = []
 
     def start(*flags):
-        command = [sys.executable, "-P", "-m", "tenfold", "launch", f"--shards={digit_shards}"]
+        command = [*module_argv("tenfold"), "launch", f"--shards={digit_shards}"]
         process = subprocess.Popen(
             [*command, f"--run_dir={tmp_path / 'run'}", *FLAGS, *flags],
             stdout=subprocess.PIPE,
@@ -88,8 +89,8 @@ def parent_words(process):
 def test_nothing_is_left_when_the_launcher_is_killed(job, tmp_path):
     process = job("--epochs=1000")
     wait_for(lambda: steps(tmp_path) > 4)
-    # The launcher, the server, two agents and two workers, all forks of the server.
-    assert len(ours(tmp_path)) == 6
+    # The launcher, the server, and per worker an agent, its guard and itself, all its forks.
+    assert len(ours(tmp_path)) == 2 + 2 * 3
     process.kill()
     wait_for(lambda: not ours(tmp_path), 10)
 

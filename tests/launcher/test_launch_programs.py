@@ -162,8 +162,8 @@ def test_no_orphans_whatever_dies_first(launch, victim):
     """Each worker has a child, and one that has left its session; SIGKILL spares nobody."""
     launch.start("--num_workers=2", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0", "up-1")
-    # The supervisor, and per worker: its agent, itself and two children.
-    assert len(launch.processes()) == 1 + 2 * 4
+    # The supervisor, and per worker: its agent and that one's guard, itself and two children.
+    assert len(launch.processes()) == 1 + 2 * 5
     worker, agent = worker_and_agent(launch, 1)
     target = {"supervisor": launch.process.pid, "agent": agent.pid, "worker": worker.pid}[victim]
     os.kill(target, signal.SIGKILL)
@@ -172,6 +172,20 @@ def test_no_orphans_whatever_dies_first(launch, victim):
     if victim != "supervisor":
         assert launch.status == 1
         assert launch.result["first_failure"]["worker"] == 1
+
+
+@pytest.mark.parametrize("second", ["agent", "guard"])
+def test_no_orphans_where_two_die_in_the_same_instant(launch, second):
+    """The supervisor and what stands between it and the worker: neither sees the other die."""
+    launch.start("--num_workers=1", "--grace=0.5", text=FAMILY)
+    launch.wait_for("up-0")
+    agent = worker_and_agent(launch, 0)[1]
+    victims = [launch.process.pid, {"agent": agent, "guard": agent.parent()}[second].pid]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for victim in victims:
+            os.kill(victim, number)
+    launch.finish()
+    launch.assert_nothing_left()
 
 
 @pytest.mark.parametrize(
