@@ -1,10 +1,14 @@
 """`tenfold.models.keras_fit`: Keras 3's own methods on two workers against one process."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tenfold.launcher.python import module_argv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -22,6 +26,10 @@ else:
 
     keras_fit.repair()
     keras_fit.repair()
+    if sys.argv[1] == "four":
+        from two_devices import use_two_devices
+
+        use_two_devices()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
 import keras
 
@@ -54,6 +62,7 @@ history = model.fit(
     validation_data=(inputs[:40], labels[:40]), validation_batch_size=16,
 )
 result = {
+    "replicas": strategy.num_replicas_in_sync,
     "history": history.history,
     "batches": count.batches,
     "evaluate": model.evaluate(inputs, labels, batch_size=32, verbose=0, return_dict=True),
@@ -68,19 +77,33 @@ def result_in(text):
     return json.loads(text.split("RESULT")[1].splitlines()[0])
 
 
-def test_two_workers_equal_one_process(tmp_path):
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    (folder / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "program.py", "one"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return result_in(done.stdout)
+
+
+@pytest.mark.parametrize("replicas", ["two", "four"])
+def test_two_workers_equal_one_process(one_process, tmp_path, replicas):
+    """Each worker has one replica, or two."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    program = [sys.executable, "program.py"]
-    single = subprocess.run([*program, "one"], cwd=tmp_path, capture_output=True, text=True)
-    assert single.returncode == 0, single.stderr[-3000:]
-    launch = [sys.executable, "-P", "-m", "tenfold", "launch", "--num_workers=2", "--run_dir=run"]
+    shutil.copy(Path(__file__).with_name("two_devices.py"), tmp_path)
+    launch = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
     done = subprocess.run(
-        [*launch, "--", *program, "two"], cwd=tmp_path, capture_output=True, text=True
+        [*launch, "--", sys.executable, "program.py", replicas],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    one = result_in(single.stdout)
+    one = one_process
     for worker in range(2):
         two = result_in((tmp_path / "run/logs" / f"worker-{worker}.log").read_text())
+        assert two["replicas"] == {"two": 2, "four": 4}[replicas]
         assert two["batches"] == one["batches"] == 12
         assert two["history"].keys() == one["history"].keys()
         for name in one["history"]:

@@ -1,0 +1,21 @@
+"""The training loop on two devices of each worker: python replicas_program.py SHARDS RUN_DIR."""
+
+import json
+import os
+import sys
+
+import tensorflow as tf
+from two_devices import use_two_devices
+
+from tenfold.models.config import TrainConfig
+from tenfold.models.reporter import Silence
+from tenfold.models.session import Place
+from tenfold.models.train import train
+
+use_two_devices()
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+place = Place(int(os.environ["TENFOLD_WORKER_INDEX"]), int(os.environ["TENFOLD_NUM_WORKERS"]))
+config = TrainConfig(sys.argv[1], sys.argv[2], model="cnn", epochs=2, seed=7)
+result = train(config, strategy=strategy, place=place, reporter=Silence())
+print("RESULT" + json.dumps({"replicas": strategy.num_replicas_in_sync}), flush=True)
+os._exit(0)
