@@ -36,7 +36,7 @@ class RunLog:
             self.path = Path(self._folder.path)
             self.path.mkdir(parents=True, exist_ok=True)
         else:
-            self.path = empty_folder(work_folder(self._folder.path) / CHIEF_FOLDER)
+            self.path = empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
             patterns = (METRICS_NAME, f"{BOARD_FOLDER}/*")
             self._mirror = Mirror(self.path, self._folder, patterns=patterns)
             self._mirror.fetch(METRICS_NAME)
