@@ -13,8 +13,10 @@ from tenfold.data.batches import (
     reading_options,
     training_batches,
 )
+from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import resolve_decoder
 from tenfold.data.parse import input_spec
+from tenfold.data.staging import staging_failures
 from tenfold.data.storage import open_folder, read_manifest
 
 
@@ -52,6 +54,7 @@ def measure_reading(
     threads: int = 0,
     shuffle_buffer_bytes: int = 256 * 10**6,
     seconds: float = 5.0,
+    cache: CacheOptions = CACHE,
 ) -> ReadBench:
     """Reads what worker 0 of `num_workers` would train on, for `seconds` a stage.
 
@@ -73,14 +76,15 @@ def measure_reading(
         threads=threads,
         decoder=decoder,
         augment=parse_augment(augment),
+        cache=cache,
     )
     chosen = manifest.split(split)
     mean_bytes = chosen.num_bytes / max(1, chosen.num_records)
     raw = raw_records(config).batch(config.replica_batch)
-    raw_rate, _ = _measure(
-        raw.with_options(reading_options(config.parallel_batches)), config, mean_bytes, seconds
-    )
-    rate, share = _measure(training_batches(config), config, mean_bytes, seconds)
+    raw = raw.with_options(reading_options(config.parallel_batches))
+    with staging_failures():
+        raw_rate, _ = _measure(raw, config, mean_bytes, seconds)
+        rate, share = _measure(training_batches(config), config, mean_bytes, seconds)
     pictures = config.spec.image_shape is not None
     return ReadBench(
         threads=config.parallel_batches,

@@ -10,6 +10,7 @@ from tenfold.data.order import Position
 from tenfold.data.parse import batch_parser
 from tenfold.data.records import fingerprint64
 from tenfold.data.salvage import find_bad_record, find_record
+from tenfold.data.staging import staging_failure
 
 # What reading and decoding raise: damaged frames, shards that end early, what cannot be parsed.
 READ_ERRORS = (
@@ -26,6 +27,8 @@ def explain_read_error(config: ReadConfig, *, start: Position, steps: int) -> Jo
     Looks at the checksums of the worker's shards, then at what the `steps` steps from `start`
     on read.
     """
+    if staging_failure() is not None:
+        return None
     shards = config.shards(drop_remainder=True).shards
     bad = find_bad_record(config.folder, [s for s in shards if s.name not in config.moved])
     if bad is not None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tenfold.data.augment import parse_augment
 from tenfold.data.batches import ReadConfig, evaluation_batches, split_batch, training_batches
+from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import AUTO
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
@@ -37,6 +38,7 @@ def worker_dataset(
     decoder: str = AUTO,
     shuffle_buffer_bytes: int = 256 * 10**6,
     threads: int = 0,
+    cache: CacheOptions = CACHE,
 ) -> tf.data.Dataset:
     """Returns this worker's batches of a split, from its own lanes' shards only.
 
@@ -56,7 +58,8 @@ def worker_dataset(
     is what one replica gets.
 
     `augment` (training only) is what `augment.parse_augment` reads: ``flip``, ``crop:0.5`` or
-    both; `decoder` one of `decode.DECODERS`, or the fastest that is installed.
+    both; `decoder` one of `decode.DECODERS`, or the fastest that is installed. `cache` says how
+    shards on remote storage come here.
 
     Raises:
       UserError: the shards, the split or the numbers do not fit; the message says how.
@@ -82,6 +85,7 @@ def worker_dataset(
         threads=threads,
         decoder=decoder,
         augment=parse_augment(augment),
+        cache=cache,
     )
     if training:
         start = Position(start_epoch, start_step)

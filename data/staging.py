@@ -32,6 +32,27 @@ RANGE_BYTES: Final = 8 << 20
 RANGES_AT_ONCE: Final = 8
 
 
+# What could not be fetched: TensorFlow makes an error of its own of what a pipeline raises.
+_failures: list[JobError | UserError] = []
+
+
+def staging_failure() -> JobError | UserError | None:
+    """Returns why a shard could not be fetched in this process, None where all could."""
+    return _failures[0] if _failures else None
+
+
+@contextlib.contextmanager
+def staging_failures() -> Iterator[None]:
+    """Raises `staging_failure` in place of what a pipeline has made of it."""
+    try:
+        yield
+    except Exception as error:
+        failure = staging_failure()
+        if failure is None or failure is error:
+            raise
+        raise failure from None
+
+
 def needs_staging(folder: str, options: CacheOptions) -> bool:
     """Says whether the shards of `folder` are to be read through the cache.
 
@@ -66,13 +87,12 @@ class Stager:
         self._full = False
         self._overtaken: Counter[str] = Counter()
         self._in_use: dict[str, list[Pin]] = defaultdict(list)
-        self.failure: JobError | UserError | None = None
 
     def open(self, path: str) -> str:
         """Returns where a shard lies on the local disk, once it is there; another path as it is.
 
         Raises:
-          JobError, UserError: it could not be fetched; `failure` is the same.
+          JobError, UserError: it could not be fetched; `staging_failure` returns the same.
         """
         if path not in self._shards:
             return path
@@ -80,7 +100,7 @@ class Stager:
         try:
             pin = self._take(path) or self._fetch(path, needed=True)
         except (JobError, UserError) as error:
-            self.failure = error
+            _failures.append(error)
             raise
         assert pin is not None, "what is needed is fetched"
         with self._lock:

@@ -9,6 +9,7 @@ from absl import flags
 
 from tenfold.data.decode import AUTO, DECODERS
 from tenfold.data.errors import UserError
+from tenfold.launcher.cache_flags import define_cache_flags
 from tenfold.launcher.flags import FlagValues, define_size
 from tenfold.models.config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
 from tenfold.models.registry import BUILT_IN, check_model_name, check_own_name
@@ -45,6 +46,7 @@ def define_train_flags(fv: FlagValues) -> None:
     )
     text("augment", "", "random views of training pictures: flip, crop, crop:MIN_SIDE, flip,crop")
     text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
+    define_cache_flags(fv)
     text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
     number("keep_checkpoints", 2, "the newest so many checkpoints are kept", 1)
 
@@ -83,6 +85,9 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
         shuffle_buffer_bytes=fv.shuffle_buffer,
         augment=fv.augment,
         decoder=fv.decoder,
+        cache=fv.cache,
+        cache_dir=fv.cache_dir,
+        cache_bytes=fv.cache_size,
         salvage=f"{run_dir}/{SALVAGE_DIR}" if fv.on_bad_record == "skip" else "",
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,

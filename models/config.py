@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from tenfold.data.augment import parse_augment
+from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import AUTO, DECODERS
 from tenfold.data.errors import UserError
 
@@ -30,6 +31,7 @@ class TrainConfig:
     `callbacks` name Keras callbacks of the user's. `checkpoint_every_steps` and
     `checkpoint_every_s`, where set, add checkpoints to the one at the end of each epoch.
     `salvage` is the folder where `data.salvage` has put what is left of damaged shards.
+    `cache`, `cache_dir` and `cache_bytes` are those of `data.cache.CacheOptions`.
     `working_dir` is where the user stood: modules of ``module:function`` are looked up there.
     """
 
@@ -56,6 +58,9 @@ class TrainConfig:
     checkpoint_every_s: float = 0.0
     keep_checkpoints: int = 2
     shuffle_buffer_bytes: int = 256 * 10**6
+    cache: str = CACHE.mode
+    cache_dir: str = CACHE.folder
+    cache_bytes: int = CACHE.limit_bytes
     train_split: str = "train"
     validation_split: str = "validation"
     working_dir: str = ""
@@ -74,8 +79,13 @@ class TrainConfig:
         if self.decoder not in (AUTO, *DECODERS):
             raise UserError(f"decoder '{self.decoder}' is none of {', '.join((AUTO, *DECODERS))}")
         parse_augment(self.augment)
+        self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:
             raise UserError(f"image_size is {self.image_size}: both sides must be at least 1")
+
+    def cache_options(self) -> CacheOptions:
+        """Returns how shards on remote storage come here."""
+        return CacheOptions(self.cache, self.cache_dir, self.cache_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as a JSON object."""

@@ -118,6 +118,7 @@ class Session:
             decoder=self.config.decoder,
             augment=parse_augment(self.config.augment),
             moved=self.salvage.moved if self.salvage else {},
+            cache=self.config.cache_options(),
         )
 
     def _model_spec(self) -> ModelSpec:

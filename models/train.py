@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tenfold.data.staging import staging_failures
 from tenfold.models.callbacks import callback_list, load_callbacks
 from tenfold.models.config import TrainConfig
 from tenfold.models.reporter import Reporter
@@ -47,6 +48,7 @@ def train(
     Raises:
       Preempted: the run was stopped and a checkpoint saved.
       UserError: the shards, the model and the numbers do not fit.
+      JobError: a record cannot be read, or a shard cannot be fetched.
     """
     reporter.enter("build")
     session = Session(config, strategy=strategy, place=place)
@@ -54,7 +56,8 @@ def train(
     run = _Run(session, reporter, stop)
     if resumed:
         reporter.send("resumed", epoch=session.state.position.epoch, step=session.steps_done)
-    return run.to_the_end()
+    with staging_failures():
+        return run.to_the_end()
 
 
 class _Run:

@@ -10,13 +10,13 @@ from absl import flags
 from tenfold.data.decode import AUTO, BUSY, DECODERS
 from tenfold.data.errors import UserError
 from tenfold.launcher.arguments import Arguments
+from tenfold.launcher.cache_flags import cache_options, define_cache_flags
 from tenfold.launcher.flags import FlagValues, define_size
 from tenfold.launcher.train_flags import parse_image_size
 
 if TYPE_CHECKING:
     from tenfold.data.bench import Rate, ReadBench
 
-SUMMARY: Final = "measures how fast the input pipeline alone reads, parses and decodes"
 USAGE: Final = "--shards=PATH [--flag=value …]"
 
 
@@ -34,6 +34,7 @@ def define_flags(fv: FlagValues) -> None:
     define_size(
         fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
     )
+    define_cache_flags(fv)
     flags.DEFINE_float(
         "seconds", 5.0, "how long each stage is measured", lower_bound=0.1, flag_values=fv
     )
@@ -77,6 +78,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         threads=fv.threads,
         shuffle_buffer_bytes=fv.shuffle_buffer,
         seconds=fv.seconds,
+        cache=cache_options(fv),
     )
     print(_as_json(bench, fv.appetite) if fv.format == "json" else _as_text(bench, fv.appetite))
     return 0
