@@ -23,6 +23,19 @@ _CHUNK: Final = struct.Struct(">I4s")
 _IHDR: Final = struct.Struct(">IIBB")
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
+# Other formats that people have pictures in: where their first bytes stand, and which they are.
+_OTHERS: Final = (
+    (0, b"GIF8", "GIF"),
+    (8, b"WEBP", "WebP"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyp", "HEIF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+)
+
 PictureShape = tuple[int, int, int]
 
 
@@ -48,7 +61,15 @@ def picture_shape(data: bytes) -> PictureShape:
         return _png_shape(data)
     if not data:
         raise ValueError("it is empty")
-    raise ValueError(f"it is neither JPEG nor PNG (it begins with {data[:8]!r})")
+    raise ValueError(f"it is neither JPEG nor PNG but {_foreign(data)}")
+
+
+def _foreign(data: bytes) -> str:
+    """Returns what else a file seems to be."""
+    for place, begin, name in _OTHERS:
+        if data[place : place + len(begin)] == begin:
+            return f"{name}: convert it"
+    return f"something that begins with {repr(data[:8])[1:]}"
 
 
 def _jpeg_shape(data: bytes) -> PictureShape:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 JPEG_QUALITY: Final = 90
+_ORIENTATION: Final = 0x0112  # EXIF 2.3, table 4
 FORMATS: Final = ("jpeg", "png")
 _MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Rounding of float32 may leave [0, 1] by this much.
@@ -34,10 +35,10 @@ def pillow() -> Any:
 
 
 def decode_picture(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Image":
-    """Returns the decoded picture in mode L, LA, RGB or RGBA.
+    """Returns the decoded picture in mode L, LA, RGB or RGBA, upright: turned as EXIF says.
 
-    `at_least` (height, width) lets a JPEG be decoded at a fraction of its size that is not
-    below it, which is quicker.
+    Of 16 bits the upper 8 are kept, as TensorFlow does. `at_least` (height, width) lets a JPEG
+    be decoded at a fraction of its size that is not below it, which is quicker.
 
     Raises:
       ValueError: it cannot be decoded.
@@ -46,19 +47,44 @@ def decode_picture(data: bytes, *, at_least: tuple[int, int] | None = None) -> "
     try:
         picture = module.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         if at_least is not None:
-            picture.draft(None, (at_least[1], at_least[0]))
+            side = max(at_least) if _is_turned(picture) else 0
+            picture.draft(None, (max(at_least[1], side), max(at_least[0], side)))
         picture.load()
     except (OSError, ValueError, SyntaxError, module.DecompressionBombError) as error:
         raise ValueError(f"it cannot be decoded ({error})") from error
+    return _upright(_plain(picture))
+
+
+def _is_turned(picture: "Image") -> bool:
+    """Says whether EXIF names an orientation other than the usual."""
+    return picture.getexif().get(_ORIENTATION, 1) != 1
+
+
+def _upright(picture: "Image") -> "Image":
+    if not _is_turned(picture):
+        return picture
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(picture)
+
+
+def _plain(picture: "Image") -> "Image":
+    """Returns the picture in one of our modes, its EXIF kept."""
     if picture.mode in _MODES.values():
         return picture
-    return picture.convert(_plain_mode(picture))
+    if picture.mode.startswith("I"):  # a PNG of 16 bits; `convert` would cut at 255
+        return _upper_bytes(picture)
+    if picture.mode == "1":
+        return picture.convert("L")
+    return picture.convert("RGBA" if "transparency" in picture.info else "RGB")
 
 
-def _plain_mode(picture: "Image") -> str:
-    if picture.mode in ("1", "I", "I;16", "F"):
-        return "L"
-    return "RGBA" if "transparency" in picture.info else "RGB"
+def _upper_bytes(picture: "Image") -> "Image":
+    import numpy as np
+
+    upper = pillow().fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    upper.info = picture.info
+    return upper
 
 
 def encode_picture(picture: "Image", form: str, *, quality: int = JPEG_QUALITY) -> bytes:

@@ -83,8 +83,8 @@ def _num_shards(
     reasons = []
     if num_shards != target:
         reasons.append(
-            f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of {lanes} divides evenly "
-            f"among {_either(policy.all_counts)} workers"
+            f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of {lanes} "
+            f"divides evenly among {_either(policy.all_counts)} workers"
         )
     most = _most_shards(total_bytes, policy)
     least = _least_shards(total_bytes, num_examples, policy)

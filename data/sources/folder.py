@@ -58,7 +58,7 @@ class FolderSource:
     def name(self, index: int) -> str:
         """Returns the picture's path."""
         offset, length, *_ = self._rows[index]
-        return os.fsdecode(self._prefix + self._paths(offset, length))
+        return shown_path(self._prefix + self._paths(offset, length))
 
     def _picture(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
         offset, length, label, size, mtime_ns = self._rows[index]
@@ -150,14 +150,22 @@ def scan_folder(root: str, scratch: Path) -> FolderSource:
     scan = _Scan(scratch)
     with scan:
         for label, name in enumerate(labels):
-            pictures = sorted(scan.pictures(os.fsencode(os.path.join(root, name))))
+            folder = os.path.join(root, name)
+            pictures = sorted(scan.pictures(os.fsencode(folder)))
             if not pictures:
                 raise UserError(
-                    f"class folder '{os.path.join(root, name)}' has no pictures "
-                    f"({', '.join(SUFFIXES)}): add some, or remove the folder"
+                    f"class folder '{folder}' has no pictures ({', '.join(SUFFIXES)}): "
+                    "add some, convert what there is, or remove the folder"
                 )
             scan.add(pictures, label, base)
+        scan.leave_out(_strays(root))
     return FolderSource(root, scan.stats(labels), *scan.tables(), scan.notes())
+
+
+def shown_path(path: bytes) -> str:
+    """Returns a path as it is shown in one line: what cannot be, as in a Python text."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _class_folders(root: str) -> tuple[str, ...]:
@@ -174,6 +182,16 @@ def _class_folders(root: str) -> tuple[str, ...]:
                 "be shown, and becomes a label: rename it"
             )
     return tuple(names)
+
+
+def _strays(root: str) -> list[bytes]:
+    """Returns the pictures that lie beside the class folders, in none of them."""
+    with os.scandir(os.fsencode(root)) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            if entry.name.lower().endswith(_SUFFIXES) and entry.name[0] != _DOT
+        )
 
 
 class _Scan:
@@ -198,8 +216,21 @@ class _Scan:
         self._rows_file.close()
         self._paths_file.close()
 
-    def pictures(self, folder: bytes) -> Iterator[tuple[bytes, int, int]]:
-        """Yields path, bytes and time of every picture in a class folder."""
+    def pictures(
+        self, folder: bytes, above: tuple[tuple[int, int], ...] = ()
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """Yields path, bytes and time of every picture in a class folder.
+
+        Raises:
+          UserError: a link leads back to a folder that it lies in, one of `above` or this.
+        """
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            raise UserError(
+                f"source folder '{shown_path(folder)}' is a link to a folder that it lies in: "
+                "its pictures would come again without end; remove the link"
+            )
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
@@ -209,10 +240,15 @@ class _Scan:
                     status = entry.stat()
                     yield entry.path, status.st_size, status.st_mtime_ns
                 elif entry.is_dir():
-                    yield from self.pictures(entry.path)
+                    yield from self.pictures(entry.path, (*above, here))
                 else:
-                    self._skipped += 1
-                    self._first_skipped = self._first_skipped or entry.path
+                    self.leave_out([entry.path])
+
+    def leave_out(self, paths: Sequence[bytes]) -> None:
+        """Counts files that are not used."""
+        self._skipped += len(paths)
+        if paths and not self._first_skipped:
+            self._first_skipped = paths[0]
 
     def add(self, pictures: Sequence[tuple[bytes, int, int]], label: int, base: int) -> None:
         """Takes in one class; what follows the first `base` bytes of a path is kept."""
@@ -240,7 +276,10 @@ class _Scan:
         if not self._skipped:
             return ()
         more = f" and {self._skipped - 1:,} more" if self._skipped > 1 else ""
-        return (f"left out, not named as pictures: {os.fsdecode(self._first_skipped)}{more}",)
+        return (
+            f"left out, no {', '.join(SUFFIXES)} file in a class folder: "
+            f"{shown_path(self._first_skipped)}{more}",
+        )
 
     def stats(self, label_names: tuple[str, ...]) -> SourceStats:
         """Returns the sums."""

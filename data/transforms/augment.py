@@ -13,7 +13,7 @@ from tenfold.data.transforms.options import number, parse_options, whole
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_REVISION: Final = 1
+_REVISION: Final = 2
 TRAIN: Final = "train"
 
 

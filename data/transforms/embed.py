@@ -16,7 +16,7 @@ from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
 
 EMBEDDING: Final = "embedding"
 BATCH: Final = 32
-_REVISION: Final = 1
+_REVISION: Final = 2
 
 
 class Embed:
