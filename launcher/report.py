@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tenfold.data.sizes import format_duration
 from tenfold.data.storage import open_folder
 from tenfold.launcher.job import Failure, JobResult, Recovery
 
@@ -13,7 +14,7 @@ TRACEBACK_TAIL = 25
 
 def result_text(result: JobResult, run_dir: str | Path) -> str:
     """Returns what is printed at the end of a launch, newline included."""
-    lines = [f"{result.state} in {result.seconds:.1f} s"]
+    lines = [f"{result.state} in {format_duration(result.seconds)}"]
     lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
     lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
     if result.first_failure is not None:
@@ -33,7 +34,9 @@ def _recovery(number: int, recovery: Recovery) -> str:
     failure = recovery.failure
     what = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
     step = f" at step {failure.step}" if failure.step is not None else ""
-    took = f"; next step after {recovery.seconds:.1f} s" if recovery.seconds is not None else ""
+    took = ""
+    if recovery.seconds is not None:
+        took = f"; next step after {format_duration(recovery.seconds)}"
     return f"restart {number}: worker {failure.worker}{step}: {what}{took}"
 
 
@@ -43,10 +46,13 @@ def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             yield from _figures(value)
         elif name != "model":  # where it lies is told below
-            yield (
-                name.replace("_", " "),
-                f"{value:.4g}" if isinstance(value, float) else str(value),
-            )
+            yield name.replace("_", " "), _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _failure_lines(failure: Failure) -> list[str]:

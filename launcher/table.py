@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tenfold.data.sizes import format_size
+from tenfold.data.sizes import format_duration, format_size, plural
 from tenfold.launcher.events import WorkerEvent
 from tenfold.launcher.logs import is_noise
 from tenfold.launcher.records import WorkerRecord
@@ -67,7 +67,9 @@ class TableView:
 
 def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
     """Returns the table of a running job that began `seconds` ago."""
-    table = Table(title=f"{len(records)} workers, {seconds:.0f} s", title_justify="left")
+    table = Table(
+        title=f"{plural(len(records), 'worker')}, {format_duration(seconds)}", title_justify="left"
+    )
     table.add_column("worker", justify="right")
     table.add_column("phase", min_width=10)
     for name in ("step", "loss", "records/s", "waiting", "memory"):

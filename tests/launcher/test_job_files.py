@@ -154,7 +154,7 @@ def test_the_result_in_words(tmp_path):
         recoveries=(Recovery(failure, False, 2, 3.21),),
     )
     assert result_text(result, tmp_path).splitlines() == [
-        "succeeded in 12.3 s",
+        "succeeded in 12 s",
         "  epochs: 2",
         "  val accuracy: 0.9889",
         "restart 1: worker 1 at step 40: killed by SIGKILL; next step after 3.2 s",
