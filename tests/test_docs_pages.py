@@ -38,6 +38,7 @@ NOT_RUN = {
     "README.md": [
         "it sets up an environment of its own; the tests run in that one",
         "it runs these tests",
+        "the tests run elsewhere, with the same pictures",
     ],
     "docs/shell.md": ["this needs zsh, which tests/launcher/test_completion.py drives"],
     "docs/writing.md": ["starting Beam takes ten seconds; tests/data/test_beam_write.py runs it"],
