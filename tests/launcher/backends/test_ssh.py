@@ -112,27 +112,36 @@ def age(folder):
     os.utime(folder, (time.time() - 2 * NEW_FOLDER_S,) * 2)
 
 
+@pytest.fixture
+def short_folder():
+    """A folder whose path leaves room for the name of a socket: 108 characters in all."""
+    with tempfile.TemporaryDirectory() as outer:
+        folder = Path(outer, "x")
+        folder.mkdir()
+        yield folder
+
+
 def test_sockets_of_a_killed_launch_are_taken_away_by_the_next(
-    launch, ssh_place, tmp_path, monkeypatch
+    launch, ssh_place, short_folder, monkeypatch
 ):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(short_folder))
     launch.start(*ssh_place.flags, "--num_workers=1", text="mark('up')\ntime.sleep(100)")
     launch.wait_for("up")
     launch.process.kill()
     launch.finish()
     launch.assert_nothing_left(within_s=20)
-    (left,) = tmp_path.glob("tenfold-ssh-*")
-    with mock.patch.object(tempfile, "tempdir", str(tmp_path)):
+    (left,) = short_folder.glob("tenfold-ssh-*")
+    with mock.patch.object(tempfile, "tempdir", str(short_folder)):
         with socket_folder() as held:  # it may be about to get its lock
             assert left.exists()
         age(left)
         with socket_folder() as held:
             assert not left.exists()
             age(held)
-            (tmp_path / "tenfold-ssh-link").symlink_to(tmp_path.parent)
+            (short_folder / "tenfold-ssh-link").symlink_to(short_folder.parent)
             with socket_folder():
                 assert held.exists()
-    assert tmp_path.parent.exists()
+    assert short_folder.parent.exists()
 
 
 def test_what_asks_the_whole_group_to_stop_leaves_the_connections_to_the_workers(
