@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from tenfold.launcher.commands.bench import limit_of
 
 
 @pytest.mark.timeout(120)
@@ -22,6 +25,22 @@ def test_bench_says_what_it_would_feed(tenfold: Any, digit_shards: Path) -> None
     assert raw["megabytes_per_s"] == pytest.approx(
         raw["records_per_s"] * found["mean_record_bytes"] / 1e6
     )
+
+
+@pytest.mark.parametrize(
+    ("busy", "raw", "decoded", "limit"),
+    [
+        (0.9, 3000, 900, "decoding"),
+        (0.9, 1000, 900, "decoding"),
+        (0.3, 1000, 900, "reading"),
+        # a few huge pictures keep one thread at work while the other waits
+        (0.5, 3000, 9, "parsing and decoding"),
+    ],
+)
+def test_what_is_the_limit(busy: float, raw: float, decoded: float, limit: str) -> None:
+    rates = {name: SimpleNamespace(records_per_s=rate) for name, rate in
+             (("raw", raw), ("decoded", decoded))}  # fmt: skip
+    assert limit_of(SimpleNamespace(decode_share=busy, **rates)) == limit
 
 
 def test_mistakes(tenfold: Any, digit_shards: Path) -> None:
