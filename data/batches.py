@@ -103,10 +103,11 @@ class ReadConfig:
 
     def stager(self, shards: Sequence[ShardInfo], plan: Iterator[str]) -> Stager | None:
         """Returns what brings `shards` here; `plan` names them in their order of use."""
-        if not needs_staging(self.folder, self.cache):
-            return None
         remote = {self.path_of(shard.name): shard for shard in shards}
         remote = {path: shard for path, shard in remote.items() if is_url(path)}
+        # Those of a local folder may have moved to a remote one.
+        if not any(needs_staging(path, self.cache) for path in remote):
+            return None
         paths = (path for path in map(self.path_of, plan) if path in remote)
         return Stager(remote, paths, self.cache)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,10 +63,10 @@ def python(program: str, *arguments: object) -> Any:
 
 
 def test_a_run_is_killed_and_goes_on_elsewhere(
-    bucket: Any, digit_shards: Path, tenfold: Any, digits: Path, tmp_path: Path
+    bucket: Any, shards: str, tenfold: Any, digits: Path, tmp_path: Path
 ) -> None:
     where = f"{bucket.url}/runs/one"
-    flags = [f"--shards={digit_shards}", f"--run_dir={where}", *FLAGS]
+    flags = [f"--shards={shards}", f"--run_dir={where}", *FLAGS]
     # The chief is killed, all go on from a checkpoint; then the other is killed for good.
     faults = ["--inject=kill:worker=0,step=10", "--inject=kill:worker=1,step=22,restart=1"]
     home = {"XDG_CACHE_HOME": str(tmp_path / "one")}
@@ -116,3 +117,23 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     page = (tmp_path / "one-report.html").read_text()
     assert "<title>one: succeeded</title>" in page
     assert "receipts are exact" in page
+
+
+def test_what_is_left_of_damaged_shards_is_read_from_the_run_directory(
+    bucket: Any, tenfold: Any, digit_shards: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(digit_shards, damaged)
+    shard = sorted(damaged.glob("train-*"))[3]
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    flags = [f"--shards={damaged}", f"--run_dir={bucket.url}/run", "--num_workers=2"]
+    home = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = tenfold("launch", *flags, "--on_bad_record=skip", cwd=tmp_path, **home)
+    assert done.status == 0, done.err
+    assert f"run/salvage/{shard.name}" in bucket.names()
+    last = json.loads(bucket.read("run/metrics.jsonl").splitlines()[-1])
+    assert last["receipt"]["exact"]
+    assert last["receipt"]["records"] + last["receipt"]["left_out"] == 1616
+    assert len(last["receipt"]["broken"]) == 1
