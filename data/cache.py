@@ -66,6 +66,10 @@ def default_folder() -> Path:
     return Path(cache).absolute() / "tenfold" / "shards"
 
 
+class Damaged(TransientError):
+    """What was fetched has not the CRC32C that it should have."""
+
+
 class Pin:
     """A cached shard in use: it stays until `close`, or until the process ends."""
 
@@ -140,7 +144,7 @@ class Cache:
         outgrows its limit for a shard that is `needed`; for another this returns None.
 
         Raises:
-          TransientError: what was fetched is not what it should be.
+          Damaged: what was fetched is not what it should be.
           JobError: the disk is full.
         """
         path = self.path_of(shard)
@@ -156,7 +160,7 @@ class Cache:
                     return None
                 self._fill(descriptor, fetch)
                 if not _holds(descriptor, shard):
-                    raise TransientError("what was fetched is not what was written (CRC32C)")
+                    raise Damaged("what was fetched is not what was written (CRC32C)")
                 self._checked.add(_state(descriptor))
                 os.rename(part, path)
 

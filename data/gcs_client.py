@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
@@ -51,8 +52,7 @@ class GcsClient:
     """Makes requests; `base` is the server's URL. It belongs to the process that made it."""
 
     def __init__(self) -> None:
-        self._stall_s = stall_s()
-        self._files, self.anonymous = _connect(self._stall_s)
+        self._files, self.anonymous = _connect()
         self.base: str = self._files._location
 
     def request(
@@ -77,13 +77,13 @@ class GcsClient:
         """
         from fsspec.asyn import sync
 
-        sending = _Sending(body)
-        most_s = 3 * self._stall_s + (sending.num_bytes + expected_bytes) / SLOWEST_BYTES_PER_S
+        sending, patience_s = _Sending(body), stall_s()
+        most_s = 3 * patience_s + (sending.num_bytes + expected_bytes) / SLOWEST_BYTES_PER_S
         try:
-            asked = self._ask(method, self.base + path, params or {}, headers or {}, sending)
-            answer: Answer = sync(
-                self._files.loop, _watched, asked, sending, self._stall_s, most_s
+            asked = self._ask(
+                method, self.base + path, params or {}, headers or {}, sending, patience_s
             )
+            answer: Answer = sync(self._files.loop, _watched, asked, sending, patience_s, most_s)
         except (UserError, JobError, TransientError):
             raise
         except Exception as error:
@@ -97,7 +97,9 @@ class GcsClient:
         params: Mapping[str, str],
         headers: Mapping[str, str],
         sending: "_Sending",
+        patience_s: float,
     ) -> Answer:
+        import aiohttp
         import yarl
 
         files = self._files
@@ -109,7 +111,9 @@ class GcsClient:
             params=files._get_params(dict(params)),
             headers=files._get_headers(own),
             data=sending.body(),
-            timeout=files.requests_timeout,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=patience_s, sock_read=patience_s
+            ),
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 
@@ -159,9 +163,8 @@ class GcsClient:
         return error
 
 
-def _connect(stall_s: float) -> tuple[Any, bool]:
+def _connect() -> tuple[Any, bool]:
     """Returns gcsfs's file system, and whether it has no credentials."""
-    import aiohttp
     from gcsfs.core import GCSFileSystem
 
     # The credentials are looked for here, because gcsfs goes on to ask a metadata server that
@@ -169,9 +172,6 @@ def _connect(stall_s: float) -> tuple[Any, bool]:
     credentials = None if os.environ.get(EMULATOR_VARIABLE) else _credentials()
     files = GCSFileSystem(
         token=credentials or "anon",
-        requests_timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=stall_s, sock_read=stall_s
-        ),
         skip_instance_cache=True,
         use_listings_cache=False,
     )
@@ -219,15 +219,15 @@ class _Sending:
         self.done = True
 
 
-async def _watched(asked: Any, sending: _Sending, stall_s: float, most_s: float) -> Answer:
+async def _watched(asked: Any, sending: _Sending, patience_s: float, most_s: float) -> Answer:
     """Awaits a request; gives it up when its body stands still. aiohttp watches the answer's."""
     task = asyncio.ensure_future(asked)
     begun = time.monotonic()
     try:
         while not (await asyncio.wait({task}, timeout=1.0))[0]:
             now = time.monotonic()
-            if now - begun > most_s or (not sending.done and now - sending.moved > stall_s):
-                raise TransientError(f"no progress within {stall_s:g} s")
+            if now - begun > most_s or (not sending.done and now - sending.moved > patience_s):
+                raise TransientError(f"no progress within {patience_s:g} s")
         answer: Answer = task.result()
         return answer
     finally:
@@ -246,16 +246,16 @@ def _message(body: bytes) -> str:
     return " ".join(text.split())[:300]
 
 
-_client: tuple[int, GcsClient] | None = None
+@lru_cache(maxsize=2)
+def _client_of(process: int, emulator: str) -> GcsClient:
+    del process, emulator
+    return GcsClient()
 
 
 def client() -> GcsClient:
-    """Returns this process's client.
+    """Returns this process's client, of the server that STORAGE_EMULATOR_HOST names now, if any.
 
     Raises:
-      UserError: gcsfs is missing, or the credentials are no credentials.
+      UserError: the credentials are no credentials.
     """
-    global _client
-    if _client is None or _client[0] != os.getpid():
-        _client = (os.getpid(), GcsClient())
-    return _client[1]
+    return _client_of(os.getpid(), os.environ.get(EMULATOR_VARIABLE, ""))

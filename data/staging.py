@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.data.background import Background
-from tenfold.data.cache import OFF, Cache, CacheOptions, Pin, default_folder
+from tenfold.data.cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import ShardInfo
 from tenfold.data.retry import with_retries
@@ -176,8 +176,31 @@ class Stager:
     def _fetch(self, path: str, *, needed: bool) -> Pin | None:
         shard, cache = self._shards[path], open_cache(self._options)
         folder, _, name = path.rpartition("/")
-        copy = partial(_copy, open_folder(folder), name, shard.bytes)
-        return with_retries(lambda: cache.obtain(shard, copy, needed=needed), what=path)
+        source = open_folder(folder)
+        copy = partial(_copy, source, name, shard.bytes)
+
+        def once() -> Pin | None:
+            try:
+                return cache.obtain(shard, copy, needed=needed)
+            except Damaged:
+                _check_stored(source, name, shard)
+                raise
+
+        return with_retries(once, what=path)
+
+
+def _check_stored(source: Folder, name: str, shard: ShardInfo) -> None:
+    """Checks that what stands in the storage is the shard: then the damage was on the way.
+
+    Raises:
+      JobError: it is not; no retry would help.
+    """
+    stored = source.entries().get(name)
+    if stored and stored.crc32c not in (None, shard.crc32c):
+        raise JobError(
+            f"{source.path}/{name} is not what the manifest says (CRC32C): run 'tenfold verify' "
+            "to see all, then write the shard again"
+        )
 
 
 def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> None:

@@ -3,8 +3,8 @@
     faulty_proxy.py UPSTREAM SEED NAME=SHARE …
 
 NAME is a fault (FAULTS), SHARE the share of the requests that it strikes; a request suffers one
-fault at most. It prints its port, serves until its standard input closes, and then prints how
-often each fault has struck, as JSON.
+fault at most. It prints its port, serves until its standard input closes, and then prints as
+JSON how often each fault has `struck`, and how many `media` (bytes of objects) were asked for.
 """
 
 import http.client
@@ -35,6 +35,7 @@ class Handler(BaseHTTPRequestHandler):
     shares: dict[str, float]
     dice: random.Random
     struck: "Counter[str]"
+    media = 0
     lock = threading.Lock()
 
     def do_any(self) -> None:
@@ -47,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def _draw(self, body: bytes) -> str:
         """Returns the fault that this request suffers, or ""."""
         with self.lock:
+            Handler.media += "alt=media" in self.path
             at = self.dice.random()
             for name, share in self.shares.items():
                 at -= share
@@ -157,12 +159,14 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "flip": _flip,
     "lose_answer": _lose_answer,
     "slow_upload": _slow_upload,
+    "no_shards": _status(503, "Service Unavailable"),
 }
 NEEDS: dict[str, Callable[[Handler, bytes], bool]] = {
     "shorten": lambda handler, body: "alt=media" in handler.path,
     "flip": _is_media,
     "lose_answer": lambda handler, body: handler.command == "POST",
     "slow_upload": lambda handler, body: handler.command == "POST",
+    "no_shards": lambda handler, body: ".tfrecord?alt=media" in handler.path,
 }
 
 
@@ -185,7 +189,7 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()
-    print(json.dumps(Handler.struck), flush=True)
+    print(json.dumps({"struck": Handler.struck, "media": Handler.media}), flush=True)
 
 
 if __name__ == "__main__":

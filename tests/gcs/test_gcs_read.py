@@ -1,0 +1,234 @@
+"""Reading shards from a bucket: through the cache, ahead of use, the records that a disk gives."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfold.data import staging
+from tenfold.data.cache import CacheOptions
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.manifest import ShardInfo
+from tenfold.data.records import crc32c
+from tenfold.data.staging import AHEAD, Stager, needs_staging, open_cache, staging_failures
+
+FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
+
+
+@pytest.fixture(autouse=True)
+def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is one per process is one per test here."""
+    monkeypatch.setattr(staging, "_failures", [])
+    yield
+    open_cache.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def small_shards(
+    tenfold: Callable[..., Any], digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The digits in 20 shards to train on and as many to validate."""
+    output = tmp_path_factory.mktemp("small") / "shards"
+    done = tenfold(
+        "write", f"--source={digits}", f"--output={output}", "--num_workers=2",
+        "--worker_counts=1,2", "--split=train:0.9,validation:0.1", "--min_shard_size=100",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    return output
+
+
+@pytest.fixture
+def remote_digits(bucket: Any, small_shards: Path) -> str:
+    for path in small_shards.iterdir():
+        bucket.write(f"digits/{path.name}", path.read_bytes())
+    return f"{bucket.url}/digits"
+
+
+@pytest.fixture
+def many(bucket: Any) -> dict[str, ShardInfo]:
+    """Forty shards of 1 to 40 KB by path; the larger ones are of several ranges."""
+    shards = {}
+    for number in range(40):
+        data = np.random.default_rng(number).bytes(1000 * (number + 1))
+        name = f"train-{number:05d}-of-00040.tfrecord"
+        bucket.write(f"many/{name}", data)
+        info = ShardInfo(name, 1, len(data), crc32c(data), number)
+        shards[f"{bucket.url}/many/{name}"] = info
+    return shards
+
+
+def _wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _cached(options: CacheOptions) -> int:
+    return len(list(Path(options.folder).glob("*.tfrecord")))
+
+
+def _stager(shards: dict[str, ShardInfo], options: CacheOptions) -> Stager:
+    return Stager(shards, iter(shards), options)
+
+
+def test_shards_come_ahead_of_their_use(
+    many: dict[str, ShardInfo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "RANGE_BYTES", 7000)
+    options = CacheOptions(folder=str(tmp_path))
+    stager, paths = _stager(many, options), list(many)
+    time.sleep(0.1)
+    assert _cached(options) == 0, "nothing is fetched before it is asked for"
+    assert stager.open("/elsewhere/x") == "/elsewhere/x"
+    for number, path in enumerate(paths):
+        local = stager.open(path)
+        assert crc32c(Path(local).read_bytes()) == many[path].crc32c
+        expected = min(len(paths), number + 1 + AHEAD)
+        _wait_for(lambda: _cached(options) >= expected)  # noqa: B023
+        assert _cached(options) == expected, "it is fetched further ahead than it should be"
+        stager.close(path)
+
+
+def test_a_cache_that_is_too_small_still_serves(
+    many: dict[str, ShardInfo], tmp_path: Path
+) -> None:
+    options = CacheOptions(folder=str(tmp_path), limit_bytes=60_000)
+    stager = _stager(many, options)
+    held: list[str] = []
+    for path in many:
+        held.append(path)
+        assert crc32c(Path(stager.open(path)).read_bytes()) == many[path].crc32c
+        in_use = sum(many[one].bytes for one in held)
+        used = open_cache(options).used_bytes()
+        assert used <= max(options.limit_bytes, in_use) + 40_000, "more than what is in use"
+        if len(held) == 2:
+            stager.close(held.pop(0))
+    for path in held:
+        stager.close(path)
+    # Room that was given back is used: the next are brought ahead again.
+    more = _stager(many, options)
+    more.open(next(iter(many)))
+    _wait_for(lambda: _cached(options) >= 6)
+
+
+def test_shards_asked_for_out_of_turn(many: dict[str, ShardInfo], tmp_path: Path) -> None:
+    stager = _stager(many, CacheOptions(folder=str(tmp_path)))
+    backwards = list(many)[::-1]
+
+    def read(paths: list[str]) -> None:
+        for path in paths:
+            assert crc32c(Path(stager.open(path)).read_bytes()) == many[path].crc32c
+            stager.close(path)
+
+    threads = [threading.Thread(target=read, args=(backwards[k::4],)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _wait_for(lambda: _cached(CacheOptions(folder=str(tmp_path))) == 40)
+
+
+def test_a_shard_that_is_not_what_it_was(
+    bucket: Any, many: dict[str, ShardInfo], tmp_path: Path
+) -> None:
+    path = next(iter(many))
+    bucket.write(f"many/{many[path].name}", b"x" * many[path].bytes)
+    options = CacheOptions(folder=str(tmp_path))
+    with (
+        pytest.raises(JobError, match=f"{path} is not what the manifest says"),
+        staging_failures(),
+    ):
+        _stager(many, options).open(path)
+    bucket.remove(f"many/{many[path].name}")
+    with pytest.raises(JobError, match=f"{path} is missing"):
+        _stager(many, options).open(path)
+    assert not open_cache(options).path_of(many[path]).exists()
+
+
+def test_what_is_staged() -> None:
+    options = CacheOptions()
+    assert needs_staging("gs://b/x", options)
+    assert needs_staging("memory://b/x", options)
+    assert not needs_staging("/shards", options)
+    assert not needs_staging("gs://b/x", replace(options, mode="off"))
+    with pytest.raises(UserError, match="TensorFlow reads from local disks and gs:// only"):
+        needs_staging("memory://b/x", replace(options, mode="off"))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("limit_bytes", [10**9, 1], ids=["ample", "tiny"])
+def test_batches_are_those_of_a_disk(
+    remote_digits: str, small_shards: Path, faulty: Callable[..., Any], tmp_path: Path,
+    limit_bytes: int,
+) -> None:  # fmt: skip
+    from tenfold.data.read import worker_dataset
+
+    proxy = faulty(*FAULTS)
+    options = CacheOptions(folder=str(tmp_path), limit_bytes=limit_bytes)
+    for training in (True, False):
+        datasets = [
+            worker_dataset(
+                shards, global_batch_size=64, split="train" if training else "validation",
+                training=training, seed=3, epochs=3, shuffle_buffer_bytes=50_000, cache=options,
+                num_workers=2, worker_index=1, image_dtype="uint8",
+            )
+            for shards in (str(small_shards), remote_digits)
+        ]  # fmt: skip
+        count = 0
+        for here, there in zip(*datasets, strict=True):
+            count += 1
+            assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
+        assert count == (3 * 25 if training else 3)
+    ended = proxy.end()
+    assert sum(ended["struck"].values()) >= 5
+    if limit_bytes > 1:  # the epochs after the first read from the disk
+        assert ended["media"] <= 22 + sum(ended["struck"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_launched_training_through_a_faulty_network(
+    remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any],
+    read_metrics: Callable[[Path], list[dict[str, Any]]], tmp_path: Path,
+) -> None:  # fmt: skip
+    proxy = faulty("503=0.1", "429=0.03", "cut=0.05", "stall=0.02", "shorten=0.05", "flip=0.05")
+    done = tenfold(
+        "launch", f"--shards={remote_digits}", "--num_workers=2", "--epochs=3",
+        f"--run_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}",
+        "--shuffle_buffer=50kB", TENFOLD_STORAGE_STALL_S="1",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    receipts = [
+        line["receipt"] for line in read_metrics(tmp_path / "run") if line.get("kind") == "epoch"
+    ]
+    assert [(r["records"], r["exact"]) for r in receipts] == [(1600, True)] * 3
+    ended = proxy.end()
+    struck = sum(ended["struck"].values())
+    assert struck >= 5, ended
+    shards = len(list((tmp_path / "cache").glob("*.tfrecord")))
+    assert shards == 40
+    # Each shard came once for both workers and all epochs; the rest are manifests.
+    assert ended["media"] <= shards + struck + 8, ended
+
+
+@pytest.mark.timeout(120)
+def test_storage_that_stays_away_is_named(
+    remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
+    faulty("no_shards=1")
+    done = tenfold(
+        "bench", f"--shards={remote_digits}", f"--cache_dir={tmp_path}", "--seconds=0.2",
+        TENFOLD_STORAGE_RETRY_S="1",
+    )  # fmt: skip
+    assert done.status == 1
+    last = done.err.splitlines()[-1]
+    assert last.startswith(f"tenfold: {remote_digits}/train-")
+    assert "the server said 503" in last
+    assert "given up after" in last
+    assert "Traceback" not in done.err
