@@ -67,7 +67,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 def _run(launch: Launch, fv: FlagValues) -> int:
     view = make_view(show_tf_logs=fv.show_tf_logs)
     check_hosts(launch, view)
-    run_dir = open_run_dir(launch.spec.run_dir)
+    run_dir = open_run_dir(launch.spec.run_dir, note=view.note)
     supervisor = Supervisor(
         spec=_spoiled(launch, run_dir.path),
         backend=launch.backend,

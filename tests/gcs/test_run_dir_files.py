@@ -14,9 +14,11 @@ import pytest
 import tenfold as tenfold_module
 from tenfold.data.errors import UserError
 from tenfold.data.storage import open_folder
+from tenfold.launcher import lease
 from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
+from tenfold.launcher.lease import Lease
 from tenfold.launcher.python import module_argv
-from tenfold.launcher.remote_run import LEASE_S, Lease, is_held, read_lease
+from tenfold.launcher.remote_run import is_held
 from tenfold.launcher.rundir import LEASE_FILE, check_usable
 
 pytestmark = pytest.mark.timeout(120)
@@ -122,15 +124,15 @@ def test_a_killed_launcher_leaves_nothing_that_looks_whole(bucket, launch, tenfo
     assert "run/result.json" not in bucket.names()
     # Until the lease has run out nobody elsewhere can know.
     assert is_held(where)
-    lease = json.loads(bucket.read(f"run/{LEASE_FILE}"))
-    lease["time"] -= LEASE_S
-    bucket.write(f"run/{LEASE_FILE}", json.dumps(lease).encode())
+    held = json.loads(bucket.read(f"run/{LEASE_FILE}"))
+    old = {**held, "time": held["time"] - lease.VOID_AFTER_S}
+    bucket.write(f"run/{LEASE_FILE}", json.dumps(old).encode())
     assert tenfold("report", where, cwd=tmp_path).status == 0
     page = (tmp_path / "run-report.html").read_text()
     assert "<title>run: ended without a result</title>" in page
 
     # On its own machine it is known to be dead.
-    bucket.write(f"run/{LEASE_FILE}", json.dumps({**lease, "time": time.time()}).encode())
+    bucket.write(f"run/{LEASE_FILE}", json.dumps({**held, "time": time.time()}).encode())
     go_on.touch()
     again = launch(where, go_on)
     _, err = again.communicate(timeout=60)
@@ -182,32 +184,52 @@ def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, monk
     assert "bye of 1" in (local / "logs/worker-1.log").read_text()
 
 
+@pytest.fixture
+def quick_leases(monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    monkeypatch.setattr(lease, "VOID_AFTER_S", 2.0)
+
+
+@pytest.mark.usefixtures("quick_leases")
 def test_a_lease_is_one_launch_s(bucket, tmp_path):
     folder = open_folder(f"{bucket.url}/run")
-    held = Lease(folder, tmp_path / "here")
+    held = Lease(folder, tmp_path / "here", note=print)
     check_usable(folder.path)  # whoever died before it wrote more is in nobody's way
-    with pytest.raises(UserError, match="in use by another launch"):
-        Lease(folder, tmp_path / "elsewhere")
+    notes = []
+    with pytest.raises(UserError, match=f"in use by another launch .process {os.getpid()} on"):
+        Lease(folder, tmp_path / "elsewhere", note=notes.append)
+    assert "waiting up to 2 s for a sign of life" in notes[0]
     held.close()
     assert bucket.names() == []
-    bucket.write(f"run/{LEASE_FILE}", json.dumps({"machine": "x", "time": time.time()}).encode())
-    with pytest.raises(UserError, match="on x"):
-        Lease(folder, tmp_path / "here")
-    old = {"machine": "x", "time": time.time() - LEASE_S}
-    bucket.write(f"run/{LEASE_FILE}", json.dumps(old).encode())
-    assert read_lease(folder) is None
-    Lease(folder, tmp_path / "here").close()
 
 
+@pytest.mark.usefixtures("quick_leases")
+def test_a_lease_without_a_sign_of_life_is_void(bucket, tmp_path):
+    """However wrong the clock of its holder was; on the holder's machine, and elsewhere."""
+    folder = open_folder(f"{bucket.url}/run")
+    for ahead in (-1e6, 1e6):
+        dead = {"machine": "x", "pid": 1, "time": time.time() + ahead}
+        bucket.write(f"run/{LEASE_FILE}", json.dumps(dead).encode())
+        notes = []
+        Lease(folder, tmp_path / "here", note=notes.append).close()
+        assert "on x" in notes[0]
+    bucket.write(f"run/{LEASE_FILE}", b"damaged")
+    Lease(folder, tmp_path / "here", note=notes.append).close()
+
+
+@pytest.mark.usefixtures("quick_leases")
 def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
     won, lost = [], []
 
     def take(number):
+        folder = open_folder(f"{bucket.url}/run")
         try:
-            won.append(Lease(open_folder(f"{bucket.url}/run"), tmp_path / str(number)))
+            won.append(Lease(folder, tmp_path / str(number), note=print))
         except UserError:
             lost.append(number)
 
+    dead = {"machine": "x", "pid": 1, "time": time.time()}
+    bucket.write(f"run/{LEASE_FILE}", json.dumps(dead).encode())
     threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
