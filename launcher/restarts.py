@@ -15,6 +15,8 @@ from tenfold.launcher.job import Failure
 # would end there too. A signal comes from outside and may hit the same step by chance.
 SAME_ERROR_LIMIT: Final = 2
 SAME_SIGNAL_LIMIT: Final = 3
+# What TensorFlow says where another process has taken the port; the next attempt has other ports.
+_PORT_TAKEN: Final = "Could not start gRPC server"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def _within(used: int, budget: int, what: str, flag: str) -> Decision:
 
 def _repeats(endings: Sequence[Ending]) -> bool:
     last = endings[-1].failure
+    if _PORT_TAKEN in last.error:
+        return False
     limit = SAME_SIGNAL_LIMIT if _from_outside(last) else SAME_ERROR_LIMIT
     recent = [ending.failure for ending in endings[-limit:]]
     return len(recent) == limit and all(_alike(failure, last) for failure in recent)

@@ -173,6 +173,9 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         (9, 9, [ending(), ending(step=2), ending()], True, "restart 3 of 9"),
         (9, 9, [ending(code=-9)] * 2, True, "restart 2 of 9"),
         (9, 9, [ending(code=-9)] * 3, False, "came again"),
+        # Each attempt has ports of its own: those may be taken again and again.
+        (4, 9, [ending("UnknownError: Could not start gRPC server")] * 4, True, "restart 4"),
+        (3, 9, [ending("UnknownError: Could not start gRPC server")] * 4, False, "--max_restarts"),
         (0, 2, [ending(preempted=True)] * 2, True, "preemption 2 of 2"),
         (0, 2, [ending(preempted=True)] * 3, False, "--max_preemptions"),
         (1, 2, [ending(preempted=True)] * 2 + [ending()], True, "restart 1 of 1"),
