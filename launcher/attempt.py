@@ -79,7 +79,8 @@ class Attempt:
             self._obey_stop()
             if not self._stops_asked and self.verdict is None:
                 self._oversee()
-            self._show_lines(before=time.monotonic() - SHOW_AFTER_S)
+            if self._failed_at is None or self.verdict:
+                self._show_lines(before=time.monotonic() - SHOW_AFTER_S)
             self.view.tick(self.records)
         if not self._stops_asked and self.verdict is None and judge(self.records):
             self._conclude()
@@ -142,8 +143,11 @@ class Attempt:
         self.verdict = judge(self.records)
         assert self.verdict is not None
         first = self.verdict.first
-        # Of the last moments only what the first to fail said is shown; the logs have all.
-        self._lines = deque(entry for entry in self._lines if entry[1] == first.worker)
+        # Of the last moments only what the first to fail said is shown; the logs have all. Where
+        # its host failed, it too says that of the others.
+        blames = is_consequence(self.records[first.worker])
+        shown = () if blames else (first.worker,)
+        self._lines = deque(entry for entry in self._lines if entry[1] in shown)
         self._show_lines(before=math.inf)
         what = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
         self.view.note(f"worker {first.worker} {what}; stopping the others")

@@ -25,11 +25,13 @@ def plot_scaling(found: Sequence[Measured], path: Path, *, title: str) -> None:
     names = [str(count) for count in counts]
     rates = [measured.steps_per_s for measured in found]
     perfect = [rates[0] * count / counts[0] for count in counts]
-    speed.plot(names, perfect, linestyle="--", color="0.6", label="perfect")
-    speed.plot(names, rates, marker="o", label="measured")
-    for name, rate, measured in zip(names, rates, found, strict=True):
-        speed.annotate(f"{efficiency(found, measured):.0%}", (name, rate), xytext=(4, 6),
-                       textcoords="offset points")  # fmt: skip
+    speed.plot(counts, perfect, linestyle="--", color="0.6", label="perfect")
+    speed.plot(counts, rates, marker="o", label="measured")
+    for count, rate, measured in zip(counts, rates, found, strict=True):
+        speed.annotate(f"{efficiency(found, measured):.0%}", (count, rate), xytext=(0, 7),
+                       textcoords="offset points", ha="center")  # fmt: skip
+    speed.set_xticks(counts, names)
+    speed.margins(x=0.1)
     speed.set(xlabel="hosts", ylabel="steps/s", ylim=(0, None))
     speed.legend()
     bottom = [0.0] * len(found)

@@ -16,9 +16,14 @@ EPOCHS: Final = 2
 
 @dataclass(frozen=True)
 class Measured:
-    """One run's second epoch; shares are of a step's time, input that of the slowest worker."""
+    """One run's second epoch; shares are of a step's time, input that of the slowest worker.
+
+    `records_per_epoch` were read by all workers together, each once.
+    """
 
     num_workers: int
+    steps_per_epoch: int
+    records_per_epoch: int
     steps_per_s: float
     records_per_s: float
     input_share: float
@@ -54,6 +59,8 @@ def read_epoch(line: Mapping[str, Any], num_workers: int, *, steps: int) -> Meas
     shares = line["bottleneck"]
     return Measured(
         num_workers=num_workers,
+        steps_per_epoch=steps,
+        records_per_epoch=line["receipt"]["records"],
         steps_per_s=steps / line["seconds"],
         records_per_s=line["records_per_s"],
         input_share=max(shares["wait"]),

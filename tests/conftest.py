@@ -76,17 +76,20 @@ def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., 
 
     `run_page("docs/ssh.md", HOST=name)` runs that page in a temporary folder that holds `digits`
     (class folders of pictures) and `shards` (the same, written for 1, 2 and 4 workers); keywords
-    become environment variables. It fails with what differs.
+    become environment variables; `prefix` runs it all somewhere else. It fails with what differs.
     """
 
-    def run(name: str, **environment: str) -> None:
+    def run(name: str, *, prefix: tuple[str, ...] = (), **environment: str) -> None:
         folder = tmp_path / "page"
         folder.mkdir()
         shutil.copytree(digits, folder / "digits", symlinks=True)
         shutil.copytree(digit_shards, folder / "shards")
         root = Path(__file__).parent.parent
         done = subprocess.run(
-            [sys.executable, root / "scripts" / "run_docs", f"--folder={folder}", root / name],
+            [
+                *prefix, sys.executable, root / "scripts" / "run_docs", f"--folder={folder}",
+                root / name,
+            ],
             capture_output=True, text=True, env={**os.environ, **environment},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

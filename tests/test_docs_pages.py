@@ -28,6 +28,7 @@ PAGES = [
 ELSEWHERE = [
     "docs/gcs.md",
     "docs/kubernetes.md",
+    "docs/new-backend.md",
     "docs/simulated-hosts.md",
     "docs/slurm.md",
     "docs/ssh.md",

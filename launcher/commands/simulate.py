@@ -15,7 +15,7 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import check_divides
 from tenfold.data.plan import plan_layout
-from tenfold.data.sizes import format_size
+from tenfold.data.sizes import format_duration, format_size
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import read_manifest
 from tenfold.launcher.arguments import Arguments
@@ -148,7 +148,7 @@ def _paper_text(found: Estimate, load: StorageLoad | None) -> str:
         told = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in parts.items() if seconds)
         rows += [
             ("step", f"{found.step_s:.3g} s: {told}, communication {found.communication_s:.3g} s"),
-            ("epoch", f"{found.epoch_s:,.1f} s"),
+            ("epoch", format_duration(found.epoch_s)),
             ("storage", f"{format_size(round(load.bytes_per_s))}/s, "
              f"{load.requests_per_s:,.1f} requests/s, {load.requests_per_epoch:,} an epoch"),
         ]  # fmt: skip
@@ -177,7 +177,8 @@ def _for_real(fv: FlagValues) -> int:
     found = []
     with tempfile.TemporaryDirectory(prefix="tenfold-simulate-") as folder:
         for count in counts:
-            print(f"[tenfold] running on {count} simulated hosts", file=sys.stderr, flush=True)
+            hosts = "1 simulated host" if count == 1 else f"{count} simulated hosts"
+            print(f"[tenfold] running on {hosts}", file=sys.stderr, flush=True)
             found.append(run_on(count, passed, run_dir=Path(folder, str(count))))
     if fv.plot:
         plot_scaling(found, Path(fv.plot), title=f"{fv.model}, batch {fv.global_batch_size}")

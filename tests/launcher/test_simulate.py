@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -127,32 +129,73 @@ def test_what_an_epoch_tells():
     line = {
         "seconds": 4.0, "records_per_s": 160.0,
         "bottleneck": {"wait": [0.1, 0.3], "decode": [0.0, 0.0], "communication": 0.5},
+        "receipt": {"records": 640},
     }  # fmt: skip
     found = read_epoch(line, 2, steps=20)
-    assert found == Measured(2, 5.0, 160.0, 0.3, 0.5)
+    assert found == Measured(2, 20, 640, 5.0, 160.0, 0.3, 0.5)
     assert found.compute_share == pytest.approx(0.2)
-    one = Measured(1, 3.0, 100.0, 0.0, 0.0)
+    one = Measured(1, 30, 960, 3.0, 100.0, 0.0, 0.0)
     assert efficiency([one, found], found) == pytest.approx(0.8)
     assert efficiency([one, found], one) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_real_runs_side_by_side(tenfold, digit_shards, tmp_path):
+def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
     if shutil.which("ip") is None:
         pytest.skip("there is no ip: apt-get install iproute2")
     picture = tmp_path / "scaling.svg"
     done = tenfold(
-        "simulate", f"--shards={digit_shards}", "--num_workers=2", "--host_bandwidth=1gbit",
+        "simulate", f"--shards={digit_shards}", "--num_workers=4", "--host_bandwidth=1gbit",
         "--format=json", f"--plot={picture}",
     )  # fmt: skip
     if "simulated hosts cannot be made here" in done.err:
         pytest.skip(done.err)
     assert done.status == 0, done.err
-    one, two = json.loads(done.out)
-    assert (one["num_workers"], two["num_workers"]) == (1, 2)
+    one, two, _ = real = json.loads(done.out)
+    assert [found["num_workers"] for found in real] == [1, 2, 4]
     assert one["efficiency"] == 1
     assert one["communication_share"] == 0 < two["communication_share"]
-    for found in (one, two):
+    for found in real:
         assert found["steps_per_s"] * 64 == pytest.approx(found["records_per_s"])
     assert picture.read_text().count("<svg") == 1
+    done = tenfold(
+        "simulate", "--dry_run", f"--shards={digit_shards}", "--num_workers=4",
+        "--worker_counts=1,2,4", "--format=json",
+    )  # fmt: skip
+    for paper, found in zip(json.loads(done.out), real, strict=True):
+        assert paper["steps_per_epoch"] == found["steps_per_epoch"]
+        assert paper["steps_per_epoch"] * 64 == found["records_per_epoch"]
+
+
+# Reads one worker's shards for one epoch; prints their names and how many bytes it has read.
+READ = """
+import sys
+from tenfold.data.read import worker_dataset
+def read_bytes():
+    return int(open("/proc/self/io").readline().split()[1])
+shards, count, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def read():
+    for _ in worker_dataset(shards, global_batch_size=32, num_workers=count, worker_index=index,
+                            epochs=1):
+        pass
+read()  # libraries are loaded on first use
+before = read_bytes()
+read()
+print(read_bytes() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_worker_reads_as_many_bytes_as_on_paper(tenfold, digit_shards, count):
+    """As the kernel counts what a process reads, what comes from the cache included."""
+    done = tenfold(
+        "simulate", "--dry_run", f"--shards={digit_shards}", f"--num_workers={count}",
+        "--global_batch_size=32", "--format=json",
+    )  # fmt: skip
+    (paper,) = json.loads(done.out)
+    argv = [sys.executable, "-P", "-c", READ, str(digit_shards), str(count), "0"]
+    read = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert int(read) == pytest.approx(paper["bytes_per_worker"], rel=0.1)

@@ -51,6 +51,8 @@ def test_the_failed_host_is_named_and_the_job_goes_on(launch, netns_place, fault
     assert recovery["failure"]["worker"] == 1
     assert recovery["failure"]["error"].startswith(words)
     assert f"worker 1 failed: {words}" in launch.err
+    assert "heartbeat timeout" not in launch.err  # the logs have what they said of each other
+    assert "heartbeat timeout" in launch.log(0)
     launch.assert_nothing_left()
 
 

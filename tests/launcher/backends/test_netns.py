@@ -256,6 +256,30 @@ def test_version_1_takes_one_group_per_controller(tmp_path):
     assert memory == Cgroup(f"{tmp_path}/memory/n", {"memory.limit_in_bytes": "1000000000"})
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_groups_are_made_and_removed(tmp_path, version):
+    """On a tree of plain files, as the kernel's looks."""
+    if version == 2:
+        (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
+    for folder in ("cpu", "memory"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cgroup.procs").touch()
+    groups = plan_cgroups(LIMITS, "n", root=tmp_path)
+    host = {"cgroups": [asdict(group) for group in groups], "freezer": None}
+    keeper = netns_keeper.Keeper({"hosts": [host]})
+    keeper._make_cgroups()
+    for group in groups:
+        for name, text in group.files.items():
+            assert Path(group.path, name).read_text() == text
+            Path(group.path, name).unlink()  # the kernel's go with their folder
+    keeper.clean_up()
+    assert not [group for group in groups if Path(group.path).exists()]
+    keeper._make_cgroups()
+    with pytest.raises(netns_keeper.StepError, match="File exists") as caught:
+        keeper._make_cgroups()
+    assert caught.value.step == "cgroup"
+
+
 def test_no_groups_without_limits_and_none_without_a_controller(tmp_path):
     assert plan_cgroups(HostLimits(), "n", root=tmp_path) == ()
     with pytest.raises(UserError, match="leave --host_memory out"):
@@ -280,7 +304,7 @@ def test_a_freezer_takes_all_in_before_it_holds_them(tmp_path):
     path = tmp_path / "group"
     path.mkdir()
     (path / "cgroup.procs").touch()
-    written = []
+    written: list[tuple[str, str]] = []
 
     class Recording(netns_keeper.Freezer):
         def _members(self):
