@@ -100,6 +100,7 @@ def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, 
     assert where in page
     run = tenfold_module.Run(where)
     assert (run.state, run.epochs) == ("succeeded", [])
+    assert run.result is not None
     assert run.result.exit_codes == (0, 0)
     assert f"logs: {where}/logs" in repr(run)
     again = launch(where)
@@ -195,7 +196,7 @@ def test_a_lease_is_one_launch_s(bucket, tmp_path):
     folder = open_folder(f"{bucket.url}/run")
     held = Lease(folder, tmp_path / "here", note=print)
     check_usable(folder.path)  # whoever died before it wrote more is in nobody's way
-    notes = []
+    notes: list[str] = []
     with pytest.raises(UserError, match=f"in use by another launch .process {os.getpid()} on"):
         Lease(folder, tmp_path / "elsewhere", note=notes.append)
     assert "waiting up to 2 s for a sign of life" in notes[0]
@@ -210,7 +211,7 @@ def test_a_lease_without_a_sign_of_life_is_void(bucket, tmp_path):
     for ahead in (-1e6, 1e6):
         dead = {"machine": "x", "pid": 1, "time": time.time() + ahead}
         bucket.write(f"run/{LEASE_FILE}", json.dumps(dead).encode())
-        notes = []
+        notes: list[str] = []
         Lease(folder, tmp_path / "here", note=notes.append).close()
         assert "on x" in notes[0]
     bucket.write(f"run/{LEASE_FILE}", b"damaged")
