@@ -6,9 +6,11 @@ DATA/KIND holds the pictures in class folders, DATA/KIND-shards the same written
 Each reader runs in a process of its own, in turn, so that all see the same machine; each
 reads three epochs, shuffled, in batches of 32, resized to 224 × 224, with two threads or
 workers. A table gives pictures a second and CPU milliseconds a picture, the median over
-rounds of the last two epochs, and the first batch's delay in those epochs.
+rounds of the last two epochs, and the first batch's delay in those epochs. `--json` prints the
+medians as one object instead, `--rounds=N` takes so many rounds.
 """
 
+import argparse
 import glob
 import json
 import os
@@ -49,6 +51,8 @@ def turbo(data: bytes) -> object:
 
 # Each reader returns a function that gives the batches of the next epoch.
 Epochs = Callable[[], Iterable[object]]
+# Of each reader: pictures a second, CPU ms a picture, the first batch's delay in seconds.
+Medians = dict[str, dict[str, float]]
 
 
 def ceiling(data: Path, kind: str) -> Epochs:
@@ -198,6 +202,54 @@ def webdataset(data: Path, kind: str) -> Epochs:
     return lambda: batched(turbo(one) for (one,) in dataset)
 
 
+def torch_loader(dataset: Any, loader: Callable[..., Any]) -> Epochs:
+    """Epochs of a PyTorch loader with two processes that decode."""
+    batches = loader(dataset, batch_size=BATCH, num_workers=THREADS, drop_last=True)
+    return lambda: batches
+
+
+def decoded(sample: dict[str, Any]) -> object:
+    return turbo(bytes(sample["image"]))
+
+
+def mosaic(data: Path, kind: str) -> Epochs:
+    """Mosaic streaming with the fast decoder and PyTorch's loader, two processes."""
+    import torch
+    from streaming import MDSWriter, StreamingDataset
+
+    path = f"{data}/{kind}-mds"
+    if not os.path.exists(path):
+        with MDSWriter(out=path, columns={"image": "bytes"}) as writer:
+            for name in files_of(data, kind):
+                writer.write({"image": Path(name).read_bytes()})
+
+    class Pictures(StreamingDataset):  # type: ignore[misc]
+        def __getitem__(self, at: int) -> object:
+            return decoded(super().__getitem__(at))
+
+    dataset = Pictures(local=path, batch_size=BATCH, shuffle=True)
+    return torch_loader(dataset, torch.utils.data.DataLoader)
+
+
+def encoded_file(name: str) -> dict[str, object]:
+    return {"image": Path(name).read_bytes()}
+
+
+def litdata(data: Path, kind: str) -> Epochs:
+    """LitData with the fast decoder and its own loader, two processes."""
+    from litdata import StreamingDataLoader, StreamingDataset, optimize
+
+    path = f"{data}/{kind}-litdata"
+    if not os.path.exists(path):
+        optimize(
+            encoded_file, files_of(data, kind), path, chunk_bytes="16MB", num_workers=1,
+            verbose=False,
+        )  # fmt: skip
+
+    dataset = StreamingDataset(path, shuffle=True, transform=decoded)
+    return torch_loader(dataset, StreamingDataLoader)
+
+
 READERS: dict[str, Callable[[Path, str], Epochs]] = {
     "ceiling": ceiling,
     "tenfold": tenfold,
@@ -207,7 +259,23 @@ READERS: dict[str, Callable[[Path, str], Epochs]] = {
     "tfds": tfds,
     "grain": grain,
     "webdataset": webdataset,
+    "mosaic": mosaic,
+    "litdata": litdata,
 }
+# Those that need PyTorch have an environment of their own beside the others'.
+TORCH = ("mosaic", "litdata")
+
+
+def python_of(name: str) -> str:
+    """Returns the interpreter that has a reader's library."""
+    if name not in TORCH:
+        return sys.executable
+    return str(Path(sys.executable).absolute().parents[2] / "bench_torch" / "bin" / "python")
+
+
+def cpu_seconds() -> float:
+    """Returns the CPU time of this process and of the children that have ended."""
+    return sum(os.times()[:4])
 
 
 def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
@@ -215,11 +283,11 @@ def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
     epochs = READERS[name](data, kind)
     found = []
     for _ in range(EPOCHS):
-        begun, cpu, first, batches = time.perf_counter(), time.process_time(), 0.0, 0
+        begun, cpu, first, batches = time.perf_counter(), cpu_seconds(), 0.0, 0
         for _ in epochs():
             first = first or time.perf_counter() - begun
             batches += 1
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        seconds, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
         pictures = batches * BATCH
         found.append(
             {"rate": pictures / seconds, "cpu_ms": 1e3 * cpu / pictures, "first_s": first}
@@ -227,12 +295,13 @@ def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
     return found
 
 
-def compare(data: Path, kind: str, names: list[str]) -> None:
+def medians_of(data: Path, kind: str, names: list[str], rounds: int) -> Medians:
+    """Returns the medians of each reader over the rounds, without those that failed."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name in names:
             done = subprocess.run(
-                [sys.executable, __file__, str(data), kind, "--one", name],
+                [python_of(name), __file__, str(data), kind, "--one", name],
                 capture_output=True,
                 text=True,
             )
@@ -240,30 +309,51 @@ def compare(data: Path, kind: str, names: list[str]) -> None:
                 print(f"{name} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
                 continue
             results[name] += json.loads(done.stdout.splitlines()[-1])[1:]
-    print(f"{kind}: {len(files_of(data, kind)):,} pictures")
-    print(f"{'reader':<15}{'pictures/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"
-          f"{'first batch s':>15}")  # fmt: skip
-    medians = {
+    return {
         name: {key: statistics.median(one[key] for one in found) for key in found[0]}
         for name, found in results.items()
         if found
     }
+
+
+def table(medians: Medians) -> str:
+    """Returns the medians as lines, each beside the ceiling's."""
     top = medians["ceiling"]
-    for name, median in medians.items():
-        print(
-            f"{name:<15}{median['rate']:>11,.0f}{median['rate'] / top['rate']:>11.2f}"
-            f"{median['cpu_ms']:>8.3f}{top['cpu_ms'] / median['cpu_ms']:>11.2f}"
-            f"{median['first_s']:>15.2f}"
-        )
+    lines = [
+        f"{'reader':<15}{'pictures/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"
+        f"{'first batch s':>15}"
+    ]
+    lines += [
+        f"{name:<15}{median['rate']:>11,.0f}{median['rate'] / top['rate']:>11.2f}"
+        f"{median['cpu_ms']:>8.3f}{top['cpu_ms'] / median['cpu_ms']:>11.2f}"
+        f"{median['first_s']:>15.2f}"
+        for name, median in medians.items()
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("kind", choices=["small", "large"])
+    parser.add_argument("readers", nargs="*", help=", ".join(READERS))
+    parser.add_argument("--one", help="measure this reader, here")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.data, options.kind, options.one)))
+        return
+    chosen = [name for name in options.readers or READERS if name != "ceiling"]
+    medians = medians_of(options.data, options.kind, ["ceiling", *chosen], options.rounds)
+    if options.json:
+        print(json.dumps(medians))
+    else:
+        print(f"{options.kind}: {len(files_of(options.data, options.kind)):,} pictures")
+        print(table(medians))
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    arguments = sys.argv[1:]
-    folder, which = Path(arguments[0]), arguments[1]
-    if arguments[2:3] == ["--one"]:
-        print(json.dumps(measure(folder, which, arguments[3])))
-    else:
-        chosen = arguments[2:] or list(READERS)
-        compare(folder, which, ["ceiling", *[name for name in chosen if name != "ceiling"]])
+    main()

@@ -1,0 +1,183 @@
+"""Writes a folder of JPEG files with another library, with two processes where it has them.
+
+python scripts/bench_write_peers.py LIBRARY SOURCE OUTPUT     (see scripts/bench)
+
+Prints the seconds from the first picture to the last, imports and the start of processes not
+counted. LIBRARY is a key of WRITERS; it must be installed in the Python that runs this.
+"""
+
+import multiprocessing
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PROCESSES = 2
+# A picture's path and its class.
+Files = list[tuple[str, int]]
+Write = Callable[[Files], None]
+
+
+def tfrecord(output: Path, part: int) -> Write:
+    """tf.train.Example and TFRecordWriter, as TensorFlow's guides have it."""
+    import tensorflow as tf
+
+    def feature(value: bytes | int) -> Any:
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    def write(files: Files) -> None:
+        with tf.io.TFRecordWriter(str(output / f"{part}.tfrecord")) as writer:
+            for path, label in files:
+                features = {"image": feature(Path(path).read_bytes()), "label": feature(label)}
+                example = tf.train.Example(features=tf.train.Features(feature=features))
+                writer.write(example.SerializeToString())
+
+    return write
+
+
+def array_record(output: Path, part: int) -> Write:
+    """ArrayRecord, uncompressed, of the pictures alone."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def write(files: Files) -> None:
+        name = str(output / f"{part}.array_record")
+        writer = ArrayRecordWriter(name, "group_size:1,uncompressed")
+        for path, _ in files:
+            writer.write(Path(path).read_bytes())
+        writer.close()
+
+    return write
+
+
+def webdataset(output: Path, part: int) -> Write:
+    """WebDataset's ShardWriter."""
+    from webdataset import ShardWriter
+
+    def write(files: Files) -> None:
+        with ShardWriter(str(output / f"{part}-%03d.tar"), maxsize=250e6, verbose=0) as writer:
+            for number, (path, label) in enumerate(files):
+                key = f"{part}-{number}"
+                writer.write({"__key__": key, "jpg": Path(path).read_bytes(), "cls": label})
+
+    return write
+
+
+def mosaic(output: Path, part: int) -> Write:
+    """Mosaic streaming's MDSWriter."""
+    from streaming import MDSWriter
+
+    def write(files: Files) -> None:
+        columns = {"image": "bytes", "label": "int"}
+        with MDSWriter(out=str(output / str(part)), columns=columns) as writer:
+            for path, label in files:
+                writer.write({"image": Path(path).read_bytes(), "label": label})
+
+    return write
+
+
+def litdata(output: Path, part: int) -> Write:
+    """LitData's writer of chunks, which its `optimize` starts in each process."""
+    from litdata.streaming.writer import BinaryWriter
+
+    folder = output / str(part)
+    folder.mkdir()
+
+    def write(files: Files) -> None:
+        writer = BinaryWriter(str(folder), chunk_bytes=64 * 10**6)
+        for number, (path, label) in enumerate(files):
+            writer[number] = {"image": Path(path).read_bytes(), "label": label}
+        writer.done()
+
+    return write
+
+
+def tfds(output: Path, files: Files) -> float:
+    """A TFDS builder that passes the files on as they are; it has one process."""
+    import tensorflow as tf
+    import tensorflow_datasets
+
+    tf.constant(0)  # TFDS would import it while it writes
+    began = 0.0
+
+    class Pictures(tensorflow_datasets.core.GeneratorBasedBuilder):
+        """The pictures."""
+
+        VERSION = tensorflow_datasets.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            features = tensorflow_datasets.features.FeaturesDict(
+                {
+                    "image": tensorflow_datasets.features.Image(
+                        shape=(None, None, 3), encoding_format="jpeg"
+                    ),
+                    "label": tensorflow_datasets.features.ClassLabel(num_classes=10),
+                }
+            )
+            return tensorflow_datasets.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager: object) -> dict[str, object]:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
+            nonlocal began
+            began = time.perf_counter()
+            for number, (path, label) in enumerate(files):
+                yield number, {"image": path, "label": label}
+
+    Pictures(data_dir=str(output)).download_and_prepare()
+    return time.perf_counter() - began
+
+
+# Those that write a part of the files in each process, and those that see to it themselves.
+PARTS: dict[str, Callable[[Path, int], Write]] = {
+    "tfrecord": tfrecord,
+    "array_record": array_record,
+    "webdataset": webdataset,
+    "mosaic": mosaic,
+    "litdata": litdata,
+}
+WHOLE: dict[str, Callable[[Path, Files], float]] = {"tfds": tfds}
+WRITERS = [*PARTS, *WHOLE]
+
+
+def write_part(name: str, output: Path, part: int, files: Files, ready: Any, times: Any) -> None:
+    write = PARTS[name](output, part)
+    ready.wait()
+    began = time.time()
+    write(files)
+    times.put((began, time.time()))
+
+
+def in_parts(name: str, output: Path, files: Files) -> float:
+    """Returns the seconds from the first process's start of writing to the last one's end."""
+    spawn = multiprocessing.get_context("spawn")
+    ready, times = spawn.Barrier(PROCESSES), spawn.Queue()
+    processes = [
+        spawn.Process(
+            target=write_part, args=(name, output, part, files[part::PROCESSES], ready, times)
+        )
+        for part in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    found = [times.get(timeout=600) for _ in processes]
+    for process in processes:
+        process.join()
+    return max(end for _, end in found) - min(begin for begin, _ in found)
+
+
+def main() -> None:
+    name, source, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    classes = sorted(path.name for path in source.iterdir())
+    files = [(str(path), classes.index(path.parent.name)) for path in source.glob("*/*.jpg")]
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    print(in_parts(name, output, files) if name in PARTS else WHOLE[name](output, files))
+
+
+if __name__ == "__main__":
+    main()
