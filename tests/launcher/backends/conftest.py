@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,27 @@ def rootless_netns_place(netns_works: None) -> Place:
     return Place(("--backend=netns",), WITHOUT_CAPABILITIES)
 
 
-PLACES = ("local", "netns", "rootless_netns", "ssh", "slurm")
+NEW_BACKEND = Path(__file__).parents[3] / "docs" / "new-backend.md"
+
+
+@pytest.fixture
+def documented_place(tmp_path: Path) -> Place:
+    """The back end of docs/new-backend.md: its one module, and its one line in the table."""
+    page = NEW_BACKEND.read_text()
+    found = re.search(r"```python\n# (\w+\.py)\n(.*?)```", page, re.S)
+    line = re.search(r"```text\n +(\"\w+\": \"\w+\"),\n```", page)
+    assert found, page
+    assert line, page
+    folder = tmp_path / "backend"
+    folder.mkdir()
+    (folder / found[1]).write_text(found[2])
+    (folder / "sitecustomize.py").write_text(
+        f"from tenfold.launcher import backends\nbackends.BACKENDS.update({{{line[1]}}})\n"
+    )
+    return Place(("--backend=nice", "--niceness=1"), ("env", f"PYTHONPATH={folder}"))
+
+
+PLACES = ("local", "netns", "rootless_netns", "ssh", "slurm", "documented")
 
 
 @pytest.fixture(params=PLACES)
@@ -106,11 +126,23 @@ START_SSHD = "mount -t tmpfs none /run && mkdir /run/sshd && exec {sshd} -D -e -
 
 @pytest.fixture(scope="session")
 def ssh_hosts(netns_works: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHosts]:
-    """Two simulated hosts with an sshd each."""
+    """Two simulated hosts with an sshd each, host-0 and host-1."""
+    with _ssh_hosts(tmp_path_factory.mktemp("ssh"), ("host-0", "host-1")) as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def ssh_nodes(netns_works: None, tmp_path: Path) -> Iterator[SshHosts]:
+    """The same, called node-a and node-b as in the documents."""
+    with _ssh_hosts(tmp_path, ("node-a", "node-b")) as hosts:
+        yield hosts
+
+
+@contextlib.contextmanager
+def _ssh_hosts(folder: Path, names: tuple[str, ...]) -> Iterator[SshHosts]:
     sshd = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
     if sshd is None or shutil.which("ssh-keygen") is None:
         pytest.skip("there is no sshd: apt-get install openssh-server openssh-client")
-    folder = tmp_path_factory.mktemp("ssh")
     for key in ("host_key", "user_key"):
         keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
         subprocess.run(keygen, check=True)
@@ -119,7 +151,10 @@ def ssh_hosts(netns_works: None, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "sshd_config").write_text(SSHD_CONFIG.format(folder=folder))
     (folder / "ssh_config").write_text(SSH_CONFIG.format(folder=folder))
     backend = NetnsBackend(HostShape())
-    hosts = backend.hosts(2)
+    hosts = tuple(
+        replace(host, name=name)
+        for name, host in zip(names, backend.hosts(len(names)), strict=True)
+    )
     with backend.opened(hosts), contextlib.ExitStack() as servers:
         start = START_SSHD.format(sshd=sshd, config=folder / "sshd_config")
         for host in hosts:
@@ -171,8 +206,10 @@ SelectTypeParameters=CR_CPU
 MpiDefault=none
 ReturnToService=2
 KillWait=5
-NodeName=sn0 NodeHostname={host} NodeAddr=127.0.0.1 Port={one} CPUs=2 RealMemory=2000
-NodeName=sn1 NodeHostname={host} NodeAddr=127.0.0.1 Port={other} CPUs=2 RealMemory=2000
+GresTypes=gpu
+NodeName=sn0 NodeHostname={host} NodeAddr=127.0.0.1 Port={one} CPUs=2 RealMemory=2000 Gres=gpu:4
+NodeName=sn1 NodeHostname={host} NodeAddr=127.0.0.1 Port={other} CPUs=2 RealMemory=2000 Gres=gpu:4
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP OverSubscribe=FORCE:8
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:8
 """
 
@@ -200,6 +237,10 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             other=other,
         )
     )
+    # Nodes only say that they have GPUs: any device will do.
+    devices = ("null", "zero", "full", "urandom")
+    gpus = "".join(f"NodeName=sn[0-1] Name=gpu File=/dev/{device}\n" for device in devices)
+    (folder / "gres.conf").write_text(gpus)
     environment = {**os.environ, "SLURM_CONF": str(conf)}
     munged = [
         programs["munged"], "--foreground", "--force", f"--key-file={folder}/key",

@@ -1,7 +1,9 @@
 """Simulated hosts that fail on purpose while a job runs on them."""
 
 import json
+from pathlib import Path
 
+import psutil
 import pytest
 
 pytestmark = pytest.mark.timeout(120)
@@ -65,18 +67,40 @@ def test_a_host_that_is_soon_back_is_no_failure(launch, netns_place, fault):
     assert launch.result["restarts"] == 0
 
 
-def test_a_host_that_stands_still_where_nobody_waits_for_it(launch, netns_place):
+@pytest.mark.parametrize("user", ["root", "rootless"])
+def test_a_host_that_stands_still_where_nobody_waits_for_it(launch, request, user):
+    """Held by the kernel's freezer as root, by signals without."""
+    place = request.getfixturevalue("netns_place" if user == "root" else "rootless_netns_place")
+    launch.prefix = place.prefix
     text = """
     say("step", "training", step=1)
     time.sleep(60)
     """
     flags = ("--num_workers=2", "--hang_timeout=3", "--inject=freeze:worker=1,step=1")
-    launch.run(*netns_place.flags, *flags, text=text)
+    launch.run(*place.flags, *flags, text=text)
     assert launch.status == 1
     first = launch.result["first_failure"]
     assert (first["worker"], first["exit_code"]) == (1, None)
     assert first["error"].startswith("its host stands still")
     assert [failure["worker"] for failure in launch.result["consequences"]] == [0]
+
+
+def test_a_frozen_host_does_not_outlive_a_killed_launcher(launch, netns_place, until):
+    text = """
+    say("step", "training", step=1)
+    mark(f"up-{index}")
+    time.sleep(60)
+    """
+    launch.start(
+        *netns_place.flags, "--num_workers=2", "--inject=freeze:worker=1,step=1", text=text
+    )
+    launch.wait_for("up-0", "up-1")
+    frozen = (psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP)  # by a signal, by the freezer
+    until(lambda: any(process.status() in frozen for process in launch.processes()))
+    launch.process.kill()
+    launch.finish()
+    launch.assert_nothing_left(within_s=20)
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/tenfold-{launch.process.pid}-*"))
 
 
 def test_other_hosts_cannot_be_unplugged(launch):

@@ -1,0 +1,34 @@
+"""The pages of docs/ on hosts, followed word for word: see scripts/run_docs."""
+
+import os
+import shutil
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_simulated_hosts(run_page, netns_works):
+    run_page("docs/simulated-hosts.md")
+
+
+def test_ssh(run_page, ssh_nodes, tmp_path):
+    """The page takes ~/.ssh/config for granted; a stand-in of `ssh` gives the test's."""
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {ssh_nodes.config} "$@"\n')
+    ssh.chmod(0o755)
+    run_page("docs/ssh.md", prefix=ssh_nodes.prefix, PATH=f"{ssh.parent}:{os.environ['PATH']}")
+
+
+def test_slurm(run_page, slurm_conf, end_slurm_jobs):
+    run_page("docs/slurm.md", SLURM_CONF=str(slurm_conf))
+    end_slurm_jobs(slurm_conf)
+
+
+def test_kubernetes(run_page):
+    run_page("docs/kubernetes.md")
+
+
+def test_a_new_back_end(run_page):
+    run_page("docs/new-backend.md")
