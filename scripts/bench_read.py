@@ -223,7 +223,7 @@ def mosaic(data: Path, kind: str) -> Epochs:
             for name in files_of(data, kind):
                 writer.write({"image": Path(name).read_bytes()})
 
-    class Pictures(StreamingDataset):  # type: ignore[misc]
+    class Pictures(StreamingDataset):
         def __getitem__(self, at: int) -> object:
             return decoded(super().__getitem__(at))
 

@@ -1,4 +1,4 @@
-"""Writes a folder of JPEG files with another library, with two processes where it has them.
+"""Writes a folder of JPEG files with a library, with two processes where it has them.
 
 python scripts/bench_write_peers.py LIBRARY SOURCE OUTPUT     (see scripts/bench)
 
@@ -132,6 +132,18 @@ def tfds(output: Path, files: Files) -> float:
     return time.perf_counter() - began
 
 
+def tenfold(output: Path, files: Files) -> float:
+    """Tenfold itself, with what it does besides: scan, shuffle, checksums, fingerprints."""
+    from tenfold.launcher import notebook
+    from tenfold.launcher.commands import write
+
+    source = Path(files[0][0]).parents[1]
+    assert write  # is imported before the clock runs
+    began = time.perf_counter()
+    notebook.write(str(source), str(output / "shards"), processes=PROCESSES)
+    return time.perf_counter() - began
+
+
 # Those that write a part of the files in each process, and those that see to it themselves.
 PARTS: dict[str, Callable[[Path, int], Write]] = {
     "tfrecord": tfrecord,
@@ -140,7 +152,7 @@ PARTS: dict[str, Callable[[Path, int], Write]] = {
     "mosaic": mosaic,
     "litdata": litdata,
 }
-WHOLE: dict[str, Callable[[Path, Files], float]] = {"tfds": tfds}
+WHOLE: dict[str, Callable[[Path, Files], float]] = {"tenfold": tenfold, "tfds": tfds}
 WRITERS = [*PARTS, *WHOLE]
 
 

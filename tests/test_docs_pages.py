@@ -77,21 +77,21 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_picture_is_what_is_planned() -> None:
-    script = [sys.executable, ROOT / "scripts" / "draw_overview", "--check"]
+    script = [sys.executable, str(ROOT / "scripts" / "draw_overview"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_what_is_not_run_says_why(name: str) -> None:
-    command = [sys.executable, SCRIPT, "--list", ROOT / name]
+    command = [sys.executable, str(SCRIPT), "--list", str(ROOT / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     reasons = [line.partition(": ")[2] for line in done.stdout.splitlines()]
     assert reasons == NOT_RUN.get(name, [])
 
 
 def run_docs(page: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, SCRIPT, *flags, page]
+    command = [sys.executable, str(SCRIPT), *flags, str(page)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -134,7 +134,7 @@ def test_they_are_decoded_as_pillow_does(decoder: str, channels: int) -> None:
             continue  # libjpeg does not make CMYK grey
         out = io.BytesIO()
         picture.save(out, form, **options)
-        whole = Image.open(io.BytesIO(out.getvalue()))
+        whole: Image.Image = Image.open(io.BytesIO(out.getvalue()))
         if whole.mode.startswith("I"):
             whole = Image.fromarray((np.asarray(whole) >> 8).astype(np.uint8))
         want = np.asarray(whole.convert("L" if channels == 1 else "RGB"), np.int16)
@@ -216,3 +216,21 @@ def test_an_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) ->
     done = tenfold("plan", f"--source={folder}")
     assert done.status == 2
     assert "empty class' has no pictures (.jpg, .jpeg, .png): add some, convert" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_they_are_trained_on(
+    folder: Path, tenfold: Callable[..., Any], read_metrics: Callable[..., Any], tmp_path: Path
+) -> None:
+    write = (
+        f"--source={folder}",
+        f"--output={tmp_path}/shards",
+        "--split=train:0.7,validation:0.3",
+    )
+    run = (f"--run_dir={tmp_path}/run", "--image_size=32x48", "--global_batch_size=4")
+    done = tenfold("launch", *write, *run, "--num_workers=2", "--augment=flip,crop")
+    assert done.status == 0, done.err
+    (epoch,) = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "epoch"]
+    assert epoch["receipt"]["exact"]
+    assert tenfold("report", f"{tmp_path}/run").status == 0

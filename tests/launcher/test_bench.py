@@ -38,9 +38,9 @@ def test_bench_says_what_it_would_feed(tenfold: Any, digit_shards: Path) -> None
     ],
 )
 def test_what_is_the_limit(busy: float, raw: float, decoded: float, limit: str) -> None:
-    rates = {name: SimpleNamespace(records_per_s=rate) for name, rate in
-             (("raw", raw), ("decoded", decoded))}  # fmt: skip
-    assert limit_of(SimpleNamespace(decode_share=busy, **rates)) == limit
+    rates = (SimpleNamespace(records_per_s=rate) for rate in (raw, decoded))
+    found: Any = SimpleNamespace(decode_share=busy, raw=next(rates), decoded=next(rates))
+    assert limit_of(found) == limit
 
 
 def test_mistakes(tenfold: Any, digit_shards: Path) -> None:

@@ -165,7 +165,7 @@ def test_no_color_is_heeded_on_a_terminal(tmp_path: Path, no_color: str) -> None
     if no_color:
         env["NO_COLOR"] = no_color
     program = ["sh", "-c", "echo hello; sleep 0.5"]
-    argv = module_argv("tenfold", ["launch", "--num_workers=2", "--", *program])
+    argv = list(module_argv("tenfold", ["launch", "--num_workers=2", "--", *program]))
     terminal = Terminal(argv, cwd=tmp_path, env=env)
     seen = terminal.read_until("succeeded in")
     terminal.close()
