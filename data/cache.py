@@ -35,6 +35,7 @@ DEFAULT_BYTES: Final = 50 * 10**9
 _SUFFIX: Final = ".tfrecord"
 _PART: Final = ".part"
 _BLOCK: Final = 1 << 22
+_POLL_S: Final = 0.02
 _WAY_OUT: Final = "give another --cache_dir, or --cache=off"
 
 _log = logging.getLogger(__name__)
@@ -230,18 +231,31 @@ class Cache:
 @contextlib.contextmanager
 def _filling(part: Path) -> Iterator[int]:
     """Gives the descriptor of a file that nobody else fills; removes it unless it was renamed."""
-    while True:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _is_at(descriptor, part):
-            break
-        os.close(descriptor)  # who held it before has renamed or removed it
+    while (descriptor := _lock_part(part)) is None:
+        time.sleep(_POLL_S)
     try:
         yield descriptor
     finally:
         if _is_at(descriptor, part):
             part.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _lock_part(part: Path) -> int | None:
+    """Returns the locked descriptor of `part`, None where another process fills it.
+
+    Never waits for the lock: the file may get its final name meanwhile, and then stay locked by
+    those who use it.
+    """
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(descriptor, part):
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
