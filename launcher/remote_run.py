@@ -49,7 +49,7 @@ class RemoteRunDir(RunDir):
         super().__init__(where, work)
         self._chief = work / CHIEF_FOLDER
         shutil.rmtree(self._chief, ignore_errors=True)
-        self._whole = False
+        self._whole = self._is_away = False
         try:
             self._remote = open_folder(self.where)
             self._lease = Lease(self._remote, work, note=note)
@@ -78,6 +78,7 @@ class RemoteRunDir(RunDir):
             self._mirror.close()
             self._remote.write(RESULT_FILE, result.to_json().encode())
         except (OSError, JobError, UserError) as error:
+            self._is_away = True
             raise JobError(
                 f"the job has {result.state}, but its result could not be sent to "
                 f"{self.where}: {error}; logs and result lie in {self.path}"
@@ -90,10 +91,14 @@ class RemoteRunDir(RunDir):
         return here.read_bytes() if here.exists() else super().read(name)
 
     def close(self) -> None:
-        """Ends the lease; the local folder goes when all of it has been sent."""
-        with contextlib.suppress(OSError, JobError, UserError):
-            self._mirror.close()
-        self._lease.close()
+        """Ends the lease; the local folder goes when all of it has been sent.
+
+        Storage that has just been given up is not tried again: each try may take minutes.
+        """
+        if not self._is_away:
+            with contextlib.suppress(OSError, JobError, UserError):
+                self._mirror.close()
+            self._lease.close()
         if self._whole:
             shutil.rmtree(self.path, ignore_errors=True)
         super().close()
