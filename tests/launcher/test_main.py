@@ -38,6 +38,16 @@ def test_planning_and_help_import_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.split() == []
 
 
+def test_the_overview_imports_no_command() -> None:
+    probe = IMPORTED.partition("heavy =")[0] + "print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe, "--help"], capture_output=True, text=True, check=True
+    )
+    imported = done.stdout.split()
+    assert "tenfold.launcher.main" in imported
+    assert [name for name in imported if name.startswith(("absl", "tenfold.launcher.c"))] == []
+
+
 def test_the_probe_of_imports_can_fail() -> None:
     code = "import sys, numpy; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
