@@ -24,7 +24,7 @@ import tensorflow as tf
 from tenfold.data.errors import UserError
 
 # (first, first that is not any more): tested with each minor version in between.
-TESTED: Final = ((3, 15), (3, 16))
+TESTED: Final = ((3, 12), (3, 16))
 
 
 def repair() -> None:
