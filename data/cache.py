@@ -34,7 +34,8 @@ DEFAULT_BYTES: Final = 50 * 10**9
 
 _SUFFIX: Final = ".tfrecord"
 _PART: Final = ".part"
-_BLOCK: Final = 1 << 22
+# Blocks this large are summed while the processor's cache still holds them.
+_BLOCK: Final = 1 << 18
 _POLL_S: Final = 0.02
 _WAY_OUT: Final = "give another --cache_dir, or --cache=off"
 

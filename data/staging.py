@@ -26,7 +26,7 @@ from tenfold.data.storage import GCS_SCHEMES, Folder, is_url, open_folder
 
 # Shards that wait for their reader, and how many are fetched at once, by a process.
 AHEAD: Final = 16
-AT_ONCE: Final = 3
+AT_ONCE: Final = 4
 # Each is fetched in ranges of this size, so many at once over all shards.
 RANGE_BYTES: Final = 8 << 20
 RANGES_AT_ONCE: Final = 8
