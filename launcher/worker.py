@@ -17,7 +17,7 @@ import traceback
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage import open_folder
 from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED, EventWriter
 from tenfold.launcher.faults import WorkerFaults
@@ -64,9 +64,9 @@ def is_peer_failure(error: BaseException) -> bool:
 
 def _tell(events: EventWriter, error: Exception) -> None:
     lines = traceback.format_exception(type(error), error, _beyond_our_code(error.__traceback__))
-    user_error = isinstance(error, UserError)
-    text = "" if user_error else "".join(lines)
-    print(str(error) if user_error else text, file=sys.stderr, flush=True)
+    says_all = isinstance(error, UserError | JobError)
+    text = "" if says_all else "".join(lines)
+    print(str(error) if says_all else text, file=sys.stderr, flush=True)
     events.send("error", type=type(error).__name__, message=str(error), traceback=text)
 
 
