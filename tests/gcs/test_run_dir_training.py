@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-STEPS_PER_EPOCH, EPOCHS = 25, 2
+STEPS_PER_EPOCH, EPOCHS = 25, 3
 FLAGS = (
     "--num_workers=2",
     f"--epochs={EPOCHS}",
@@ -77,11 +78,14 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     assert result["first_failure"]["worker"] == 1
     # The steps between the checkpoint and the kill were run again, with the same losses.
     (note,) = result["notes"]
-    assert "run again after a restart: equal" in note
+    told = re.search(r"run again after a restart: (?:equal|at most (\S+) apart)", note)
+    assert told is not None, note
+    assert float(told[1] or 0) < 1e-3
     assert "runs/one/model.keras" not in bucket.names()
     newest = max(bucket.names("runs/one/checkpoints/"))
-    at_least = int(newest.rpartition("-")[2].removesuffix(".npz"))
-    assert 20 <= at_least <= 24
+    epoch, step = (int(number) for number in newest.removesuffix(".npz").split("-")[-2:])
+    saved = epoch * STEPS_PER_EPOCH + step
+    assert saved >= 20
 
     # Another machine has nothing of it but what is on gs://.
     home = {"XDG_CACHE_HOME": str(tmp_path / "other")}
@@ -90,7 +94,7 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     history = [json.loads(line) for line in bucket.read("runs/one/history.jsonl").splitlines()]
     resumed = [line["step"] for line in history if line["kind"] == "resumed"]
     assert len(resumed) == 2 * 2
-    assert resumed[-1] == at_least
+    assert resumed[-1] == saved
     assert [line["kind"] for line in history].count("launch") == 2
 
     lines = [json.loads(line) for line in bucket.read("runs/one/metrics.jsonl").splitlines()]
