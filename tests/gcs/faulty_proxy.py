@@ -4,7 +4,8 @@
 
 NAME is a fault (FAULTS), SHARE the share of the requests that it strikes; a request suffers one
 fault at most. It prints its port, serves until its standard input closes, and then prints as
-JSON how often each fault has `struck`, and how many `media` (bytes of objects) were asked for.
+JSON how often each fault has `struck`, how many `media` (bytes of objects) were asked for, and
+how many uploads were under way `together` at most.
 """
 
 import http.client
@@ -15,7 +16,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -36,12 +38,28 @@ class Handler(BaseHTTPRequestHandler):
     dice: random.Random
     struck: "Counter[str]"
     media = 0
+    uploads = 0
+    together = 0
     lock = threading.Lock()
 
     def do_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self._draw(body)
-        FAULTS[fault](self, body) if fault else self.send(self.ask(body))
+        with self.counted():
+            FAULTS[fault](self, body) if fault else self.send(self.ask(body))
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts the uploads that are under way."""
+        uploads = self.command == "POST"
+        with self.lock:
+            Handler.uploads += uploads
+            Handler.together = max(Handler.together, Handler.uploads)
+        try:
+            yield
+        finally:
+            with self.lock:
+                Handler.uploads -= uploads
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
 
@@ -189,7 +207,8 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()
-    print(json.dumps({"struck": Handler.struck, "media": Handler.media}), flush=True)
+    told = {"struck": Handler.struck, "media": Handler.media, "together": Handler.together}
+    print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,16 @@ def test_a_write_that_is_killed_while_it_sends_goes_on(
     assert (done.status, "nothing to do" in done.out + done.err) == (0, True), done.out + done.err
 
 
+def test_shards_are_sent_while_others_are_made(
+    bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
+) -> None:
+    proxy = faulty("slow_upload=1")
+    done = tenfold("write", *_flags(table, f"{bucket.url}/set"))
+    assert done.status == 0, done.err
+    # One process at a time would send one at a time; there are two for each processor.
+    assert proxy.end()["together"] >= 2
+
+
 @pytest.mark.timeout(120)
 def test_of_two_writes_one_wins(
     bucket: Any, tenfold: Callable[..., Any], table: Path, tmp_path: Path

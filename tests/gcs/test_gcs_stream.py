@@ -1,0 +1,126 @@
+"""--cache=off: TensorFlow's own reader of gs://, here led to the test server through TLS."""
+
+import datetime
+import http.client
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+
+def _certificate(path: Path) -> Path:
+    """Makes a key and a certificate for Google's names; TensorFlow asks no other server."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = x509.SubjectAlternativeName([x509.DNSName("*.googleapis.com")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+class _Front(BaseHTTPRequestHandler):
+    """A proxy that answers a CONNECT to any host by itself, and asks the test server."""
+
+    protocol_version = "HTTP/1.1"
+    context: ssl.SSLContext
+    upstream: str
+    asked: list[str]
+
+    def do_CONNECT(self) -> None:
+        self.send_response_only(200)
+        self.end_headers()
+        self.connection = self.context.wrap_socket(self.connection, server_side=True)
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = self.connection.makefile("wb", buffering=0)  # type: ignore[assignment]
+        self.close_connection = False
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        place = urlsplit(self.upstream)
+        server = http.client.HTTPConnection(place.hostname or "", place.port)
+        headers = {n: v for n, v in self.headers.items() if n.lower() in ("range", "accept")}
+        server.request("GET", self.path, headers=headers)
+        answer = server.getresponse()
+        body = answer.read()
+        server.close()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def front(bucket: Any, tmp_path: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """The environment that leads TensorFlow's gs:// to the server, and what it asks for."""
+    pem = _certificate(tmp_path / "front.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    fields = {"context": context, "upstream": bucket.server.endpoint, "asked": []}
+    handler = type("Front", (_Front,), fields)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "https_proxy": f"http://127.0.0.1:{server.server_address[1]}",
+        "no_proxy": "127.0.0.1",
+        "CURL_CA_BUNDLE": str(pem),
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "a-token",
+        "NO_GCE_CHECK": "true",
+        "GCS_RETRY_CONFIG_MAX_RETRIES": "1",
+    }
+    yield environment, handler.asked  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.timeout(120)
+def test_tensorflow_streams(
+    bucket: Any, digit_shards: Path, front: tuple[dict[str, str], list[str]],
+    tenfold: Callable[..., Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    for path in digit_shards.iterdir():
+        bucket.write(f"digits/{path.name}", path.read_bytes())
+    environment, asked = front
+    flags = [f"--shards={bucket.url}/digits", "--seconds=0.3", f"--cache_dir={tmp_path / 'c'}"]
+    done = tenfold("bench", *flags, "--cache=off", **environment)
+    assert done.status == 0, done.err
+    assert "records/s" in done.out
+    streamed = {path for path in asked if ".tfrecord" in path}
+    assert any("train-00000-of-" in path for path in streamed), asked
+    assert not (tmp_path / "c").exists()
+    # With the cache none of it is asked for in this way.
+    asked.clear()
+    assert tenfold("bench", *flags, **environment).status == 0
+    assert (asked, (tmp_path / "c").exists()) == ([], True)
