@@ -138,9 +138,11 @@ class Cache:
         return pin
 
     def obtain(
-        self, shard: ShardInfo, fetch: Callable[[int], None], *, needed: bool = True
+        self, shard: ShardInfo, fetch: Callable[[int], int], *, needed: bool = True
     ) -> Pin | None:
         """Returns a shard, after `fetch` has written it to a descriptor where it is not there.
+
+        `fetch` returns the CRC32C of what it has written.
 
         Least recently used shards make room for it. Where those in use leave none, the cache
         outgrows its limit for a shard that is `needed`; for another this returns None.
@@ -160,15 +162,15 @@ class Cache:
                     continue
                 if not self._reserve(descriptor, part, shard.bytes, needed=needed):
                     return None
-                self._fill(descriptor, fetch)
-                if not _holds(descriptor, shard):
+                crc = self._fill(descriptor, fetch)
+                if (os.fstat(descriptor).st_size, crc) != (shard.bytes, shard.crc32c):
                     raise Damaged("what was fetched is not what was written (CRC32C)")
                 self._checked.add(_state(descriptor))
                 os.rename(part, path)
 
-    def _fill(self, descriptor: int, fetch: Callable[[int], None]) -> None:
+    def _fill(self, descriptor: int, fetch: Callable[[int], int]) -> int:
         try:
-            fetch(descriptor)
+            return fetch(descriptor)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -21,6 +21,7 @@ from tenfold.data.background import Background
 from tenfold.data.cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import ShardInfo
+from tenfold.data.records import extend_crc32c
 from tenfold.data.retry import with_retries
 from tenfold.data.storage import GCS_SCHEMES, Folder, is_url, open_folder
 
@@ -203,12 +204,33 @@ def _check_stored(source: Folder, name: str, shard: ShardInfo) -> None:
         )
 
 
-def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> None:
-    """Writes a remote file to a local one, several ranges at once."""
+class _Sum:
+    """The CRC32C of a file whose parts come in any order; those before their turn are kept."""
+
+    def __init__(self) -> None:
+        self.crc32c = 0
+        self._next = 0
+        self._early: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    def add(self, offset: int, data: bytes) -> None:
+        with self._lock:
+            self._early[offset] = data
+            while (part := self._early.pop(self._next, None)) is not None:
+                self.crc32c = extend_crc32c(self.crc32c, part)
+                self._next += len(part)
+
+
+def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> int:
+    """Writes a remote file to a local one, several ranges at once; returns its CRC32C."""
+    total = _Sum()
 
     def copy_range(offset: int) -> None:
         data = source.read_range(name, offset, min(RANGE_BYTES, num_bytes - offset))
-        os.pwrite(descriptor, data, offset)
+        view = memoryview(data)
+        while view:
+            view = view[os.pwrite(descriptor, view, offset + len(data) - len(view)) :]
+        total.add(offset, data)
 
     workers = _range_workers()
     copies = [workers.submit(partial(copy_range, at)) for at in range(0, num_bytes, RANGE_BYTES)]
@@ -218,6 +240,7 @@ def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> None:
             copy.result()
     except FileNotFoundError as error:
         raise JobError(f"{source.path}/{name} is missing: 'tenfold verify' says more") from error
+    return total.crc32c
 
 
 @lru_cache(maxsize=8)

@@ -27,15 +27,16 @@ def _info(number: int, size: int = 1000) -> ShardInfo:
     return ShardInfo(f"train-{number:05d}-of-00099.tfrecord", 1, size, crc32c(data), number)
 
 
-def _fetch(number: int, size: int = 1000) -> Callable[[int], None]:
+def _fetch(number: int, size: int = 1000) -> Callable[[int], int]:
     return lambda descriptor: _write(descriptor, _data(number, size))
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes) -> int:
     os.pwrite(descriptor, data, 0)
+    return crc32c(data)
 
 
-def _never(descriptor: int) -> None:
+def _never(descriptor: int) -> int:
     raise AssertionError("it is there already")
 
 
@@ -116,11 +117,11 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    for fetch in (_fetch(2), _fetch(1, 999), lambda descriptor: None):
+    for fetch in (_fetch(2), _fetch(1, 999), _fetch(1, 1001), lambda descriptor: 0):
         with pytest.raises(TransientError, match="not what was written"):
             cache.obtain(_info(1), fetch)
 
-    def fail(descriptor: int) -> None:
+    def fail(descriptor: int) -> int:
         _write(descriptor, _data(1)[:500])
         raise JobError("no network")
 
@@ -133,10 +134,10 @@ def test_threads_fetch_a_shard_once(tmp_path: Path) -> None:
     cache, fetched = Cache(tmp_path, limit_bytes=10_000), []
     pins = []
 
-    def fetch(descriptor: int) -> None:
+    def fetch(descriptor: int) -> int:
         fetched.append(1)
         time.sleep(0.05)
-        _write(descriptor, _data(1))
+        return _write(descriptor, _data(1))
 
     def work() -> None:
         pin = cache.obtain(_info(1), fetch)
@@ -198,7 +199,7 @@ def test_processes_share_it(tmp_path: Path) -> None:
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache(tmp_path)
 
-    def fetch(descriptor: int) -> None:
+    def fetch(descriptor: int) -> int:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(JobError, match=r"the disk is full: give another --cache_dir"):
