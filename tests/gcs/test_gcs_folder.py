@@ -232,8 +232,9 @@ def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures:
             raise TransientError(f"failure {attempts}")
         return attempts
 
-    pauses = {"policy": policy, "sleep": clock.sleep, "now": clock.now}
-    outcome = _outcome(lambda: with_retries(attempt, what="it", **pauses))
+    outcome = _outcome(
+        lambda: with_retries(attempt, what="it", policy=policy, sleep=clock.sleep, now=clock.now)
+    )
     given_up = f"it: failure {attempts} (given up after {attempts} attempts in {clock.time:.0f} s"
     assert outcome == failures + 1 or str(outcome).startswith(given_up)
     assert clock.time <= budget_s
