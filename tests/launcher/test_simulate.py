@@ -134,6 +134,8 @@ def test_what_an_epoch_tells():
     found = read_epoch(line, 2, steps=20)
     assert found == Measured(2, 20, 640, 5.0, 160.0, 0.3, 0.5)
     assert found.compute_share == pytest.approx(0.2)
+    line["bottleneck"]["communication"] = 1.0
+    assert read_epoch(line, 2, steps=20).communication_share == pytest.approx(0.7)
     one = Measured(1, 30, 960, 3.0, 100.0, 0.0, 0.0)
     assert efficiency([one, found], found) == pytest.approx(0.8)
     assert efficiency([one, found], one) == 1
