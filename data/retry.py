@@ -49,7 +49,7 @@ def storage_policy() -> RetryPolicy:
     Raises:
       UserError: the variable is no number of seconds.
     """
-    return RetryPolicy(_seconds(BUDGET_VARIABLE, RetryPolicy.budget_s))
+    return RetryPolicy(_seconds(BUDGET_VARIABLE, RetryPolicy.budget_s, least=0.0))
 
 
 def stall_s() -> float:
@@ -60,17 +60,17 @@ def stall_s() -> float:
     Raises:
       UserError: the variable is no number of seconds.
     """
-    return _seconds(STALL_VARIABLE, 20.0)
+    return _seconds(STALL_VARIABLE, 20.0, least=0.01)
 
 
-def _seconds(variable: str, default: float) -> float:
+def _seconds(variable: str, default: float, *, least: float) -> float:
     text = os.environ.get(variable, "")
     try:
         seconds = float(text) if text else default
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UserError(f"{variable}={text} is not a number of seconds")
+    if not least <= seconds < float("inf"):
+        raise UserError(f"{variable}={text} is not a number of seconds, at least {least:g}")
     return seconds
 
 
@@ -93,8 +93,9 @@ def with_retries(
         try:
             return attempt()
         except TransientError as error:
-            pause_s = policy.pause_s(number)
-            if now() + pause_s - begun > policy.budget_s:
+            left_s = policy.budget_s - (now() - begun)
+            pause_s = min(policy.pause_s(number), left_s)
+            if left_s <= 0:
                 raise JobError(
                     f"{what}: {error} (given up after {number} attempts in {now() - begun:.0f} s; "
                     f"{BUDGET_VARIABLE} is {policy.budget_s:g})"

@@ -140,7 +140,7 @@ def test_a_server_that_does_not_read_is_given_up(
         monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "1")
         monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
         began = time.monotonic()
-        with pytest.raises(JobError, match=r"no progress within 1 s \(given up after 1 attempt"):
+        with pytest.raises(JobError, match=r"timed out.* \(given up after 1 attempt"):
             open_folder(bucket.url).write("x", bytes(30_000_000))
         assert time.monotonic() - began < 30  # rather than for ever
 
