@@ -29,7 +29,7 @@ from tenfold.data.storage import GCS_SCHEMES, Folder, is_url, open_folder
 AHEAD: Final = 16
 AT_ONCE: Final = 4
 # Each is fetched in ranges of this size, so many at once over all shards.
-RANGE_BYTES: Final = 8 << 20
+RANGE_BYTES: Final = 10 << 20
 RANGES_AT_ONCE: Final = 8
 
 

@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +256,76 @@ def test_settings_that_are_no_seconds(
     with pytest.raises(UserError, match=f"TENFOLD_STORAGE_RETRY_S={text} is not a number"):
         open_folder(bucket.url).sizes()
     assert os.environ["TENFOLD_STORAGE_RETRY_S"] == text
+
+
+@pytest.fixture
+def account(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Credentials for the server, taken for Google's; `problem` is what renewing them raises."""
+    import google.auth.credentials
+
+    class Account(google.auth.credentials.Credentials):
+        problem: Exception | None = None
+        renewed = 0
+
+        def refresh(self, request: Any) -> None:
+            self.renewed += 1
+            if self.problem:
+                raise self.problem
+            self.token = "a-token"
+
+    found = Account()
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setattr(gcs_client, "SERVER", bucket.server.endpoint)
+    monkeypatch.setattr(gcs_client, "_credentials", lambda: found)
+    gcs_client._client_of.cache_clear()
+    yield found
+    gcs_client._client_of.cache_clear()
+
+
+def test_credentials_are_sent_and_renewed(
+    bucket: Any, account: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import google.auth.exceptions
+
+    seen: list[str] = []
+    client = gcs_client.client()
+    ask = client._pool.request
+
+    def request(*args: Any, headers: dict[str, str], **others: Any) -> Any:
+        seen.append(headers.get("authorization", ""))
+        return ask(*args, headers=headers, **others)
+
+    monkeypatch.setattr(client._pool, "request", request)
+    folder = open_folder(bucket.url)
+    folder.write("x", b"1")
+    assert folder.read("x") == b"1"
+    assert (seen, account.renewed) == (["Bearer a-token"] * 2, 1)
+    account.token, account.problem = None, google.auth.exceptions.RefreshError("it was revoked")
+    with pytest.raises(UserError, match=r"not valid any more \(it was revoked\): run 'gcloud"):
+        folder.read("x")
+    account.problem = google.auth.exceptions.TransportError("no route")
+    monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0.3")
+    with pytest.raises(JobError, match=r"could not be renewed: no route \(given up after"):
+        folder.read("x")
+    assert account.renewed > 3
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("bypass", [True, False])
+def test_a_proxy_of_the_environment_is_used(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch, bypass: bool
+) -> None:
+    endpoint = bucket.server.endpoint
+    # The server itself as the proxy of a host that there is not: it sees whole URLs.
+    monkeypatch.setenv("http_proxy", endpoint)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "nowhere.invalid" if bypass else "")
+    gcs_client._client_of.cache_clear()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://nowhere.invalid:1")
+    monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
+    folder = open_folder(bucket.url)
+    if bypass:
+        with pytest.raises(JobError, match=r"nowhere\.invalid"):
+            folder.sizes()
+    else:
+        assert folder.sizes() == {}
