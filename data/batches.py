@@ -1,8 +1,10 @@
 """The batches of one worker: its records in their order, parsed, decoded and fingerprinted.
 
-Whole batches of raw records are parsed and decoded at once, as many batches side by side as
-there are threads. Memory: the shuffle buffers (`shuffle_buffer_bytes` over all lanes of all
-workers), and (threads + replicas + 1) batches.
+Whole batches of records are parsed and decoded at once, as many batches side by side as there
+are threads. Where pictures on local disks are decoded outside of TensorFlow's ops, the places of
+records are shuffled, not the records (see `picture_batches`); the order is the same. Memory: the
+shuffle buffers (`shuffle_buffer_bytes` over all lanes of all workers, or only the places), and
+(threads + replicas + 2) batches.
 """
 
 import os
@@ -14,8 +16,9 @@ import tensorflow as tf
 
 from tenfold.data.augment import NO_AUGMENT, Augment
 from tenfold.data.cache import CACHE, CacheOptions
-from tenfold.data.decode import AUTO, BatchDecoder, make_decoder
+from tenfold.data.decode import AUTO, BatchDecoder, PictureDecoder, make_decoder
 from tenfold.data.errors import UserError
+from tenfold.data.graph_batches import BatchReader, GraphReader
 from tenfold.data.lanes import WorkerShards, assign_lanes
 from tenfold.data.manifest import LABEL, Manifest, ShardInfo
 from tenfold.data.order import (
@@ -23,15 +26,18 @@ from tenfold.data.order import (
     Position,
     ShuffleOrder,
     lane_buffer_records,
+    ordered_places,
     ordered_records,
     plain_graph,
     reading_plan,
+    shuffled_places,
     shuffled_records,
 )
-from tenfold.data.parse import InputSpec, batch_parser, empty_batch, fingerprint, zero
+from tenfold.data.parse import InputSpec, batch_parser, empty_batch, zero
+from tenfold.data.picture_batches import PictureReader
+from tenfold.data.shard_files import ShardFiles
 from tenfold.data.staging import Stager, needs_staging
 from tenfold.data.storage import is_url
-from tenfold.data.views import draw_views
 
 # What a batch holds besides its features: each record's weight (evaluation only) and
 # fingerprint (0 for no record), and the seconds that parsing and decoding it took.
@@ -128,17 +134,7 @@ def raw_records(
 
     See `order.ShuffleOrder` for `start`, `epochs` and `tail`.
     """
-    split = config.manifest.split(config.split)
-    num_lanes = config.manifest.num_lanes
-    mean_bytes = split.num_bytes / max(1, split.num_records)
-    order = ShuffleOrder(
-        seed=config.seed,
-        num_lanes=num_lanes,
-        buffer_records=lane_buffer_records(config.shuffle_buffer_bytes, num_lanes, mean_bytes),
-        start=start,
-        epochs=epochs,
-        tail=tail,
-    )
+    order = _order(config, start, epochs, tail)
     shards = config.shards(drop_remainder=True)
     return shuffled_records(
         shards,
@@ -146,6 +142,20 @@ def raw_records(
         path_of=config.path_of,
         threads=config.parallel_batches,
         stager=config.stager(shards.shards, reading_plan(shards, order)),
+    )
+
+
+def _order(config: ReadConfig, start: Position, epochs: int | None, tail: bool) -> ShuffleOrder:
+    split = config.manifest.split(config.split)
+    num_lanes = config.manifest.num_lanes
+    mean_bytes = split.num_bytes / max(1, split.num_records)
+    return ShuffleOrder(
+        seed=config.seed,
+        num_lanes=num_lanes,
+        buffer_records=lane_buffer_records(config.shuffle_buffer_bytes, num_lanes, mean_bytes),
+        start=start,
+        epochs=epochs,
+        tail=tail,
     )
 
 
@@ -166,25 +176,32 @@ def training_batches(
     size, replicas = config.replica_batch, config.replicas
     used = shards.steps_per_epoch * replicas
     per_epoch = used + (shards.tail_steps * replicas if tail else 0)
-    parse = _parser(config)
+    files = _local_files(config, shards.shards)
+    reader = _reader(config, files)
 
     @plain_graph
     def features(number: tf.Tensor, records: tf.Tensor) -> Batch:
-        prints = fingerprint(records)
+        def left_out() -> Batch:
+            prints = reader.fingerprints(records)
+            return _batch(empty_batch(config.spec, size), prints, tf.zeros([], tf.float64))
+
+        def trained_on() -> Batch:
+            return _batch(*reader(records, number // per_epoch))
+
         if per_epoch == used:
-            batch = parse(records, prints, number // per_epoch)
-        else:
-            batch = tf.cond(
-                number % per_epoch < used,
-                lambda: parse(records, prints, number // per_epoch),
-                lambda: {**empty_batch(config.spec, size), DECODE_S: tf.zeros([], tf.float64)},
-            )
-        return _shaped({**batch, FINGERPRINT: prints}, size)
+            return _shaped(trained_on(), size)
+        return _shaped(tf.cond(number % per_epoch < used, trained_on, left_out), size)
 
     first = start.epoch * per_epoch + start.step * replicas
-    records = raw_records(config, start=start, epochs=epochs, tail=tail)
+    if files is None:
+        records = raw_records(config, start=start, epochs=epochs, tail=tail)
+    else:
+        order = _order(config, start, epochs, tail)
+        records = shuffled_places(
+            shards, order, first_place=lambda name: files.first_place(config.path_of(name))
+        )
     batches = records.batch(size, drop_remainder=True).enumerate(first)
-    batches = batches.map(features, num_parallel_calls=config.parallel_batches, deterministic=True)
+    batches = _mapped(batches, features, config)
     if epochs is None:
         batches = batches.apply(
             tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
@@ -192,25 +209,27 @@ def training_batches(
     return _finished(batches, config)
 
 
-def _parser(config: ReadConfig) -> Any:
-    """Returns the timed function from raw records [n], fingerprints [n] and epoch to a batch.
+def _local_files(config: ReadConfig, shards: Sequence[ShardInfo]) -> ShardFiles | None:
+    """Returns the shards to read records from by their places, None where TensorFlow reads.
 
-    Without an epoch pictures are seen whole.
+    That is where pictures are decoded by TensorFlow or there are none, and on remote storage.
     """
-    parse = batch_parser(config.spec, config.decode())
+    sizes = {config.path_of(shard.name): shard.bytes for shard in shards}
+    if any(map(is_url, sizes)) or not isinstance(config.decode(), PictureDecoder):
+        return None
+    return ShardFiles(sizes)
+
+
+def _reader(config: ReadConfig, files: ShardFiles | None) -> BatchReader:
+    decoder = config.decode()
     augment = config.augment if config.spec.image_shape is not None else NO_AUGMENT
+    if isinstance(decoder, PictureDecoder):
+        return PictureReader(config.spec, decoder, augment=augment, seed=config.seed, files=files)
+    return GraphReader(batch_parser(config.spec, decoder), augment, config.seed)
 
-    def timed(records: tf.Tensor, prints: tf.Tensor, epoch: tf.Tensor | None) -> Batch:
-        begun = tf.timestamp()
-        with tf.control_dependencies([begun]):
-            views = None
-            if augment and epoch is not None:
-                views = draw_views(augment, prints, seed=config.seed, epoch=epoch)
-            batch = parse(records, views)
-        with tf.control_dependencies(list(batch.values())):
-            return {**batch, DECODE_S: tf.timestamp() - begun}
 
-    return timed
+def _batch(features: Batch, prints: tf.Tensor, seconds: tf.Tensor) -> Batch:
+    return {**features, FINGERPRINT: prints, DECODE_S: seconds}
 
 
 def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
@@ -220,26 +239,35 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     """
     size = config.replica_batch
     shards = config.shards(drop_remainder=False)
-    parse = _parser(config)
+    files = _local_files(config, shards.shards)
+    reader = _reader(config, files)
 
     @plain_graph
     def features(records: tf.Tensor) -> Batch:
-        prints = fingerprint(records)
-        return _pad({**parse(records, prints, None), FINGERPRINT: prints}, size)
+        return _pad(_batch(*reader(records, None)), size)
 
-    records = ordered_records(
-        shards.shards,
-        path_of=config.path_of,
-        threads=config.parallel_batches,
-        stager=config.stager(shards.shards, (shard.name for shard in shards.shards)),
-    )
-    batches = records.batch(size).map(
-        features, num_parallel_calls=config.parallel_batches, deterministic=True
-    )
+    if files is None:
+        records = ordered_records(
+            shards.shards,
+            path_of=config.path_of,
+            threads=config.parallel_batches,
+            stager=config.stager(shards.shards, (shard.name for shard in shards.shards)),
+        )
+    else:
+        records = ordered_places(
+            shards.shards, first_place=lambda name: files.first_place(config.path_of(name))
+        )
+    batches = _mapped(records.batch(size), features, config)
     total = shards.steps_per_epoch * config.replicas
     own = -(-shards.num_records // size)
     filler = tf.data.Dataset.from_tensors(_zeros(batches.element_spec)).repeat(total - own)
     return _finished(batches.concatenate(filler), config)
+
+
+def _mapped(records: tf.data.Dataset, features: Any, config: ReadConfig) -> tf.data.Dataset:
+    """One batch more than there are threads: a thread that is done early need not wait."""
+    calls = config.parallel_batches + 1
+    return records.map(features, num_parallel_calls=calls, deterministic=True)
 
 
 def _finished(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:

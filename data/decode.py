@@ -7,7 +7,8 @@ quarter or an eighth of their size, which is faster and smoother.
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from tenfold.data.errors import UserError
 
@@ -29,12 +30,31 @@ PictureShape = tuple[int, int, int]
 
 
 class BatchDecoder(Protocol):
-    """Decodes, cuts, resizes and mirrors a batch of pictures inside a tf.data graph."""
+    """Decodes, cuts, resizes and mirrors a batch of pictures inside a tf.data graph.
+
+    One that is a `PictureDecoder` too is not called from the graph, but with whole records (see
+    `picture_batches`).
+    """
 
     def __call__(self, encoded: "tf.Tensor", views: "tf.Tensor | None") -> "tf.Tensor":
         """Returns uint8 [n, height, width, channels] of `encoded`, string [n].
 
         `views` [n, 5] is what `views.draw_views` returns; None takes whole pictures.
+        """
+        ...
+
+
+@runtime_checkable
+class PictureDecoder(Protocol):
+    """Does so outside of TensorFlow's ops."""
+
+    def decode_batch(
+        self, encoded: Sequence[bytes | memoryview], views: Any, name_of: Callable[[int], str]
+    ) -> Any:
+        """Returns uint8 [n, height, width, channels]; `views` is float32 [n, 5] or None.
+
+        Raises:
+          ValueError: a picture cannot be decoded; the message has its `name_of`.
         """
         ...
 

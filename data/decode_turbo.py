@@ -7,6 +7,7 @@ are decoded here, whatever else TensorFlow decodes by its own ops.
 
 import math
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import cv2
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tenfold.data.decode import PictureShape
 from tenfold.data.decode_tf import TensorFlowDecoder
 from tenfold.data.pictures import picture_format
+from tenfold.data.python_calls import python_calls
 
 # Each thread keeps its decoded picture's memory up to this for the next: fresh memory costs
 # as much as a third of the decoding.
@@ -24,6 +26,9 @@ _KEPT_BYTES: Final = 64 << 20
 # Where DecodeJpeg and this decoder are sure to agree on colours.
 _JPEG_COLOURS: Final = ("YCbCr", "Gray")
 _COLOURS: Final = {1: "GRAY", 3: "RGB"}
+
+# Enough of a file to tell its format.
+_MAGIC_BYTES: Final = 16
 
 _WHOLE: Final = (0.0, 0.0, 1.0, 1.0, 0.0)
 
@@ -42,47 +47,53 @@ class TurboDecoder:
 
     def __call__(self, encoded: tf.Tensor, views: tf.Tensor | None) -> tf.Tensor:
         """Returns uint8 [n, height, width, channels]."""
-        views = tf.zeros([0, 5]) if views is None else views
-        pictures = tf.numpy_function(self.decode_batch, [encoded, views], tf.uint8, stateful=False)
+
+        def decode(data: Any, views: Any = None) -> Any:
+            return self.decode_batch(data.tolist(), views, "picture {} of a batch".format)
+
+        inputs = [encoded] if views is None else [encoded, views]
+        pictures = tf.numpy_function(python_calls(decode), inputs, tf.uint8, stateful=False)
         return tf.ensure_shape(pictures, [None, self._height, self._width, self._channels])
 
-    def decode_batch(self, encoded: Any, views: Any) -> Any:
-        """Returns uint8 [n, height, width, channels] of `encoded`, an array of bytes [n].
-
-        `views` is float32 [n, 5], or [0, 5] for whole pictures.
+    def decode_batch(
+        self, encoded: Sequence[bytes | memoryview], views: Any, name_of: Callable[[int], str]
+    ) -> Any:
+        """Returns uint8 [n, height, width, channels]; `views` is float32 [n, 5] or None.
 
         Raises:
-          ValueError: a picture cannot be decoded; the message says which of the batch.
+          ValueError: a picture cannot be decoded; the message has its `name_of`.
         """
         out = _aligned((len(encoded), self._height, self._width, self._channels))
         for at, data in enumerate(encoded):
-            view = views[at] if len(views) else _WHOLE
             try:
-                self._decode(data, view, out[at])
+                if views is None:
+                    self._resize(self._pixels(data, _WHOLE), out[at])
+                else:
+                    self._decode_view(data, views[at], out[at])
             except (ValueError, cv2.error, tf.errors.OpError) as error:
-                raise ValueError(f"picture {at} of a batch cannot be decoded: {error}") from error
+                raise ValueError(f"{name_of(at)} cannot be decoded: {error}") from error
         return out
 
-    def _decode(self, data: bytes, view: Any, out: Any) -> None:
-        """Writes one picture into `out` [height, width, channels]."""
+    def _decode_view(self, data: bytes | memoryview, view: Any, out: Any) -> None:
+        """Writes a view of one picture into `out` [height, width, channels]."""
         picture = self._pixels(data, view)
         height, width = picture.shape[:2]
         top, left = int(np.float32(view[0]) * height), int(np.float32(view[1]) * width)
         bottom = top + max(1, int(np.float32(view[2]) * height))
         right = left + max(1, int(np.float32(view[3]) * width))
-        flat = out[:, :, 0] if self._channels == 1 else out
-        resized = cv2.resize(
-            picture[top:bottom, left:right],
-            (self._width, self._height),
-            dst=flat,
-            interpolation=cv2.INTER_LINEAR,
-        )
+        resized = self._resize(picture[top:bottom, left:right], out)
         if view[4] > 0:
-            flat[...] = cv2.flip(resized, 1)
+            resized[...] = cv2.flip(resized, 1)
 
-    def _pixels(self, data: bytes, view: Any) -> Any:
+    def _resize(self, picture: Any, out: Any) -> Any:
+        """Writes a resized picture into `out`; returns it without a single channel's axis."""
+        flat = out[:, :, 0] if self._channels == 1 else out
+        size = (self._width, self._height)
+        return cv2.resize(picture, size, dst=flat, interpolation=cv2.INTER_LINEAR)
+
+    def _pixels(self, data: bytes | memoryview, view: Any) -> Any:
         """Returns uint8 [h, w, channels] of one picture; valid until this thread's next."""
-        kind = picture_format(data)
+        kind = picture_format(bytes(data[:_MAGIC_BYTES]))
         if kind == "jpeg":
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours in _JPEG_COLOURS:
@@ -90,10 +101,12 @@ class TurboDecoder:
         if kind == "png" and _plain_png(data, self._channels):
             return _png(data, self._channels)
         with tf.device("CPU"):
-            pixels = tf.io.decode_image(data, channels=self._channels, expand_animations=False)
+            pixels = tf.io.decode_image(
+                bytes(data), channels=self._channels, expand_animations=False
+            )
         return pixels.numpy()
 
-    def _jpeg(self, data: bytes, height: int, width: int, view: Any) -> Any:
+    def _jpeg(self, data: bytes | memoryview, height: int, width: int, view: Any) -> Any:
         num_bytes = height * width * self._channels
         return simplejpeg.decode_jpeg(
             data,
@@ -136,7 +149,7 @@ def _aligned(shape: tuple[int, ...]) -> Any:
     return memory[start : start + size].reshape(shape)
 
 
-def _plain_png(data: bytes, channels: int) -> bool:
+def _plain_png(data: bytes | memoryview, channels: int) -> bool:
     """Says whether a PNG has 8 bits a channel and no colours that must be converted.
 
     Its header (IHDR) is the first chunk: bit depth at byte 24, colour type at byte 25 (0 grey,
@@ -146,7 +159,7 @@ def _plain_png(data: bytes, channels: int) -> bool:
     return depth_and_colour == (8, 0) or (channels == 3 and depth_and_colour == (8, 2))
 
 
-def _png(data: bytes, channels: int) -> Any:
+def _png(data: bytes | memoryview, channels: int) -> Any:
     flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:

@@ -25,6 +25,9 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 _KINDS: Final = {1: "bytes", 2: "float", 3: "int64"}
 _FIELDS: Final = {kind: field for field, kind in _KINDS.items()}
+# The keys of length-delimited fields 1 and 2.
+_FIRST: Final = 1 << 3 | 2
+_SECOND: Final = 2 << 3 | 2
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -177,6 +180,77 @@ def _entry_lists(parts: Mapping[int, bytes]) -> Iterator[tuple[str, str, bytes]]
     for number, packed in _fields(parts.get(2, b"")):
         if number in _KINDS:
             yield name, _KINDS[number], packed
+
+
+def cut_out(payload: bytes, name: str) -> tuple[memoryview, bytes]:
+    """Returns the one bytes value of feature `name`, uncopied, and the Example without it.
+
+    Raises:
+      ValueError: `payload` is not a serialized Example, or has no such feature of one value.
+    """
+    wanted, value, rest = name.encode(), None, []
+    try:
+        for _, begin, end in _spans(payload, 0, len(payload), key=_FIRST):
+            for at, start, stop in _spans(payload, begin, end, key=_FIRST):
+                # The name and the feature, wherever protobuf has put them.
+                parts = {payload[key]: (a, b) for key, a, b in _spans(payload, start, stop)}
+                named, named_to = parts.get(_FIRST, (stop, stop))
+                if payload[named:named_to] == wanted:
+                    value = parts.get(_SECOND)
+                else:
+                    rest.append(payload[at:stop])
+        values = [] if value is None else _bytes_values(payload, *value)
+    except IndexError as error:
+        raise ValueError("not an Example: a number is cut") from error
+    if len(values) != 1:
+        raise ValueError(f"feature '{name}' has {len(values)} bytes values, not one")
+    begin, end = values[0]
+    return memoryview(payload)[begin:end], field(1, b"".join(rest))
+
+
+def _bytes_values(payload: bytes, begin: int, end: int) -> list[tuple[int, int]]:
+    """Returns where the values of a feature's list of bytes begin and end."""
+    return [
+        (first, last)
+        for _, start, stop in _spans(payload, begin, end, key=_FIRST)
+        for _, first, last in _spans(payload, start, stop, key=_FIRST)
+    ]
+
+
+def _spans(
+    data: bytes, position: int, end: int, *, key: int | None = None
+) -> Iterator[tuple[int, int, int]]:
+    """Yields where the key, the bytes and the end of each length-delimited field are.
+
+    `key` asks for one field only.
+    """
+    while position < end:
+        at, wire_type = position, data[position] & 7
+        if data[position] >= 0x80 or wire_type != 2:
+            position = _skip(data, position)
+            continue
+        length, start = data[at + 1], at + 2
+        if length >= 0x80:
+            length, start = _read_varint(data, at + 1)
+        position = start + length
+        if position > end:
+            raise ValueError(f"not an Example: a field of {length:,} bytes is cut")
+        if key is None or data[at] == key:
+            yield at, start, position
+
+
+def _skip(data: bytes, position: int) -> int:
+    """Returns where a field ends that no Example has, but a later version might."""
+    key, position = _read_varint(data, position)
+    wire_type = key & 7
+    if wire_type == 0:
+        return _read_varint(data, position)[1]
+    if wire_type == 2:
+        length, position = _read_varint(data, position)
+        return position + length
+    if wire_type not in (1, 5):
+        raise ValueError(f"not an Example: wire type {wire_type} at byte {position}")
+    return position + (8 if wire_type == 1 else 4)
 
 
 def count_values(kind: str, packed: bytes) -> int:

@@ -57,8 +57,8 @@ def _undecodable(config: ReadConfig, start: Position, steps: int) -> tuple[bytes
     for record in islice(raw_records(config, start=start).as_numpy_iterator(), count):
         try:
             parse(tf.constant([record]), None)
-        except tf.errors.OpError as error:
-            return record, _first_line(error.message)
+        except (tf.errors.OpError, ValueError) as error:
+            return record, _first_line(getattr(error, "message", str(error)))
     return None
 
 

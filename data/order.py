@@ -9,13 +9,14 @@ skipping to a step costs no more than reading the bytes before it.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 
 from tenfold.data.lanes import WorkerShards
 from tenfold.data.manifest import ShardInfo
+from tenfold.data.shard_files import NO_PLACE
 from tenfold.data.staging import Stager
 
 # How many of a lane's shards are read side by side, and how many records of one before the
@@ -79,13 +80,46 @@ def shuffled_records(
     the next, and so on; then again from the first. `path_of` gives a shard's path by its name,
     `stager` brings what lies at that path here.
     """
-    one_lane = _lane_reader(shards, order, path_of, min(threads, 2), stager)
+    read = _read_shard if stager is None else _staged_reader(stager)
+    return _shuffled(shards, order, _Elements(path_of, read, "", min(threads, 2)), threads)
+
+
+def shuffled_places(
+    shards: WorkerShards, order: ShuffleOrder, *, first_place: Callable[[str], int]
+) -> tf.data.Dataset:
+    """Returns the places of what `shuffled_records` returns, int64 scalars, in the same order.
+
+    `first_place` gives the place of a shard's first record by the shard's name; the others
+    follow it (see `shard_files`). What fills up is NO_PLACE.
+    """
+    return _shuffled(shards, order, _Elements(first_place, _count_shard, NO_PLACE, None), None)
+
+
+@dataclass(frozen=True)
+class _Elements:
+    """What is put into order: `source` gives where a shard is by its name, and `read` makes of
+    that and its number of records the data set of its elements. `nothing` is no record.
+    """
+
+    source: Callable[[str], str | int]
+    read: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+    nothing: str | int
+    threads: int | None
+
+    def constant(self, value: Any) -> tf.Tensor:
+        """Returns the tensor of sources or elements."""
+        return tf.constant(value, tf.string if self.nothing == "" else tf.int64)
+
+
+def _shuffled(
+    shards: WorkerShards, order: ShuffleOrder, elements: _Elements, threads: int | None
+) -> tf.data.Dataset:
     return tf.data.Dataset.range(len(shards.lanes)).interleave(
-        one_lane,
+        _lane_reader(shards, order, elements),
         cycle_length=len(shards.lanes),
         block_length=shards.lane_batch,
-        num_parallel_calls=min(threads, len(shards.lanes)),
-        deterministic=True,
+        num_parallel_calls=threads and min(threads, len(shards.lanes)),
+        deterministic=threads is not None or None,
     )
 
 
@@ -105,14 +139,12 @@ def reading_plan(shards: WorkerShards, order: ShuffleOrder) -> Iterator[str]:
 
 
 def _lane_reader(
-    shards: WorkerShards,
-    order: ShuffleOrder,
-    path_of: Callable[[str], str],
-    threads: int,
-    stager: Stager | None,
+    shards: WorkerShards, order: ShuffleOrder, elements: _Elements
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Returns the function from a lane's place among the worker's to its raw records."""
-    paths = tf.constant([[path_of(s.name) for s in lane.shards] for lane in shards.lanes])
+    sources = elements.constant(
+        [[elements.source(s.name) for s in lane.shards] for lane in shards.lanes]
+    )
     counts = tf.constant([[s.records for s in lane.shards] for lane in shards.lanes], tf.int64)
     numbers = tf.constant([lane.index for lane in shards.lanes], tf.int64)
     used = shards.steps_per_epoch * shards.lane_batch
@@ -124,10 +156,11 @@ def _lane_reader(
         @plain_graph
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             stream = epoch * order.num_lanes + numbers[at]
-            records = _one_epoch(paths[at], counts[at], stream, order, threads, stager)
+            records = _one_epoch(sources[at], counts[at], stream, order, elements)
             if order.tail:
                 missing = tf.maximum(length - tf.reduce_sum(counts[at]), 0)
-                records = records.concatenate(tf.data.Dataset.from_tensors("").repeat(missing))
+                nothing = tf.data.Dataset.from_tensors(elements.constant(elements.nothing))
+                records = records.concatenate(nothing.repeat(missing))
             done = tf.where(epoch == order.start.epoch, order.start.step * shards.lane_batch, 0)
             return records.take(length).skip(tf.cast(done, tf.int64))
 
@@ -137,18 +170,17 @@ def _lane_reader(
 
 
 def _one_epoch(
-    paths: tf.Tensor,
+    sources: tf.Tensor,
     counts: tf.Tensor,
     stream: tf.Tensor,
     order: ShuffleOrder,
-    threads: int,
-    stager: Stager | None,
+    elements: _Elements,
 ) -> tf.data.Dataset:
     # What the user gives tf.random.set_seed would otherwise change the order.
     tf.compat.v1.get_default_graph().seed = 1
-    turn, seed = _turn(tf.shape(paths)[0], order.seed, stream)
-    files = tf.data.Dataset.from_tensor_slices((tf.gather(paths, turn), tf.gather(counts, turn)))
-    records = _interleaved(files, threads, stager)
+    turn, seed = _turn(tf.shape(sources)[0], order.seed, stream)
+    files = tf.data.Dataset.from_tensor_slices((tf.gather(sources, turn), tf.gather(counts, turn)))
+    records = _interleaved(files, elements)
     return records.shuffle(order.buffer_records, seed=seed, reshuffle_each_iteration=False)
 
 
@@ -175,20 +207,36 @@ def ordered_records(
     stager: Stager | None = None,
 ) -> tf.data.Dataset:
     """Returns the raw records of `shards` once, in a fixed order."""
-    paths = [path_of(shard.name) for shard in shards]
+    read = _read_shard if stager is None else _staged_reader(stager)
+    return _ordered(shards, _Elements(path_of, read, "", min(threads, SHARDS_ABREAST)))
+
+
+def ordered_places(
+    shards: Sequence[ShardInfo], *, first_place: Callable[[str], int]
+) -> tf.data.Dataset:
+    """Returns the places of what `ordered_records` returns, int64 scalars, in the same order."""
+    return _ordered(shards, _Elements(first_place, _count_shard, NO_PLACE, None))
+
+
+def _ordered(shards: Sequence[ShardInfo], elements: _Elements) -> tf.data.Dataset:
+    sources = elements.constant([elements.source(shard.name) for shard in shards])
     counts = tf.constant([shard.records for shard in shards], tf.int64)
-    files = tf.data.Dataset.from_tensor_slices((paths, counts))
-    return _interleaved(files, min(threads, SHARDS_ABREAST), stager)
+    return _interleaved(tf.data.Dataset.from_tensor_slices((sources, counts)), elements)
 
 
-def _interleaved(files: tf.data.Dataset, threads: int, stager: Stager | None) -> tf.data.Dataset:
+def _interleaved(files: tf.data.Dataset, elements: _Elements) -> tf.data.Dataset:
     return files.interleave(
-        _read_shard if stager is None else _staged_reader(stager),
+        elements.read,
         cycle_length=SHARDS_ABREAST,
         block_length=BLOCK_RECORDS,
-        num_parallel_calls=threads,
-        deterministic=True,
+        num_parallel_calls=elements.threads,
+        deterministic=elements.threads is not None or None,
     )
+
+
+@plain_graph
+def _count_shard(first: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.Dataset.range(first, first + records)
 
 
 @plain_graph

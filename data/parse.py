@@ -1,6 +1,6 @@
 """From batches of raw records to tensors: parse by the manifest's features, fingerprint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,19 +69,27 @@ def batch_parser(
     `decode` may be None where there are no pictures. Pictures come out as uint8
     [n, height, width, channels].
     """
-    description = {
-        f.name: tf.io.FixedLenFeature([] if f.kind == "image" else f.shape, _DTYPES[f.kind])
-        for f in spec.features
-    }
 
     def parse(records: tf.Tensor, views: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        values = tf.io.parse_example(records, description)
+        values = parse_features(records, spec.features)
         if spec.image_shape is not None:
             assert decode is not None
             values[IMAGE] = decode(values[IMAGE], views)
         return values
 
     return parse
+
+
+def parse_features(records: tf.Tensor, features: Sequence[Feature]) -> dict[str, tf.Tensor]:
+    """Returns `features` of serialized Examples, string [n]; pictures as they are encoded."""
+    if not features:
+        return {}
+    description = {
+        f.name: tf.io.FixedLenFeature([] if f.kind == "image" else f.shape, _DTYPES[f.kind])
+        for f in features
+    }
+    values: dict[str, tf.Tensor] = tf.io.parse_example(records, description)
+    return values
 
 
 def empty_batch(spec: InputSpec, size: int) -> dict[str, tf.Tensor]:

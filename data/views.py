@@ -6,9 +6,9 @@ a batch, the number of workers or threads, nor on timing. The draws are those of
 made of them uses the four basic operations only, which give the same bits everywhere.
 """
 
-from typing import Final
+from typing import Any, Final
 
-import tensorflow as tf
+import numpy as np
 
 from tenfold.data.augment import Augment
 
@@ -20,45 +20,37 @@ _MIX: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _NUM_DRAWS: Final = 5
 
 
-def draw_views(
-    augment: Augment, fingerprints: tf.Tensor, *, seed: int, epoch: tf.Tensor
-) -> tf.Tensor:
+def draw_views(augment: Augment, fingerprints: Any, *, seed: int, epoch: int) -> Any:
     """Returns float32 [n, 5], a view of each picture: top, left, height, width, mirrored.
 
     The first four are shares of the picture's height and width; mirrored is 0 or 1.
-    `fingerprints` is int64 [n], `epoch` an int64 scalar.
+    `fingerprints` is int64 or uint64 [n].
     """
-    scale_u, stretch_u, top_u, left_u, flip_u = _uniform(fingerprints, seed, epoch)
-    ones = tf.ones_like(scale_u)
-    height = width = ones
+    scale_u, stretch_u, top_u, left_u, flip_u = _uniform(fingerprints.view(np.uint64), seed, epoch)
+    one = np.float32(1)
+    height = width = np.ones_like(scale_u)
     if augment.min_side is not None:
-        scale = augment.min_side + (1 - augment.min_side) * scale_u
-        stretch = 1 / _STRETCH + (_STRETCH - 1 / _STRETCH) * stretch_u
-        height, width = tf.minimum(scale * stretch, ones), tf.minimum(scale / stretch, ones)
-    mirrored = tf.cast(flip_u < 0.5, tf.float32) if augment.flip else tf.zeros_like(ones)
-    return tf.stack(
-        [top_u * (ones - height), left_u * (ones - width), height, width, mirrored], axis=1
+        least = np.float32(augment.min_side)
+        scale = least + (one - least) * scale_u
+        stretch = np.float32(1 / _STRETCH) + np.float32(_STRETCH - 1 / _STRETCH) * stretch_u
+        height, width = np.minimum(scale * stretch, one), np.minimum(scale / stretch, one)
+    mirrored = (flip_u < 0.5).astype(np.float32) if augment.flip else np.zeros_like(scale_u)
+    return np.stack(
+        [top_u * (one - height), left_u * (one - width), height, width, mirrored], axis=1
     )
 
 
-def _uniform(fingerprints: tf.Tensor, seed: int, epoch: tf.Tensor) -> list[tf.Tensor]:
+def _uniform(fingerprints: Any, seed: int, epoch: int) -> list[Any]:
     """Returns independent float32 [n] draws from [0, 1)."""
-    key = _mix(_u64(seed) + tf.bitcast(epoch, tf.uint64) * _u64(_GAMMA))
-    state = _mix(tf.bitcast(fingerprints, tf.uint64) ^ key)
-    draws = (_mix(state + _u64(_GAMMA * (at + 1))) for at in range(_NUM_DRAWS))
+    key = _mix(np.array([(seed + epoch * _GAMMA) % 2**64], np.uint64))
+    state = _mix(fingerprints ^ key)
+    draws = (_mix(state + np.uint64(_GAMMA * (at + 1) % 2**64)) for at in range(_NUM_DRAWS))
     # The upper 24 bits are what a float32 holds exactly.
-    return [tf.cast(_shifted(draw, 40), tf.float32) * 2.0**-24 for draw in draws]
+    return [(draw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24) for draw in draws]
 
 
-def _mix(value: tf.Tensor) -> tf.Tensor:
+def _mix(value: Any) -> Any:
+    """Returns splitmix64's finalizer of uint64 [n]; arrays wrap around in silence."""
     for shift, factor in _MIX:
-        value = (value ^ _shifted(value, shift)) * _u64(factor)
-    return value ^ _shifted(value, 31)
-
-
-def _shifted(value: tf.Tensor, bits: int) -> tf.Tensor:
-    return tf.bitwise.right_shift(value, _u64(bits))
-
-
-def _u64(number: int) -> tf.Tensor:
-    return tf.constant(number % 2**64, tf.uint64)
+        value = (value ^ value >> np.uint64(shift)) * np.uint64(factor)
+    return value ^ value >> np.uint64(31)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tenfold.data import batches as batches_module
+from tenfold.data import graph_batches
 from tenfold.data.batches import (
     FINGERPRINT,
     ReadConfig,
@@ -166,13 +166,13 @@ def test_going_on_does_not_parse_what_it_skips(make_shards: MakeShards) -> None:
 
 def test_later_epochs_trace_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     traced = []
-    original = batches_module.fingerprint
+    original = graph_batches.fingerprint
 
     def counting(records: tf.Tensor) -> tf.Tensor:
         traced.append(records)
         return original(records)
 
-    monkeypatch.setattr(batches_module, "fingerprint", counting)
+    monkeypatch.setattr(graph_batches, "fingerprint", counting)
     iterator = iter(training_batches(read_config(shards), epochs=None))
     at_first = len(traced)
     for _ in range(5 * STEPS):

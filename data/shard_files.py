@@ -1,0 +1,166 @@
+"""Records of shards read one by one, from wherever in a shard they are.
+
+A shard's records lie behind one another without an index; where each begins is found by going
+over their headers (see `records`), as far as is asked for, once a process. A record's place is
+one number, made of the shard's number and its index in the shard.
+"""
+
+import contextlib
+import os
+import threading
+from array import array
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tenfold.data.records import (
+    FOOTER_BYTES,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    RecordError,
+    masked_crc32c,
+    read_length,
+)
+
+# A place's low bits are the record's index, the rest the shard's number; no record's is negative.
+INDEX_BITS: Final = 40
+NO_PLACE: Final = -1
+
+# What is told to the disk to be wanted soon, as the headers are gone over.
+_AHEAD_BYTES: Final = 1 << 20
+# What a process has open besides its shards, generously.
+_OTHER_FILES: Final = 512
+
+
+class ShardFile:
+    """One open shard of `size` bytes; its records can be read by several threads at once.
+
+    Raises:
+      OSError: it cannot be opened.
+      ValueError: its size is another.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        self._size = os.fstat(self._file).st_size
+        if self._size != size:
+            raise ValueError(f"{path} has {self._size:,} bytes, the manifest says {size:,}")
+        self._lock = threading.Lock()
+        # Where the records begin that have been gone over, and the end of the last; their CRCs.
+        self._offsets = array("q", [0])
+        self._crcs = array("I")
+        self._header = os.pread(self._file, HEADER_BYTES, 0)
+        self._asked = 0
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._file)
+
+    def offset(self, index: int) -> int:
+        """Returns where a record begins that has been read."""
+        return self._offsets[index]
+
+    def read(self, index: int) -> bytes:
+        """Returns the payload of a record, checked.
+
+        Raises:
+          RecordError: the record, or one before it, is damaged, or the file ends before it.
+        """
+        if index >= len(self._crcs):
+            with self._lock:
+                while index >= len(self._crcs):
+                    self._next()
+        offset = self._offsets[index]
+        length = self._offsets[index + 1] - offset - FRAME_BYTES
+        payload = os.pread(self._file, length, offset + HEADER_BYTES)
+        if len(payload) < length:
+            raise RecordError(index, offset, "the file is shorter than it was")
+        if masked_crc32c(payload) != self._crcs[index]:
+            raise RecordError(
+                index, offset, f"the checksum of its {length:,} bytes does not match", lost=False
+            )
+        return payload
+
+    def _next(self) -> None:
+        """Goes over one record more: its footer and the next one's header are read at once."""
+        index, offset = len(self._crcs), self._offsets[-1]
+        if offset >= self._size:
+            raise RecordError(index, offset, "the file ends before it")
+        room = self._size - offset - HEADER_BYTES
+        length = read_length(self._header, index=index, offset=offset, room=room)
+        self._want(offset + length)
+        footer = offset + HEADER_BYTES + length
+        found = os.pread(self._file, FOOTER_BYTES + HEADER_BYTES, footer)
+        if len(found) < FOOTER_BYTES:
+            raise RecordError(index, offset, "the file is shorter than it was")
+        self._header = found[FOOTER_BYTES:]
+        self._offsets.append(footer + FOOTER_BYTES)
+        self._crcs.append(int.from_bytes(found[:FOOTER_BYTES], "little"))
+
+    def _want(self, offset: int) -> None:
+        """Has the disk read on in sequence: what is asked for is scattered by shuffling."""
+        if offset < self._asked or not hasattr(os, "posix_fadvise"):
+            return
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._file, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+        self._asked = offset + _AHEAD_BYTES // 2
+
+
+class ShardFiles:
+    """Local shards, by path and size in bytes; each is opened when a record of it is read."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._paths = tuple(sizes)
+        self._sizes = dict(sizes)
+        self._files: dict[int, ShardFile] = {}
+        self._lock = threading.Lock()
+        _allow_open_files(len(self._paths))
+
+    def first_place(self, path: str) -> int:
+        """Returns the place of a shard's first record."""
+        return self._paths.index(path) << INDEX_BITS
+
+    def read(self, places: Iterable[int]) -> list[bytes]:
+        """Returns the payloads of the records at `places`; empty for what is no place.
+
+        Raises:
+          ValueError: one is damaged; the message names its shard, index and offset.
+        """
+        return [self._payload(place) if place >= 0 else b"" for place in places]
+
+    def _payload(self, place: int) -> bytes:
+        number, index = divmod(place, 1 << INDEX_BITS)
+        try:
+            return self._file(number).read(index)
+        except RecordError as error:
+            raise ValueError(f"{self._paths[number]} {error}") from error
+        except OSError as error:
+            raise ValueError(f"{self._paths[number]} cannot be read: {error.strerror}") from error
+
+    def describe(self, place: int) -> str:
+        """Returns the shard, index and offset of a record that has been read."""
+        number, index = divmod(place, 1 << INDEX_BITS)
+        return (
+            f"{self._paths[number]} record {index} at byte {self._files[number].offset(index):,}"
+        )
+
+    def _file(self, number: int) -> ShardFile:
+        file = self._files.get(number)
+        if file is None:
+            with self._lock:
+                path = self._paths[number]
+                file = self._files.get(number) or ShardFile(path, self._sizes[path])
+                self._files[number] = file
+        return file
+
+
+def _allow_open_files(more: int) -> None:
+    """Raises the limit of open files as far as needed and allowed."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = more + _OTHER_FILES
+    if resource.RLIM_INFINITY != soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
