@@ -14,7 +14,7 @@ from tenfold.launcher.environment import usable_cores
 
 ENVIRONMENT_FILE: Final = "environment.json"
 
-_PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "gcsfs")
+_PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "urllib3")
 
 
 def take_inventory() -> dict[str, Any]:
