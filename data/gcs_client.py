@@ -5,6 +5,7 @@ Made once, given up when nothing moves, and sorted by what kind of failure it wa
 """
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,9 +181,13 @@ def _credentials() -> Any:
     Raises:
       UserError: what GOOGLE_APPLICATION_CREDENTIALS names is no key file.
     """
+    # Where there is no metadata server, one try of three seconds tells; it is read on import.
+    os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
     import google.auth
     import google.auth.exceptions
 
+    # Its warnings say nothing that our errors do not.
+    logging.getLogger("google.auth._default").setLevel(logging.ERROR)
     try:
         return google.auth.default(scopes=[_SCOPE])[0]
     except google.auth.exceptions.DefaultCredentialsError as error:
