@@ -105,6 +105,7 @@ def front(bucket: Any, tmp_path: Path) -> Iterator[tuple[dict[str, str], list[st
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_tensorflow_streams(
     bucket: Any, digit_shards: Path, front: tuple[dict[str, str], list[str]],
