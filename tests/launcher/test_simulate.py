@@ -126,15 +126,15 @@ def test_wrong_flags_are_told_in_one_line(tenfold, flags, words):
 
 
 def test_what_an_epoch_tells():
+    bottleneck = {"wait": [0.1, 0.3], "decode": [0.0, 0.0], "communication": 0.5}
     line = {
         "seconds": 4.0, "records_per_s": 160.0,
-        "bottleneck": {"wait": [0.1, 0.3], "decode": [0.0, 0.0], "communication": 0.5},
-        "receipt": {"records": 640},
+        "bottleneck": bottleneck, "receipt": {"records": 640},
     }  # fmt: skip
     found = read_epoch(line, 2, steps=20)
     assert found == Measured(2, 20, 640, 5.0, 160.0, 0.3, 0.5)
     assert found.compute_share == pytest.approx(0.2)
-    line["bottleneck"]["communication"] = 1.0
+    bottleneck["communication"] = 1.0
     assert read_epoch(line, 2, steps=20).communication_share == pytest.approx(0.7)
     one = Measured(1, 30, 960, 3.0, 100.0, 0.0, 0.0)
     assert efficiency([one, found], found) == pytest.approx(0.8)
