@@ -8,7 +8,7 @@ the request safe to repeat and lets only one of several writers win.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +35,11 @@ class GcsFolder:
             raise UserError(f"'{path}' names no bucket: give gs://BUCKET/PREFIX")
         self.path = f"gs://{self._bucket}/{self._prefix}".rstrip("/")
 
-    def read(self, name: str) -> bytes | None:
-        """Returns an object's bytes, checked by the server's CRC32C; None where there is none."""
+    def read(self, name: str, *, version: str = "") -> bytes | None:
+        """Returns an object's bytes, checked by the server's CRC32C; None where there is none.
+
+        With a `version` also None where the object is of another generation.
+        """
 
         def once() -> bytes | None:
             answer = self._get(name)
@@ -46,7 +49,8 @@ class GcsFolder:
             expected = _crc32c_of_headers(answer.headers)
             if expected is not None and crc32c(answer.body) != expected:
                 raise TransientError("the body was damaged on the way (CRC32C)")
-            return answer.body
+            found = answer.headers.get("X-Goog-Generation", version)
+            return answer.body if found == version or not version else None
 
         return with_retries(once, what=self._at(name))
 
@@ -88,24 +92,58 @@ class GcsFolder:
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
         """Returns the objects directly under `prefix`, by name."""
-        within = f"{self._name(prefix)}/".lstrip("/")
-        found: dict[str, Entry] = {}
+        within = self._within(prefix)
+        return {
+            name[len(within) :]: entry
+            for page in self._pages(within, delimiter="/")
+            for name, entry in _named_entries(page)
+            if name != within  # a folder's marker
+        }
+
+    def entry(self, name: str) -> Entry | None:
+        """Returns what is known of one object, None where there is none."""
+        found = with_retries(lambda: self._entry(name), what=self._at(name))
+        if found is None:
+            with_retries(self._expect_bucket, what=self.path)
+        return found
+
+    def folders(self) -> list[str]:
+        """Returns what comes before the next '/' in the names of deeper objects, sorted."""
+        within = self._within("")
+        pages = self._pages(within, delimiter="/")
+        found = {name for page in pages for name in page.get("prefixes", [])}
+        return sorted(str(name)[len(within) :].removesuffix("/") for name in found)
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+        """Yields every object below `prefix`, however deep, sorted by name."""
+        base = len(self._within(""))
+        for page in self._pages(self._within(prefix)):
+            for name, entry in _named_entries(page):
+                if not name.endswith("/"):  # a folder's marker
+                    yield name[base:], entry
+
+    def _within(self, prefix: str) -> str:
+        """Returns what the names of all objects below `prefix` begin with."""
+        return f"{self._name(prefix)}/".lstrip("/")
+
+    def _pages(self, within: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
+        """Yields the answers that list the objects whose names begin with `within`."""
         token = ""
         while True:
-            page = with_retries(lambda: self._list(within, token), what=self._at(prefix))  # noqa: B023
-            for item in page.get("items", []):
-                name = str(item["name"])[len(within) :]
-                if name:  # a folder's marker has none
-                    found[name] = _entry(item)
+            page = with_retries(
+                lambda: self._list(within, token, delimiter),  # noqa: B023
+                what=f"gs://{self._bucket}/{within}",
+            )
+            yield page
             token = str(page.get("nextPageToken") or "")
             if not token:
-                return found
+                return
 
-    def _list(self, within: str, token: str) -> dict[str, Any]:
+    def _list(self, within: str, token: str = "", delimiter: str = "/") -> dict[str, Any]:
         params = {
             "prefix": within,
-            "delimiter": "/",
-            "fields": "items(name,size,crc32c,generation),nextPageToken",
+            "fields": "items(name,size,crc32c,generation),prefixes,nextPageToken",
+            **({"delimiter": delimiter} if delimiter else {}),
             **({"pageToken": token} if token else {}),
         }
         answer = self._ask("GET", self._objects(), params=params)
@@ -184,7 +222,7 @@ class GcsFolder:
     def _expect_bucket(self) -> None:
         """Checks that what is not there is not the bucket."""
         if self._bucket not in _known_buckets:
-            self._list("?", "")
+            self._list("?")
             _known_buckets.add(self._bucket)
 
     def _no_bucket(self) -> UserError:
@@ -249,6 +287,12 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         return Entry(int(item["size"]), _crc32c(item["crc32c"]), str(item["generation"]))
     except (KeyError, ValueError) as error:
         raise TransientError(f"the answer is no object: {str(item)[:80]}") from error
+
+
+def _named_entries(page: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
+    """Yields the full names of a page's objects, and what they are."""
+    for item in page.get("items", []):
+        yield str(item["name"]), _entry(item)
 
 
 def _crc32c(text: str) -> int:

@@ -7,7 +7,7 @@ checksum of the storage to compare with. Shards are checked against the manifest
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,8 +54,9 @@ class RemoteFolder:
 
         return with_retries(once, what=self._at(name))
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, *, version: str = "") -> bytes | None:
         """Returns an object's bytes, or None where there is none."""
+        del version
         try:
             return bytes(self._try(name, lambda: self._files().cat_file(self._at(name))))
         except FileNotFoundError:
@@ -86,15 +87,36 @@ class RemoteFolder:
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
         """Returns the objects directly under `prefix`, by name."""
-        try:
-            found = self._try(prefix, lambda: self._files().ls(self._at(prefix), detail=True))
-        except FileNotFoundError:
-            return {}
         return {
-            entry["name"].rsplit("/", 1)[-1]: Entry(int(entry["size"] or 0))
-            for entry in found
-            if entry["type"] == "file"
+            _last(item["name"]): Entry(int(item["size"] or 0))
+            for item in self._listed(prefix)
+            if item["type"] == "file"
         }
+
+    def entry(self, name: str) -> Entry | None:
+        """Returns what is known of one file, None where there is none."""
+        try:
+            item = self._try(name, lambda: self._files().info(self._at(name)))
+        except FileNotFoundError:
+            return None
+        return Entry(int(item["size"] or 0)) if item["type"] == "file" else None
+
+    def folders(self) -> list[str]:
+        """Returns the names of the folders directly in this one, sorted."""
+        return sorted(_last(i["name"]) for i in self._listed("") if i["type"] == "directory")
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+        """Yields every file below the folder `prefix`, however deep, sorted by name."""
+        found = self._try(prefix, lambda: self._files().find(self._at(prefix), detail=True))
+        base = len(self._files()._strip_protocol(self.path)) + 1
+        for name in sorted(found):
+            yield name[base:], Entry(int(found[name]["size"] or 0))
+
+    def _listed(self, prefix: str) -> list[dict[str, Any]]:
+        try:
+            return list(self._try(prefix, lambda: self._files().ls(self._at(prefix), detail=True)))
+        except FileNotFoundError:
+            return []
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Returns name and bytes of the objects directly under `prefix`."""
@@ -111,3 +133,7 @@ class RemoteFolder:
     def scratch(self) -> Path | None:
         """Returns None: there is no local folder."""
         return None
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +61,11 @@ class Folder(Protocol):
 
     path: str
 
-    def read(self, name: str) -> bytes | None:
-        """Returns a file's bytes, or None where there is none."""
+    def read(self, name: str, *, version: str = "") -> bytes | None:
+        """Returns a file's bytes, or None where there is none.
+
+        With a `version` also None where the storage says that the file is another one.
+        """
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
@@ -80,6 +83,15 @@ class Folder(Protocol):
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Returns name and bytes of the plain files of the folder `prefix`."""
+
+    def entry(self, name: str) -> Entry | None:
+        """Returns what is known of one file, None where there is none."""
+
+    def folders(self) -> list[str]:
+        """Returns the names of the folders directly in this one, sorted."""
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+        """Yields every file below the folder `prefix`, however deep, sorted by name."""
 
     def remove(self, name: str) -> None:
         """Removes a file; it may be gone already."""
@@ -119,8 +131,9 @@ class LocalFolder:
     def _at(self, name: str) -> Path:
         return Path(self.path, name)
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, *, version: str = "") -> bytes | None:
         """Returns a file's bytes, or None where there is none."""
+        del version
         try:
             return self._at(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -179,6 +192,29 @@ class LocalFolder:
                 return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
         except FileNotFoundError:
             return {}
+
+    def entry(self, name: str) -> Entry | None:
+        """Returns what is known of one file, None where there is none."""
+        path = self._at(name)
+        return Entry(path.stat().st_size) if path.is_file() else None
+
+    def folders(self) -> list[str]:
+        """Returns the names of the folders directly in this one, sorted."""
+        try:
+            with os.scandir(self.path) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
+        """Yields every file below the folder `prefix`, however deep, sorted by name."""
+        below = [
+            os.path.relpath(os.path.join(folder, name), self.path)
+            for folder, _, names in os.walk(self._at(prefix))
+            for name in names
+        ]
+        for name in sorted(below):
+            yield name, Entry(self._at(name).stat().st_size)
 
     def remove(self, name: str) -> None:
         """Removes a file; it may be gone already."""

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from tenfold.data.ahead import work_ahead
 from tenfold.data.errors import JobError
 from tenfold.data.ledger import BadRecordNote, ShardReceipt, check_bad_records, write_receipt
 from tenfold.data.manifest import ShardInfo
@@ -165,23 +166,35 @@ class _Shard:
 def _as_they_are(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | BadRecord]]:
     """Yields a shard's records, packed by the source."""
     encode = job.source.encoded
-    for index, _ in job.plan.sources_of(task):
+
+    def packed(place: tuple[int, int]) -> tuple[int, Encoded | BadRecord]:
         try:
-            yield index, encode(index)
+            return place[0], encode(place[0])
         except BadRecord as error:
-            yield index, error
+            return place[0], error
+
+    yield from work_ahead(packed, job.plan.sources_of(task), at_once=_reads_at_once(job.source))
 
 
 def _transformed(
     job: WriteJob, task: ShardTask, chain: Chain
 ) -> Iterator[tuple[int, Encoded | BadRecord]]:
     """Yields a shard's records, transformed in batches."""
-    places = job.plan.sources_of(task)
-    while batch := list(islice(places, BATCH_RECORDS)):
-        draws = [Draw(index, copy, job.plan.shuffle_seed) for index, copy in batch]
-        records = [_features(job.source, index) for index, _ in batch]
-        for (index, _), encoded in zip(batch, chain.apply(records, draws), strict=True):
-            yield index, encoded
+    source, seed = job.source, job.plan.shuffle_seed
+
+    def drawn(place: tuple[int, int]) -> tuple[Draw, dict[str, Any] | BadRecord]:
+        return Draw(*place, seed), _features(source, place[0])
+
+    records = work_ahead(drawn, job.plan.sources_of(task), at_once=_reads_at_once(source))
+    while batch := list(islice(records, BATCH_RECORDS)):
+        draws = [draw for draw, _ in batch]
+        encoded = chain.apply([record for _, record in batch], draws)
+        yield from zip((draw.example for draw in draws), encoded, strict=True)
+
+
+def _reads_at_once(source: Source) -> int:
+    """Returns how many records to read at once: more than one where each waits for a network."""
+    return int(getattr(source, "reads_at_once", 1))
 
 
 def _features(source: Source, index: int) -> dict[str, Any] | BadRecord:

@@ -41,7 +41,8 @@ def _define_source_flags(fv: FlagValues) -> None:
         "source",
         "",
         "data set to read: a folder of class folders of pictures; a .csv, .tsv, .jsonl or "
-        ".parquet table; .npz or .npy arrays; TFRecord files; tfds:NAME; or module:function",
+        ".parquet table; .npz or .npy arrays; TFRecord files, all here or on gs://; tfds:NAME; or "
+        "module:function",
         flag_values=fv,
     )
     flags.DEFINE_string(

@@ -7,9 +7,11 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from tenfold.data.errors import UserError
 from tenfold.data.example import Features, feature_entry, field, to_list, varint
@@ -17,13 +19,14 @@ from tenfold.data.manifest import IMAGE, LABEL, Feature
 from tenfold.data.pictures import picture_shape
 from tenfold.data.records import FRAME_BYTES
 from tenfold.data.schema import Schema
-from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
+from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.files import Files, LocalFiles
 from tenfold.data.specs import SourceStats
 from tenfold.data.table import Table, Texts
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 
-# Offset and length of the path in the texts, class, bytes, time of the last change in ns.
+# Offset and length of the path in the texts, class, bytes, version (see `Files`).
 _ROW: Final = struct.Struct("<QHIQq")
 _SUFFIXES: Final = tuple(suffix.encode() for suffix in SUFFIXES)
 _DOT: Final = ord(".")
@@ -36,11 +39,14 @@ class FolderSource:
     notes: tuple[str, ...]
 
     def __init__(
-        self, root: str, stats: SourceStats, rows: Table, paths: Texts, notes: tuple[str, ...] = ()
-    ) -> None:
+        self, root: str, files: Files, stats: SourceStats, rows: Table, paths: Texts,
+        notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.root = root
         self.stats = stats
         self.notes = notes
+        self.reads_at_once = files.reads_at_once
+        self._files = files
         self._rows = rows
         self._paths = paths
         self._prefix = os.fsencode(root) + b"/"
@@ -61,38 +67,12 @@ class FolderSource:
         return shown_path(self._prefix + self._paths(offset, length))
 
     def _picture(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
-        offset, length, label, size, mtime_ns = self._rows[index]
-        path = self._prefix + self._paths(offset, length)
-        data = read_unchanged(path, size, mtime_ns)
+        offset, length, label, size, version = self._rows[index]
+        data = self._files.read(self._prefix + self._paths(offset, length), size, version)
         try:
             return data, label, picture_shape(data)
         except ValueError as error:
             raise BadRecord(str(error)) from None
-
-
-def read_unchanged(path: bytes, size: int, mtime_ns: int) -> bytes:
-    """Returns the bytes of a file that a scan has seen with this size and time.
-
-    Raises:
-      SourceChanged: it is gone, or of another size or time.
-      BadRecord: it cannot be read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            status = os.fstat(descriptor)
-            data = os.read(descriptor, size)
-            while len(data) < size and (more := os.read(descriptor, size - len(data))):
-                data += more
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise SourceChanged(f"{os.fsdecode(path)} has gone since the source was scanned") from None
-    except OSError as error:
-        raise BadRecord(f"it cannot be read ({error.strerror})") from error
-    if (status.st_size, status.st_mtime_ns, len(data)) != (size, mtime_ns, size):
-        raise SourceChanged(f"{os.fsdecode(path)} has changed since the source was scanned")
-    return data
 
 
 @lru_cache(maxsize=1 << 16)
@@ -137,29 +117,59 @@ def _as_field(size: int) -> int:
     return size + 1 + ((size or 1).bit_length() + 6) // 7
 
 
+class Tree(Protocol):
+    """Class folders, listed. A picture is its path below `root`, its bytes and its version."""
+
+    root: str
+    files: Files
+
+    def classes(self) -> list[str]:
+        """Returns the sorted names of the class folders."""
+
+    def listed(self, names: Sequence[str]) -> Iterator["Listing"]:
+        """Yields what lies in each of the class folders `names`."""
+
+    def strays(self) -> list[bytes]:
+        """Returns the pictures that lie beside the class folders, in none of them."""
+
+
+@dataclass
+class Listing:
+    """The files of a class folder: pictures (`Tree` says of what each is made), and others."""
+
+    pictures: list[tuple[bytes, int, int]] = dataclass_field(default_factory=list)
+    others: list[bytes] = dataclass_field(default_factory=list)
+
+
 def scan_folder(root: str, scratch: Path) -> FolderSource:
-    """Returns the class-folder tree at `root`, after listing it (no picture is opened).
+    """Returns the class-folder tree at `root`, a local path; raises as `scan_tree`."""
+    return scan_tree(LocalTree(root), scratch)
+
+
+def scan_tree(tree: Tree, scratch: Path) -> FolderSource:
+    """Returns a class-folder tree, after listing it (no picture is opened).
 
     Raises:
       UserError: there are no class folders, or one has no pictures or a name that cannot be
         a label.
     """
-    root = os.path.abspath(root)
-    labels = _class_folders(root)
-    base = len(os.fsencode(os.path.join(root, "")))
+    labels = _checked_classes(tree)
     scan = _Scan(scratch)
     with scan:
-        for label, name in enumerate(labels):
-            folder = os.path.join(root, name)
-            pictures = sorted(scan.pictures(os.fsencode(folder)))
-            if not pictures:
+        for label, listing in enumerate(tree.listed(labels)):
+            if not listing.pictures:
                 raise UserError(
-                    f"class folder '{folder}' has no pictures ({', '.join(SUFFIXES)}): "
-                    "add some, convert what there is, or remove the folder"
+                    f"class folder '{tree.root}/{labels[label]}' has no pictures "
+                    f"({', '.join(SUFFIXES)}): add some, convert what there is, or remove the "
+                    "folder"
                 )
-            scan.add(pictures, label, base)
-        scan.leave_out(_strays(root))
-    return FolderSource(root, scan.stats(labels), *scan.tables(), scan.notes())
+            scan.add(sorted(listing.pictures), label)
+            scan.leave_out(listing.others)
+        scan.leave_out(tree.strays())
+    prefix = os.fsencode(tree.root) + b"/"
+    return FolderSource(
+        tree.root, tree.files, scan.stats(labels), *scan.tables(), scan.notes(prefix)
+    )
 
 
 def shown_path(path: bytes) -> str:
@@ -168,36 +178,82 @@ def shown_path(path: bytes) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _class_folders(root: str) -> tuple[str, ...]:
-    with os.scandir(root) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+def _checked_classes(tree: Tree) -> tuple[str, ...]:
+    names = tuple(tree.classes())
     if not names:
         raise UserError(
-            f"source '{root}' has no class folders: pictures must lie in one folder per class"
+            f"source '{tree.root}' has no class folders: pictures must lie in one folder per class"
         )
     for name in names:
         if not name.isprintable():  # lone surrogates, which stand for no UTF-8, are not either
             raise UserError(
-                f"class folder {os.path.join(root, name)!r}: the name has characters that cannot "
+                f"class folder {f'{tree.root}/{name}'!r}: the name has characters that cannot "
                 "be shown, and becomes a label: rename it"
             )
-    return tuple(names)
+    return names
 
 
-def _strays(root: str) -> list[bytes]:
-    """Returns the pictures that lie beside the class folders, in none of them."""
-    with os.scandir(os.fsencode(root)) as entries:
-        return sorted(
-            entry.path
-            for entry in entries
-            if entry.name.lower().endswith(_SUFFIXES) and entry.name[0] != _DOT
-        )
+def is_picture_name(name: bytes) -> bool:
+    """Says whether a file of this name counts as a picture, unless it is hidden."""
+    return name.lower().endswith(_SUFFIXES)
+
+
+class LocalTree:
+    """Class folders below the local folder `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        self.files: Files = LocalFiles()
+        self._base = len(os.fsencode(os.path.join(self.root, "")))
+
+    def classes(self) -> list[str]:
+        """Returns the sorted names of the class folders."""
+        with os.scandir(self.root) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+    def listed(self, names: Sequence[str]) -> Iterator[Listing]:
+        """Yields what lies in each of the class folders `names`.
+
+        Raises:
+          UserError: a link leads back to a folder that it lies in.
+        """
+        for name in names:
+            listing = Listing()
+            self._list(os.fsencode(os.path.join(self.root, name)), listing, ())
+            yield listing
+
+    def strays(self) -> list[bytes]:
+        """Returns the pictures that lie beside the class folders, in none of them."""
+        with os.scandir(os.fsencode(self.root)) as entries:
+            return sorted(e.name for e in entries if is_picture_name(e.name) and e.name[0] != _DOT)
+
+    def _list(self, folder: bytes, found: Listing, above: tuple[tuple[int, int], ...]) -> None:
+        """Adds the files below `folder`, which lies in the folders `above`."""
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            raise UserError(
+                f"source folder '{shown_path(folder)}' is a link to a folder that it lies in: "
+                "its pictures would come again without end; remove the link"
+            )
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name[0] == _DOT:
+                    continue
+                path = entry.path[self._base :]
+                if is_picture_name(entry.name) and entry.is_file():
+                    status = entry.stat()
+                    found.pictures.append((path, status.st_size, status.st_mtime_ns))
+                elif entry.is_dir():
+                    self._list(entry.path, found, (*above, here))
+                else:
+                    found.others.append(path)
 
 
 class _Scan:
     """A scan under way: what it adds up, and the tables that it fills.
 
-    The fingerprint is a hash of both tables: paths, classes, sizes and times, in order.
+    The fingerprint is a hash of both tables: paths, classes, sizes and versions, in order.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -216,48 +272,20 @@ class _Scan:
         self._rows_file.close()
         self._paths_file.close()
 
-    def pictures(
-        self, folder: bytes, above: tuple[tuple[int, int], ...] = ()
-    ) -> Iterator[tuple[bytes, int, int]]:
-        """Yields path, bytes and time of every picture in a class folder.
-
-        Raises:
-          UserError: a link leads back to a folder that it lies in, one of `above` or this.
-        """
-        status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            raise UserError(
-                f"source folder '{shown_path(folder)}' is a link to a folder that it lies in: "
-                "its pictures would come again without end; remove the link"
-            )
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name[0] == _DOT:
-                    continue
-                if name.lower().endswith(_SUFFIXES) and entry.is_file():
-                    status = entry.stat()
-                    yield entry.path, status.st_size, status.st_mtime_ns
-                elif entry.is_dir():
-                    yield from self.pictures(entry.path, (*above, here))
-                else:
-                    self.leave_out([entry.path])
-
     def leave_out(self, paths: Sequence[bytes]) -> None:
         """Counts files that are not used."""
         self._skipped += len(paths)
         if paths and not self._first_skipped:
             self._first_skipped = paths[0]
 
-    def add(self, pictures: Sequence[tuple[bytes, int, int]], label: int, base: int) -> None:
-        """Takes in one class; what follows the first `base` bytes of a path is kept."""
+    def add(self, pictures: Sequence[tuple[bytes, int, int]], label: int) -> None:
+        """Takes in one class."""
         offset = self._paths_file.tell()
         rows, paths = [], []
-        for path, size, mtime_ns in pictures:
-            paths.append(path[base:])
-            rows.append(_ROW.pack(offset, len(path) - base, label, size, mtime_ns))
-            offset += len(path) - base
+        for path, size, version in pictures:
+            paths.append(path)
+            rows.append(_ROW.pack(offset, len(path), label, size, version))
+            offset += len(path)
         sizes = [_record_bytes(size, label) for _, size, _ in pictures]
         self._examples += len(sizes)
         self._bytes += sum(sizes)
@@ -271,14 +299,14 @@ class _Scan:
         """Returns the rows and the paths."""
         return Table(self._rows, _ROW.format), Texts(self._paths)
 
-    def notes(self) -> tuple[str, ...]:
-        """Returns what the user should hear of."""
+    def notes(self, prefix: bytes) -> tuple[str, ...]:
+        """Returns what the user should hear of; `prefix` comes before every path."""
         if not self._skipped:
             return ()
         more = f" and {self._skipped - 1:,} more" if self._skipped > 1 else ""
         return (
             f"left out, no {', '.join(SUFFIXES)} file in a class folder: "
-            f"{shown_path(self._first_skipped)}{more}",
+            f"{shown_path(prefix + self._first_skipped)}{more}",
         )
 
     def stats(self, label_names: tuple[str, ...]) -> SourceStats:

@@ -9,6 +9,7 @@ from typing import Any
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import Source
 from tenfold.data.sources.values import SourceOptions
+from tenfold.data.storage import is_url
 
 KINDS = (
     "a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, .npz or .npy arrays, "
@@ -19,7 +20,8 @@ KINDS = (
 def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) -> Source:
     """Returns the source that `spec` names, scanned; `scratch` is a local folder of its own.
 
-    Besides a text, `spec` may be a `tf.data.Dataset` or an iterable of dicts of features.
+    A text may be a path or a URL (``gs://bucket/prefix``). Besides a text, `spec` may be a
+    `tf.data.Dataset` or an iterable of dicts of features.
 
     Raises:
       UserError: there is no such source, or it cannot be used.
@@ -29,7 +31,11 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
         spec = os.fspath(spec)
     if not isinstance(spec, str):
         return _stream(type(spec).__name__, spec, scratch, options)
-    path = os.path.expanduser(spec)
+    path = os.path.expanduser(spec.removeprefix("file://"))
+    if is_url(path):
+        from tenfold.data.sources.remote import open_remote
+
+        return open_remote(path, scratch, options)
     if spec.startswith("tfds:"):
         from tenfold.data.sources.tfds import scan_tfds
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tenfold.data.errors import UserError
 from tenfold.data.example import (
@@ -23,7 +23,7 @@ from tenfold.data.pictures import picture_shape
 from tenfold.data.records import FRAME_BYTES
 from tenfold.data.schema import Schema, SchemaError, SchemaObserver
 from tenfold.data.sources.base import BadRecord, Encoded
-from tenfold.data.sources.folder import read_unchanged
+from tenfold.data.sources.files import Files, LocalFiles
 from tenfold.data.sources.rows import read_rows
 from tenfold.data.sources.values import (
     LABEL_NAMES,
@@ -39,12 +39,12 @@ from tenfold.data.specs import SourceStats
 from tenfold.data.table import Table, TableWriter, Texts
 
 # Offset of the path, then of the packed rest: lengths of path, of the features before `image`
-# and of those after it; class (or -1); bytes and time of the picture.
+# and of those after it; class (or -1); bytes and version of the picture.
 _ROW: Final = "<QIIIqQq"
 
 
 class TableSource:
-    """The rows of one table; `has_pictures` says that it has a column of paths."""
+    """The rows of one table; `pictures` are those that a column of paths names, if any."""
 
     notes: tuple[str, ...] = ()
 
@@ -55,36 +55,29 @@ class TableSource:
         rows: Table,
         texts: Texts,
         schema: Schema,
-        has_pictures: bool,
+        pictures: Files | None,
     ) -> None:
         self.stats = stats
+        self.reads_at_once = pictures.reads_at_once if pictures else 1
         self._path = path
         self._rows = rows
         self._texts = texts
         self._schema = schema
-        self._has_pictures = has_pictures
+        self._pictures = pictures
 
     def encoded(self, index: int) -> Encoded:
         """Returns the row and its picture, packed; raises as `Source.encoded`."""
-        offset, path_length, before, after, label, size, mtime_ns = self._rows[index]
+        offset, path_length, before, after, label, size, version = self._rows[index]
         start = offset + path_length
         entries = [self._texts(start, before), self._texts(start + before, after)]
         schema = self._schema
-        if self._has_pictures:
-            picture, feature = self._picture(offset, path_length, size, mtime_ns)
+        if self._pictures:
+            path = self._texts(offset, path_length)
+            picture, feature = _with_feature(self._pictures.read(path, size, version))
             entries.insert(1, feature_entry(IMAGE, "bytes", field(1, picture)))
             schema = tuple(sorted((*schema, feature), key=lambda feature: feature.name))
         payload = field(1, b"".join(entries))
         return Encoded(payload, schema, label if label >= 0 else None)
-
-    def _picture(
-        self, offset: int, length: int, size: int, mtime_ns: int
-    ) -> tuple[bytes, Feature]:
-        data = read_unchanged(self._texts(offset, length), size, mtime_ns)
-        try:
-            return data, Feature(IMAGE, "image", picture_shape(data))
-        except ValueError as error:
-            raise BadRecord(str(error)) from None
 
     def features(self, index: int) -> Features:
         """Returns the row's values, with the picture's bytes; raises as `encoded`."""
@@ -97,19 +90,62 @@ class TableSource:
 
     def name(self, index: int) -> str:
         """Returns the picture's path, or the table and the row."""
-        if not self._has_pictures:
+        if not self._pictures:
             return f"{self._path}: row {index}"
         offset, length, *_ = self._rows[index]
         return os.fsdecode(self._texts(offset, length))
 
 
-def scan_table(path: str, scratch: Path, options: SourceOptions) -> TableSource:
-    """Returns the rows of a table.
+def _with_feature(picture: bytes) -> tuple[bytes, Feature]:
+    try:
+        return picture, Feature(IMAGE, "image", picture_shape(picture))
+    except ValueError as error:
+        raise BadRecord(str(error)) from None
+
+
+class Pictures(Protocol):
+    """The pictures that a table may name, before they are read."""
+
+    files: Files
+
+    def look(self, name: str) -> tuple[bytes, int, int]:
+        """Returns full path, bytes and version of the picture that a row calls `name`.
+
+        Raises:
+          OSError, ValueError: there is none.
+        """
+
+    def path(self, name: str) -> str:
+        """Returns the full path that a row means by `name`."""
+
+
+class LocalPictures:
+    """Pictures whose paths are taken from the local `folder`."""
+
+    def __init__(self, folder: str) -> None:
+        self.files: Files = LocalFiles()
+        self._folder = folder
+
+    def look(self, name: str) -> tuple[bytes, int, int]:
+        """Returns full path, bytes and time of change of a picture; see `Pictures`."""
+        status = os.stat(self.path(name))
+        return os.fsencode(self.path(name)), status.st_size, status.st_mtime_ns
+
+    def path(self, name: str) -> str:
+        """Returns the full path that a row means by `name`."""
+        return os.path.join(self._folder, name)
+
+
+def scan_table(
+    path: str, scratch: Path, options: SourceOptions, pictures: Pictures | None = None
+) -> TableSource:
+    """Returns the rows of a table; the `pictures` that they name lie in its folder by default.
 
     Raises:
       UserError: the table cannot be read, a row does not fit the others, a picture is missing.
     """
-    scan = _Scan(path, scratch, options)
+    pictures = pictures or LocalPictures(os.path.dirname(os.path.abspath(path)))
+    scan = _Scan(path, scratch, options, pictures)
     labels = scan.labels()
     with scan:
         for number, row in enumerate(read_rows(path)):
@@ -120,9 +156,11 @@ def scan_table(path: str, scratch: Path, options: SourceOptions) -> TableSource:
 class _Scan:
     """A scan under way."""
 
-    def __init__(self, path: str, scratch: Path, options: SourceOptions) -> None:
+    def __init__(
+        self, path: str, scratch: Path, options: SourceOptions, pictures: Pictures
+    ) -> None:
         self._path = path
-        self._folder = os.path.dirname(os.path.abspath(path))
+        self._pictures = pictures
         self._options = options
         self._rows, self._texts = scratch / "table.rows", scratch / "table.texts"
         self._observer = SchemaObserver()
@@ -170,8 +208,8 @@ class _Scan:
             self._observer.add(encoded.schema)
         except (BadRecord, SchemaError) as error:
             raise UserError(f"{where}: {error}") from error
-        path, size, mtime_ns = self._stat(where, picture)
-        self._write(values, encoded, path, size, mtime_ns)
+        path, size, version = self._stat(where, picture)
+        self._write(values, encoded, path, size, version)
 
     def _class(self, value: Any, labels: dict[str, int]) -> Any:
         if isinstance(value, str):
@@ -184,17 +222,16 @@ class _Scan:
     def _stat(self, where: str, picture: Any) -> tuple[bytes, int, int]:
         if not self._image:
             return b"", 0, 0
-        path = os.path.join(self._folder, str(picture))
         try:
-            status = os.stat(path)
+            return self._pictures.look(str(picture))
         except (OSError, ValueError) as error:
+            path = self._pictures.path(str(picture))
             raise UserError(
                 f"{where}: there is no picture '{path}' (paths are taken from the table's folder)"
             ) from error
-        return os.fsencode(path), status.st_size, status.st_mtime_ns
 
     def _write(
-        self, values: Features, encoded: Encoded, path: bytes, size: int, mtime_ns: int
+        self, values: Features, encoded: Encoded, path: bytes, size: int, version: int
     ) -> None:
         entries = {
             name: feature_entry(name, *to_list(name, values[name])[:2]) for name in sorted(values)
@@ -202,12 +239,10 @@ class _Scan:
         before = b"".join(entry for name, entry in entries.items() if name < IMAGE)
         after = b"".join(entry for name, entry in entries.items() if name > IMAGE)
         label = -1 if encoded.label is None else encoded.label
-        self._writer.append(
-            self._offset, len(path), len(before), len(after), label, size, mtime_ns
-        )
+        self._writer.append(self._offset, len(path), len(before), len(after), label, size, version)
         text = path + before + after
         self._file.write(text)
-        self._hash.update(b"%d %d %d " % (len(path), size, mtime_ns) + text)
+        self._hash.update(b"%d %d %d " % (len(path), size, version) + text)
         self._offset += len(text)
         self._examples += 1
         picture = len(feature_entry(IMAGE, "bytes", field(1, bytes(size)))) if self._image else 0
@@ -230,5 +265,5 @@ class _Scan:
             Table(self._rows, _ROW),
             Texts(self._texts),
             self._observer.schema,
-            bool(self._image),
+            self._pictures.files if self._image else None,
         )

@@ -1,0 +1,230 @@
+"""Sources at gs://: the same shards as from the same files on a disk."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.manifest import parse_shard_name
+from tenfold.data.sources import SourceChanged, open_source
+from tenfold.data.specs import LayoutPolicy
+from tenfold.data.write import WriteOptions, write_shards
+
+FAULTS = ("503=0.1", "429=0.05", "cut=0.05", "flip=0.03", "shorten=0.03")
+POLICY = LayoutPolicy(num_workers=2, shards_per_worker=2, min_shard_bytes=100)
+
+
+def _upload(folder: Path, bucket: Any, prefix: str) -> str:
+    """Copies all files of a folder; returns their URL."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            bucket.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    return f"{bucket.url}/{prefix}"
+
+
+def _write(source: str, output: Path, *, processes: int = 1, **how: Any) -> dict[str, bytes]:
+    """Writes; returns the shards by name."""
+    write_shards(
+        source, str(output), policy=POLICY, options=WriteOptions(processes=processes), **how
+    )
+    found = {path.name: path.read_bytes() for path in output.glob("*.tfrecord")}
+    assert len(found) >= 2
+    return found
+
+
+def _manifest(output: Path) -> dict[str, Any]:
+    """The manifest but for what it says of where the data came from."""
+    manifest = json.loads((output / "manifest.json").read_text())
+    return {name: value for name, value in manifest.items() if "fingerprint" not in name}
+
+
+@pytest.fixture
+def tree(make_class_folder: Callable[..., Path], make_picture: Callable[..., bytes]) -> Path:
+    """Classes whose order is not that of the objects' names, and what is to be left out."""
+    root = make_class_folder(classes=3, each=11)
+    for name in ("cats/deep/1.png", "cats-2/1.png", "é t/2.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(make_picture(seed=len(name)))
+    for name in ("stray.png", ".hidden/1.png", "cats/.hidden.png", "cats/notes.txt", "top.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"no picture")
+    return root
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("processes", [1, 3])
+def test_class_folders_give_the_same_shards(
+    bucket: Any, tree: Path, tmp_path: Path, processes: int
+) -> None:
+    bucket.write("a/tree/cats/", b"")  # what consoles make as folders
+    url = _upload(tree, bucket, "a/tree")
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert _write(url, there, processes=processes) == _write(str(tree), here)
+    assert _manifest(there) == _manifest(here)
+    local, remote = open_source(str(tree), _new(tmp_path)), open_source(url, _new(tmp_path))
+    assert remote.notes == tuple(note.replace(str(tree), url) for note in local.notes) != ()
+    assert remote.name(3) == local.name(3).replace(str(tree), url)
+
+
+def _new(folder: Path) -> Path:
+    made = folder / f"scratch-{len(list(folder.iterdir()))}"
+    made.mkdir()
+    return made
+
+
+@pytest.mark.timeout(120)
+def test_transformed_pictures_are_the_same(bucket: Any, tree: Path, tmp_path: Path) -> None:
+    url, how = _upload(tree, bucket, "tree"), {"transforms": ("resize:5",)}
+    assert _write(url, tmp_path / "there", **how) == _write(str(tree), tmp_path / "here", **how)
+
+
+@pytest.mark.timeout(200)
+def test_through_a_faulty_network(
+    bucket: Any, faulty: Callable[..., Any], tree: Path, tmp_path: Path
+) -> None:
+    url = _upload(tree, bucket, "tree")
+    proxy = faulty(*FAULTS)
+    assert _write(url, tmp_path / "there") == _write(str(tree), tmp_path / "here")
+    struck = proxy.struck()
+    assert sum(struck.values()) >= 5, struck
+
+
+def test_a_picture_that_changes_during_the_write_is_noticed(
+    bucket: Any, tree: Path, tmp_path: Path
+) -> None:
+    url = _upload(tree, bucket, "tree")
+    source = open_source(url, _new(tmp_path))
+    name = source.name(0).removeprefix(f"{bucket.url}/")
+    data = source.features(0)["image"]
+    bucket.write(name, data)  # the same bytes, but another generation
+    with pytest.raises(SourceChanged, match=f"{name} has changed or gone"):
+        source.encoded(0)
+    assert open_source(url, _new(tmp_path)).stats.fingerprint != source.stats.fingerprint
+    bucket.remove(name)
+    with pytest.raises(SourceChanged, match="has changed or gone"):
+        source.encoded(0)
+    assert source.features(1)["image"]
+
+
+def test_a_write_that_meets_a_change_ends(bucket: Any, tree: Path, tmp_path: Path) -> None:
+    url = _upload(tree, bucket, "tree")
+
+    def change(plan: Any) -> None:
+        bucket.write("tree/cats-2/1.png", b"another")
+
+    with pytest.raises(JobError, match=r"tree/cats-2/1.png has changed or gone"):
+        write_shards(url, str(tmp_path / "out"), policy=POLICY, on_plan=change)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.fixture
+def files(tmp_path: Path, tree: Path) -> Path:
+    """One data set as every kind of file."""
+    folder = tmp_path / "files"
+    shutil.copytree(tree, folder / "pictures")
+    pictures = sorted(str(p.relative_to(folder)) for p in folder.rglob("pictures/cats*/*.png"))
+    pictures = [name for name in pictures if "/." not in name]
+    pictures += sorted(str(p.relative_to(folder)) for p in folder.rglob("pictures/class*/*.png"))
+    rows = [{"path": name, "label": name.split("/")[1], "age": len(name)} for name in pictures]
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "plain.jsonl").write_text(
+        "".join(json.dumps({"text": "x" * n, "label": n % 3}) + "\n" for n in range(40))
+    )
+    arrays = {"x": np.arange(400).reshape(40, 10), "y": np.arange(40) % 4}
+    np.savez(folder / "arrays.npz", x_train=arrays["x"], y_train=arrays["y"])
+    np.save(folder / "array.npy", arrays["x"])
+    _write(str(folder / "array.npy"), folder / "records")
+    return folder
+
+
+KINDS = (
+    "table.csv", "plain.jsonl", "arrays.npz:train", "array.npy", "records", "records/*.tfrecord"
+)  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_give_the_same_shards_and_a_write_goes_on(
+    bucket: Any, files: Path, tmp_path: Path, kind: str
+) -> None:
+    url = _upload(files, bucket, "b")
+    here, there = tmp_path / "here", tmp_path / "there"
+    shards = _write(f"{files}/{kind}", here)
+    assert _write(f"{url}/{kind}", there, processes=2) == shards
+    assert _manifest(there) == _manifest(here)
+    again = write_shards(f"{url}/{kind}", str(there), policy=POLICY)
+    assert (again.written, again.kept) == (0, len(shards))
+    source = open_source(f"{url}/{kind}", _new(tmp_path))
+    assert source.name(0).startswith(f"{url}/")
+    bucket.write("b/plain.jsonl", b'{"text": "other"}\n')
+    bucket.write("b/array.npy", files.joinpath("array.npy").read_bytes()[:-8] + b"12345678")
+    changed = open_source(f"{url}/{kind}", _new(tmp_path)).stats.fingerprint
+    assert (changed != source.stats.fingerprint) == (kind in ("plain.jsonl", "array.npy"))
+
+
+@pytest.mark.timeout(120)
+def test_a_file_is_fetched_through_a_faulty_network(
+    bucket: Any, faulty: Callable[..., Any], files: Path, tmp_path: Path
+) -> None:
+    data = np.arange(4_000_000).reshape(40, -1)  # 32 MB, in four ranges
+    np.save(files / "large.npy", data)
+    url = _upload(files, bucket, "b")
+    proxy = faulty("503=0.3", "cut=0.1", "flip=0.1")
+    source = open_source(f"{url}/large.npy", _new(tmp_path))
+    assert np.array_equal(source.features(39)["x"], data[39])
+    assert sum(proxy.struck().values()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nothing", "'gs://BUCKET/nothing' does not exist: nothing has a name that begins with"),
+        ("b/none.csv", "'gs://BUCKET/b/none.csv' does not exist: check the path"),
+        ("b/none.npz:train", "'gs://BUCKET/b/none.npz' does not exist: check the path"),
+        ("b/notes.zip", "'gs://BUCKET/b/notes.zip' is of no known kind"),
+        ("b/flat", "'gs://BUCKET/b/flat' has no class folders"),
+        ("b/bad.jsonl", "'gs://BUCKET/b/bad.jsonl', line 1: no JSON"),
+        ("b/bad.csv", "there is no picture 'gs://BUCKET/b/gone.png'"),
+        ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no pictures"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    bucket: Any, tmp_path: Path, path: str, said: str
+) -> None:
+    for name in ("b/notes.zip", "b/flat/1.png", "b/bad.jsonl", "b/text/cats/1.txt"):
+        bucket.write(name, b"no")
+    bucket.write("b/bad.csv", b"path,label\ngone.png,1\n")
+    with pytest.raises(UserError) as error:
+        open_source(f"{bucket.url}/{path}", tmp_path)
+    assert said.replace("BUCKET", bucket.name) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.timeout(120)
+def test_write_from_and_to_a_bucket_on_the_command_line(
+    bucket: Any, tenfold: Callable[..., Any], tree: Path, tmp_path: Path
+) -> None:
+    url = _upload(tree, bucket, "tree")
+    flags = ["--num_workers=2", "--shards_per_worker=2", "--min_shard_size=100B"]
+    done = tenfold("write", f"--source={url}", f"--output={bucket.url}/out", *flags)
+    assert done.status == 0, done.err
+    assert f"left out, no .jpg, .jpeg, .png file in a class folder: {url}/" in done.out + done.err
+    names = [name.removeprefix("out/") for name in bucket.names("out/")]
+    shards = {name: bucket.read(f"out/{name}") for name in names if parse_shard_name(name)}
+    assert shards == _write(str(tree), tmp_path / "here")
+    done = tenfold("plan", f"--source={url}", "--num_workers=2")
+    assert done.status == 0, done.err
+    done = tenfold("write", "--source=gs://no-such-bucket/tree", f"--output={tmp_path}/none")
+    assert done.status == 2
+    assert done.err.startswith("tenfold: there is no bucket 'no-such-bucket'"), done.err
+    assert "Traceback" not in done.err
