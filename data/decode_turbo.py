@@ -6,7 +6,6 @@ are decoded here, whatever else TensorFlow decodes by its own ops.
 """
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,12 +16,10 @@ import tensorflow as tf
 
 from tenfold.data.decode import PictureShape
 from tenfold.data.decode_tf import TensorFlowDecoder
+from tenfold.data.kept_memory import KeptMemory
 from tenfold.data.pictures import picture_format
 from tenfold.data.python_calls import python_calls
 
-# Each thread keeps its decoded picture's memory up to this for the next: fresh memory costs
-# as much as a third of the decoding.
-_KEPT_BYTES: Final = 64 << 20
 # Where DecodeJpeg and this decoder are sure to agree on colours.
 _JPEG_COLOURS: Final = ("YCbCr", "Gray")
 _COLOURS: Final = {1: "GRAY", 3: "RGB"}
@@ -41,7 +38,7 @@ class TurboDecoder:
     def __init__(self, shape: PictureShape) -> None:
         self._height, self._width, self._channels = shape
         self._other = TensorFlowDecoder(shape)
-        self._kept = threading.local()
+        self._decoded = KeptMemory()
         # tf.data's threads are the ones that run side by side.
         cv2.setNumThreads(1)
 
@@ -112,7 +109,7 @@ class TurboDecoder:
             data,
             _COLOURS[self._channels],
             fastdct=True,  # as TensorFlow does
-            buffer=self._memory(num_bytes),
+            buffer=self._decoded.of(num_bytes),
             **self._at_least(height, width, view),
         )
 
@@ -125,14 +122,6 @@ class TurboDecoder:
         if height < 2 * needed_height or width < 2 * needed_width:
             return {}
         return {"min_height": needed_height, "min_width": needed_width}
-
-    def _memory(self, num_bytes: int) -> Any:
-        kept = getattr(self._kept, "memory", None)
-        if kept is None or kept.size < num_bytes:
-            kept = np.empty(num_bytes, np.uint8)
-            if num_bytes <= _KEPT_BYTES:
-                self._kept.memory = kept
-        return kept
 
 
 class ScaledTurboDecoder(TurboDecoder):

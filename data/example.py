@@ -182,7 +182,7 @@ def _entry_lists(parts: Mapping[int, bytes]) -> Iterator[tuple[str, str, bytes]]
             yield name, _KINDS[number], packed
 
 
-def cut_out(payload: bytes, name: str) -> tuple[memoryview, bytes]:
+def cut_out(payload: bytes | memoryview, name: str) -> tuple[memoryview, bytes]:
     """Returns the one bytes value of feature `name`, uncopied, and the Example without it.
 
     Raises:
@@ -208,7 +208,7 @@ def cut_out(payload: bytes, name: str) -> tuple[memoryview, bytes]:
     return memoryview(payload)[begin:end], field(1, b"".join(rest))
 
 
-def _bytes_values(payload: bytes, begin: int, end: int) -> list[tuple[int, int]]:
+def _bytes_values(payload: bytes | memoryview, begin: int, end: int) -> list[tuple[int, int]]:
     """Returns where the values of a feature's list of bytes begin and end."""
     return [
         (first, last)
@@ -218,7 +218,7 @@ def _bytes_values(payload: bytes, begin: int, end: int) -> list[tuple[int, int]]
 
 
 def _spans(
-    data: bytes, position: int, end: int, *, key: int | None = None
+    data: bytes | memoryview, position: int, end: int, *, key: int | None = None
 ) -> Iterator[tuple[int, int, int]]:
     """Yields where the key, the bytes and the end of each length-delimited field are.
 
@@ -239,7 +239,7 @@ def _spans(
             yield at, start, position
 
 
-def _skip(data: bytes, position: int) -> int:
+def _skip(data: bytes | memoryview, position: int) -> int:
     """Returns where a field ends that no Example has, but a later version might."""
     key, position = _read_varint(data, position)
     wire_type = key & 7
@@ -327,7 +327,7 @@ def _raw_fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
         yield key >> 3, wire_type, message[start:position]
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def _read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     result = shift = 0
     while True:
         if position >= len(data) or shift > 63:

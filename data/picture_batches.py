@@ -83,8 +83,10 @@ class PictureReader:
         pictures = self._decoder.decode_batch(encoded, views, name_of)
         return pictures, np.array(rest, object), prints, time.perf_counter() - begun
 
-    def _payloads(self, records: Any) -> Sequence[bytes]:
-        """Returns the records themselves, read if need be; raises ValueError."""
+    def _payloads(self, records: Any) -> Sequence[Any]:
+        """Returns the records themselves, bytes or uint8 [bytes], read if need be; raises
+        ValueError.
+        """
         found = records.tolist()
         return self._files.read(found) if self._files else found
 
@@ -96,19 +98,19 @@ class PictureReader:
         return lambda at: files.describe(int(records[at]))
 
 
-def _fingerprints(payloads: Sequence[bytes]) -> Any:
-    prints = [fingerprint64(payload) if payload else 0 for payload in payloads]
+def _fingerprints(payloads: Sequence[Any]) -> Any:
+    prints = [fingerprint64(payload) if len(payload) else 0 for payload in payloads]
     return np.array(prints, np.uint64).view(np.int64)
 
 
 def _cut_all(
-    payloads: Sequence[bytes], name_of: Callable[[int], str]
+    payloads: Sequence[Any], name_of: Callable[[int], str]
 ) -> tuple[list[memoryview], list[bytes]]:
     """Returns the pictures, and the records without them."""
     encoded, rest = [], []
     for at, payload in enumerate(payloads):
         try:
-            picture, others = cut_out(payload, IMAGE)
+            picture, others = cut_out(memoryview(payload), IMAGE)
         except ValueError as error:
             raise ValueError(f"{name_of(at)} cannot be parsed: {error}") from error
         encoded.append(picture)

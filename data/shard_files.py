@@ -9,9 +9,10 @@ import contextlib
 import os
 import threading
 from array import array
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+from tenfold.data.kept_memory import KeptMemory
 from tenfold.data.records import (
     FOOTER_BYTES,
     FRAME_BYTES,
@@ -29,6 +30,8 @@ NO_PLACE: Final = -1
 _AHEAD_BYTES: Final = 1 << 20
 # What a process has open besides its shards, generously.
 _OTHER_FILES: Final = 512
+
+Result = TypeVar("Result")
 
 
 class ShardFile:
@@ -59,26 +62,31 @@ class ShardFile:
         """Returns where a record begins that has been read."""
         return self._offsets[index]
 
-    def read(self, index: int) -> bytes:
-        """Returns the payload of a record, checked.
+    def length(self, index: int) -> int:
+        """Returns the bytes of a record's payload, after going over the headers up to it.
 
         Raises:
-          RecordError: the record, or one before it, is damaged, or the file ends before it.
+          RecordError: the header of the record, or of one before it, is damaged.
         """
         if index >= len(self._crcs):
             with self._lock:
                 while index >= len(self._crcs):
                     self._next()
-        offset = self._offsets[index]
-        length = self._offsets[index + 1] - offset - FRAME_BYTES
-        payload = os.pread(self._file, length, offset + HEADER_BYTES)
-        if len(payload) < length:
+        return self._offsets[index + 1] - self._offsets[index] - FRAME_BYTES
+
+    def read_into(self, index: int, memory: Any) -> None:
+        """Reads the payload of a record into `memory`, uint8 [`length`], and checks it.
+
+        Raises:
+          RecordError: it is damaged, or the file ends before its end.
+        """
+        offset, length = self._offsets[index], len(memory)
+        if os.preadv(self._file, [memory], offset + HEADER_BYTES) < length:
             raise RecordError(index, offset, "the file is shorter than it was")
-        if masked_crc32c(payload) != self._crcs[index]:
+        if masked_crc32c(memory) != self._crcs[index]:
             raise RecordError(
                 index, offset, f"the checksum of its {length:,} bytes does not match", lost=False
             )
-        return payload
 
     def _next(self) -> None:
         """Goes over one record more: its footer and the next one's header are read at once."""
@@ -113,24 +121,38 @@ class ShardFiles:
         self._sizes = dict(sizes)
         self._files: dict[int, ShardFile] = {}
         self._lock = threading.Lock()
+        self._payloads = KeptMemory()
         _allow_open_files(len(self._paths))
 
     def first_place(self, path: str) -> int:
         """Returns the place of a shard's first record."""
         return self._paths.index(path) << INDEX_BITS
 
-    def read(self, places: Iterable[int]) -> list[bytes]:
-        """Returns the payloads of the records at `places`; empty for what is no place.
+    def read(self, places: Sequence[int]) -> list[Any]:
+        """Returns the payloads of the records at `places`, uint8 [bytes] each; what is no place
+        has none.
+
+        They lie in memory that this thread's next call uses again.
 
         Raises:
           ValueError: one is damaged; the message names its shard, index and offset.
         """
-        return [self._payload(place) if place >= 0 else b"" for place in places]
+        lengths = [self._told(place, ShardFile.length) if place >= 0 else 0 for place in places]
+        memory = self._payloads.of(sum(lengths))
+        found, begin = [], 0
+        for place, length in zip(places, lengths, strict=True):
+            payload = memory[begin : begin + length]
+            if place >= 0:
+                self._told(place, ShardFile.read_into, payload)
+            found.append(payload)
+            begin += length
+        return found
 
-    def _payload(self, place: int) -> bytes:
+    def _told(self, place: int, action: Callable[..., Result], *more: Any) -> Result:
+        """Returns what `action` of a place's file and index does; its errors name the shard."""
         number, index = divmod(place, 1 << INDEX_BITS)
         try:
-            return self._file(number).read(index)
+            return action(self._file(number), index, *more)
         except RecordError as error:
             raise ValueError(f"{self._paths[number]} {error}") from error
         except OSError as error:
