@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from tenfold.data.augment import NO_AUGMENT, Augment
+from tenfold.data.augment import NO_AUGMENT, Augment, parse_augment
 from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import AUTO, BatchDecoder, PictureDecoder, make_decoder
 from tenfold.data.errors import UserError
@@ -33,11 +33,11 @@ from tenfold.data.order import (
     shuffled_places,
     shuffled_records,
 )
-from tenfold.data.parse import InputSpec, batch_parser, empty_batch, zero
+from tenfold.data.parse import InputSpec, batch_parser, empty_batch, input_spec, zero
 from tenfold.data.picture_batches import PictureReader
 from tenfold.data.shard_files import ShardFiles
 from tenfold.data.staging import Stager, needs_staging
-from tenfold.data.storage import is_url
+from tenfold.data.storage import is_url, open_folder, read_manifest
 
 # What a batch holds besides its features: each record's weight (evaluation only) and
 # fingerprint (0 for no record), and the seconds that parsing and decoding it took.
@@ -121,6 +121,24 @@ class ReadConfig:
         """Returns the decoder; None where there are no pictures."""
         shape = self.spec.image_shape
         return None if shape is None else make_decoder(self.decoder, shape)
+
+
+def read_config(
+    shards: str, *, image_size: tuple[int, int] | None, augment: str, **others: Any
+) -> ReadConfig:
+    """Returns how to read the shards in a folder; `others` are further fields of ReadConfig.
+
+    Raises:
+      UserError: the shards or the options do not fit.
+    """
+    manifest = read_manifest(shards)
+    return ReadConfig(
+        folder=open_folder(shards).path,
+        manifest=manifest,
+        spec=input_spec(manifest, image_size),
+        augment=parse_augment(augment),
+        **others,
+    )
 
 
 def raw_records(

@@ -5,19 +5,17 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tenfold.data.augment import parse_augment
 from tenfold.data.batches import (
     DECODE_S,
     ReadConfig,
     raw_records,
+    read_config,
     reading_options,
     training_batches,
 )
 from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import resolve_decoder
-from tenfold.data.parse import input_spec
 from tenfold.data.staging import staging_failures
-from tenfold.data.storage import open_folder, read_manifest
 
 
 @dataclass(frozen=True)
@@ -63,22 +61,20 @@ def measure_reading(
     Raises:
       UserError: the shards and the numbers do not fit.
     """
-    manifest = read_manifest(shards)
-    config = ReadConfig(
-        folder=open_folder(shards).path,
-        manifest=manifest,
+    config = read_config(
+        shards,
         split=split,
         global_batch_size=global_batch_size,
         num_workers=num_workers,
         worker=0,
-        spec=input_spec(manifest, image_size),
+        image_size=image_size,
+        augment=augment,
+        decoder=decoder,
         shuffle_buffer_bytes=shuffle_buffer_bytes,
         threads=threads,
-        decoder=decoder,
-        augment=parse_augment(augment),
         cache=cache,
     )
-    chosen = manifest.split(split)
+    chosen = config.manifest.split(split)
     mean_bytes = chosen.num_bytes / max(1, chosen.num_records)
     raw = raw_records(config).batch(config.replica_batch)
     raw = raw.with_options(reading_options(config.parallel_batches))

@@ -6,16 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from tenfold.data.augment import parse_augment
-from tenfold.data.batches import ReadConfig, evaluation_batches, split_batch, training_batches
+from tenfold.data.batches import evaluation_batches, read_config, split_batch, training_batches
 from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import AUTO
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
 from tenfold.data.manifest import IMAGE
 from tenfold.data.order import Position, plain_graph
-from tenfold.data.parse import input_spec
-from tenfold.data.storage import open_folder, read_manifest
+from tenfold.data.storage import read_manifest
 
 
 def worker_dataset(
@@ -70,21 +68,19 @@ def worker_dataset(
         num_workers, worker_index = context.num_input_pipelines, context.input_pipeline_id
         replicas = context.num_replicas_in_sync // num_workers
     workers, index = _place(num_workers, worker_index)
-    manifest = read_manifest(shards)
-    config = ReadConfig(
-        folder=open_folder(shards).path,
-        manifest=manifest,
+    config = read_config(
+        shards,
         split=split,
         global_batch_size=global_batch_size,
         num_workers=workers,
         worker=index,
-        spec=input_spec(manifest, image_size),
-        seed=seed,
         replicas=replicas,
+        seed=seed,
+        image_size=image_size,
+        augment=augment,
+        decoder=decoder,
         shuffle_buffer_bytes=shuffle_buffer_bytes,
         threads=threads,
-        decoder=decoder,
-        augment=parse_augment(augment),
         cache=cache,
     )
     if training:
