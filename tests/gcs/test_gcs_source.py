@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_files_give_the_same_shards_and_a_write_goes_on(
 def test_a_file_is_fetched_through_a_faulty_network(
     bucket: Any, faulty: Callable[..., Any], files: Path, tmp_path: Path
 ) -> None:
-    data = np.arange(4_000_000).reshape(40, -1)  # 32 MB, in four ranges
+    data = np.arange(2_800_000).reshape(40, -1)  # 22 MB, in three ranges
     np.save(files / "large.npy", data)
     url = _upload(files, bucket, "b")
     proxy = faulty("503=0.3", "cut=0.1", "flip=0.1")
@@ -208,6 +209,16 @@ def test_what_cannot_be_used_is_said_in_one_line(
     assert said.replace("BUCKET", bucket.name) in str(error.value)
     assert "\n" not in str(error.value)
     assert str(tmp_path) not in str(error.value)
+
+
+def test_files_that_this_disk_has_no_room_for_are_not_fetched(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.write("b/x.npy", bytes(2000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1999))
+    with pytest.raises(UserError, match=r"take 2 KB, and .* has 2 KB free: name a larger disk"):
+        open_source(f"{bucket.url}/b/x.npy", tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.timeout(120)
