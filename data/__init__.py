@@ -7,6 +7,7 @@ from typing import Any
 _PUBLIC = {
     "worker_dataset": "tenfold.data.read",
     "steps_per_epoch": "tenfold.data.read",
+    "epoch_receipt": "tenfold.data.receipt",
     "write_shards": "tenfold.data.write",
     "read_manifest": "tenfold.data.storage",
 }

@@ -6,13 +6,20 @@ from typing import Any
 
 import tensorflow as tf
 
-from tenfold.data.batches import evaluation_batches, read_config, split_batch, training_batches
+from tenfold.data.batches import (
+    ReadConfig,
+    evaluation_batches,
+    read_config,
+    split_batch,
+    training_batches,
+)
 from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import AUTO
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
 from tenfold.data.manifest import IMAGE
 from tenfold.data.order import Position, plain_graph
+from tenfold.data.seen import SEEN, seen_in_evaluation, seen_in_training
 from tenfold.data.storage import read_manifest
 
 
@@ -37,6 +44,7 @@ def worker_dataset(
     shuffle_buffer_bytes: int = 256 * 10**6,
     threads: int = 0,
     cache: CacheOptions = CACHE,
+    receipt: bool = False,
 ) -> tf.data.Dataset:
     """Returns this worker's batches of a split, from its own lanes' shards only.
 
@@ -58,6 +66,10 @@ def worker_dataset(
     `augment` (training only) is what `augment.parse_augment` reads: ``flip``, ``crop:0.5`` or
     both; `decoder` one of `decode.DECODERS`, or the fastest that is installed. `cache` says how
     shards on remote storage come here.
+
+    With `receipt` each element has a last part more, int64 [3]: how many records it holds, how
+    many the epoch leaves out (told by the epoch's last element), and the sum of the fingerprints
+    of both. `epoch_receipt` takes the sum of these over an epoch's elements on all replicas.
 
     Raises:
       UserError: the shards, the split or the numbers do not fit; the message says how.
@@ -84,10 +96,13 @@ def worker_dataset(
         cache=cache,
     )
     if training:
-        start = Position(start_epoch, start_step)
-        batches = training_batches(config, start=start, epochs=epochs)
+        start = _start(config, start_epoch, start_step)
+        batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
+        if receipt:
+            batches = seen_in_training(batches, config, start=start, epochs=epochs)
     else:
         batches = evaluation_batches(config)
+        batches = seen_in_evaluation(batches) if receipt else batches
     return batches.map(plain_graph(lambda batch: _as_tuple(batch, image_dtype)))
 
 
@@ -113,10 +128,18 @@ def _place(num_workers: int | None, worker_index: int | None) -> tuple[int, int]
     return len(workers), int(config.get("task", {}).get("index", 0))
 
 
+def _start(config: ReadConfig, epoch: int, step: int) -> Position:
+    steps = config.shards(drop_remainder=True).steps_per_epoch
+    if not 0 <= step <= steps:
+        raise UserError(f"start_step {step} is not between 0 and the {steps} steps of an epoch")
+    return Position(epoch + 1, 0) if step == steps else Position(epoch, step)
+
+
 def _as_tuple(batch: dict[str, tf.Tensor], image_dtype: str) -> tuple[Any, ...]:
+    batch = dict(batch)
+    seen = batch.pop(SEEN, None)
     inputs, label, weight = split_batch(batch)
     if image_dtype == "uint8" and IMAGE in batch:
         kept = batch[IMAGE]
         inputs = {**inputs, IMAGE: kept} if isinstance(inputs, dict) else kept
-    parts = [inputs] if label is None else [inputs, label]
-    return tuple(parts if weight is None else [*parts, weight])
+    return inputs, *(part for part in (label, weight, seen) if part is not None)

@@ -16,6 +16,7 @@ from tenfold.data.locate import READ_ERRORS, explain_read_error
 from tenfold.data.manifest import Manifest, Split
 from tenfold.data.order import Position
 from tenfold.data.parse import input_spec
+from tenfold.data.receipt import Receipt, make_receipt
 from tenfold.data.salvage import check_sizes, load_salvage
 from tenfold.data.storage import Folder, open_folder, read_manifest
 from tenfold.models.bottleneck import Bottleneck, find_bottleneck, shares_of
@@ -30,7 +31,6 @@ from tenfold.models.checkpoint import (
     save_checkpoint,
 )
 from tenfold.models.config import TrainConfig
-from tenfold.models.receipt import Receipt, make_receipt
 from tenfold.models.spec import ModelSpec
 from tenfold.models.steps import (
     EvaluateSteps,

@@ -1,7 +1,7 @@
 import pytest
 
 from tenfold.data.manifest import ShardInfo, Split, shard_name
-from tenfold.models.receipt import make_receipt
+from tenfold.data.receipt import make_receipt
 
 SPLIT = Split(
     "train",

@@ -1,11 +1,12 @@
 """Receipts: the proof of which records were read, from counts and fingerprint sums alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tenfold.data.manifest import Split
 from tenfold.data.sizes import plural
+from tenfold.data.storage import read_manifest
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,23 @@ def make_receipt(
         fingerprint=fingerprint % 2**64,
         expected_fingerprint=split.fingerprint,
         broken=tuple(broken),
+    )
+
+
+def epoch_receipt(shards: str, seen: Iterable[int], *, split: str = "train") -> Receipt:
+    """Returns the receipt of an epoch that a script of the user's own has read.
+
+    `seen` is the sum, over the epoch's elements on all replicas of all workers, of what
+    ``worker_dataset(..., receipt=True)`` gives last: records, records left out, and
+    fingerprints modulo 2**64.
+
+    Raises:
+      UserError: the shards or the split do not exist.
+    """
+    records, left_out, fingerprint = map(int, seen)
+    return make_receipt(
+        read_manifest(shards).split(split),
+        records=records,
+        fingerprint=fingerprint,
+        left_out=left_out,
     )
