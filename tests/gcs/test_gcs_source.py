@@ -81,7 +81,8 @@ def _new(folder: Path) -> Path:
 
 @pytest.mark.timeout(120)
 def test_transformed_pictures_are_the_same(bucket: Any, tree: Path, tmp_path: Path) -> None:
-    url, how = _upload(tree, bucket, "tree"), {"transforms": ("resize:5",)}
+    url = _upload(tree, bucket, "tree")
+    how: dict[str, Any] = {"transforms": ("resize:5",)}
     assert _write(url, tmp_path / "there", **how) == _write(str(tree), tmp_path / "here", **how)
 
 
