@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tenfold.data.lanes import WorkerShards
 from tenfold.data.manifest import ShardInfo
+from tenfold.data.python_calls import python_calls
 from tenfold.data.shard_files import NO_PLACE
 from tenfold.data.staging import Stager
 
@@ -249,13 +250,18 @@ def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
 def _staged_reader(stager: Stager) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
     """Returns `_read_shard` for shards that `stager` brings, each closed when it was read."""
 
+    @python_calls
+    def opened(path: bytes) -> bytes:
+        return stager.open(path.decode()).encode()
+
+    @python_calls
     def close(path: bytes) -> np.int64:
         stager.close(path.decode())
         return np.int64(0)
 
     @plain_graph
     def read(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-        local = tf.numpy_function(lambda p: stager.open(p.decode()).encode(), [path], tf.string)
+        local = tf.numpy_function(opened, [path], tf.string)
         closing = plain_graph(lambda _: _nothing(tf.numpy_function(close, [path], tf.int64)))
         end = tf.data.Dataset.range(1).flat_map(closing)
         return _read_shard(tf.ensure_shape(local, []), records).concatenate(end)
