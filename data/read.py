@@ -76,10 +76,11 @@ def worker_dataset(
     """
     if image_dtype not in ("float32", "uint8"):
         raise UserError(f"image_dtype '{image_dtype}' is neither float32 nor uint8")
-    if context is not None:
-        num_workers, worker_index = context.num_input_pipelines, context.input_pipeline_id
-        replicas = context.num_replicas_in_sync // num_workers
-    workers, index = _place(num_workers, worker_index)
+    if context is None:
+        workers, index = _place(num_workers, worker_index)
+    else:
+        workers, index = context.num_input_pipelines, context.input_pipeline_id
+        replicas = context.num_replicas_in_sync // workers
     config = read_config(
         shards,
         split=split,
@@ -97,9 +98,7 @@ def worker_dataset(
     )
     if training:
         start = _start(config, start_epoch, start_step)
-        batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
-        if receipt:
-            batches = seen_in_training(batches, config, start=start, epochs=epochs)
+        batches = _training(config, start=start, epochs=epochs, receipt=receipt)
     else:
         batches = evaluation_batches(config)
         batches = seen_in_evaluation(batches) if receipt else batches
@@ -126,6 +125,15 @@ def _place(num_workers: int | None, worker_index: int | None) -> tuple[int, int]
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     workers = config.get("cluster", {}).get("worker", ["this process"])
     return len(workers), int(config.get("task", {}).get("index", 0))
+
+
+def _training(
+    config: ReadConfig, *, start: Position, epochs: int | None, receipt: bool
+) -> tf.data.Dataset:
+    batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
+    if not receipt:
+        return batches
+    return seen_in_training(batches, config, start=start, epochs=epochs)
 
 
 def _start(config: ReadConfig, epoch: int, step: int) -> Position:
