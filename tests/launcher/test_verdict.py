@@ -156,6 +156,9 @@ def test_tracebacks_keep_their_chain_and_their_message():
     assert catcher.time == 4.0
 
 
+BAD = "JobError: train-0.tfrecord record 1 at byte"
+
+
 def ending(error="E", step=1, code=1, *, preempted=False):
     return Ending(Failure(0, 0.0, "training", step, code, error), preempted)
 
@@ -173,6 +176,9 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         (9, 9, [ending(), ending(step=2), ending()], True, "restart 3 of 9"),
         (9, 9, [ending(code=-9)] * 2, True, "restart 2 of 9"),
         (9, 9, [ending(code=-9)] * 3, False, "came again"),
+        # A damaged record is the same one, at whichever step the readers met it.
+        (9, 9, [ending(f"{BAD} 5", step=1), ending(f"{BAD} 5", step=2)], False, "came again"),
+        (9, 9, [ending(f"{BAD} 5"), ending(f"{BAD} 7")], True, "restart 2 of 9"),
         # Each attempt has ports of its own: those may be taken again and again.
         (4, 9, [ending("UnknownError: Could not start gRPC server")] * 4, True, "restart 4"),
         (3, 9, [ending("UnknownError: Could not start gRPC server")] * 4, False, "--max_restarts"),
