@@ -187,10 +187,8 @@ def test_batches_are_those_of_a_disk(
         assert count == (3 * 25 if training else 3)
     ended = proxy.end()
     assert sum(ended["struck"].values()) >= 5
-    # The epochs after the first read from the disk: 22 fetches, not 66. Requests that the proxy
-    # has struck are repeated, and now and then one whose connection has gone stale.
-    if limit_bytes > 1:
-        assert ended["media"] < 2 * 22 + sum(ended["struck"].values())
+    if limit_bytes > 1:  # the epochs after the first read from the disk
+        assert ended["media"] <= 22 + sum(ended["struck"].values())
 
 
 @pytest.mark.slow
