@@ -58,7 +58,7 @@ def set_child_subreaper() -> None:
 def prepare_worker() -> None:
     """Between fork and exec: own process group, default signals, death with the agent."""
     os.setpgid(0, 0)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     die_with_parent()
 
@@ -101,12 +101,14 @@ def guard(*streams: int) -> None:
     """Goes on in a child. This process waits for it, without its `streams`, and then kills what
     it has left: so nothing is left either where agent and supervisor are killed at once.
     """
+    # The kernel hangs up on a group that is orphaned while one of its processes is stopped.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     child = os.fork()
     set_child_subreaper()
     if child == 0:
         return
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for the child
+    for number in (signal.SIGTERM, signal.SIGINT):  # they are for the child
+        signal.signal(number, signal.SIG_IGN)
     for stream in streams:
         os.close(stream)
     while (ended := os.waitpid(-1, 0))[0] != child:
@@ -334,20 +336,18 @@ class Agent:
         fields = _stat_fields(self._pid)
         if fields is None or fields[0] == "Z":
             return
-        ticks = os.sysconf("SC_CLK_TCK")
         port = int(self._spec.get("port") or 0)
         self._say(
             "stat",
             state=fields[0],
-            cpu_s=(int(fields[11]) + int(fields[12])) / ticks,
+            cpu_s=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
             rss_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
             listening=bool(port) and is_listening(port),
             links_down=self._links_down(),
         )
 
     def _links_down(self) -> list[str]:
-        links = network_links().items()
-        return [name for name, up in links if not up and self._links_before.get(name)]
+        return [k for k, up in network_links().items() if not up and self._links_before.get(k)]
 
     def _signal(self, number: int) -> None:
         if self._pid and self._exit_code is None:

@@ -174,16 +174,20 @@ def test_no_orphans_whatever_dies_first(launch, victim):
         assert launch.result["first_failure"]["worker"] == 1
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "one by one"])
 @pytest.mark.parametrize("second", ["agent", "guard"])
-def test_no_orphans_where_two_die_in_the_same_instant(launch, second):
+def test_no_orphans_where_two_die_in_the_same_instant(launch, second, apart):
     """The supervisor and what stands between it and the worker: neither sees the other die."""
     launch.start("--num_workers=1", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0")
     agent = worker_and_agent(launch, 0)[1]
     victims = [launch.process.pid, {"agent": agent, "guard": agent.parent()}[second].pid]
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for victim in victims:
-            os.kill(victim, number)
+    for victim in victims:
+        os.kill(victim, signal.SIGSTOP)
+    os.kill(victims[0], signal.SIGKILL)
+    if apart:
+        launch.process.wait()
+    os.kill(victims[1], signal.SIGKILL)
     launch.finish()
     launch.assert_nothing_left()
 
