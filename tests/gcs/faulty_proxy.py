@@ -4,8 +4,9 @@
 
 NAME is a fault (FAULTS), SHARE the share of the requests that it strikes; a request suffers one
 fault at most. It prints its port, serves until its standard input closes, and then prints as
-JSON how often each fault has `struck`, how many `media` (bytes of objects) were asked for, and
-how many uploads were under way `together` at most.
+JSON how often each fault has `struck`, how often each object was asked for (`media`) and how often
+it was `delivered` whole and sound, by name, the `failures` that were not ordered, and how many
+uploads were under way `together` at most.
 """
 
 import http.client
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 STALL_S = 3600.0
 
@@ -37,7 +38,9 @@ class Handler(BaseHTTPRequestHandler):
     shares: dict[str, float]
     dice: random.Random
     struck: "Counter[str]"
-    media = 0
+    media: "Counter[str]"
+    delivered: "Counter[str]"
+    failures: list[str]
     uploads = 0
     together = 0
     lock = threading.Lock()
@@ -47,6 +50,13 @@ class Handler(BaseHTTPRequestHandler):
         fault = self._draw(body)
         with self.counted():
             FAULTS[fault](self, body) if fault else self.send(self.ask(body))
+        with self.lock:
+            self.delivered[self.media_name()] += not fault
+
+    def media_name(self) -> str:
+        """Returns the name of the object whose bytes are asked for, or ""."""
+        place = urlsplit(self.path)
+        return unquote(place.path.rpartition("/")[2]) if "alt=media" in place.query else ""
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -66,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     def _draw(self, body: bytes) -> str:
         """Returns the fault that this request suffers, or ""."""
         with self.lock:
-            Handler.media += "alt=media" in self.path
+            self.media[self.media_name()] += 1
             at = self.dice.random()
             for name, share in self.shares.items():
                 at -= share
@@ -193,7 +203,8 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients leave as they like."""
+        """Clients leave as they like; where the server fails, the test must know."""
+        Handler.failures.append(repr(sys.exc_info()[1]))
 
 
 def main() -> None:
@@ -202,13 +213,16 @@ def main() -> None:
     Handler.dice = random.Random(int(seed))
     Handler.shares = {name: float(share) for name, share in (text.split("=") for text in shares)}
     assert set(Handler.shares) <= set(FAULTS), shares
-    Handler.struck = Counter()
+    Handler.struck, Handler.media, Handler.delivered = Counter(), Counter(), Counter()
+    Handler.failures = []
     server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()
-    told = {"struck": Handler.struck, "media": Handler.media, "together": Handler.together}
-    print(json.dumps(told), flush=True)
+    for counts in (Handler.media, Handler.delivered):
+        del counts[""]
+    names = ("struck", "media", "delivered", "failures", "together")
+    print(json.dumps({name: getattr(Handler, name) for name in names}), flush=True)
 
 
 if __name__ == "__main__":
