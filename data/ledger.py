@@ -149,6 +149,14 @@ def remove_ledger(folder: Folder) -> None:
     folder.remove_folder(WORK)
 
 
+def taken_over(folder: Folder) -> JobError:
+    """Returns the error of a write that finds files of another in its place."""
+    return JobError(
+        f"output '{folder.path}' has been taken over by another write of other shards: "
+        "choose another --output, or run this command again with --overwrite"
+    )
+
+
 def _to_json(receipt: ShardReceipt) -> dict[str, Any]:
     return {
         "info": vars(receipt.info),

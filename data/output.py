@@ -15,6 +15,7 @@ from tenfold.data.ledger import (
     read_keys,
     read_receipts,
     remove_ledger,
+    taken_over,
     write_keys,
 )
 from tenfold.data.manifest import (
@@ -114,7 +115,8 @@ def begin_output(
             raise _other_data(folder, keys.differences(standing), "holds unfinished shards")
         else:
             _expect_no_shards(folder)
-        remove_ledger(folder)
+        if standing is not None:  # else what is there by now is another's, who has just begun
+            remove_ledger(folder)
         _begin_ledger(folder, keys)
     names = {task.name for task in tasks}
     if not resume or overwrite:
@@ -141,7 +143,7 @@ def _remove_shards(folder: Folder) -> None:
 
 def _expect_no_shards(folder: Folder) -> None:
     foreign = next((name for name in sorted(folder.sizes()) if parse_shard_name(name)), None)
-    if foreign:
+    if foreign and read_keys(folder) is None:  # else a write has begun meanwhile
         raise UserError(
             f"output '{folder.path}' holds {foreign}, but no manifest says what it is: "
             "choose another --output, or replace the shards with --overwrite"
@@ -173,7 +175,7 @@ def publish(
     if len(receipts) < len(plan.tasks):
         published = _published_by_another(folder, keys)
         if published is None and read_keys(folder) != keys:
-            raise _taken_over(folder)
+            raise taken_over(folder)
         return published
     ordered = [receipts[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
@@ -187,17 +189,10 @@ def publish(
         if _published_by_another(folder, keys) is None:
             raise
     except Conflict:
-        raise _taken_over(folder) from None
+        raise taken_over(folder) from None
     _remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
-
-
-def _taken_over(folder: Folder) -> JobError:
-    return JobError(
-        f"output '{folder.path}' has been taken over by another write of other shards: "
-        "choose another --output, or run this command again with --overwrite"
-    )
 
 
 def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:

@@ -12,12 +12,18 @@ from typing import Any, Final
 
 from tenfold.data.ahead import work_ahead
 from tenfold.data.errors import JobError
-from tenfold.data.ledger import BadRecordNote, ShardReceipt, check_bad_records, write_receipt
+from tenfold.data.ledger import (
+    BadRecordNote,
+    ShardReceipt,
+    check_bad_records,
+    taken_over,
+    write_receipt,
+)
 from tenfold.data.manifest import ShardInfo
 from tenfold.data.records import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.schema import SchemaError, SchemaObserver
 from tenfold.data.sources.base import BadRecord, Encoded, Source
-from tenfold.data.storage import TEMPORARY, Folder, open_folder
+from tenfold.data.storage import TEMPORARY, Conflict, Folder, open_folder
 from tenfold.data.transforms.base import Draw
 from tenfold.data.transforms.chain import Chain
 from tenfold.data.write_plan import ShardTask, WritePlan
@@ -52,8 +58,8 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
     """Writes one shard and its receipt into the output folder; returns the receipt.
 
     Raises:
-      JobError: a record is broken, more are than allowed, the source changed, or the storage
-        refused.
+      JobError: a record is broken, more are than allowed, the source changed, another write has
+        taken the folder over, or the storage refused.
     """
     folder = open_folder(job.output)
     shard = _Shard(task.name, report)
@@ -65,6 +71,8 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
                 if folder.scratch():  # what is sent away need not reach this disk
                     os.fsync(file.fileno())
             folder.publish(path, task.name, synced=True, replaces=job.standing.get(task.name, ""))
+        except Conflict:
+            raise taken_over(folder) from None
         except OSError as error:
             raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
     receipt = shard.receipt()

@@ -1,0 +1,70 @@
+"""Two writes into one folder at once: one wins, the other hears of it, nothing is lost."""
+
+from pathlib import Path
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.data.ledger import (
+    KEYS_NAME,
+    ShardReceipt,
+    WriteKeys,
+    read_keys,
+    read_receipts,
+    write_receipt,
+)
+from tenfold.data.manifest import ShardInfo
+from tenfold.data.output import begin_output
+from tenfold.data.records import crc32c
+from tenfold.data.storage import LocalFolder
+
+FIRST, SECOND = WriteKeys("first", "", ""), WriteKeys("second", "", "")
+SHARD = "train-00000-of-00004.tfrecord"
+
+
+class Overtaken(LocalFolder):
+    """A folder in which another write of `keys` begins, and puts a shard there, while this one
+    looks for one that has: after it has read that there is none, or before it lists the files.
+    """
+
+    def __init__(self, path: Path, keys: WriteKeys, when: str) -> None:
+        super().__init__(str(path))
+        self._keys: WriteKeys | None = keys
+        self._when = when
+
+    def read(self, name: str, *, version: str = "") -> bytes | None:
+        found = super().read(name, version=version)
+        if name == KEYS_NAME and self._when == "read":
+            self._overtake()
+        return found
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        found = super().sizes(prefix)
+        if self._when == "listed":
+            self._overtake()
+        return found
+
+    def _overtake(self) -> None:
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            other = LocalFolder(self.path)
+            begin_output(other, keys, (), resume=True, overwrite=False)
+            other.write(SHARD, b"data")
+            info = ShardInfo(SHARD, 1, 4, crc32c(b"data"), 1)
+            write_receipt(other, ShardReceipt(info, (), {}), keys.digest)
+
+
+@pytest.mark.parametrize("when", ["read", "listed"])
+def test_who_is_overtaken_by_other_data_is_told(tmp_path: Path, when: str) -> None:
+    with pytest.raises(UserError, match=r"^output '.*' is being written to by another process"):
+        begin_output(Overtaken(tmp_path, FIRST, when), SECOND, (), resume=True, overwrite=False)
+    assert read_keys(LocalFolder(str(tmp_path))) == FIRST
+    assert list(read_receipts(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
+
+
+@pytest.mark.parametrize("when", ["read", "listed"])
+def test_tasks_of_a_gang_may_begin_at_once(tmp_path: Path, when: str) -> None:
+    begin_output(Overtaken(tmp_path, FIRST, when), FIRST, (), resume=True, overwrite=False)
+    folder = LocalFolder(str(tmp_path))
+    assert read_keys(folder) == FIRST
+    assert list(read_receipts(folder, [SHARD], FIRST)) == [SHARD], "another task's work is lost"
