@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_simulated_hosts(run_page, netns_works):
-    run_page("docs/simulated-hosts.md")
+    assert run_page("docs/simulated-hosts.md") == ""
 
 
 def test_ssh(run_page, ssh_nodes, tmp_path):
@@ -18,17 +18,19 @@ def test_ssh(run_page, ssh_nodes, tmp_path):
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {ssh_nodes.config} "$@"\n')
     ssh.chmod(0o755)
-    run_page("docs/ssh.md", prefix=ssh_nodes.prefix, PATH=f"{ssh.parent}:{os.environ['PATH']}")
+    path = f"{ssh.parent}:{os.environ['PATH']}"
+    assert run_page("docs/ssh.md", prefix=ssh_nodes.prefix, PATH=path) == ""
 
 
 def test_slurm(run_page, slurm_conf, end_slurm_jobs):
-    run_page("docs/slurm.md", SLURM_CONF=str(slurm_conf))
+    differences = run_page("docs/slurm.md", SLURM_CONF=str(slurm_conf))
     end_slurm_jobs(slurm_conf)
+    assert differences == ""
 
 
 def test_kubernetes(run_page):
-    run_page("docs/kubernetes.md")
+    assert run_page("docs/kubernetes.md") == ""
 
 
 def test_a_new_back_end(run_page):
-    run_page("docs/new-backend.md")
+    assert run_page("docs/new-backend.md") == ""
