@@ -99,13 +99,24 @@ def test_other_values_are_refused(value: Any, words: str) -> None:
         encode_example({"x": value})
 
 
-@settings(max_examples=300)
-@given(st.binary(max_size=200))
+@st.composite
+def damaged_examples(draw: st.DrawFn) -> bytes:
+    """Examples of which some bytes are gone, or others are in their place."""
+    whole = encode_example(draw(FEATURES))
+    at = draw(st.integers(0, len(whole)))
+    return whole[:at] + draw(st.binary(max_size=20)) + whole[at + draw(st.integers(0, 20)) :]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200) | damaged_examples())
 def test_garbage_is_refused_or_read(payload: bytes) -> None:
+    types = {"bytes": bytes, "float": float, "int64": int}
     try:
-        decode_example(payload)
+        found = decode_example(payload)
     except ValueError:
-        return
+        found = {}
+    for name, (kind, values) in found.items():
+        assert all(type(value) is types[kind] for value in values), (name, kind)
 
 
 @pytest.mark.timeout(240)
@@ -134,11 +145,17 @@ def test_what_has_not_one_value_is_an_error(values: list[Any] | None) -> None:
 @given(st.binary(max_size=60), st.integers(0, 100))
 def test_what_is_no_example_is_a_value_error(noise: bytes, cut: int) -> None:
     whole = encode_example({"label": 3, "image": b"picture" * 5})
-    for data in (noise, whole[:cut] + noise, whole[:cut]):
+    if cut < len(whole):
+        with pytest.raises(ValueError, match=r"not an Example|feature 'image' has 0"):
+            cut_out(whole[:cut], "image")
+    for data in (noise, whole[:cut] + noise):
         try:
-            cut_out(data, "image")
+            value, rest = cut_out(data, "image")
         except ValueError:
             continue
+        assert bytes(value) in data
+        with pytest.raises(ValueError, match="feature 'image' has 0 bytes values"):
+            cut_out(rest, "image")
 
 
 def test_fields_that_no_example_has_are_passed_over() -> None:

@@ -1,15 +1,16 @@
 """Verdicts, restarts, hangs: the supervisor's arithmetic, as tables."""
 
+import json
 import signal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tenfold.launcher.agent import LineBuffer
 from tenfold.launcher.drills import LossCheck
 from tenfold.launcher.elastic import choose_count, worker_counts
-from tenfold.launcher.events import WorkerEvent, decode_event, encode_event
+from tenfold.launcher.events import MARK, WorkerEvent, decode_event, encode_event
 from tenfold.launcher.job import Failure
 from tenfold.launcher.records import TracebackCatcher, WorkerRecord
 from tenfold.launcher.restarts import Ending, RestartPolicy, decide
@@ -318,12 +319,24 @@ def test_events_survive_the_way(data, phase, index):
     assert decode_event(line) == event
 
 
-@given(st.text())
+_KEYS = st.sampled_from(["kind", "worker", "phase", "time", "data", "other"])
+_DOCUMENTS = st.dictionaries(
+    _KEYS, _NUMBERS | st.lists(_NUMBERS) | st.dictionaries(_KEYS, _NUMBERS)
+)
+
+
+@given(st.text() | _DOCUMENTS.map(json.dumps))
+@example('{"kind": "step", "worker": [], "phase": null, "data": []}')
 def test_no_line_breaks_the_reader(line):
-    decode_event(line)
-    decode_event("\x1e" + line)
+    assert decode_event(line) is None or line.startswith(MARK)
     record = WorkerRecord(0)
     record.take_line(line, 0.0)
+    assert list(record.tail) == [line]
+    event = decode_event(MARK + line)
+    if event is not None:
+        assert (event.kind, event.worker) == (json.loads(line)["kind"], json.loads(line)["worker"])
+        record.take_event(event, 1.0)
+        assert record.agent_at == 1.0
 
 
 def test_losses_are_compared_where_steps_are_run_again():
