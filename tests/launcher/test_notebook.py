@@ -176,5 +176,6 @@ def test_no_worker_outlives_a_kernel_that_is_killed(
     ) as kernel:
         log = run_dir / "logs" / "worker-1.log"
         until(lambda: log.exists() and "asleep" in log.read_text(), timeout_s=60)
+        assert len(living(run_dir)) > 2, "the kernel and at least its two workers"
         kernel.send_signal(signal.SIGKILL)
     until(lambda: not living(run_dir), timeout_s=60)
