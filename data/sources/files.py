@@ -24,6 +24,13 @@ class Files(Protocol):
         """
 
 
+def read_error(path: str, error: OSError) -> SourceChanged | BadRecord:
+    """Returns what a source raises where a file that a scan has seen could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return SourceChanged(f"{path} has gone since the source was scanned")
+    return BadRecord(f"it cannot be read ({error.strerror})")
+
+
 class LocalFiles:
     """Files of the local file system; their versions are times of change, in ns."""
 
@@ -40,12 +47,8 @@ class LocalFiles:
                     data += more
             finally:
                 os.close(descriptor)
-        except FileNotFoundError:
-            raise SourceChanged(
-                f"{os.fsdecode(path)} has gone since the source was scanned"
-            ) from None
         except OSError as error:
-            raise BadRecord(f"it cannot be read ({error.strerror})") from error
+            raise read_error(os.fsdecode(path), error) from error
         if (status.st_size, status.st_mtime_ns, len(data)) != (size, version, size):
             raise SourceChanged(f"{os.fsdecode(path)} has changed since the source was scanned")
         return data

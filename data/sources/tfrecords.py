@@ -24,6 +24,7 @@ from tenfold.data.records import (
 )
 from tenfold.data.schema import Schema
 from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
+from tenfold.data.sources.files import read_error
 from tenfold.data.sources.values import describe
 from tenfold.data.specs import SourceStats
 from tenfold.data.table import Table, TableWriter
@@ -106,12 +107,8 @@ class TFRecordSource:
             if file not in self._open:
                 self._open[file] = os.open(self._files[file], os.O_RDONLY)
             data = os.pread(self._open[file], length + FRAME_BYTES, offset)
-        except FileNotFoundError:
-            raise SourceChanged(
-                f"{self._files[file]} has gone since the source was scanned"
-            ) from None
         except OSError as error:
-            raise BadRecord(f"it cannot be read ({error.strerror})") from error
+            raise read_error(self._files[file], error) from error
         return self._checked(data, file, offset, length)
 
     def _checked(self, data: bytes, file: int, offset: int, length: int) -> bytes:

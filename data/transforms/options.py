@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tenfold.data.errors import UserError
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -63,21 +65,17 @@ def parse_options(text: str) -> Options:
 
 def number(low: float, high: float) -> Callable[[str], float]:
     """Returns a reader of numbers from `low` to `high`."""
-
-    def read(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            raise ValueError(f"from {low:g} to {high:g}")
-        return value
-
-    return read
+    return _within(low, high, float)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
     """Returns a reader of whole numbers from `low` to `high`."""
+    return _within(low, high, int)
 
-    def read(text: str) -> int:
-        value = int(text)
+
+def _within(low: Number, high: Number, parse: Callable[[str], Number]) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
+        value = parse(text)
         if not low <= value <= high:
             raise ValueError(f"from {low} to {high}")
         return value
