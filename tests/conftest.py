@@ -7,7 +7,8 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +44,44 @@ def tenfold() -> Callable[..., Done]:
     return run
 
 
+@pytest.fixture
+def start_tenfold(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts the command line in a process of its own; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(
+        *arguments: str, stderr: int = subprocess.PIPE, **environment: str
+    ) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [TENFOLD, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Waits until a condition holds."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f"not so within {timeout_s} s"
+            time.sleep(0.01)
+
+    return wait
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A class-folder tree of the 1,797 handwritten digits."""
@@ -53,21 +92,37 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_digits(tenfold: Callable[..., Done], digits: Path) -> Callable[..., None]:
+    """Writes the digits as shards, 1,617 to train and 180 to validate, with flags of `write`."""
+
+    def write(output: Path | str, *flags: str) -> None:
+        split = "--split=train:0.9,validation:0.1"
+        done = tenfold("write", f"--source={digits}", f"--output={output}", split, *flags)
+        assert done.status == 0, done.err
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def digit_shards(
-    tenfold: Callable[..., Done], digits: Path, tmp_path_factory: pytest.TempPathFactory
+    write_digits: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The digits as shards for 1, 2 and 4 workers: 1,617 to train, 180 to validate."""
+    """The digits as shards for 1, 2 and 4 workers."""
     output = tmp_path_factory.mktemp("digit_shards") / "shards"
-    done = tenfold(
-        "write",
-        f"--source={digits}",
-        f"--output={output}",
-        "--num_workers=4",
-        "--worker_counts=1,2,4",
-        "--split=train:0.9,validation:0.1",
-    )
-    assert done.status == 0, done.err
+    write_digits(output, "--num_workers=4", "--worker_counts=1,2,4")
     return output
+
+
+@pytest.fixture
+def damaged_shards(digit_shards: Path, tmp_path: Path) -> Path:
+    """The digits as shards, with one broken payload in a shard to train on."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(digit_shards, folder)
+    shard = sorted(folder.glob("train-*"))[3]
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Runs that stop and go on with another number of workers, and runs over damaged shards."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +47,6 @@ def test_a_run_goes_on_with_more_workers_as_if_it_had_never_stopped(
     receipt = found[-1]["receipt"]
     assert receipt["exact"]
     assert (receipt["records"], receipt["left_out"]) == (STEPS_PER_EPOCH * 64, 17)
-
-
-@pytest.fixture
-def damaged_shards(digit_shards: Path, tmp_path: Path) -> Path:
-    """The digits with one broken payload in a training shard."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(digit_shards, folder)
-    shard = sorted(folder.glob("train-*"))[3]
-    data = bytearray(shard.read_bytes())
-    data[40] ^= 1
-    shard.write_bytes(data)
-    return folder
 
 
 @pytest.mark.slow

@@ -4,12 +4,9 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import psutil
 import pytest
-
-from tenfold.launcher.python import module_argv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -22,26 +19,15 @@ FLAGS = (
 
 
 @pytest.fixture
-def job(digit_shards, tmp_path):
+def job(start_tenfold, digit_shards, tmp_path):
     """Starts a job that would run for long; kills what is left of it at the end."""
-    started = []
 
     def start(*flags):
-        command = [*module_argv("tenfold"), "launch", f"--shards={digit_shards}"]
-        process = subprocess.Popen(
-            [*command, f"--run_dir={tmp_path / 'run'}", *FLAGS, *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "TENFOLD_TEST_FOLDER": str(tmp_path)},
-        )
-        started.append(process)
-        return process
+        place = (f"--shards={digit_shards}", f"--run_dir={tmp_path / 'run'}")
+        mark = {"TENFOLD_TEST_FOLDER": str(tmp_path)}
+        return start_tenfold("launch", *place, *FLAGS, *flags, stderr=subprocess.STDOUT, **mark)
 
     yield start
-    for process in started:
-        process.kill()
-        process.communicate()
     for process in ours(tmp_path):
         process.kill()
 
@@ -57,13 +43,6 @@ def ours(folder):
         except psutil.Error:
             pass
     return found
-
-
-def wait_for(condition, timeout_s=120):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def steps(folder):
@@ -86,22 +65,22 @@ def parent_words(process):
     return parent.cmdline() if parent else []
 
 
-def test_nothing_is_left_when_the_launcher_is_killed(job, tmp_path):
+def test_nothing_is_left_when_the_launcher_is_killed(job, tmp_path, until):
     process = job("--epochs=1000")
-    wait_for(lambda: steps(tmp_path) > 4)
+    until(lambda: steps(tmp_path) > 4, 120)
     # The launcher, the server, and per worker an agent, its guard and itself, all its forks.
     assert len(ours(tmp_path)) == 2 + 2 * 3
     process.kill()
-    wait_for(lambda: not ours(tmp_path), 10)
+    until(lambda: not ours(tmp_path), 10)
 
 
-def test_the_job_outlives_the_server(job, tmp_path):
+def test_the_job_outlives_the_server(job, tmp_path, until):
     """Without the server the next start is an ordinary one; the job still ends well."""
     process = job("--epochs=1", "--max_restarts=1", "--inject=kill:worker=1,step=14")
-    wait_for(lambda: steps(tmp_path) > 4)
+    until(lambda: steps(tmp_path) > 4, 120)
     os.kill(fork_server(tmp_path).pid, signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out[-3000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["restarts"] == 1
-    wait_for(lambda: not ours(tmp_path), 10)
+    until(lambda: not ours(tmp_path), 10)

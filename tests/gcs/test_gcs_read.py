@@ -30,15 +30,11 @@ def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def small_shards(
-    tenfold: Callable[..., Any], digits: Path, tmp_path_factory: pytest.TempPathFactory
+    write_digits: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The digits in 20 shards to train on and as many to validate."""
     output = tmp_path_factory.mktemp("small") / "shards"
-    done = tenfold(
-        "write", f"--source={digits}", f"--output={output}", "--num_workers=2",
-        "--worker_counts=1,2", "--split=train:0.9,validation:0.1", "--min_shard_size=100",
-    )  # fmt: skip
-    assert done.status == 0, done.err
+    write_digits(output, "--num_workers=2", "--worker_counts=1,2", "--min_shard_size=100")
     return output
 
 
@@ -62,13 +58,6 @@ def many(bucket: Any) -> dict[str, ShardInfo]:
     return shards
 
 
-def _wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def _cached(options: CacheOptions) -> int:
     return len(list(Path(options.folder).glob("*.tfrecord")))
 
@@ -78,7 +67,10 @@ def _stager(shards: dict[str, ShardInfo], options: CacheOptions) -> Stager:
 
 
 def test_shards_come_ahead_of_their_use(
-    many: dict[str, ShardInfo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: dict[str, ShardInfo],
+    tmp_path: Path,
+    until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(staging, "RANGE_BYTES", 7000)
     options = CacheOptions(folder=str(tmp_path))
@@ -90,13 +82,13 @@ def test_shards_come_ahead_of_their_use(
         local = stager.open(path)
         assert crc32c(Path(local).read_bytes()) == many[path].crc32c
         expected = min(len(paths), number + 1 + AHEAD)
-        _wait_for(lambda: _cached(options) >= expected)  # noqa: B023
+        until(lambda: _cached(options) >= expected)  # noqa: B023
         assert _cached(options) == expected, "it is fetched further ahead than it should be"
         stager.close(path)
 
 
 def test_a_cache_that_is_too_small_still_serves(
-    many: dict[str, ShardInfo], tmp_path: Path
+    many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
     options = CacheOptions(folder=str(tmp_path), limit_bytes=60_000)
     stager = _stager(many, options)
@@ -114,10 +106,12 @@ def test_a_cache_that_is_too_small_still_serves(
     # Room that was given back is used: the next are brought ahead again.
     more = _stager(many, options)
     more.open(next(iter(many)))
-    _wait_for(lambda: _cached(options) >= 6)
+    until(lambda: _cached(options) >= 6)
 
 
-def test_shards_asked_for_out_of_turn(many: dict[str, ShardInfo], tmp_path: Path) -> None:
+def test_shards_asked_for_out_of_turn(
+    many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
+) -> None:
     stager = _stager(many, CacheOptions(folder=str(tmp_path)))
     backwards = list(many)[::-1]
 
@@ -131,7 +125,7 @@ def test_shards_asked_for_out_of_turn(many: dict[str, ShardInfo], tmp_path: Path
         thread.start()
     for thread in threads:
         thread.join()
-    _wait_for(lambda: _cached(CacheOptions(folder=str(tmp_path))) == 40)
+    until(lambda: _cached(CacheOptions(folder=str(tmp_path))) == 40)
 
 
 def test_a_shard_that_is_not_what_it_was(

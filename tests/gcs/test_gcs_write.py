@@ -129,17 +129,12 @@ def test_shards_are_sent_while_others_are_made(
 
 @pytest.mark.timeout(120)
 def test_of_two_writes_one_wins(
-    bucket: Any, tenfold: Callable[..., Any], table: Path, tmp_path: Path
+    bucket: Any, start_tenfold: Any, tenfold: Callable[..., Any], table: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.csv"
     other.write_text(table.read_text().replace(",1\n", ",2\n"))
     url = f"{bucket.url}/set"
-    writes = [
-        subprocess.Popen(
-            [TENFOLD, "write", *_flags(source, url)], stderr=subprocess.PIPE, text=True
-        )
-        for source in (table, other)
-    ]
+    writes = [start_tenfold("write", *_flags(source, url)) for source in (table, other)]
     said = [write.communicate()[1] for write in writes]
     assert sorted(write.returncode for write in writes) == [0, 2], said
     won = 0 if writes[0].returncode == 0 else 1

@@ -36,37 +36,17 @@ print("bye of", worker.index, flush=True)
 
 
 @pytest.fixture
-def launch(bucket, tmp_path, monkeypatch):
+def launch(bucket, start_tenfold, tmp_path, monkeypatch):
     """Starts `tenfold launch` of the program above into a run directory on gs://."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    started = []
 
-    def start(where, *arguments, num_workers=2):
-        command = [*module_argv("tenfold"), "launch", f"--run_dir={where}"]
-        run = [sys.executable, str(program), where, *map(str, arguments)]
-        process = subprocess.Popen(
-            [*command, f"--num_workers={num_workers}", "--", *run],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-        )
-        started.append(process)
-        return process
+    def start(where, *arguments):
+        run = [sys.executable, program, where, *arguments]
+        return start_tenfold("launch", f"--run_dir={where}", "--num_workers=2", "--", *run)
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition, timeout_s=60):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    return start
 
 
 def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, tmp_path):
@@ -111,11 +91,13 @@ def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, 
     )
 
 
-def test_a_killed_launcher_leaves_nothing_that_looks_whole(bucket, launch, tenfold, tmp_path):
+def test_a_killed_launcher_leaves_nothing_that_looks_whole(
+    bucket, launch, tenfold, tmp_path, until
+):
     where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
     process = launch(where, go_on)
     # What the workers say comes without the job's end.
-    wait_for(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
+    until(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
     other = launch(where, go_on)
     _, err = other.communicate(timeout=60)
     assert other.returncode == 2
@@ -165,14 +147,14 @@ def test_what_is_no_run_directory_is_refused(bucket, launch, tenfold):
     assert bucket.names() == ["shards/manifest.json"]
 
 
-def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, monkeypatch):
+def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, until, monkeypatch):
     bucket = own_server.make_bucket()
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "1")
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
     where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
     process = launch(where, go_on)
-    wait_for(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
+    until(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
     own_server.process.kill()
     own_server.process.wait()
     go_on.touch()

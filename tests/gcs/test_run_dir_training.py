@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +23,10 @@ FLAGS = (
 
 
 @pytest.fixture
-def shards(bucket: Any, tenfold: Any, digits: Path) -> str:
+def shards(bucket: Any, write_digits: Any) -> str:
     """The digits as shards on gs://."""
     output = f"{bucket.url}/shards"
-    split = "--split=train:0.9,validation:0.1"
-    done = tenfold("write", f"--source={digits}", f"--output={output}", "--num_workers=2", split)
-    assert done.status == 0, done.err
+    write_digits(output, "--num_workers=2")
     return output
 
 
@@ -124,19 +121,14 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
 
 
 def test_what_is_left_of_damaged_shards_is_read_from_the_run_directory(
-    bucket: Any, tenfold: Any, digit_shards: Path, tmp_path: Path
+    bucket: Any, tenfold: Any, damaged_shards: Path, tmp_path: Path
 ) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(digit_shards, damaged)
-    shard = sorted(damaged.glob("train-*"))[3]
-    data = bytearray(shard.read_bytes())
-    data[40] ^= 1
-    shard.write_bytes(data)
-    flags = [f"--shards={damaged}", f"--run_dir={bucket.url}/run", "--num_workers=2"]
+    flags = [f"--shards={damaged_shards}", f"--run_dir={bucket.url}/run", "--num_workers=2"]
     home = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = tenfold("launch", *flags, "--on_bad_record=skip", cwd=tmp_path, **home)
     assert done.status == 0, done.err
-    assert f"run/salvage/{shard.name}" in bucket.names()
+    shard = sorted(damaged_shards.glob("train-*"))[3].name
+    assert f"run/salvage/{shard}" in bucket.names()
     last = json.loads(bucket.read("run/metrics.jsonl").splitlines()[-1])
     assert last["receipt"]["exact"]
     assert last["receipt"]["records"] + last["receipt"]["left_out"] == 1616

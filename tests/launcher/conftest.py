@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,16 +132,3 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         launch.process.communicate()
     for process in launch.processes():
         os.kill(process.pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    """Waits until a condition holds."""
-
-    def wait(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-        end = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
-    return wait

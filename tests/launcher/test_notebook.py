@@ -145,7 +145,7 @@ def test_a_notebooks_cell_can_be_interrupted(
         call = f"tenfold.launch({sys.executable!r}, '-c', {SLEEPER!r}, num_workers=2, "
         asked = client.execute(f"import tenfold\n{call}run_dir={str(run_dir)!r})")
         log = run_dir / "logs" / "worker-1.log"
-        until(lambda: log.exists() and "asleep" in log.read_text(), timeout_s=60)
+        until(lambda: log.exists() and "asleep" in log.read_text())
         manager.interrupt_kernel()
         replies = iter(lambda: client.get_shell_msg(timeout=60), None)
         reply = next(one for one in replies if one["parent_header"].get("msg_id") == asked)
@@ -175,7 +175,7 @@ def test_no_worker_outlives_a_kernel_that_is_killed(
         stderr=subprocess.DEVNULL,
     ) as kernel:
         log = run_dir / "logs" / "worker-1.log"
-        until(lambda: log.exists() and "asleep" in log.read_text(), timeout_s=60)
+        until(lambda: log.exists() and "asleep" in log.read_text())
         assert len(living(run_dir)) > 2, "the kernel and at least its two workers"
         kernel.send_signal(signal.SIGKILL)
-    until(lambda: not living(run_dir), timeout_s=60)
+    until(lambda: not living(run_dir))
