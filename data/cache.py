@@ -272,8 +272,8 @@ def _evict(path: Path) -> bool:
     """Removes a file that nobody uses; says if it did."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
+    except FileNotFoundError:  # one that was being filled may have its final name by now
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)

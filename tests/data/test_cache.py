@@ -100,6 +100,45 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
     assert len(_held(cache)) == 2
 
 
+class _Interrupted(Cache):
+    """A cache whose files are others by the time that a list of them is used."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        files = super()._files()
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return files
+
+
+@pytest.mark.timeout(60)
+def test_what_gets_its_name_meanwhile_has_not_made_room(tmp_path: Path) -> None:
+    cache = _Interrupted(tmp_path, 2500)
+    filling, go_on, pins = threading.Event(), threading.Event(), [_pinned(cache, 1)]
+
+    def fetch(descriptor: int) -> int:
+        filling.set()
+        go_on.wait()
+        return _fetch(2)(descriptor)
+
+    def obtain() -> None:
+        pin = cache.obtain(_info(2), fetch)
+        assert pin is not None
+        pins.append(pin)
+
+    def finish() -> None:
+        go_on.set()
+        thread.join()
+
+    thread = threading.Thread(target=obtain)
+    thread.start()
+    filling.wait()
+    cache.meanwhile = finish
+    assert _take(cache, 3, needed=False) is None
+    assert (len(pins), cache.used_bytes()) == (2, 2000)
+
+
 def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = Cache(tmp_path).path_of(_info(1))
     for damage in (_data(2), _data(1)[:-1], b"", _data(1) + b"x"):
