@@ -269,13 +269,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _evict(path: Path) -> bool:
-    """Removes a file that nobody uses; says if it did."""
+    """Removes a file that nobody uses; says if it did.
+
+    One that was being filled may have got its final name meanwhile: it has made no room.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # one that was being filled may have its final name by now
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(descriptor, path):
+            return False
         path.unlink(missing_ok=True)
         return True
     except BlockingIOError:
