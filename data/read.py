@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -24,28 +24,14 @@ from tenfold.data.storage import read_manifest
 
 
 def worker_dataset(
-    shards: str,
-    *,
-    global_batch_size: int,
-    split: str = "train",
-    training: bool = True,
-    context: tf.distribute.InputContext | None = None,
-    num_workers: int | None = None,
-    worker_index: int | None = None,
-    replicas: int = 1,
-    seed: int = 0,
-    epochs: int | None = None,
-    start_epoch: int = 0,
-    start_step: int = 0,
-    image_size: tuple[int, int] | None = None,
-    image_dtype: str = "float32",
-    augment: str = "",
-    decoder: str = AUTO,
-    shuffle_buffer_bytes: int = 256 * 10**6,
-    threads: int = 0,
-    cache: CacheOptions = CACHE,
-    receipt: bool = False,
-) -> tf.data.Dataset:
+    shards: str, *, global_batch_size: int, split: str = "train", training: bool = True,
+    context: tf.distribute.InputContext | None = None, num_workers: int | None = None,
+    worker_index: int | None = None, replicas: int = 1,
+    seed: int = 0, epochs: int | None = None, start_epoch: int = 0, start_step: int = 0,
+    image_size: tuple[int, int] | None = None, image_dtype: str = "float32", augment: str = "",
+    decoder: str = AUTO, shuffle_buffer_bytes: int = 256 * 10**6, threads: int = 0,
+    cache: CacheOptions = CACHE, receipt: bool = False,
+) -> tf.data.Dataset:  # fmt: skip
     """Returns this worker's batches of a split, from its own lanes' shards only.
 
     For training the elements are (x, y), `steps_per_epoch` of them an epoch, equal on every
@@ -76,32 +62,18 @@ def worker_dataset(
     """
     if image_dtype not in ("float32", "uint8"):
         raise UserError(f"image_dtype '{image_dtype}' is neither float32 nor uint8")
-    if context is None:
-        workers, index = _place(num_workers, worker_index)
-    else:
-        workers, index = context.num_input_pipelines, context.input_pipeline_id
-        replicas = context.num_replicas_in_sync // workers
+    place = _place(context, num_workers, worker_index, replicas)
     config = read_config(
-        shards,
-        split=split,
-        global_batch_size=global_batch_size,
-        num_workers=workers,
-        worker=index,
-        replicas=replicas,
-        seed=seed,
-        image_size=image_size,
-        augment=augment,
-        decoder=decoder,
-        shuffle_buffer_bytes=shuffle_buffer_bytes,
-        threads=threads,
-        cache=cache,
-    )
+        shards, split=split, global_batch_size=global_batch_size, num_workers=place.workers,
+        worker=place.worker, replicas=place.replicas, seed=seed, image_size=image_size,
+        augment=augment, decoder=decoder, shuffle_buffer_bytes=shuffle_buffer_bytes,
+        threads=threads, cache=cache,
+    )  # fmt: skip
     if training:
         start = _start(config, start_epoch, start_step)
         batches = _training(config, start=start, epochs=epochs, receipt=receipt)
     else:
-        batches = evaluation_batches(config)
-        batches = seen_in_evaluation(batches) if receipt else batches
+        batches = _evaluation(config, receipt=receipt)
     return batches.map(plain_graph(lambda batch: _as_tuple(batch, image_dtype)))
 
 
@@ -117,14 +89,28 @@ def steps_per_epoch(shards: str, *, global_batch_size: int, split: str = "train"
     return workers[0].steps_per_epoch
 
 
-def _place(num_workers: int | None, worker_index: int | None) -> tuple[int, int]:
+class _Place(NamedTuple):
+    """Which of how many workers reads, and for how many replicas."""
+
+    workers: int
+    worker: int
+    replicas: int
+
+
+def _place(
+    context: tf.distribute.InputContext | None,
+    num_workers: int | None, worker_index: int | None, replicas: int,
+) -> _Place:  # fmt: skip
+    if context is not None:
+        workers = context.num_input_pipelines
+        return _Place(workers, context.input_pipeline_id, context.num_replicas_in_sync // workers)
     if num_workers is not None and worker_index is not None:
-        return num_workers, worker_index
+        return _Place(num_workers, worker_index, replicas)
     if num_workers is not None or worker_index is not None:
         raise UserError("num_workers and worker_index belong together: give both or neither")
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     workers = config.get("cluster", {}).get("worker", ["this process"])
-    return len(workers), int(config.get("task", {}).get("index", 0))
+    return _Place(len(workers), int(config.get("task", {}).get("index", 0)), replicas)
 
 
 def _training(
@@ -134,6 +120,11 @@ def _training(
     if not receipt:
         return batches
     return seen_in_training(batches, config, start=start, epochs=epochs)
+
+
+def _evaluation(config: ReadConfig, *, receipt: bool) -> tf.data.Dataset:
+    batches = evaluation_batches(config)
+    return seen_in_evaluation(batches) if receipt else batches
 
 
 def _start(config: ReadConfig, epoch: int, step: int) -> Position:
