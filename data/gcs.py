@@ -8,17 +8,20 @@ the request safe to repeat and lets only one of several writers win.
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from tenfold.data.errors import UserError
 from tenfold.data.gcs_client import Answer, client
 from tenfold.data.records import crc32c
 from tenfold.data.retry import TransientError, with_retries
-from tenfold.data.storage import Conflict, Entry, conflict_text
+from tenfold.data.storage import Conflict, Entry, LocalPart, conflict_text
+
+Taker = TypeVar("Taker", "_Parts", LocalPart)
 
 _BOUNDARY: Final = "==tenfold=="
 _known_buckets: set[str] = set()
@@ -60,21 +63,25 @@ class GcsFolder:
         Their number is checked; what they are cannot be, because the server's CRC32C is of the
         whole object.
         """
-        if length <= 0:
-            return b""
+        return b"".join(self._range(name, offset, length, _Parts).parts)
 
-        def once() -> bytes:
-            wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
-            answer = self._get(name, headers=wanted)
-            if answer.status == 404:
+    def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
+        """Writes such bytes to the same place of a local file; returns their CRC32C."""
+        return self._range(name, offset, length, partial(LocalPart, descriptor)).crc32c
+
+    def _range(self, name: str, offset: int, length: int, make: Callable[[], Taker]) -> Taker:
+        """Returns what `make` has made, after it took a range of an object; every attempt has
+        one of its own.
+        """
+
+        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+
+        def once() -> Taker:
+            taker = make()
+            receive = partial(_receive_range, taker.take, offset, length)
+            if length > 0 and self._get(name, headers=wanted, receive=receive).status == 404:
                 raise FileNotFoundError(f"there is no {self._at(name)}")
-            if answer.status == 416:
-                return b""
-            if answer.status == 200:  # the whole object: a server may disregard ranges
-                return answer.body[offset : offset + length]
-            if len(answer.body) != _range_bytes(answer.headers, offset, length):
-                raise TransientError("the body was cut short")
-            return answer.body
+            return taker
 
         return with_retries(once, what=self._at(name))
 
@@ -307,6 +314,38 @@ def _crc32c_of_headers(headers: Mapping[str, str]) -> int | None:
         if kind == "crc32c":
             return _crc32c(value)
     return None
+
+
+@dataclass
+class _Parts:
+    """Bytes that stay in memory."""
+
+    parts: list[bytes] = field(default_factory=list)
+
+    def take(self, at: int, part: bytes) -> None:
+        del at
+        self.parts.append(part)
+
+
+def _receive_range(
+    take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer,
+    blocks: Iterator[bytes],
+) -> None:  # fmt: skip
+    """Gives `take` what of the range comes, and where each part of it lies.
+
+    Raises:
+      TransientError: that is not all of it.
+    """
+    whole = answer.status == 200  # a server may disregard ranges
+    at, got = 0 if whole else offset, 0
+    for block in blocks:
+        first = max(offset - at, 0)
+        if part := block[first : max(offset + length - at, 0)]:
+            take(at + first, part)
+            got += len(part)
+        at += len(block)
+    if not whole and got != _range_bytes(answer.headers, offset, length):
+        raise TransientError("the body was cut short")
 
 
 def _range_bytes(headers: Mapping[str, str], offset: int, length: int) -> int:

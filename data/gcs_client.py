@@ -8,8 +8,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -23,6 +23,7 @@ EMULATOR_VARIABLE: Final = "STORAGE_EMULATOR_HOST"
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 _BLOCK: Final = 1 << 20
+_RECEIVED_BLOCK: Final = 1 << 19  # what the processor's cache holds
 _CONNECTIONS: Final = 64
 _LOG_IN: Final = (
     "run 'gcloud auth application-default login', or name a key file in "
@@ -53,6 +54,9 @@ class Answer:
         return document
 
 
+Receive = Callable[[Answer, Iterator[bytes]], None]
+
+
 class GcsClient:
     """Makes requests, from any thread of the process that made it."""
 
@@ -74,8 +78,11 @@ class GcsClient:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Sequence[bytes] = (),
+        receive: Receive | None = None,
     ) -> Answer:
         """Returns the answer to one request, whose body is the parts of `body`.
+
+        `receive` gets a 2xx answer without its body, and that in blocks as they come.
 
         Raises:
           TransientError: it may work the next time.
@@ -92,14 +99,21 @@ class GcsClient:
         patience = urllib3.Timeout(connect=stall_s(), read=stall_s())
         try:
             self._sign(method, url, sent, bucket)
-            answer = self._pool.request(
-                method, url, headers=sent, body=_blocks(body) if body else None, timeout=patience
-            )
+            answered = self._pool.request(
+                method, url, headers=sent, body=_blocks(body) if body else None, timeout=patience,
+                preload_content=receive is None,
+            )  # fmt: skip
         except TransientError:
             raise
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._sorted(error) from error
-        return self._judged(Answer(answer.status, answer.headers, answer.data), method, bucket)
+        try:
+            answer = _answer(answered, receive)
+        except urllib3.exceptions.HTTPError as error:  # what `receive` raises is its own
+            raise self._sorted(error) from error
+        finally:
+            answered.close()  # a connection whose answer is read to its end has gone back
+        return self._judged(answer, method, bucket)
 
     def _sign(self, method: str, url: str, headers: dict[str, str], bucket: str) -> None:
         """Adds what proves who we are, renewed where it is about to expire."""
@@ -165,6 +179,15 @@ def _pool(base: str) -> Any:
     if user:
         options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=user)
     return urllib3.ProxyManager(proxy, **options)
+
+
+def _answer(answered: Any, receive: Receive | None) -> Answer:
+    """Returns the answer, whose body has gone to `receive` where it is one to be received."""
+    answer = Answer(answered.status, answered.headers, b"")
+    if receive is None or answer.status >= 300:
+        return replace(answer, body=answered.data)
+    receive(answer, answered.stream(_RECEIVED_BLOCK, decode_content=False))
+    return answer
 
 
 def _blocks(parts: Sequence[bytes]) -> Iterator[memoryview]:

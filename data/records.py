@@ -26,7 +26,22 @@ _HEADER: Final = struct.Struct("<QI")
 
 crc32c = google_crc32c.value
 extend_crc32c = google_crc32c.extend
+_ZEROS: Final = bytes(1 << 20)
 fingerprint64 = farmhash.Fingerprint64
+
+
+def joined_crc32c(first: int, second: int, second_bytes: int) -> int:
+    """Returns the CRC32C of two parts together, of that of each and the second one's length.
+
+    A CRC is linear: what `first` adds to it is what it becomes by as many zero bytes.
+    """
+    return second ^ _after_zeros(first, second_bytes) ^ _after_zeros(0, second_bytes)
+
+
+def _after_zeros(crc: int, num_bytes: int) -> int:
+    for begin in range(0, num_bytes, len(_ZEROS)):
+        crc = extend_crc32c(crc, _ZEROS[: num_bytes - begin])
+    return crc
 
 
 def masked_crc32c(data: bytes) -> int:

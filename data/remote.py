@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tenfold.data.errors import UserError
 from tenfold.data.retry import TransientError, with_retries
-from tenfold.data.storage import Conflict, Entry, conflict_text
+from tenfold.data.storage import Conflict, Entry, LocalPart, conflict_text
 
 Result = TypeVar("Result")
 
@@ -70,6 +70,10 @@ class RemoteFolder:
                 lambda: self._files().cat_file(self._at(name), start=offset, end=offset + length),
             )
         )
+
+    def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
+        """Writes such bytes to the same place of a local file; returns their CRC32C."""
+        return LocalPart(descriptor).take(offset, self.read_range(name, offset, length))
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
         """Makes or replaces a whole object in one request; see `Folder`."""

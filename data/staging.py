@@ -8,7 +8,6 @@ is there until its reader has come to its end.
 """
 
 import contextlib
-import os
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
@@ -21,15 +20,15 @@ from tenfold.data.background import Background
 from tenfold.data.cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import ShardInfo
-from tenfold.data.records import extend_crc32c
+from tenfold.data.records import joined_crc32c
 from tenfold.data.retry import with_retries
 from tenfold.data.storage import GCS_SCHEMES, Folder, is_url, open_folder
 
 # Shards that wait for their reader, and how many are fetched at once, by a process.
 AHEAD: Final = 16
 AT_ONCE: Final = 4
-# Each is fetched in ranges of this size, so many at once over all shards.
-RANGE_BYTES: Final = 10 << 20
+# Larger ones are fetched in ranges of this size, so many at once over all shards.
+RANGE_BYTES: Final = 32 << 20
 RANGES_AT_ONCE: Final = 8
 
 
@@ -204,43 +203,22 @@ def _check_stored(source: Folder, name: str, shard: ShardInfo) -> None:
         )
 
 
-class _Sum:
-    """The CRC32C of a file whose parts come in any order; those before their turn are kept."""
-
-    def __init__(self) -> None:
-        self.crc32c = 0
-        self._next = 0
-        self._early: dict[int, bytes] = {}
-        self._lock = threading.Lock()
-
-    def add(self, offset: int, data: bytes) -> None:
-        with self._lock:
-            self._early[offset] = data
-            while (part := self._early.pop(self._next, None)) is not None:
-                self.crc32c = extend_crc32c(self.crc32c, part)
-                self._next += len(part)
-
-
 def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> int:
     """Writes a remote file to a local one, several ranges at once; returns its CRC32C."""
-    total = _Sum()
 
-    def copy_range(offset: int) -> None:
-        data = source.read_range(name, offset, min(RANGE_BYTES, num_bytes - offset))
-        view = memoryview(data)
-        while view:
-            view = view[os.pwrite(descriptor, view, offset + len(data) - len(view)) :]
-        total.add(offset, data)
+    def copy_range(offset: int) -> int:
+        return source.fetch_range(name, offset, min(RANGE_BYTES, num_bytes - offset), descriptor)
 
-    workers = _range_workers()
-    copies = [workers.submit(partial(copy_range, at)) for at in range(0, num_bytes, RANGE_BYTES)]
+    offsets = range(0, num_bytes, RANGE_BYTES)
+    copies = [_range_workers().submit(partial(copy_range, offset)) for offset in offsets]
     wait(copies)
+    crc = 0
     try:
-        for copy in copies:
-            copy.result()
+        for offset, copy in zip(offsets, copies, strict=True):
+            crc = joined_crc32c(crc, copy.result(), min(RANGE_BYTES, num_bytes - offset))
     except FileNotFoundError as error:
         raise JobError(f"{source.path}/{name} is missing: 'tenfold verify' says more") from error
-    return total.crc32c
+    return crc
 
 
 @lru_cache(maxsize=8)

@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import MANIFEST_NAME, Manifest, manifest_from_json
+from tenfold.data.records import extend_crc32c
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 GCS_SCHEMES: Final = ("gs://", "gcs://")
@@ -50,6 +51,22 @@ def conflict_text(path: str) -> str:
     return f"{path} has been written by another process: two writes cannot share one folder"
 
 
+@dataclass
+class LocalPart:
+    """Bytes on their way to a local file, and the CRC32C of those that came."""
+
+    descriptor: int
+    crc32c: int = 0
+
+    def take(self, at: int, part: bytes) -> int:
+        """Writes `part` at `at`, which follows what came before; returns the CRC32C so far."""
+        self.crc32c = extend_crc32c(self.crc32c, part)
+        view = memoryview(part)
+        while view:
+            view = view[os.pwrite(self.descriptor, view, at + len(part) - len(view)) :]
+        return self.crc32c
+
+
 class Folder(Protocol):
     """A folder on some storage; names are relative to it, with '/' between parts.
 
@@ -69,6 +86,9 @@ class Folder(Protocol):
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+
+    def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
+        """Writes such bytes to the same place of a local file; returns their CRC32C."""
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
         """Makes or replaces a whole file."""
@@ -144,6 +164,10 @@ class LocalFolder:
         with open(self._at(name), "rb") as file:
             file.seek(offset)
             return file.read(length)
+
+    def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
+        """Writes such bytes to the same place of another file; returns their CRC32C."""
+        return LocalPart(descriptor).take(offset, self.read_range(name, offset, length))
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
         """Makes or replaces a whole file, synced to the disk; see `Folder`."""

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfold.data.records import RecordError, fingerprint64, frame, read_records
+from tenfold.data.records import (
+    RecordError,
+    crc32c,
+    fingerprint64,
+    frame,
+    joined_crc32c,
+    read_records,
+)
 
 PAYLOADS = [b"", b"a", bytes(range(256)) * 5, b"last"]
 
@@ -19,6 +26,16 @@ def read(data: bytes) -> list[bytes]:
 @given(st.lists(st.binary(max_size=500)))
 def test_what_was_framed_is_read(payloads: list[bytes]) -> None:
     assert read(b"".join(map(frame, payloads))) == payloads
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50))
+def test_the_crc32c_of_two_parts(first: bytes, second: bytes) -> None:
+    assert joined_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
+
+
+def test_the_crc32c_of_long_parts() -> None:
+    first, second = b"\x5a" * 1000, bytes(range(256)) * 10_000
+    assert joined_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
 
 
 @pytest.mark.timeout(120)

@@ -1,5 +1,6 @@
 """A folder of a bucket: what it promises, on a server and through a proxy that breaks things."""
 
+import errno
 import os
 import random
 import threading
@@ -53,6 +54,29 @@ def test_many_objects_are_listed_in_pages(bucket: Any) -> None:
     for number in range(1003):
         bucket.write(f"p/{number}", b"1")
     assert len(open_folder(f"{bucket.url}/p").sizes()) == 1003
+
+
+def test_a_range_goes_to_its_place_in_a_local_file(bucket: Any, tmp_path: Path) -> None:
+    folder = open_folder(f"{bucket.url}/a")
+    data = bytes(range(256)) * 9000  # of several blocks
+    folder.write("x", data)
+    target = tmp_path / "x"
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT)
+    for offset, length in ((1_000_000, 2_000_000), (0, 1_000_000)):
+        found = folder.fetch_range("x", offset, length, descriptor)
+        assert found == crc32c(data[offset : offset + length])
+    os.close(descriptor)
+    assert target.read_bytes() == data
+
+
+def test_a_full_disk_is_not_tried_again(bucket: Any) -> None:
+    folder = open_folder(f"{bucket.url}/a")
+    folder.write("x", b"data")
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OSError, match="No space left") as raised:
+        folder.fetch_range("x", 0, 4, descriptor)
+    os.close(descriptor)
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_preconditions(bucket: Any) -> None:
