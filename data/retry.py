@@ -15,7 +15,7 @@ BUDGET_VARIABLE: Final = "TENFOLD_STORAGE_RETRY_S"
 STALL_VARIABLE: Final = "TENFOLD_STORAGE_STALL_S"
 
 # Trouble that lasts longer is told, once.
-QUIET_S: Final = 10.0
+QUIET_S: Final = 3.0
 
 _log = logging.getLogger(__name__)
 
