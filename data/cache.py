@@ -7,7 +7,7 @@ again when a process first uses it. Locks are flock(2)'s and go with the process
 
     KEY.tfrecord   shared: in use, not to be evicted; exclusive: being evicted
     .KEY.part      exclusive: being filled; where nobody holds it, a dead process has left it
-    .lock          exclusive: room is being made
+    .lock          exclusive: room is being made, or a filled file gets its name
 """
 
 import contextlib
@@ -166,7 +166,8 @@ class Cache:
                 if (os.fstat(descriptor).st_size, crc) != (shard.bytes, shard.crc32c):
                     raise Damaged("what was fetched is not what was written (CRC32C)")
                 self._checked.add(_state(descriptor))
-                os.rename(part, path)
+                with self._locked():  # who makes room sees it once, with one name or the other
+                    os.rename(part, path)
 
     def _fill(self, descriptor: int, fetch: Callable[[int], int]) -> int:
         try:
@@ -178,10 +179,11 @@ class Cache:
 
     def used_bytes(self) -> int:
         """Returns the bytes of all files, those being filled included."""
-        return sum(size for _, size, _ in self._files())
+        with self._locked():
+            return sum(size for _, size, _ in self._files())
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Returns (last use, bytes, path) of each file."""
+        """Returns (last use, bytes, path) of each file; none gets another name under the lock."""
         files = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
@@ -269,18 +271,13 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _evict(path: Path) -> bool:
-    """Removes a file that nobody uses; says if it did.
-
-    One that was being filled may have got its final name meanwhile: it has made no room.
-    """
+    """Removes a file that nobody uses; says if it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+    except FileNotFoundError:  # it could not be filled, or was damaged
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_at(descriptor, path):
-            return False
         path.unlink(missing_ok=True)
         return True
     except BlockingIOError:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,43 +101,21 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
     assert len(_held(cache)) == 2
 
 
-class _Interrupted(Cache):
-    """A cache whose files are others by the time that a list of them is used."""
+@pytest.mark.timeout(120)
+def test_many_at_once_keep_the_limit(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 5000)
+    used: list[int] = []
 
-    meanwhile: Callable[[], None] | None = None
+    def take(first: int) -> None:
+        for number in range(first, first + 100):
+            pin = _take(cache, number, needed=False)
+            used.append(cache.used_bytes())
+            if pin is not None:
+                pin.close()
 
-    def _files(self) -> list[tuple[float, int, Path]]:
-        files = super()._files()
-        if self.meanwhile is not None:
-            self.meanwhile()
-        return files
-
-
-@pytest.mark.timeout(60)
-def test_what_gets_its_name_meanwhile_has_not_made_room(tmp_path: Path) -> None:
-    cache = _Interrupted(tmp_path, 2500)
-    filling, go_on, pins = threading.Event(), threading.Event(), [_pinned(cache, 1)]
-
-    def fetch(descriptor: int) -> int:
-        filling.set()
-        go_on.wait()
-        return _fetch(2)(descriptor)
-
-    def obtain() -> None:
-        pin = cache.obtain(_info(2), fetch)
-        assert pin is not None
-        pins.append(pin)
-
-    def finish() -> None:
-        go_on.set()
-        thread.join()
-
-    thread = threading.Thread(target=obtain)
-    thread.start()
-    filling.wait()
-    cache.meanwhile = finish
-    assert _take(cache, 3, needed=False) is None
-    assert (len(pins), cache.used_bytes()) == (2, 2000)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(take, range(0, 600, 100)))
+    assert max(used) == 5000, "it is filled, and never outgrown"
 
 
 def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
