@@ -27,7 +27,7 @@ from tenfold.launcher.faults import Fault
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.job import ClusterSpec, JobSpec
 from tenfold.launcher.preflight import check_program, check_training
-from tenfold.launcher.python import module_argv
+from tenfold.launcher.python import module_argv, remote_module_argv
 from tenfold.launcher.restarts import RestartPolicy
 from tenfold.launcher.rundir import absolute_run_dir, check_usable, default_run_dir
 from tenfold.launcher.supervisor import Supervision
@@ -188,10 +188,8 @@ def far_job(fv: FlagValues, args: Arguments) -> JobSpec:
     if not _is_whole(shards):
         raise UserError(f"--shards={shards}: give gs://… or an absolute path on the workers")
     config = replace(train_config(fv, shards=shards, run_dir=fv.run_dir), working_dir="")
-    return JobSpec(
-        ("python", "-P", "-m", WORKER_MODULE), fv.num_workers, fv.run_dir, env=env,
-        train=config.to_json(),
-    )  # fmt: skip
+    argv = remote_module_argv(WORKER_MODULE, python="python")
+    return JobSpec(argv, fv.num_workers, fv.run_dir, env=env, train=config.to_json())
 
 
 def _counts(fv: FlagValues, num_lanes: int | None) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The entry of a worker's pod: ``python -P -m tenfold.launcher.pod``.
+"""The entry of a worker's pod: ``python -m tenfold.launcher.pod``.
 
 The job lies in the file that TENFOLD_JOB_FILE names, its place among the workers is
 JOB_COMPLETION_INDEX, which Kubernetes sets in every pod of an Indexed Job. It runs the worker,

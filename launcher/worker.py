@@ -1,4 +1,4 @@
-"""The worker process of the built-in trainer: ``python -P -m tenfold.launcher.worker``.
+"""The worker process of the built-in trainer: ``python -m tenfold.launcher.worker``.
 
 It reads job.json in TENFOLD_RUN_DIR and its place from TF_CONFIG, trains, tells the
 supervisor what it is doing (see `events`), and ends at once when it is done: TensorFlow's own

@@ -19,6 +19,7 @@ from tenfold.launcher.backends import Option, Submission, Submitter
 from tenfold.launcher.backends.yaml_text import to_yaml
 from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job import JOB_FILE, ClusterSpec, job_to_json
+from tenfold.launcher.python import remote_module_argv
 
 OPTIONS: Final = (
     Option("image", "container image with tenfold and your program"),
@@ -270,7 +271,7 @@ def _container(shape: PodShape, restart_label: str) -> dict[str, Any]:
     return {
         "name": "worker",
         "image": shape.image,
-        "command": ["python", "-P", "-m", "tenfold.launcher.pod"],
+        "command": [*remote_module_argv("tenfold.launcher.pod", python="python")],
         "env": env,
         "ports": [{"name": "grpc", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": resources, "limits": resources} if resources else {},

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tenfold.launcher.python import remote_module_argv
+
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(240)
 
@@ -84,5 +86,5 @@ def test_its_lines_install_a_tenfold_that_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "launch" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(str(tmp_path / "venv"))
-    pod = builder.run("python -P -m tenfold.launcher.pod")
+    pod = builder.run(shlex.join(remote_module_argv("tenfold.launcher.pod", python="python")))
     assert (pod.returncode, pod.stderr[:9]) == (2, "tenfold: ")

@@ -20,7 +20,7 @@ from tenfold.launcher.backends import Submission, load_submitter
 from tenfold.launcher.backends.kubernetes import job_name, pod_addresses
 from tenfold.launcher.backends.yaml_text import to_yaml
 from tenfold.launcher.job import ClusterSpec, JobSpec, job_from_json, job_to_json
-from tenfold.launcher.python import module_argv
+from tenfold.launcher.python import remote_module_argv
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -248,7 +248,7 @@ def start_pod(tmp_path):
         cluster = ClusterSpec(pod_addresses("x", 2, "job"))
         (tmp_path / "job.json").write_text(job_to_json(spec, cluster))
         return subprocess.Popen(
-            module_argv("tenfold.launcher.pod"),
+            remote_module_argv("tenfold.launcher.pod", python=sys.executable),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
