@@ -1,7 +1,7 @@
 """One HTTP request to Google Cloud Storage.
 
 Made once, given up when nothing moves, and sorted by what kind of failure it was: `retry` repeats.
-(gcsfs repeats by itself without a budget, has no time-outs, and takes twice the processor time.)
+(gcsfs repeats by itself without a budget, has no time-outs, and sends at two thirds of the rate.)
 """
 
 import json
