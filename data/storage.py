@@ -273,6 +273,25 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def save_file(path: str, data: bytes) -> None:
+    """Makes or replaces one file, here or on remote storage, as a whole.
+
+    Raises:
+      UserError: it is no place for a file: a bucket, or one that does not exist.
+      OSError: it cannot be written; here its folder must exist.
+      JobError: the storage could not be reached.
+    """
+    if is_url(path):
+        folder, _, name = path.rpartition("/")
+        if not is_url(folder) or not name:
+            raise UserError(f"'{path}' names no file: give {path.rstrip('/')}/NAME")
+    else:
+        folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder '{folder}'")
+    open_folder(folder).write(name, data)
+
+
 def make_writable(folder: Folder) -> None:
     """Makes a local folder and checks that files can be made in it; lists a remote one.
 

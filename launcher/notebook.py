@@ -191,7 +191,7 @@ class Run:
 
         output = default_output(str(self.path))
         write_page(str(self.path), output, refresh_s=None)
-        return output
+        return Path(output)
 
     def __repr__(self) -> str:
         from tenfold.launcher.report import result_text

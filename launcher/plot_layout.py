@@ -2,12 +2,14 @@
 what other numbers of workers would get.
 """
 
+import io
 from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.sizes import format_size, plural
 from tenfold.data.specs import LayoutPolicy, ShardLayout
+from tenfold.data.storage import is_url, save_file
 
 SUFFIXES: Final = (".svg", ".png")
 # Further workers and shards look like those that are shown.
@@ -25,7 +27,7 @@ def check_plot_path(path: str) -> None:
     """
     if not path.endswith(SUFFIXES):
         raise UserError(f"--plot={path}: the file must end in {' or '.join(SUFFIXES)}")
-    if not Path(path).absolute().parent.is_dir():
+    if not is_url(path) and not Path(path).absolute().parent.is_dir():
         raise UserError(f"--plot={path}: there is no folder '{Path(path).parent}'")
 
 
@@ -58,8 +60,10 @@ def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
 
 
 def _save(figure: Any, path: str, metadata: Any) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.rpartition(".")[2], metadata=metadata)
     try:
-        figure.savefig(path, metadata=metadata)
+        save_file(path, picture.getvalue())
     except OSError as error:
         raise UserError(f"--plot={path}: {error.strerror or error}") from error
 

@@ -1,7 +1,6 @@
 """`tenfold inspect`: what is in a folder of shards."""
 
 import sys
-from pathlib import Path
 from typing import Final
 
 from absl import flags
@@ -19,7 +18,7 @@ from tenfold.data.inspect_shards import (
 from tenfold.data.manifest import Manifest, Split, manifest_to_json
 from tenfold.data.pictures import picture_format
 from tenfold.data.sizes import format_size, plural
-from tenfold.data.storage import read_manifest
+from tenfold.data.storage import open_folder, read_manifest
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
 
@@ -33,7 +32,9 @@ def define_flags(fv: FlagValues) -> None:
     flags.DEFINE_string("shards", "", "folder of shards: a path or gs://…", flag_values=fv)
     flags.DEFINE_string("split", "", "split to take records from; the first one", flag_values=fv)
     flags.DEFINE_integer("records", 3, "records to show (or pictures to save)", flag_values=fv)
-    flags.DEFINE_string("save_images", "", "folder to save sample pictures in", flag_values=fv)
+    flags.DEFINE_string(
+        "save_images", "", "folder to save sample pictures in: a path or gs://…", flag_values=fv
+    )
     flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
 
 
@@ -56,7 +57,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         print("\nto read it with plain tf.data\n")
         print(_indented(reading_code(fv.shards.rstrip("/"), manifest)))
     if fv.save_images:
-        saved = save_images(fv.shards, manifest, split, fv.records, Path(fv.save_images))
+        saved = save_images(fv.shards, manifest, split, fv.records, fv.save_images)
         print(f"{plural(saved, 'picture')} saved in {fv.save_images}", file=sys.stderr)
     return 0
 
@@ -106,7 +107,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
 
 
-def save_images(shards: str, manifest: Manifest, split: Split, count: int, folder: Path) -> int:
+def save_images(shards: str, manifest: Manifest, split: Split, count: int, folder: str) -> int:
     """Saves the pictures of the first `count` records as PNG; returns how many.
 
     Raises:
@@ -114,16 +115,16 @@ def save_images(shards: str, manifest: Manifest, split: Split, count: int, folde
     """
     if not any(feature.kind == "image" for feature in manifest.features):
         raise UserError(f"--save_images: the features of {shards} include no picture")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--save_images={folder}: {error.strerror}") from error
+    target = open_folder(folder)
     saved = 0
     for number, sample in enumerate(first_records(shards, split, count)):
         data = picture_of(sample, manifest)
         if data is not None:
             name = sample_file_name(sample, manifest, number, ".png")
-            (folder / name).write_bytes(_as_png(data))
+            try:
+                target.write(name, _as_png(data))
+            except OSError as error:
+                raise UserError(f"--save_images={folder}: {error.strerror or error}") from error
             saved += 1
     return saved
 

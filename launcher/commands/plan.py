@@ -31,7 +31,10 @@ def define_flags(fv: FlagValues) -> None:
         "num_examples", None, "examples of the data set, with --dataset_size", flag_values=fv
     )
     flags.DEFINE_string(
-        "plot", "", "picture of the layout to save, as plan.svg or plan.png", flag_values=fv
+        "plot",
+        "",
+        "picture of the layout to save: plan.svg or plan.png, also at gs://…",
+        flag_values=fv,
     )
     flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
 

@@ -8,12 +8,12 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import UserError
-from tenfold.data.storage import is_url
+from tenfold.data.storage import is_url, save_file
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.rundir import absolute_run_dir, replace_text
+from tenfold.launcher.rundir import absolute_run_dir
 
 USAGE: Final = "RUN_DIR [--flag=value …]"
 
@@ -46,7 +46,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if len(args.positional) != 1 or args.program:
         raise UserError("name one run directory: tenfold report RUN_DIR")
     run_dir = absolute_run_dir(args.positional[0])
-    output = Path(fv.output) if fv.output else default_output(args.positional[0])
+    output = fv.output or default_output(args.positional[0])
     following = fv.interval if fv.follow else None
     state = write_page(run_dir, output, refresh_s=following)
     print(output, flush=True)
@@ -56,14 +56,14 @@ def run(fv: FlagValues, args: Arguments) -> int:
     return 0
 
 
-def default_output(run_dir: str) -> Path:
+def default_output(run_dir: str) -> str:
     """Returns where the page of a run directory goes if nothing else is said."""
     if is_url(run_dir):
-        return Path(f"{run_dir.rstrip('/').rpartition('/')[2]}-{REPORT_FILE}")
-    return Path(run_dir, REPORT_FILE)
+        return f"{run_dir.rstrip('/').rpartition('/')[2]}-{REPORT_FILE}"
+    return str(Path(run_dir, REPORT_FILE))
 
 
-def write_page(run_dir: str, output: Path, *, refresh_s: float | None) -> str:
+def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
     """Writes the page whole; returns the run's state. The page of a running job loads itself
     anew every `refresh_s` seconds.
 
@@ -74,14 +74,14 @@ def write_page(run_dir: str, output: Path, *, refresh_s: float | None) -> str:
     run_files = read_run(run_dir)
     page = render_page(run_files, refresh_s=refresh_s)
     try:
-        replace_text(output, page)
+        save_file(output, page.encode())
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write '{output}' ({reason}): give another --output") from error
     return run_files.state
 
 
-def follow(run_dir: str, output: Path, *, interval_s: float) -> None:
+def follow(run_dir: str, output: str, *, interval_s: float) -> None:
     """Writes the page every `interval_s` seconds until the job is no longer running."""
     state, pause_s = "running", interval_s
     try:

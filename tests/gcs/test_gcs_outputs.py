@@ -1,0 +1,42 @@
+"""What commands save besides shards and run directories: pictures and pages, on gs:// too."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+PNG = b"\x89PNG"
+
+
+def test_a_plan_as_a_picture(bucket: Any, tenfold: Callable[..., Any]) -> None:
+    done = tenfold("plan", "--dataset_size=1GB", f"--plot={bucket.url}/plans/plan.svg")
+    assert (done.status, done.err) == (0, f"saved {bucket.url}/plans/plan.svg\n")
+    assert b"</svg>" in bucket.read("plans/plan.svg")
+    done = tenfold("plan", "--dataset_size=1GB", f"--plot={bucket.url}.png")
+    assert done.status == 2
+    assert "names no file" in done.err
+    done = tenfold("plan", "--dataset_size=1GB", "--plot=gs://no-such-bucket/plan.png")
+    assert done.status == 2
+    assert "there is no bucket 'no-such-bucket'" in done.err
+
+
+def test_sample_pictures(bucket: Any, digit_shards: Path, tenfold: Callable[..., Any]) -> None:
+    done = tenfold(
+        "inspect", f"--shards={digit_shards}", "--records=2", f"--save_images={bucket.url}/some"
+    )
+    assert done.status == 0, done.err
+    assert len(bucket.names()) == 2
+    assert all(bucket.read(name)[:4] == PNG for name in bucket.names())
+
+
+def test_a_report(bucket: Any, tenfold: Callable[..., Any], tmp_path: Path) -> None:
+    run = tenfold("launch", "--num_workers=1", f"--run_dir={tmp_path / 'run'}", "--", "true")
+    assert run.status == 0, run.err
+    done = tenfold("report", str(tmp_path / "run"), f"--output={bucket.url}/a/page.html")
+    assert (done.status, done.out) == (0, f"{bucket.url}/a/page.html\n")
+    assert b"</html>" in bucket.read("a/page.html")
+    done = tenfold("report", str(tmp_path / "run"), f"--output={tmp_path}/no/page.html")
+    assert done.status == 2
+    assert f"cannot write '{tmp_path}/no/page.html' (there is no folder" in done.err
