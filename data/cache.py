@@ -173,7 +173,7 @@ class Cache:
         try:
             return fetch(descriptor)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise JobError(f"cache_dir '{self.folder}': the disk is full: {_WAY_OUT}") from error
 

@@ -8,6 +8,7 @@ the request safe to repeat and lets only one of several writers win.
 
 import base64
 import json
+import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -276,10 +277,14 @@ class _Upload:
 def _multipart(name: str, crc: int, data: bytes) -> tuple[bytes, bytes, bytes]:
     """Returns the parts of an upload's body (RFC 2387): the object's resource, then its bytes."""
     resource = {"name": name, "crc32c": base64.b64encode(crc.to_bytes(4, "big")).decode()}
+    kind, encoding = mimetypes.guess_type(name)
+    kind = "application/octet-stream" if encoding or not kind else kind
+    if kind == "text/html":  # a page that is written anew while somebody looks at it
+        resource["cacheControl"] = "no-cache"
     head = (
         f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
         f"{json.dumps(resource)}\r\n"
-        f"--{_BOUNDARY}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        f"--{_BOUNDARY}\r\nContent-Type: {kind}\r\n\r\n"
     )
     return head.encode(), data, f"\r\n--{_BOUNDARY}--\r\n".encode()
 

@@ -105,19 +105,20 @@ def begin_output(
 
     Raises:
       UserError: the folder holds an unfinished write of other data, or shards of unknown
-        origin, and `overwrite` is not set.
+        origin, and `overwrite` is not set; or another write has just begun there.
+      JobError: another write has just ended there.
     """
     standing = read_keys(folder)
-    if standing != keys:
-        if overwrite:
-            _remove_shards(folder)
-        elif standing is not None:
+    if standing not in (keys, None):
+        if not overwrite:
             raise _other_data(folder, keys.differences(standing), "holds unfinished shards")
-        else:
+        remove_ledger(folder)
+    if standing != keys:
+        if not overwrite:
             _expect_no_shards(folder)
-        if standing is not None:  # else what is there by now is another's, who has just begun
-            remove_ledger(folder)
         _begin_ledger(folder, keys)
+        if overwrite:  # from now on they are nobody else's
+            _remove_shards(folder)
     names = {task.name for task in tasks}
     if not resume or overwrite:
         forget_receipts(folder, names)
@@ -125,7 +126,7 @@ def begin_output(
 
 
 def _begin_ledger(folder: Folder, keys: WriteKeys) -> None:
-    """Two writes may come so far at once; only one's keys stay."""
+    """Two writes may come so far at once; only one's keys stay, and none beside a manifest."""
     try:
         write_keys(folder, keys)
     except Conflict:
@@ -133,6 +134,9 @@ def _begin_ledger(folder: Folder, keys: WriteKeys) -> None:
         raise _other_data(
             folder, keys.differences(standing), "is being written to by another process"
         ) from None
+    if folder.read(MANIFEST_NAME) is not None:
+        remove_ledger(folder)
+        raise taken_over(folder)
 
 
 def _remove_shards(folder: Folder) -> None:

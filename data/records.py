@@ -26,8 +26,9 @@ _HEADER: Final = struct.Struct("<QI")
 
 crc32c = google_crc32c.value
 extend_crc32c = google_crc32c.extend
-_ZEROS: Final = bytes(1 << 20)
 fingerprint64 = farmhash.Fingerprint64
+
+_ZEROS: Final = bytes(1 << 20)
 
 
 def joined_crc32c(first: int, second: int, second_bytes: int) -> int:
@@ -35,6 +36,8 @@ def joined_crc32c(first: int, second: int, second_bytes: int) -> int:
 
     A CRC is linear: what `first` adds to it is what it becomes by as many zero bytes.
     """
+    if not first:
+        return second
     return second ^ _after_zeros(first, second_bytes) ^ _after_zeros(0, second_bytes)
 
 

@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tenfold.data.errors import UserError
 from tenfold.data.retry import TransientError, with_retries
 from tenfold.data.storage import Conflict, Entry, LocalPart, conflict_text
+
+# fsspec keeps a whole range in memory, and several are under way at once.
+_PIECE_BYTES: Final = 10 << 20
 
 Result = TypeVar("Result")
 
@@ -73,7 +76,10 @@ class RemoteFolder:
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
         """Writes such bytes to the same place of a local file; returns their CRC32C."""
-        return LocalPart(descriptor).take(offset, self.read_range(name, offset, length))
+        part = LocalPart(descriptor)
+        for at in range(offset, offset + length, _PIECE_BYTES):
+            part.take(at, self.read_range(name, at, min(_PIECE_BYTES, offset + length - at)))
+        return part.crc32c
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
         """Makes or replaces a whole object in one request; see `Folder`."""

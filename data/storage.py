@@ -281,6 +281,7 @@ def save_file(path: str, data: bytes) -> None:
       OSError: it cannot be written; here its folder must exist.
       JobError: the storage could not be reached.
     """
+    path = path.removeprefix("file://")
     if is_url(path):
         folder, _, name = path.rpartition("/")
         if not is_url(folder) or not name:

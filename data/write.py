@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.beam_write import SourceSpec, write_with_beam
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.ledger import ShardReceipt, check_budget, read_receipts
 from tenfold.data.manifest import Manifest
 from tenfold.data.output import begin_output, find_finished, plan_keys, publish
@@ -156,6 +156,11 @@ def _write(
         processes = options.processes or default_processes(folder)
         _write_missing(job, missing, receipts, processes, on_progress)
     manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
+    if manifest is None and options.num_tasks == 1:
+        raise JobError(
+            f"output '{folder.path}': shards of this write have been removed meanwhile: "
+            "run it again"
+        )
     return WriteResult(manifest, plan, len(missing), len(mine) - len(missing), source.notes)
 
 

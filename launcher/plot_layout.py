@@ -27,7 +27,7 @@ def check_plot_path(path: str) -> None:
     """
     if not path.endswith(SUFFIXES):
         raise UserError(f"--plot={path}: the file must end in {' or '.join(SUFFIXES)}")
-    if not is_url(path) and not Path(path).absolute().parent.is_dir():
+    if not is_url(path) and not Path(path).expanduser().absolute().parent.is_dir():
         raise UserError(f"--plot={path}: there is no folder '{Path(path).parent}'")
 
 
@@ -38,6 +38,7 @@ def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
 
     Raises:
       UserError: matplotlib is missing, or the file cannot be written.
+      JobError: the storage could not be reached.
     """
     try:
         from matplotlib.figure import Figure
@@ -56,10 +57,16 @@ def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
     _draw_counts(others, layout, counts)
     metadata = {"Date": None} if path.endswith(".svg") else None
     with mpl.rc_context({"svg.hashsalt": "tenfold", "svg.fonttype": "none"}):
-        _save(figure, path, metadata)
+        save_figure(figure, path, metadata)
 
 
-def _save(figure: Any, path: str, metadata: Any) -> None:
+def save_figure(figure: Any, path: str, metadata: Any = None) -> None:
+    """Saves a matplotlib figure at a `--plot`, here or on remote storage.
+
+    Raises:
+      UserError: the file cannot be written.
+      JobError: the storage could not be reached.
+    """
     picture = io.BytesIO()
     figure.savefig(picture, format=path.rpartition(".")[2], metadata=metadata)
     try:

@@ -1,18 +1,19 @@
 """Scaling at a glance, as a picture: speed over the number of hosts, and where the time goes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tenfold.data.errors import UserError
+from tenfold.launcher.plot_layout import save_figure
 from tenfold.launcher.simulate import Measured, efficiency
 
 
-def plot_scaling(found: Sequence[Measured], path: Path, *, title: str) -> None:
+def plot_scaling(found: Sequence[Measured], path: str, *, title: str) -> None:
     """Saves a picture of the runs: steps per second against perfect scaling, and the shares of
     a step's time.
 
     Raises:
       UserError: matplotlib is missing, or the file cannot be written.
+      JobError: the storage could not be reached.
     """
     try:
         from matplotlib.figure import Figure
@@ -41,7 +42,4 @@ def plot_scaling(found: Sequence[Measured], path: Path, *, title: str) -> None:
         bottom = [low + part for low, part in zip(bottom, parts, strict=True)]
     shares.set(xlabel="hosts", ylabel="share of a step's time", ylim=(0, 1))
     shares.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise UserError(f"--plot={path} cannot be written: {error.strerror}") from error
+    save_figure(figure, path)

@@ -5,7 +5,7 @@ from typing import Final
 
 from absl import flags
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.inspect_shards import (
     describe_feature,
     first_records,
@@ -112,6 +112,7 @@ def save_images(shards: str, manifest: Manifest, split: Split, count: int, folde
 
     Raises:
       UserError: the data set has no pictures, or `folder` cannot be written to.
+      JobError: a picture cannot be decoded, or the storage could not be reached.
     """
     if not any(feature.kind == "image" for feature in manifest.features):
         raise UserError(f"--save_images: the features of {shards} include no picture")
@@ -123,6 +124,8 @@ def save_images(shards: str, manifest: Manifest, split: Split, count: int, folde
             name = sample_file_name(sample, manifest, number, ".png")
             try:
                 target.write(name, _as_png(data))
+            except ValueError as error:
+                raise JobError(f"{name} cannot be decoded: {error}") from error
             except OSError as error:
                 raise UserError(f"--save_images={folder}: {error.strerror or error}") from error
             saved += 1

@@ -69,7 +69,7 @@ def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
 
     Raises:
       UserError: `run_dir` is not a run directory, or `output` cannot be written.
-      JobError: the storage could not be read.
+      JobError: the storage could not be read or written.
     """
     run_files = read_run(run_dir)
     page = render_page(run_files, refresh_s=refresh_s)

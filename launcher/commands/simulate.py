@@ -181,7 +181,7 @@ def _for_real(fv: FlagValues) -> int:
             print(f"[tenfold] running on {hosts}", file=sys.stderr, flush=True)
             found.append(run_on(count, passed, run_dir=Path(folder, str(count))))
     if fv.plot:
-        plot_scaling(found, Path(fv.plot), title=f"{fv.model}, batch {fv.global_batch_size}")
+        plot_scaling(found, fv.plot, title=f"{fv.model}, batch {fv.global_batch_size}")
         print(f"saved {fv.plot}", file=sys.stderr)
     print(json.dumps([_real_json(found, one) for one in found]) if fv.format == "json"
           else _real_text(found))  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.ledger import (
     KEYS_NAME,
     ShardReceipt,
@@ -13,10 +13,11 @@ from tenfold.data.ledger import (
     read_receipts,
     write_receipt,
 )
-from tenfold.data.manifest import ShardInfo
+from tenfold.data.manifest import MANIFEST_NAME, ShardInfo
 from tenfold.data.output import begin_output
 from tenfold.data.records import crc32c
 from tenfold.data.storage import LocalFolder
+from tenfold.data.write import WriteOptions, write_shards
 
 FIRST, SECOND = WriteKeys("first", "", ""), WriteKeys("second", "", "")
 SHARD = "train-00000-of-00004.tfrecord"
@@ -54,10 +55,15 @@ class Overtaken(LocalFolder):
             write_receipt(other, ShardReceipt(info, (), {}), keys.digest)
 
 
-@pytest.mark.parametrize("when", ["read", "listed"])
-def test_who_is_overtaken_by_other_data_is_told(tmp_path: Path, when: str) -> None:
+@pytest.mark.parametrize(
+    ("when", "overwrite"), [("read", False), ("listed", False), ("read", True)]
+)
+def test_who_is_overtaken_by_other_data_is_told(
+    tmp_path: Path, when: str, overwrite: bool
+) -> None:
+    folder = Overtaken(tmp_path, FIRST, when)
     with pytest.raises(UserError, match=r"^output '.*' is being written to by another process"):
-        begin_output(Overtaken(tmp_path, FIRST, when), SECOND, (), resume=True, overwrite=False)
+        begin_output(folder, SECOND, (), resume=True, overwrite=overwrite)
     assert read_keys(LocalFolder(str(tmp_path))) == FIRST
     assert list(read_receipts(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
 
@@ -68,3 +74,35 @@ def test_tasks_of_a_gang_may_begin_at_once(tmp_path: Path, when: str) -> None:
     folder = LocalFolder(str(tmp_path))
     assert read_keys(folder) == FIRST
     assert list(read_receipts(folder, [SHARD], FIRST)) == [SHARD], "another task's work is lost"
+
+
+class Finished(LocalFolder):
+    """A folder in which another write has begun and ended while this one read that none has."""
+
+    def read(self, name: str, *, version: str = "") -> bytes | None:
+        found = super().read(name, version=version)
+        if name == KEYS_NAME and found is None:
+            Path(self.path, MANIFEST_NAME).write_bytes(b"another's")
+        return found
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_write_that_has_just_ended_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(JobError, match=r"^output '.*' has been taken over by another write"):
+        begin_output(Finished(str(tmp_path)), FIRST, (), resume=True, overwrite=overwrite)
+    assert (tmp_path / MANIFEST_NAME).read_bytes() == b"another's"
+    assert read_keys(LocalFolder(str(tmp_path))) is None
+
+
+def test_shards_that_go_while_they_are_written(tmp_path: Path) -> None:
+    """Somebody removes what is there: the write does not end as if it were one of a gang."""
+    records = [{"x": number} for number in range(50)]
+    out = tmp_path / "out"
+
+    def remove(*_: object) -> None:
+        for shard in out.glob("*.tfrecord"):
+            shard.unlink()
+
+    with pytest.raises(JobError, match=r"^output '.*': shards of this write have been removed"):
+        write_shards(records, str(out), options=WriteOptions(processes=1), on_progress=remove)
+    assert not (out / MANIFEST_NAME).exists()

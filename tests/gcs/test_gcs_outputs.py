@@ -12,7 +12,8 @@ PNG = b"\x89PNG"
 
 def test_a_plan_as_a_picture(bucket: Any, tenfold: Callable[..., Any]) -> None:
     done = tenfold("plan", "--dataset_size=1GB", f"--plot={bucket.url}/plans/plan.svg")
-    assert (done.status, done.err) == (0, f"saved {bucket.url}/plans/plan.svg\n")
+    assert done.status == 0, done.err
+    assert done.err.splitlines()[-1] == f"saved {bucket.url}/plans/plan.svg"
     assert b"</svg>" in bucket.read("plans/plan.svg")
     done = tenfold("plan", "--dataset_size=1GB", f"--plot={bucket.url}.png")
     assert done.status == 2
@@ -37,6 +38,8 @@ def test_a_report(bucket: Any, tenfold: Callable[..., Any], tmp_path: Path) -> N
     done = tenfold("report", str(tmp_path / "run"), f"--output={bucket.url}/a/page.html")
     assert (done.status, done.out) == (0, f"{bucket.url}/a/page.html\n")
     assert b"</html>" in bucket.read("a/page.html")
+    (page,) = bucket.items()
+    assert (page["contentType"], page["cacheControl"]) == ("text/html", "no-cache")
     done = tenfold("report", str(tmp_path / "run"), f"--output={tmp_path}/no/page.html")
     assert done.status == 2
     assert f"cannot write '{tmp_path}/no/page.html' (there is no folder" in done.err
