@@ -64,8 +64,8 @@ class WorkerRecord:
     `echo` what it knows of a worker that waited for the culprit.
     `longest_s` holds per phase the longest that it took, for training from step to step;
     `stack` is the Python stack that it printed when it was aborted. `agent_at` is when its
-    agent was last heard, `links_down` the network devices of its host that were last seen
-    without a cable, at `links_down_at`.
+    agent was last heard, `state_at` when it last told the state, `links_down` the network devices
+    of its host that were last seen without a cable, at `links_down_at`.
     """
 
     index: int
@@ -80,6 +80,7 @@ class WorkerRecord:
     longest_s: dict[str, float] = field(default_factory=dict)
     pid: int | None = None
     state: str = ""
+    state_at: float = 0.0
     rss_bytes: int = 0
     cpu_s: float = 0.0
     listening: bool = False
@@ -135,7 +136,7 @@ class WorkerRecord:
         self.phase_since = now
 
     def _on_stat(self, event: WorkerEvent, now: float) -> None:
-        self.state = str(event.data.get("state", ""))
+        self.state, self.state_at = str(event.data.get("state", "")), now
         self.rss_bytes = int(event.data.get("rss_bytes", 0))
         self.cpu_s = float(event.data.get("cpu_s", 0.0))
         self.listening = self.listening or bool(event.data.get("listening"))

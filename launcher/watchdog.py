@@ -16,6 +16,7 @@ from tenfold.launcher.records import WorkerRecord
 
 PATIENCE: Final = 10.0
 FRESH_S: Final = 5.0  # an agent that was heard so short a while ago is there
+LOOK_S: Final = 0.5  # a state that was told so long after the last word belongs to the silence
 
 # Limits, in seconds, for the first time that a phase is gone through; imports and first
 # steps (tracing, compiling) are slow on machines with many workers per core.
@@ -67,7 +68,8 @@ def _still_host(
     policy: WatchPolicy, records: Sequence[WorkerRecord], now: float
 ) -> Finding | None:
     """A host whose agent is silent while others are not; all at once would be our own fault."""
-    silent = [r for r in records if r.state and now - r.agent_at > policy.hang_timeout_s]
+    limit_s = max(policy.hang_timeout_s, FRESH_S)
+    silent = [r for r in records if r.state and now - r.agent_at > limit_s]
     some_speak = any(now - record.agent_at <= FRESH_S for record in records)
     if policy.hang_timeout_s <= 0 or not silent or not some_speak:
         return None
@@ -111,6 +113,8 @@ def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -
     overdue = [record for record in reporting if _silent_s(record, now) > _limit_s(policy, record)]
     if not overdue or len(overdue) < len(reporting):
         return None
+    if not all(_looked_at(record, now) for record in overdue):
+        return None  # who of them is stopped will be known in a second
     first = min(overdue, key=_rank)
     behind = tuple(record.index for record in overdue if _rank(record) == _rank(first))
     reason = (
@@ -121,7 +125,17 @@ def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -
 
 
 def _silent_s(record: WorkerRecord, now: float) -> float:
-    return now - max(record.heard_at, record.phase_since)
+    return now - _silent_since(record)
+
+
+def _silent_since(record: WorkerRecord) -> float:
+    return max(record.heard_at, record.phase_since)
+
+
+def _looked_at(record: WorkerRecord, now: float) -> bool:
+    """Says whether its agent, if it still speaks, has told its state during the silence."""
+    told = record.state_at >= _silent_since(record) + LOOK_S
+    return told or not record.state or now - record.agent_at > FRESH_S
 
 
 def _limit_s(policy: WatchPolicy, record: WorkerRecord) -> float:

@@ -252,6 +252,41 @@ def test_hangs(records, now, culprits):
     assert (finding.workers if finding else None) == culprits
 
 
+SHORT = WatchPolicy(hang_timeout_s=1)
+
+
+def looked_at(index, at, state):
+    """A worker that was last heard at its fifth step, at 10.0, its agent's look at it at `at`."""
+    record = worker(index)
+    for step in (4, 5):
+        record.take_event(
+            WorkerEvent("step", index, "training", data={"step": step}), 9.5 + step / 10
+        )
+    record.take_event(WorkerEvent("stat", index, "", data={"state": state}), at)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("looks", "now", "culprits"),
+    [
+        # both have been silent for too long, and which of them is stopped is known
+        ([(11.5, "S"), (11.6, "T")], 12.0, (1,)),
+        # nobody has looked at worker 1 since it fell silent
+        ([(11.5, "S"), (9.95, "S")], 12.0, None),
+        # a look at the very end of its step belongs to the step
+        ([(11.5, "S"), (10.1, "S")], 12.0, None),
+        # an agent that is late by little is on no host that stands still
+        ([(11.5, "S"), (10.6, "S")], 11.7, (0, 1)),
+        # the agent of worker 1 has been silent for long, the other not
+        ([(19.5, "S"), (10.4, "S")], 20.0, (1,)),
+    ],
+)
+def test_short_limits_wait_for_the_agents(looks, now, culprits):
+    records = [looked_at(index, at, state) for index, (at, state) in enumerate(looks)]
+    finding = find_hang(SHORT, records, now=now)
+    assert (finding.workers if finding else None) == culprits
+
+
 DUMP = """Fatal Python error: Aborted
 
 Thread 0x00007f1 (most recent call first):
