@@ -11,11 +11,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tenfold.data.background import Background
 
 # gcsfs reads this when it is imported; without it every new bucket costs a call to real Google.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
@@ -173,12 +176,39 @@ def own_server(tmp_path: Path) -> Iterator[GcsServer]:
 
 
 @pytest.fixture
-def bucket(gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def come_to_rest(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Returns a wait for what this process still does in the background for the test.
+
+    What is fetched ahead of its use goes on when a test has ended, and would come to the server,
+    or the proxy, of the next one.
+    """
+    under_way: list[Future[Any]] = []
+    submit = Background.submit
+
+    def submit_and_remember(self: Background, work: Callable[[], Any]) -> "Future[Any]":
+        future = submit(self, work)
+        under_way.append(future)
+        return future
+
+    def rest() -> None:
+        while under_way:  # what ends may have begun more
+            before = [under_way.pop() for _ in range(len(under_way))]
+            assert not wait(before, timeout=60).not_done, "the background does not come to rest"
+
+    monkeypatch.setattr(Background, "submit", submit_and_remember)
+    return rest
+
+
+@pytest.fixture
+def bucket(
+    gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch, come_to_rest: Callable[[], None]
+) -> Iterator[Bucket]:
     """An empty bucket; this process and those that it starts find its server."""
     bucket = gcs_server.make_bucket()
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
-    return bucket
+    yield bucket
+    come_to_rest()
 
 
 @dataclass(frozen=True)
@@ -200,7 +230,9 @@ class Proxy:
 
 
 @pytest.fixture
-def faulty(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Proxy]]:
+def faulty(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, come_to_rest: Callable[[], None]
+) -> Iterator[Callable[..., Proxy]]:
     """Starts proxies before `bucket`'s server; its arguments are faults and their shares."""
     running: list[subprocess.Popen[str]] = []
 
@@ -218,6 +250,7 @@ def faulty(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         return Proxy(endpoint, process)
 
     yield start
+    come_to_rest()
     for process in running:
         process.kill()
         process.wait()
