@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -99,9 +99,16 @@ def _other_data(folder: Folder, differences: Sequence[str], what: str) -> UserEr
 
 
 def begin_output(
-    folder: Folder, keys: WriteKeys, tasks: Sequence[ShardTask], *, resume: bool, overwrite: bool
+    folder: Folder,
+    keys: WriteKeys,
+    plan: Sequence[ShardTask],
+    tasks: Sequence[ShardTask],
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> None:
-    """Makes the folder ready for the shards of `tasks`, keeping finished ones with `resume`.
+    """Makes the folder ready for the shards of `tasks`, those of `plan` that are this process's,
+    keeping finished ones with `resume`.
 
     Raises:
       UserError: the folder holds an unfinished write of other data, or shards of unknown
@@ -117,8 +124,11 @@ def begin_output(
         if not overwrite:
             _expect_no_shards(folder)
         _begin_ledger(folder, keys)
-        if overwrite:  # from now on they are nobody else's
+        if overwrite:  # from now on what stands there is nobody else's
+            _write_beside(folder, {})
             _remove_shards(folder)
+    else:  # what was to be overwritten may stand yet, if that write was killed
+        _remove_shards(folder, except_for={task.name for task in plan})
     names = {task.name for task in tasks}
     if not resume or overwrite:
         forget_receipts(folder, names)
@@ -139,10 +149,18 @@ def _begin_ledger(folder: Folder, keys: WriteKeys) -> None:
         raise taken_over(folder)
 
 
-def _remove_shards(folder: Folder) -> None:
-    ours = (QUARANTINE_NAME, *TFDS_NAMES)
-    names = [name for name in folder.sizes() if parse_shard_name(name) or name in ours]
-    for_each(folder, folder.remove, names)
+def _remove_shards(folder: Folder, *, except_for: Collection[str] = ()) -> None:
+    names = {name for name in folder.sizes() if parse_shard_name(name)}
+    for_each(folder, folder.remove, sorted(names.difference(except_for)))
+
+
+def _write_beside(folder: Folder, files: Mapping[str, str]) -> None:
+    """Makes the files that stand beside a manifest, and removes those of the one before."""
+    for name in (QUARANTINE_NAME, *TFDS_NAMES):
+        if name in files:
+            folder.write(name, files[name].encode(errors="surrogateescape"))
+        else:
+            folder.remove(name)
 
 
 def _expect_no_shards(folder: Folder) -> None:
@@ -185,9 +203,7 @@ def publish(
     check_budget(ordered, max_bad_records)
     manifest = _manifest(stats, plan, keys, receipts)
     try:
-        _write_quarantine(folder, ordered)
-        for name, text in tfds_files(manifest).items():
-            folder.write(name, text.encode())
+        _write_beside(folder, _quarantine_file(ordered) | tfds_files(manifest))
         folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode(), replaces="")
     except FileNotFoundError:  # another task of the gang has just published, and cleaned up
         if _published_by_another(folder, keys) is None:
@@ -250,11 +266,10 @@ def _label_counts(receipts: Sequence[ShardReceipt], num_labels: int) -> tuple[in
     return tuple(total.get(label, 0) for label in range(size))
 
 
-def _write_quarantine(folder: Folder, receipts: Sequence[ShardReceipt]) -> None:
+def _quarantine_file(receipts: Sequence[ShardReceipt]) -> dict[str, str]:
     lines = [
         json.dumps({"shard": receipt.info.name, **asdict(note)}, ensure_ascii=False) + "\n"
         for receipt in receipts
         for note in receipt.quarantined
     ]
-    if lines:
-        folder.write(QUARANTINE_NAME, "".join(lines).encode(errors="surrogateescape"))
+    return {QUARANTINE_NAME: "".join(lines)} if lines else {}

@@ -146,7 +146,9 @@ def _write(
     if finished is not None:
         return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
     mine = plan.tasks[options.task_index :: options.num_tasks]
-    begin_output(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
+    begin_output(
+        folder, keys, plan.tasks, mine, resume=options.resume, overwrite=options.overwrite
+    )
     receipts = read_receipts(folder, [task.name for task in mine], keys)
     missing = [task for task in mine if task.name not in receipts]
     job = replace(job, keys=keys.digest, standing=_versions(folder, missing))

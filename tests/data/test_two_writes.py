@@ -1,9 +1,11 @@
 """Two writes into one folder at once: one wins, the other hears of it, nothing is lost."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tenfold.data import output
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.ledger import (
     KEYS_NAME,
@@ -16,7 +18,9 @@ from tenfold.data.ledger import (
 from tenfold.data.manifest import MANIFEST_NAME, ShardInfo
 from tenfold.data.output import begin_output
 from tenfold.data.records import crc32c
+from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import LocalFolder
+from tenfold.data.verify import verify_shards
 from tenfold.data.write import WriteOptions, write_shards
 
 FIRST, SECOND = WriteKeys("first", "", ""), WriteKeys("second", "", "")
@@ -49,7 +53,7 @@ class Overtaken(LocalFolder):
         keys, self._keys = self._keys, None
         if keys is not None:
             other = LocalFolder(self.path)
-            begin_output(other, keys, (), resume=True, overwrite=False)
+            begin_output(other, keys, (), (), resume=True, overwrite=False)
             other.write(SHARD, b"data")
             info = ShardInfo(SHARD, 1, 4, crc32c(b"data"), 1)
             write_receipt(other, ShardReceipt(info, (), {}), keys.digest)
@@ -63,14 +67,14 @@ def test_who_is_overtaken_by_other_data_is_told(
 ) -> None:
     folder = Overtaken(tmp_path, FIRST, when)
     with pytest.raises(UserError, match=r"^output '.*' is being written to by another process"):
-        begin_output(folder, SECOND, (), resume=True, overwrite=overwrite)
+        begin_output(folder, SECOND, (), (), resume=True, overwrite=overwrite)
     assert read_keys(LocalFolder(str(tmp_path))) == FIRST
     assert list(read_receipts(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
 
 
 @pytest.mark.parametrize("when", ["read", "listed"])
 def test_tasks_of_a_gang_may_begin_at_once(tmp_path: Path, when: str) -> None:
-    begin_output(Overtaken(tmp_path, FIRST, when), FIRST, (), resume=True, overwrite=False)
+    begin_output(Overtaken(tmp_path, FIRST, when), FIRST, (), (), resume=True, overwrite=False)
     folder = LocalFolder(str(tmp_path))
     assert read_keys(folder) == FIRST
     assert list(read_receipts(folder, [SHARD], FIRST)) == [SHARD], "another task's work is lost"
@@ -89,7 +93,7 @@ class Finished(LocalFolder):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_write_that_has_just_ended_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
     with pytest.raises(JobError, match=r"^output '.*' has been taken over by another write"):
-        begin_output(Finished(str(tmp_path)), FIRST, (), resume=True, overwrite=overwrite)
+        begin_output(Finished(str(tmp_path)), FIRST, (), (), resume=True, overwrite=overwrite)
     assert (tmp_path / MANIFEST_NAME).read_bytes() == b"another's"
     assert read_keys(LocalFolder(str(tmp_path))) is None
 
@@ -106,3 +110,26 @@ def test_shards_that_go_while_they_are_written(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"^output '.*': shards of this write have been removed"):
         write_shards(records, str(out), options=WriteOptions(processes=1), on_progress=remove)
     assert not (out / MANIFEST_NAME).exists()
+
+
+def test_what_a_killed_overwrite_left_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, alone = tmp_path / "out", WriteOptions(processes=1)
+    policy = LayoutPolicy(num_workers=4)
+    write_shards([{"x": number} for number in range(50)], str(out), policy=policy, options=alone)
+    other = [{"x": f"{number}"} for number in range(30)]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "_remove_shards", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(other, str(out), options=replace(alone, overwrite=True))
+    (out / "quarantine.jsonl").write_text("another's")
+    manifest = write_shards(other, str(out), options=alone).manifest
+    assert manifest is not None
+    kept = {path.name for path in out.iterdir() if path.suffix in (".tfrecord", ".jsonl")}
+    assert kept == {shard.name for split in manifest.splits for shard in split.shards}
+    assert not verify_shards(str(out), manifest).problems
