@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tenfold.data.decode import PictureShape
 from tenfold.data.decode_tf import TensorFlowDecoder
-from tenfold.data.kept_memory import KeptMemory
+from tenfold.data.kept_memory import BatchMemory, KeptMemory
 from tenfold.data.pictures import picture_format
 from tenfold.data.python_calls import python_calls
 
@@ -39,6 +39,7 @@ class TurboDecoder:
         self._height, self._width, self._channels = shape
         self._other = TensorFlowDecoder(shape)
         self._decoded = KeptMemory()
+        self._batches = BatchMemory()
         # tf.data's threads are the ones that run side by side.
         cv2.setNumThreads(1)
 
@@ -60,7 +61,7 @@ class TurboDecoder:
         Raises:
           ValueError: a picture cannot be decoded; the message has its `name_of`.
         """
-        out = _aligned((len(encoded), self._height, self._width, self._channels))
+        out = self._batches.array((len(encoded), self._height, self._width, self._channels))
         for at, data in enumerate(encoded):
             try:
                 if views is None:
@@ -128,14 +129,6 @@ class ScaledTurboDecoder(TurboDecoder):
     """Decodes JPEGs of twice the wanted size and more at a smaller size."""
 
     scaled = True
-
-
-def _aligned(shape: tuple[int, ...]) -> Any:
-    """Returns an uint8 array at a multiple of 64 bytes, which TensorFlow takes uncopied."""
-    size = math.prod(shape)
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].reshape(shape)
 
 
 def _plain_png(data: bytes | memoryview, channels: int) -> bool:
