@@ -1,5 +1,6 @@
 """The cache of shards: shared by processes, bounded, never wrong."""
 
+import errno
 import multiprocessing
 import os
 import random
@@ -214,11 +215,12 @@ def test_processes_share_it(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     cache = Cache(tmp_path)
 
     def fetch(descriptor: int) -> int:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     with pytest.raises(JobError, match=r"the disk is full: give another --cache_dir"):
         cache.obtain(_info(1), fetch)

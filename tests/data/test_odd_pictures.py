@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,21 @@ def test_they_are_trained_on(
     (epoch,) = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "epoch"]
     assert epoch["receipt"]["exact"]
     assert tenfold("report", f"{tmp_path}/run").status == 0
+
+
+def test_a_sample_that_is_no_picture_is_named(
+    make_class_folder: Callable[..., Path], tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
+    source, shards = make_class_folder(each=2, classes=1, form="JPEG"), tmp_path / "shards"
+    (victim,) = (path for path in source.rglob("*") if path.is_file())
+    data = bytearray(victim.read_bytes())
+    codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: more than there can be
+    data[codes : codes + 16] = bytes([255] * 16)
+    victim.write_bytes(data)
+    written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")
+    assert written.status == 0, written.err
+    done = tenfold("inspect", f"--shards={shards}", f"--save_images={tmp_path / 'png'}")
+    assert done.status == 1
+    said = done.err.splitlines()[-1]
+    assert re.match(r"tenfold: .*\.png cannot be decoded: ", said), done.err
+    assert "Traceback" not in done.err

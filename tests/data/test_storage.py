@@ -1,5 +1,6 @@
 """Folders behind fsspec, here in memory: the same shards as on a disk."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import fsspec
 import pytest
 
 import tenfold.data
+from tenfold.data import remote
 from tenfold.data.errors import UserError
+from tenfold.data.records import crc32c
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import open_folder, read_manifest
 from tenfold.data.verify import verify_shards
@@ -53,6 +56,18 @@ def test_a_write_that_failed_goes_on(make_class_folder: Callable[..., Path]) -> 
         )
         assert (done.manifest is None) == (index == 0)
     assert done.manifest == read_manifest(URL)
+
+
+def test_a_range_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PIECE_BYTES", 1000)
+    folder, data = open_folder(URL), bytes(range(250)) * 20
+    folder.write("x", data)
+    descriptor = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
+    for offset, length in ((2000, 2999), (4999, 1), (0, 2000)):
+        found = folder.fetch_range("x", offset, length, descriptor)
+        assert found == crc32c(data[offset : offset + length])
+    os.close(descriptor)
+    assert (tmp_path / "x").read_bytes() == data
 
 
 def test_what_is_not_there() -> None:

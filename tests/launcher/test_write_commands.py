@@ -50,6 +50,14 @@ def test_a_plan_can_be_drawn(tenfold: Any, tmp_path: Path, suffix: str) -> None:
         assert b"worker 3" in data
 
 
+def test_a_plan_is_drawn_where_a_path_or_url_says(tenfold: Any, tmp_path: Path) -> None:
+    for place in (f"file://{tmp_path}/one.png", "~/two.png"):
+        done = tenfold("plan", "--dataset_size=10GB", f"--plot={place}", HOME=str(tmp_path))
+        assert done.status == 0, done.err
+        assert done.err.splitlines()[-1] == f"saved {place}"
+    assert {path.name for path in tmp_path.glob("*.png")} == {"one.png", "two.png"}
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
