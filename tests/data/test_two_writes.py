@@ -116,7 +116,7 @@ def test_what_a_killed_overwrite_left_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, alone = tmp_path / "out", WriteOptions(processes=1)
-    policy = LayoutPolicy(num_workers=4)
+    policy = LayoutPolicy(num_workers=5)
     write_shards([{"x": number} for number in range(50)], str(out), policy=policy, options=alone)
     other = [{"x": f"{number}"} for number in range(30)]
 
