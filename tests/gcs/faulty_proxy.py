@@ -163,6 +163,12 @@ def _flip(handler: Handler, body: bytes) -> None:
     handler.send(answer)
 
 
+def _whole(handler: Handler, body: bytes) -> None:
+    """The whole object, whichever part of it was asked for, as HTTP allows."""
+    del handler.headers["Range"]
+    handler.send(handler.ask(body))
+
+
 def _lose_answer(handler: Handler, body: bytes) -> None:
     """The request is done, but nobody hears of it."""
     handler.ask(body)
@@ -189,6 +195,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "stall": _stall,
     "shorten": _shorten,
     "flip": _flip,
+    "whole": _whole,
     "lose_answer": _lose_answer,
     "slow_upload": _slow_upload,
     "no_shards": _status(503, "Service Unavailable"),

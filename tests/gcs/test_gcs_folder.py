@@ -69,6 +69,24 @@ def test_a_range_goes_to_its_place_in_a_local_file(bucket: Any, tmp_path: Path) 
     assert target.read_bytes() == data
 
 
+def test_a_server_that_knows_no_ranges(
+    bucket: Any, faulty: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * 9000
+    bucket.write("a/x", data)
+    proxy = faulty("whole=1")
+    folder = open_folder(f"{bucket.url}/a")
+    assert folder.read_range("x", 1_000_000, 7) == data[1_000_000:1_000_007]
+    assert folder.read_range("x", len(data) - 2, 100) == data[-2:]
+    target = tmp_path / "x"
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT)
+    found = folder.fetch_range("x", 1_000_000, 1_000_000, descriptor)
+    os.close(descriptor)
+    assert found == crc32c(data[1_000_000:2_000_000])
+    assert target.read_bytes() == bytes(1_000_000) + data[1_000_000:2_000_000]
+    assert proxy.struck()["whole"] == 3
+
+
 def test_a_full_disk_is_not_tried_again(bucket: Any) -> None:
     folder = open_folder(f"{bucket.url}/a")
     folder.write("x", b"data")

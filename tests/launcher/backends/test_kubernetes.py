@@ -61,7 +61,11 @@ def test_an_indexed_job_is_what_the_schemas_want(tenfold):
     assert (pod["subdomain"], pod["restartPolicy"]) == ("run-1", "Never")
     assert pod["serviceAccountName"] == "trainer"
     wanted = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
-    assert pod["containers"][0]["resources"] == {"requests": wanted, "limits": wanted}
+    (container,) = pod["containers"]
+    assert container["resources"] == {"requests": wanted, "limits": wanted}
+    # The image's Python may be 3.10, which has no -P.
+    assert container["command"][:2] == ["python", "-c"]
+    assert "'tenfold.launcher.pod'" in container["command"][2]
 
 
 def test_preemption_is_told_from_a_crash(tenfold):
