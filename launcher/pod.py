@@ -33,9 +33,30 @@ from tenfold.launcher.records import WorkerRecord
 from tenfold.launcher.verdict import is_consequence
 from tenfold.launcher.view import PlainView
 
+FILE_VARIABLE: Final = "TENFOLD_JOB_FILE"
 INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
 EXIT_USAGE: Final = 2
 DRAIN_S: Final = 2.0
+
+_HERE: Final = (
+    "this program runs in a pod of the Job that 'tenfold launch --backend=kubernetes' renders"
+)
+
+
+def read_job_file(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Returns where the job lies, and its text.
+
+    Raises:
+      UserError: the variable is missing, or names no file that can be read.
+    """
+    path = environ.get(FILE_VARIABLE, "")
+    try:
+        return path, Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{FILE_VARIABLE} is '{path}', which cannot be read ({reason}): {_HERE}"
+        ) from error
 
 
 def read_index(environ: Mapping[str, str], num_workers: int) -> int:
@@ -46,19 +67,15 @@ def read_index(environ: Mapping[str, str], num_workers: int) -> int:
     """
     text = environ.get(INDEX_VARIABLE, "")
     if not text.isdecimal() or int(text) >= num_workers:
-        raise UserError(
-            f"{INDEX_VARIABLE} is '{text}', not a number below {num_workers}: this program runs "
-            "in a pod of the Indexed Job that 'tenfold launch --backend=kubernetes' renders"
-        )
+        raise UserError(f"{INDEX_VARIABLE} is '{text}', not a number below {num_workers}: {_HERE}")
     return int(text)
 
 
 def main() -> int:
     """Runs this pod's worker; returns its exit status, 128 + N where signal N killed it."""
     try:
-        path = Path(os.environ.get("TENFOLD_JOB_FILE", ""))
-        text = path.read_text(encoding="utf-8")
-        spec, cluster = job_from_json(text, where=str(path))
+        path, text = read_job_file(os.environ)
+        spec, cluster = job_from_json(text, where=path)
         index = read_index(os.environ, cluster.num_workers)
         open_folder(spec.run_dir).write(JOB_FILE, text.encode())
     except (UserError, JobError, OSError) as error:

@@ -311,6 +311,17 @@ def test_a_pod_without_a_place(start_pod, index):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("path", ["", "no/job.json"])
+def test_a_pod_without_a_job(path):
+    done = subprocess.run(
+        remote_module_argv("tenfold.launcher.pod", python=sys.executable),
+        capture_output=True, text=True, timeout=60, env={**os.environ, "TENFOLD_JOB_FILE": path},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tenfold: TENFOLD_JOB_FILE is '{path}', which cannot be read (")
+    assert done.stderr.count("\n") == 1
+
+
 def test_hosts_cannot_be_looked_at_from_here(tenfold):
     done = tenfold("doctor", *FLAGS, "--", "true")
     assert done.status == 2
