@@ -157,8 +157,10 @@ def _can_fork() -> bool:
 
 def _serve(work: Callable[..., Any], pipe: Connection, parent: int) -> None:
     """The worker's loop."""
-    # Ctrl-C reaches the whole group; the parent alone decides what it means.
+    # Ctrl-C reaches the whole group; the parent alone decides what it means. When it stops a
+    # worker, that one removes what it had begun.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
     def send(kind: str, value: Any) -> None:
         if os.getppid() != parent:

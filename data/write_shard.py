@@ -71,12 +71,12 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
                 if folder.scratch():  # what is sent away need not reach this disk
                     os.fsync(file.fileno())
             folder.publish(path, task.name, synced=True, replaces=job.standing.get(task.name, ""))
+            receipt = shard.receipt()
+            write_receipt(folder, receipt, job.keys)
         except Conflict:
             raise taken_over(folder) from None
         except OSError as error:
             raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
-    receipt = shard.receipt()
-    write_receipt(folder, receipt, job.keys)
     return receipt
 
 

@@ -1,5 +1,6 @@
 """Writing: what reaches the disk, that it does not depend on how, and that no kill matters."""
 
+import errno
 import json
 import os
 import random
@@ -230,7 +231,7 @@ def test_a_gang_writes_what_one_does(make_class_folder: MakeFolder, tmp_path: Pa
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small tmpfs")
 def test_a_full_disk_is_told_and_a_larger_one_goes_on(
-    make_class_folder: MakeFolder, tmp_path: Path
+    make_class_folder: MakeFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source, output = make_class_folder(classes=2, each=200), tmp_path / "out"
     output.mkdir()
@@ -240,6 +241,7 @@ def test_a_full_disk_is_told_and_a_larger_one_goes_on(
     try:
         with pytest.raises(JobError, match=r"No space left on device"):
             write(source, output, processes=2)
+        assert "Traceback" not in capfd.readouterr().err
         assert not (output / "manifest.json").exists()
         assert not [name for name in os.listdir(output) if name.endswith(".tmp")]
         subprocess.run(["mount", "-o", "remount,size=10m", str(output)], check=True)
@@ -248,6 +250,23 @@ def test_a_full_disk_is_told_and_a_larger_one_goes_on(
         assert contents(output) == contents(tmp_path / "whole")
     finally:
         subprocess.run(["umount", str(output)], check=True)
+
+
+def test_a_receipt_that_finds_no_room_is_told(
+    make_class_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = make_class_folder()
+    with monkeypatch.context() as patched:
+        patched.setattr("tenfold.data.write_shard.write_receipt", full)
+        said = r"out/train-\d+-of-\d+\.tfrecord could not be written: .* No space left on device"
+        with pytest.raises(JobError, match=said):
+            write(source, tmp_path / "out", processes=1)
+    write(source, tmp_path / "out")
+    write(source, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def command(source: Path, output: Path, processes: int) -> tuple[str, ...]:

@@ -1,0 +1,36 @@
+"""A pool whose processes are stopped in the middle of their work."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.data.errors import JobError
+from tenfold.data.pool import run_pool
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def _work(folder: Path, item: str, note: Callable[[Any], None]) -> None:
+    """Makes a file for as long as it works; "fail" fails once the other is at it."""
+    other = folder / "long"
+    if item == "fail":
+        while not other.exists():
+            time.sleep(0.01)
+        raise JobError("the disk is full")
+    try:
+        other.write_text("half")
+        time.sleep(50)
+    finally:
+        other.unlink()
+
+
+def test_what_others_had_begun_is_removed_when_one_fails(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(JobError, match="the disk is full"):
+        list(run_pool(partial(_work, tmp_path), ["long", "fail"], processes=2))
+    assert not list(tmp_path.iterdir())
+    assert time.monotonic() < begun + 30, "it was waited for"
