@@ -153,18 +153,18 @@ class SlurmSubmitter:
     def _settings(self, submission: Submission) -> list[str]:
         log = _log_stem(submission.spec).replace("%", "%%") + ".slurm-%j.log"
         lines = [
-            f"--job-name={PurePosixPath(submission.spec.run_dir).name}",
+            f"--job-name={_quoted(PurePosixPath(submission.spec.run_dir).name)}",
             f"--nodes={submission.spec.num_workers}",
             "--ntasks-per-node=1",
-            f"--chdir={shlex.quote(submission.spec.cwd)}",
-            f"--output={shlex.quote(log)}",
+            f"--chdir={_quoted(submission.spec.cwd)}",
+            f"--output={_quoted(log)}",
             "--open-mode=append",
             "--requeue",
             f"--signal=B:USR1@{NOTICE_S}",
         ]
         lines += [f"--time={self.time_limit}"] if self.time_limit else []
-        lines += [f"--partition={shlex.quote(self.partition)}"] if self.partition else []
-        return lines + [shlex.quote(word) for word in self.more]
+        lines += [f"--partition={_quoted(self.partition)}"] if self.partition else []
+        return lines + [_quoted(word) for word in self.more]
 
     def submit(self, text: str, submission: Submission) -> str:
         """Hands the script to sbatch; returns the job's number and where it writes."""
@@ -177,6 +177,13 @@ class SlurmSubmitter:
             raise JobError(f"sbatch failed: {done.stderr.strip()}")
         number = done.stdout.strip().partition(";")[0]
         return f"submitted job {number}: {stem}.slurm-{number}.log tells of it"
+
+
+def _quoted(text: str) -> str:
+    """Returns `text` as sbatch reads it back from a script: its quotes are a shell's, but in all
+    of them a backslash takes the next character as it is (tried on Slurm 22.05).
+    """
+    return shlex.quote(text.replace("\\", "\\\\"))
 
 
 def _log_stem(spec: JobSpec) -> str:

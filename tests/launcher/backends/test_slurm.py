@@ -8,13 +8,16 @@ import time
 import pytest
 
 from tenfold.data.errors import UserError
+from tenfold.launcher.backends import Submission
 from tenfold.launcher.backends.slurm import (
     Allocation,
     SlurmBackend,
+    SlurmSubmitter,
     node_addresses,
     parse_counts,
 )
 from tenfold.launcher.hosts import HostEntry
+from tenfold.launcher.job import JobSpec
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -129,6 +132,35 @@ def test_the_script_is_shown(tenfold, tmp_path):
     assert done.out.startswith(SCRIPT.format(folder=tmp_path, python=python))
     assert subprocess.run(["bash", "-n"], input=done.out, text=True).returncode == 0
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("run-7", "run-7"),
+        ("my run", "'my run'"),
+        ("#1", "'#1'"),  # else a comment
+        ("it's", """'it'"'"'s'"""),
+        ("a\\b", r"'a\\b'"),  # sbatch reads escapes in single quotes too
+    ],
+)
+def test_names_stand_quoted_in_the_script(name, written):
+    spec = JobSpec(("true",), 1, f"/runs/{name}", cwd=name)
+    lines = SlurmSubmitter(partition=name).render(Submission(spec, ("launch",), 0)).splitlines()
+    for option in ("job-name", "chdir", "partition"):
+        assert f"#SBATCH --{option}={written}" in lines
+
+
+def test_sbatch_reads_back_the_names_of_the_run(launch, slurm):
+    name = "my run \\ #1; it's"
+    work = launch.folder / name
+    work.mkdir()
+    launch.prefix = ("env", f"--chdir={work}", *launch.prefix[1:])
+    launch.run("--backend=slurm", "--num_workers=1", "--sbatch=--hold", f"--run_dir={name}",
+               program=("true",))  # fmt: skip
+    shown = slurm("scontrol", "show", "job", submitted(launch)).splitlines()
+    assert f"JobName={name}" in shown[0]
+    assert f"   WorkDir={work}" in shown
 
 
 def test_flags_with_several_values_arrive_whole(tenfold, tmp_path):
