@@ -1,4 +1,4 @@
-"""Memory that a thread uses again and again: fresh pages cost as much as what is put there."""
+"""Memory that is used again and again: fresh pages cost as much as what is put there."""
 
 import math
 import sys

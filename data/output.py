@@ -68,16 +68,47 @@ def find_finished(folder: Folder, keys: WriteKeys, *, overwrite: bool) -> Manife
     if data is None:
         return None
     if not overwrite:
-        manifest = manifest_from_json(data.decode(), where=f"{folder.path}/{MANIFEST_NAME}")
-        standing = manifest_keys(manifest)
-        if standing != keys:
-            raise _other_data(folder, keys.differences(standing), "holds other shards")
+        manifest = _expect_keys(folder, data, keys)
         if _is_whole(folder, manifest):
             remove_ledger(folder)
             return manifest
         write_keys(folder, keys)  # the shards that are left are known to be ours
     folder.remove(MANIFEST_NAME)
     return None
+
+
+def count_kept(
+    folder: Folder, keys: WriteKeys, tasks: Sequence[ShardTask], *, resume: bool, overwrite: bool
+) -> int:
+    """Returns how many shards of `tasks` a write would find finished; changes nothing.
+
+    Raises:
+      UserError: the folder holds something else, and `overwrite` is not set.
+    """
+    if overwrite:
+        return 0
+    data = folder.read(MANIFEST_NAME)
+    if data is not None:
+        manifest = _expect_keys(folder, data, keys)
+        shards = (shard for split in manifest.splits for shard in split.shards)
+        wanted, there = {shard.name: shard.bytes for shard in shards}, folder.sizes()
+        return sum(there.get(task.name) == wanted[task.name] for task in tasks)
+    standing = read_keys(folder)
+    if standing is None:
+        _expect_no_shards(folder)
+    elif standing != keys:
+        raise _other_data(folder, keys.differences(standing), "holds unfinished shards")
+    if standing is None or not resume:
+        return 0
+    return len(read_receipts(folder, [task.name for task in tasks], keys))
+
+
+def _expect_keys(folder: Folder, data: bytes, keys: WriteKeys) -> Manifest:
+    manifest = manifest_from_json(data.decode(), where=f"{folder.path}/{MANIFEST_NAME}")
+    standing = manifest_keys(manifest)
+    if standing != keys:
+        raise _other_data(folder, keys.differences(standing), "holds other shards")
+    return manifest
 
 
 def manifest_keys(manifest: Manifest) -> WriteKeys:

@@ -12,14 +12,15 @@ from tenfold.data.beam_write import SourceSpec, write_with_beam
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.ledger import ShardReceipt, check_budget, read_receipts
 from tenfold.data.manifest import Manifest
-from tenfold.data.output import begin_output, find_finished, plan_keys, publish
+from tenfold.data.output import begin_output, count_kept, find_finished, plan_keys, publish
 from tenfold.data.plan import SplitFraction
 from tenfold.data.pool import run_pool, usable_processors
 from tenfold.data.sources import open_source
+from tenfold.data.sources.base import Source
 from tenfold.data.sources.values import SourceOptions
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import Folder, LocalFolder, make_writable, open_folder
-from tenfold.data.transforms.chain import parse_chain
+from tenfold.data.transforms.chain import Chain, parse_chain
 from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.write_shard import WriteJob, write_shard
@@ -49,7 +50,7 @@ class WriteOptions:
     `max_bad_records` None fails on the first broken record; a number leaves as many out. A gang
     of `num_tasks` writes shares the shards; each is told its `task_index`. `engine` is
     ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline with
-    `engine_arguments`.
+    `engine_arguments`. A `dry_run` changes nothing: it only says what a write would do.
     """
 
     processes: int = 0
@@ -60,6 +61,7 @@ class WriteOptions:
     num_tasks: int = 1
     engine: str = "local"
     engine_arguments: tuple[str, ...] = ()
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.processes < 0:
@@ -77,9 +79,9 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What a write did: `written` shards now, `kept` ones of before.
+    """What a write did, or would: `written` shards now, `kept` ones of before.
 
-    `manifest` is None while other tasks of a gang have shards to write.
+    `manifest` is None after a dry run, and while other tasks of a gang have shards to write.
     """
 
     manifest: Manifest | None
@@ -87,6 +89,7 @@ class WriteResult:
     written: int
     kept: int
     notes: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 def write_shards(
@@ -115,7 +118,7 @@ def write_shards(
     options = options or WriteOptions()
     chain = parse_chain(transforms)
     folder = open_folder(output)
-    if not isinstance(folder, LocalFolder):
+    if not isinstance(folder, LocalFolder) and not options.dry_run:
         make_writable(folder)  # whoever may not write there need not wait to hear it
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
         opened = open_source(source, Path(scratch), source_options)
@@ -127,10 +130,22 @@ def write_shards(
             estimates=estimate_sizes(opened, chain, splits, seed=shuffle_seed),
         )
         on_plan(plan)
+        if options.dry_run:
+            return _foresee(opened, plan, chain, folder, options)
         make_writable(folder)
         job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records)
         spec = SourceSpec(source, source_options, opened.stats.fingerprint)
         return _write(job, spec, folder, options, on_progress)
+
+
+def _foresee(
+    source: Source, plan: WritePlan, chain: Chain, folder: Folder, options: WriteOptions
+) -> WriteResult:
+    """Returns what a write would do."""
+    keys = plan_keys(source.stats, plan, transform_key=chain.key)
+    mine = plan.tasks[options.task_index :: options.num_tasks]
+    kept = count_kept(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
+    return WriteResult(None, plan, len(mine) - kept, kept, source.notes, dry_run=True)
 
 
 def _write(

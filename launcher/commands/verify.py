@@ -1,8 +1,9 @@
 """`tenfold verify`: is every byte of a data set what the manifest says?"""
 
+import json
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from absl import flags
 
@@ -10,6 +11,9 @@ from tenfold.data.errors import UserError
 from tenfold.data.sizes import format_duration, format_size, plural
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
+
+if TYPE_CHECKING:
+    from tenfold.data.verify import Verification
 
 USAGE: Final = "--shards=PATH [--flag=value …]"
 
@@ -21,6 +25,9 @@ def define_flags(fv: FlagValues) -> None:
     flags.DEFINE_integer(
         "processes", 0, "processes that read; 0: one per processor", flag_values=fv
     )
+    flags.DEFINE_enum(
+        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
+    )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
@@ -30,25 +37,49 @@ def run(fv: FlagValues, args: Arguments) -> int:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
     from tenfold.data.pool import usable_processors
     from tenfold.data.storage import read_manifest
-    from tenfold.data.verify import damaged_shards, verify_shards
+    from tenfold.data.verify import verify_shards
 
     started = time.monotonic()
     manifest = read_manifest(fv.shards)
     found = verify_shards(
         fv.shards, manifest, splits=fv.split, processes=fv.processes or usable_processors()
     )
+    seconds = time.monotonic() - started
+    if fv.format == "json":
+        print(json.dumps(to_json(found, fv.shards, seconds), indent=1))
+    else:
+        _print(found, fv.shards, seconds)
+    return 1 if found.problems else 0
+
+
+def to_json(found: "Verification", shards: str, seconds: float) -> dict[str, Any]:
+    """Returns what was found, for a program."""
+    from tenfold.data.verify import damaged_shards
+
+    return {
+        "shards": shards,
+        "sound": not found.problems,
+        "num_shards": found.shards,
+        "damaged_shards": damaged_shards(found.problems),
+        "records": found.records,
+        "bytes": found.bytes,
+        "problems": list(found.problems),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _print(found: "Verification", shards: str, seconds: float) -> None:
+    from tenfold.data.verify import damaged_shards
+
     for problem in found.problems:
         print(problem)
     print(
-        f"{fv.shards}: read {plural(found.shards, 'shard')}, {plural(found.records, 'record')}, "
-        f"{format_size(found.bytes)} in {format_duration(time.monotonic() - started)}",
+        f"{shards}: read {plural(found.shards, 'shard')}, {plural(found.records, 'record')}, "
+        f"{format_size(found.bytes)} in {format_duration(seconds)}",
         file=sys.stderr if found.problems else sys.stdout,
     )
     if not found.problems:
         print("every byte is as the manifest says")
-        return 0
-    damaged = damaged_shards(found.problems)
-    print(
-        f"tenfold: {plural(damaged, 'shard')} of {fv.shards} not as it should be", file=sys.stderr
-    )
-    return 1
+        return
+    damaged = plural(damaged_shards(found.problems), "shard")
+    print(f"tenfold: {damaged} of {shards} not as it should be", file=sys.stderr)

@@ -1,7 +1,8 @@
 """`tenfold write`: a source becomes shards and a manifest."""
 
+import json
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from absl import flags
 
@@ -30,6 +31,12 @@ def define_flags(fv: FlagValues) -> None:
         "num_tasks", 1, "tasks that share the writing; the last to finish publishes",
         flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_bool(
+        "dry_run", False, "say what would be written, change nothing", flag_values=fv
+    )
+    flags.DEFINE_enum(
+        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
+    )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
@@ -43,15 +50,45 @@ def run(fv: FlagValues, args: Arguments) -> int:
         num_tasks=fv.num_tasks,
         engine=fv.engine,
         engine_arguments=args.program,
+        dry_run=fv.dry_run,
     )
-    print(summary(result, fv.output, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    if fv.format == "json":
+        print(json.dumps(to_json(result, fv.output, seconds), indent=1))
+    else:
+        print(summary(result, fv.output, seconds))
     return 0
 
 
+def to_json(result: "WriteResult", output: str, seconds: float) -> dict[str, Any]:
+    """Returns what a write has done, or with --dry_run would do, for a program.
+
+    `complete` says whether the data set is published; `records` are those of the whole data set,
+    by the plan until it is.
+    """
+    manifest = result.manifest
+    planned = sum(split.examples * split.copies for split in result.plan.splits)
+    return {
+        "output": output,
+        "complete": manifest is not None,
+        "records": sum(split.num_records for split in manifest.splits) if manifest else planned,
+        "num_shards": len(result.plan.tasks),
+        "written": result.written,
+        "kept": result.kept,
+        "quarantined": manifest.quarantined if manifest else 0,
+        "notes": list(result.notes),
+        "seconds": round(seconds, 3),
+    }
+
+
 def summary(result: "WriteResult", output: str, seconds: float) -> str:
-    """Returns what a write has done, for a person."""
+    """Returns what a write has done, or would do, for a person."""
     lines = list(result.notes)
-    if result.manifest is None:
+    if result.dry_run:
+        there = f", {result.kept} are there" if result.kept else ""
+        shards = plural(result.written, "shard")
+        lines.append(f"{output}: {shards} would be written{there}; nothing was changed")
+    elif result.manifest is None:
         lines.append(
             f"{output}: this task has its {plural(result.written + result.kept, 'shard')}; "
             "other tasks have not finished theirs yet"

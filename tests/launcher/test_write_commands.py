@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -159,11 +160,56 @@ def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path:
     assert "19 records" in tenfold("write", *gang, "--task_index=1").out
 
 
+def test_a_dry_run_changes_nothing(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
+    source, output = make_class_folder(), tmp_path / "out"
+    flags = [f"--source={source}", f"--output={output}"]
+    done = tenfold("write", *flags, "--dry_run")
+    assert done.status == 0, done.err
+    assert done.out == f"{output}: 4 shards would be written; nothing was changed\n"
+    assert "train: 29 records in 4 shards" in done.err
+    assert not output.exists()
+    written = json.loads(tenfold("write", *flags, "--format=json").out)
+    assert (written["complete"], written["records"], written["written"]) == (True, 29, 4)
+    (output / "train-00001-of-00004.tfrecord").unlink()
+    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    again = json.loads(tenfold("write", *flags, "--dry_run", "--format=json").out)
+    assert (again["complete"], again["written"], again["kept"]) == (False, 1, 3)
+    refused = tenfold("write", *flags, "--dry_run", "--shuffle_seed=1")
+    assert refused.status == 2
+    assert "holds other shards, made with a different layout" in refused.err
+    replaced = tenfold("write", *flags, "--dry_run", "--shuffle_seed=1", "--overwrite")
+    assert "4 shards would be written; nothing" in replaced.out
+    assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
+
+
+def test_a_dry_run_sees_an_unfinished_write(
+    tenfold: Any, make_class_folder: Make, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    flags = [f"--source={make_class_folder()}", f"--output={output}", "--dry_run"]
+    tenfold("write", *flags[:2], "--num_tasks=2")
+    assert ": 2 shards would be written, 2 are there" in tenfold("write", *flags).out
+    assert ": 4 shards would be written; " in tenfold("write", *flags, "--noresume").out
+    other = tenfold("write", *flags, "--shuffle_seed=1")
+    assert (other.status, "holds unfinished shards" in other.err) == (2, True)
+    shutil.rmtree(output / ".tenfold-write")
+    foreign = tenfold("write", *flags)
+    assert (foreign.status, "no manifest says what it is" in foreign.err) == (2, True)
+
+
 def test_verify_says_what_is_wrong(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
     output = tmp_path / "out"
     tenfold("write", f"--source={make_class_folder()}", f"--output={output}")
     done = tenfold("verify", f"--shards={output}")
     assert (done.status, done.out.count("29 records")) == (0, 1)
+    sound = tenfold("verify", f"--shards={output}", "--format=json")
+    found = json.loads(sound.out)
+    assert (sound.status, found["sound"], found["num_shards"], found["records"]) == (
+        0,
+        True,
+        4,
+        29,
+    )
     shard = output / "train-00002-of-00004.tfrecord"
     data = bytearray(shard.read_bytes())
     data[30] ^= 1
@@ -172,6 +218,10 @@ def test_verify_says_what_is_wrong(tenfold: Any, make_class_folder: Make, tmp_pa
     assert done.status == 1
     assert "train-00002-of-00004.tfrecord: record 0 at byte 0: the checksum" in done.out
     assert "1 shard of" in done.err
+    damaged = tenfold("verify", f"--shards={output}", "--format=json")
+    found = json.loads(damaged.out)
+    assert (damaged.status, found["sound"], found["damaged_shards"]) == (1, False, 1)
+    assert found["problems"] == done.out.splitlines()
     # The way out that it names: remove the shard, write again.
     shard.unlink()
     tenfold("write", f"--source={tmp_path / 'source'}", f"--output={output}")
