@@ -143,7 +143,11 @@ class SlurmSubmitter:
     far = False
 
     def render(self, submission: Submission) -> str:
-        """Returns the batch script."""
+        """Returns the batch script.
+
+        Raises:
+          UserError: Slurm cannot name the log after the run directory.
+        """
         words = (*module_argv("tenfold"), *submission.command_line)
         return _SCRIPT.format(
             settings="\n".join(f"#SBATCH {line}" for line in self._settings(submission)),
@@ -151,7 +155,7 @@ class SlurmSubmitter:
         )
 
     def _settings(self, submission: Submission) -> list[str]:
-        log = _log_stem(submission.spec).replace("%", "%%") + ".slurm-%j.log"
+        log = _log_pattern(submission.spec)
         lines = [
             f"--job-name={_quoted(PurePosixPath(submission.spec.run_dir).name)}",
             f"--nodes={submission.spec.num_workers}",
@@ -184,6 +188,19 @@ def _quoted(text: str) -> str:
     of them a backslash takes the next character as it is (tried on Slurm 22.05).
     """
     return shlex.quote(text.replace("\\", "\\\\"))
+
+
+def _log_pattern(spec: JobSpec) -> str:
+    """Returns the name of the log as sbatch wants it, which puts the job's number for %j: in no
+    name with a backslash.
+    """
+    stem = _log_stem(spec)
+    if "\\" in stem or "\n" in stem:
+        raise UserError(
+            f"run_dir {stem!r} has a backslash or a line break, with which Slurm cannot name the "
+            "job's log beside it: choose another --run_dir"
+        )
+    return stem.replace("%", "%%") + ".slurm-%j.log"
 
 
 def _log_stem(spec: JobSpec) -> str:

@@ -141,7 +141,6 @@ def test_the_script_is_shown(tenfold, tmp_path):
         ("my run", "'my run'"),
         ("#1", "'#1'"),  # else a comment
         ("it's", """'it'"'"'s'"""),
-        ("a\\b", r"'a\\b'"),  # sbatch reads escapes in single quotes too
     ],
 )
 def test_names_stand_quoted_in_the_script(name, written):
@@ -152,15 +151,27 @@ def test_names_stand_quoted_in_the_script(name, written):
 
 
 def test_sbatch_reads_back_the_names_of_the_run(launch, slurm):
-    name = "my run \\ #1; it's"
+    name = "my run #1; it's"
     work = launch.folder / name
     work.mkdir()
     launch.prefix = ("env", f"--chdir={work}", *launch.prefix[1:])
-    launch.run("--backend=slurm", "--num_workers=1", "--sbatch=--hold", f"--run_dir={name}",
-               program=("true",))  # fmt: skip
+    launch.run(
+        "--backend=slurm", "--num_workers=1", f"--run_dir={name}",
+        r"--sbatch=--hold '--comment=C:\a b'", program=("true",),
+    )  # fmt: skip
     shown = slurm("scontrol", "show", "job", submitted(launch)).splitlines()
-    assert f"JobName={name}" in shown[0]
+    assert shown[0].endswith(f"JobName={name}")
     assert f"   WorkDir={work}" in shown
+    assert r"   Comment=C:\a b" in [line.rstrip() for line in shown]
+
+
+@pytest.mark.parametrize("name", [r"a\b", "a\nb"])
+def test_a_run_directory_that_slurm_cannot_name_a_log_after(tenfold, tmp_path, name):
+    flags = ("--backend=slurm", f"--run_dir={tmp_path / name}", "--dry_run")
+    done = tenfold("launch", *flags, "--", "true")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert "choose another --run_dir" in done.err
 
 
 def test_flags_with_several_values_arrive_whole(tenfold, tmp_path):
