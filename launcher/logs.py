@@ -5,22 +5,33 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-# What TensorFlow's C++ says on start-up, below the level of errors, and the errors that every
-# machine without a GPU gets.
-_NOISE: Final = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] |"
-    r"^[IW]\d{4} \d\d:\d\d:\d+\.\d+ |"
-    r"^WARNING: All log messages before absl::InitializeLog|"
-    r"^To enable the following instructions:.*rebuild TensorFlow|"
-    r"Unable to register cu(DNN|BLAS|FFT) (factory|plugin)|"
-    r"failed call to cuInit|Could not find cuda drivers|"
-    r"^$"
+# A line of TensorFlow's C++, its level and message. 2.21 writes
+#   I0000 00:00:1795382899.355895   10743 port.cc:153] oneDNN custom operations are on. …
+# (with the date and time once absl's logging has been set up), older ones
+#   2026-11-22 10:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom …
+# A Python program's absl writes its lines alike, but its sources are .py files.
+_CC_LINE: Final = re.compile(
+    r"(?:([IWE])\d{4} \d\d:\d\d:\d+\.\d+ +\d+|"
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ([IWE])) [\w./+-]+\.cc:\d+\] (.*)"
+)
+# The errors that every machine without a GPU gets.
+_NO_GPU: Final = re.compile(
+    r"failed call to cuInit: |Unable to register cu(?:DNN|BLAS|FFT) (?:factory|plugin)"
+)
+# What the C++ prints before and after such lines.
+_LOOSE: Final = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$|"
+    r"To enable the following instructions: .*, rebuild TensorFlow with the appropriate compiler"
 )
 
 
 def is_noise(line: str) -> bool:
-    """Says whether a line of output is TensorFlow's start-up chatter (or empty)."""
-    return bool(_NOISE.search(line))
+    """Says whether a line of output is chatter of TensorFlow's C++, and no user's own line."""
+    found = _CC_LINE.match(line)
+    if found is None:
+        return bool(_LOOSE.match(line))
+    level, message = found[1] or found[2], found[3]
+    return level != "E" or bool(_NO_GPU.match(message))
 
 
 class WorkerLogs:
