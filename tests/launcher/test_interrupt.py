@@ -1,0 +1,153 @@
+"""Ctrl-C in the middle of a command's work: exit status 130, one line, and nothing left behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tenfold.launcher.job import ClusterSpec, JobSpec
+from tenfold.launcher.python import module_argv
+from tenfold.launcher.rundir import RunDir
+
+pytestmark = pytest.mark.timeout(120)
+
+Process = subprocess.Popen[str]
+Begin = Callable[..., Process]
+
+# With HOLD set, records wait as soon as one shard is whole: the write stays in its middle.
+HOLD = """
+import os, pathlib, time
+def hold(features):
+    folder = os.environ.get("HOLD")
+    while folder and list(pathlib.Path(folder).glob("*.tfrecord")):
+        time.sleep(0.01)
+    return features
+"""
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Begin]:
+    """Starts the command line as a shell does at a terminal: as a process group of its own."""
+    begun: list[Process] = []
+    (tmp_path / "tmp").mkdir()
+
+    def start(*arguments: str, **environment: str) -> Process:
+        process = subprocess.Popen(
+            module_argv("tenfold", list(arguments)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), **environment},
+            start_new_session=True,
+        )
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()  # what it has started ends with it
+        process.communicate()
+
+
+def interrupt(process: Process, tmp_path: Path) -> list[str]:
+    """Presses Ctrl-C, which reaches the whole group; returns the lines on standard error."""
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert list((tmp_path / "tmp").iterdir()) == []
+    lines = err.splitlines()
+    assert lines[-1] == "tenfold: interrupted"
+    return lines[:-1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.iterdir()}
+
+
+def reads_shards(process: Process) -> bool:
+    """Whether it, or a process of its own, has a shard open."""
+    try:
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+        opened = [file.path for member in family for file in member.open_files()]
+    except psutil.Error:  # one has just come or gone
+        return False
+    assert process.poll() is None, process.communicate()
+    return any(path.endswith(".tfrecord") for path in opened)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_write_goes_on_after_it(
+    begin: Begin, until: Callable[..., None], tmp_path: Path, processes: int
+) -> None:
+    (tmp_path / "hold.py").write_text(HOLD)
+    (tmp_path / "rows.tsv").write_text("".join(f"{n}\t{n % 7}\n" for n in range(-1, 900)))
+
+    def write(output: Path, **environment: str) -> Process:
+        flags = ("--num_workers=4", "--min_shard_size=1B", "--transform=hold.py:hold")
+        where = ("--source=rows.tsv", f"--output={output}", f"--processes={processes}")
+        return begin("write", *where, *flags, **environment)
+
+    output = tmp_path / "output"
+    stopped = write(output, HOLD=str(output))
+    # A shard is whole, and another has been begun.
+    until(lambda: [*output.glob("*.tfrecord")] and [*output.glob(".*.tmp")])
+    said = interrupt(stopped, tmp_path)
+    assert said[0].startswith("train: 900 records in 40 shards")
+    assert not [line for line in said if line.startswith("tenfold") or "Traceback" in line]
+    assert [path.name for path in output.rglob("*.tmp")] == []
+    whole = len(list(output.glob("*.tfrecord")))
+    assert 1 <= whole < 40
+    out, err = write(output).communicate()
+    assert f"40 shards ({whole} of them were there)" in out, err
+    assert write(tmp_path / "at once").wait() == 0
+    assert contents(output) == {
+        path.replace("at once", "output"): data
+        for path, data in contents(tmp_path / "at once").items()
+    }
+
+
+def test_a_verify_of_a_shard_without_end(
+    begin: Begin, until: Callable[..., None], digit_shards: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(digit_shards, shards)
+    for shard in shards.glob("*.tfrecord"):
+        os.truncate(shard, 1 << 40)  # of which the disk holds only what was there
+    process = begin("verify", f"--shards={shards}", "--processes=2")
+    until(lambda: reads_shards(process))
+    assert interrupt(process, tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_bench(
+    begin: Begin, until: Callable[..., None], digit_shards: Path, tmp_path: Path
+) -> None:
+    process = begin("bench", f"--shards={digit_shards}", "--seconds=60", "--decoder=tf")
+    until(lambda: reads_shards(process))
+    assert interrupt(process, tmp_path) == []
+
+
+def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
+    begin: Begin, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    held = RunDir(run_dir)
+    held.write_job(JobSpec(("true",), 1, str(run_dir)), ClusterSpec(("h:1",)))
+    process = begin("report", str(run_dir), "--interval=60")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == f"{run_dir / 'report.html'}\n"
+    assert "Ctrl-C to stop" in process.stderr.readline()
+    assert 'http-equiv="refresh"' in (run_dir / "report.html").read_text()
+    assert interrupt(process, tmp_path) == []
+    held.close()
+    assert 'http-equiv="refresh"' not in (run_dir / "report.html").read_text()
+    assert {path.name for path in run_dir.iterdir()} == {"job.json", "lock", "report.html"}
