@@ -26,7 +26,7 @@ from tenfold.launcher.environment import (
 from tenfold.launcher.faults import Fault
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.job import ClusterSpec, JobSpec
-from tenfold.launcher.preflight import check_program, check_training
+from tenfold.launcher.preflight import check_program, check_reach, check_training
 from tenfold.launcher.python import module_argv, remote_module_argv
 from tenfold.launcher.restarts import RestartPolicy
 from tenfold.launcher.rundir import absolute_run_dir, check_usable, default_run_dir
@@ -157,6 +157,7 @@ def prepare_job(
     if args.program:
         return _program_job(fv, args.program, run_dir, env=env), None
     config = train_config(fv, shards=_absolute(_shards(fv)), run_dir=run_dir)
+    check_reach(fv.backend, config.shards)
     num_lanes = check_training(config, num_workers=fv.num_workers) if shards_exist else None
     return _training_job(config, num_workers=fv.num_workers, env=env), num_lanes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tenfold.data.errors import UserError
 from tenfold.data.lanes import assign_lanes
-from tenfold.data.storage import read_manifest
+from tenfold.data.storage import is_url, read_manifest
 from tenfold.models.config import TrainConfig
 
 
@@ -25,6 +25,19 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
         global_batch_size=config.global_batch_size,
     )
     return manifest.num_lanes
+
+
+def check_reach(backend: str, shards: str) -> None:
+    """Checks that workers of a back end could reach the storage of their shards.
+
+    Raises:
+      UserError: simulated hosts have a network of their own, out of which no way leads.
+    """
+    if backend == "netns" and is_url(shards):
+        raise UserError(
+            f"'{shards}' is out of reach of simulated hosts, whose network has no way out: copy "
+            "the shards to this machine, or launch with --backend=local"
+        )
 
 
 def check_program(program: Sequence[str], *, cwd: str) -> None:

@@ -6,12 +6,17 @@ The output of the model (or of one of its layers) for the picture is stored as t
 
 import hashlib
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import IMAGE
 from tenfold.data.quiet import quiet_start
 from tenfold.data.sources.base import BadRecord
+from tenfold.data.storage import is_url, open_folder
 from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
 
 EMBEDDING: Final = "embedding"
@@ -31,11 +36,12 @@ class Embed:
 
     def __init__(self, text: str) -> None:
         path, layer = _split(text.partition(":")[2])
-        if not os.path.isfile(path):
+        data = _read(path)
+        if data is None:
             raise UserError(f"--transform={text}: there is no model '{path}'")
         self._text, self._path, self._layer = text, path, layer
         self._model: Any = None
-        self.key = text_key("embed", _REVISION, layer, _file_hash(path))
+        self.key = text_key("embed", _REVISION, layer, hashlib.sha256(data).hexdigest())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_model": None}
@@ -88,7 +94,8 @@ class Embed:
                 pass
             tf.config.list_logical_devices()
         try:
-            model = keras.saving.load_model(self._path, compile=False, safe_mode=True)
+            with _local(self._path) as path:
+                model = keras.saving.load_model(path, compile=False, safe_mode=True)
         except (ValueError, OSError, TypeError) as error:
             raise UserError(f"--transform={self._text}: {self._path}: {error}") from error
         self._model = self._part(keras, model)
@@ -121,12 +128,25 @@ def _split(text: str) -> tuple[str, str]:
     return os.path.expanduser(text), ""
 
 
-def _file_hash(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _read(path: str) -> bytes | None:
+    """Returns the bytes of a model file, here or on remote storage, None where there is none."""
+    folder, name = os.path.split(path)
+    try:
+        return open_folder(folder or ".").read(name)
+    except IsADirectoryError:
+        return None
+
+
+@contextmanager
+def _local(path: str) -> Iterator[str]:
+    """Gives the path of a file on the local disk: Keras reads no others."""
+    if not is_url(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tenfold-") as folder:
+        copy = Path(folder, path.rpartition("/")[2])
+        copy.write_bytes(_read(path) or b"")
+        yield str(copy)
 
 
 def _input(record: Values, shape: tuple[int | None, ...]) -> Any:

@@ -24,6 +24,7 @@ from tenfold.launcher.environment import usable_cores
 from tenfold.launcher.flags import FlagValues, define_counts, define_size
 from tenfold.launcher.plot_layout import check_plot_path
 from tenfold.launcher.plot_scaling import plot_scaling
+from tenfold.launcher.preflight import check_reach
 from tenfold.launcher.simulate import Measured, efficiency, run_on
 from tenfold.launcher.simulate_paper import (
     DataSet,
@@ -165,6 +166,7 @@ def _for_real(fv: FlagValues) -> int:
         raise UserError("--shards is missing: what to train on, or give --dry_run")
     if fv.plot:
         check_plot_path(fv.plot)
+    check_reach("netns", fv.shards)
     lanes = read_manifest(fv.shards).num_lanes
     doubling = [2**i for i in range(fv.num_workers.bit_length())]
     counts = _counts(fv, [count for count in doubling if lanes % count == 0])

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tenfold.data.errors import UserError
+
 pytestmark = pytest.mark.timeout(120)
 PNG = b"\x89PNG"
 
@@ -43,3 +45,27 @@ def test_a_report(bucket: Any, tenfold: Callable[..., Any], tmp_path: Path) -> N
     done = tenfold("report", str(tmp_path / "run"), f"--output={tmp_path}/no/page.html")
     assert done.status == 2
     assert f"cannot write '{tmp_path}/no/page.html' (there is no folder" in done.err
+
+
+def test_a_model_to_embed_by(
+    bucket: Any, make_picture: Callable[..., bytes], tmp_path: Path
+) -> None:
+    import keras
+
+    from tenfold.data.transforms.embed import Embed
+
+    here = tmp_path / "backbone.keras"
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")
+    keras.Sequential([keras.Input((8, 8, 3)), pooled, keras.layers.Dense(2)]).save(here)
+    bucket.write("models/backbone.keras", here.read_bytes())
+    records = [{"image": make_picture(form="PNG", seed=seed)} for seed in range(3)]
+    found = []
+    for place in (here, f"{bucket.url}/models/backbone.keras"):
+        transform = Embed(f"embed:{place}:pooled")
+        found.append(
+            (transform.key, [r["embedding"].tolist() for r in transform.apply(records, [])])
+        )
+    assert found[0] == found[1]
+    assert len({tuple(embedding) for embedding in found[0][1]}) == 3
+    with pytest.raises(UserError, match=r"there is no model 'gs://.*/other.keras'"):
+        Embed(f"embed:{bucket.url}/models/other.keras")

@@ -115,6 +115,7 @@ def test_too_few_records_are_told(num_bytes, workers):
         ([], "--shards is missing"),
         (["--shards=nothing/here"], "nothing/here/manifest.json: --shards names"),
         (["--shards=x", "--plot=x.gif"], ".svg or .png"),
+        (["--shards=gs://b/x"], "'gs://b/x' is out of reach of simulated hosts"),
         (["--shards=x", "--host_bandwidth=fast"], "host_bandwidth 'fast'"),
     ],
 )
