@@ -270,3 +270,16 @@ def test_steps_per_epoch(shards: Path) -> None:
 def test_mistakes_are_user_errors(shards: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         public_ids(shards, **options)
+
+
+def test_autotune_which_can_stall_is_off(shards: Path) -> None:
+    config = read_config(shards)
+    for dataset in (
+        training_batches(config),
+        evaluation_batches(config),
+        worker_dataset(str(shards), global_batch_size=BATCH),
+        worker_dataset(str(shards), global_batch_size=BATCH, training=False),
+    ):
+        options = dataset.options()
+        assert options.autotune.enabled is False
+        assert options.threading.private_threadpool_size > 0
