@@ -31,7 +31,11 @@ RUNNING: Final = "running"
 
 @dataclass(frozen=True)
 class MetricsLine:
-    """A line of metrics.jsonl: of one step, or of an epoch (which has `receipts`)."""
+    """A line of metrics.jsonl: of one step, or of an epoch (which has `receipts`).
+
+    `communication` is the share of a step that summing the gradients takes, as an epoch's line
+    estimates it; 0 where that was not measured, as with one worker.
+    """
 
     step: int
     epoch: int
@@ -39,6 +43,7 @@ class MetricsLine:
     metrics: Mapping[str, float]
     records_per_s: float
     wait_share: float
+    communication: float = 0.0
     receipts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -180,6 +185,7 @@ def _metrics_line(document: Mapping[str, Any]) -> MetricsLine:
         metrics={str(name): float(value) for name, value in document["metrics"].items()},
         records_per_s=float(document["records_per_s"]),
         wait_share=float(document["wait_share"]),
+        communication=float(document.get("bottleneck", {}).get("communication", 0.0)),
         receipts={name: dict(document[name]) for name in names if name in document},
     )
 

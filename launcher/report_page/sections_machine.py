@@ -1,5 +1,6 @@
 """The parts of the page on time, shards and machines."""
 
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -11,8 +12,8 @@ from tenfold.data.sizes import format_duration, format_size, plural
 from tenfold.launcher.report_page.charts import Stretch, strip
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
-from tenfold.launcher.report_page.series import show
-from tenfold.launcher.report_page.timeline import ORDER, Mark, Timeline, WorkerTime
+from tenfold.launcher.report_page.series import percents, show
+from tenfold.launcher.report_page.timeline import Mark, Timeline, WorkerTime
 
 MOST_WORKERS: Final = 64
 MOST_SPANS: Final = 2000
@@ -23,12 +24,21 @@ _MEANING: Final = {
     "starting": "starting (imports, finding each other)",
     "building": "building (model, first step's compilation)",
     "training": "training (compute, exchange of gradients)",
+    "computing": "computing",
+    "communication": "communication (exchange of gradients)",
     "waiting": "waiting for input",
     "evaluation": "evaluation",
-    "saving": "saving",
+    "saving": "checkpoints, saving the model",
     "ending": "ending",
     "running": "running",
 }
+
+_ESTIMATE: Final = (
+    "Communication is an estimate: summing gradients over all workers was timed once, alone, "
+    "before the first step, and is {share:.0f} % of the time of the slowest worker's steps; where "
+    "waiting for input leaves less than that, it is what is left. Part of it may run while a "
+    "worker computes. Computing is the rest of training, which is one colour on the time axis."
+)
 
 
 def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
@@ -40,6 +50,9 @@ def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
     note = tag("p", f"and {plural(hidden, 'worker')} more", cls="muted") if hidden else None
     earlier = timeline.launches - 1
     before = f"The last of {timeline.launches} launches into this folder." if earlier else None
+    share = _communication_share(run, timeline)
+    parts = [_parts(worker, share) for worker in shown]
+    estimate = tag("p", _ESTIMATE.format(share=100 * share), cls="muted") if share else None
     return tag(
         "section",
         tag("h2", "Time"),
@@ -49,8 +62,9 @@ def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
             tag("h3", "When"),
             _gantt(shown, timeline),
             tag("h3", "Where it went"),
-            _shares(shown),
-            _legend(shown),
+            _shares(parts),
+            _legend(parts),
+            estimate,
             note,
             cls="card",
         ),
@@ -86,12 +100,41 @@ def _gantt(workers: Sequence[WorkerTime], timeline: Timeline) -> Markup:
     return tag("div", *cells, cls="rows")
 
 
-def _shares(workers: Sequence[WorkerTime]) -> Markup:
+def _communication_share(run: RunFiles, timeline: Timeline) -> float:
+    """Returns the share of a step that summing gradients takes; 0 where it was not measured.
+
+    It is the mean over this launch's epochs; the first, which holds the compiling, counts only
+    where it is the only one.
+    """
+    told = [line.communication for line in run.epochs if line.step >= timeline.first_step]
+    return min(1.0, max(0.0, statistics.fmean(told[1:] or told or [0.0])))
+
+
+def _parts(worker: WorkerTime, communication: float) -> dict[str, float]:
+    """Returns the seconds of each part of a worker's time; together they are all of it.
+
+    `communication` is its share of a step; 0 leaves it in one with computing.
+    """
+    parts: dict[str, float] = {}
+    for kind, seconds in worker.seconds().items():
+        if kind != "training":
+            parts[kind] = seconds
+            continue
+        waiting = min(worker.waited_s, seconds)
+        summing = min(communication * seconds, seconds - waiting)
+        parts["computing" if communication else "training"] = seconds - waiting - summing
+        if communication:
+            parts["communication"] = summing
+        parts["waiting"] = waiting
+    return parts
+
+
+def _shares(workers: Sequence[Mapping[str, float]]) -> Markup:
     cells: list[Child] = []
-    longest = max((sum(worker.seconds().values()) for worker in workers), default=0) or 1
-    for index, worker in enumerate(workers):
+    longest = max((sum(parts.values()) for parts in workers), default=0) or 1
+    for index, parts in enumerate(workers):
         stretches, at = [], 0.0
-        for kind, seconds in _split_waiting(worker).items():
+        for kind, seconds in parts.items():
             text = f"{_MEANING[kind]}: {format_duration(seconds)}"
             stretches.append(Stretch(at / longest, (at + seconds) / longest, kind, text))
             at += seconds
@@ -100,27 +143,15 @@ def _shares(workers: Sequence[WorkerTime]) -> Markup:
     return tag("div", *cells, cls="rows")
 
 
-def _split_waiting(worker: WorkerTime) -> dict[str, float]:
-    """Returns the seconds of each kind; what training waited for input stands for itself."""
-    seconds = worker.seconds()
-    if "training" in seconds:
-        waited = min(worker.waited_s, seconds["training"])
-        seconds["training"] -= waited
-        seconds["waiting"] = waited
-    order = [*ORDER[:3], "waiting", *ORDER[3:]]
-    return {kind: seconds[kind] for kind in order if kind in seconds}
-
-
-def _legend(workers: Sequence[WorkerTime]) -> Markup:
-    """Returns what the colours mean, with the seconds of the worker that took longest."""
+def _legend(workers: Sequence[Mapping[str, float]]) -> Markup:
+    """Returns what the colours mean, and the share of each in the time of all workers."""
     total: dict[str, float] = {}
-    for worker in workers:
-        for kind, seconds in _split_waiting(worker).items():
+    for parts in workers:
+        for kind, seconds in parts.items():
             total[kind] = total.get(kind, 0.0) + seconds
-    whole = sum(total.values()) or 1
     keys = [
-        tag("span", tag("i", cls=f"key {kind}"), f"{_MEANING[kind]} {100 * s / whole:.0f} %")
-        for kind, s in total.items()
+        tag("span", tag("i", cls=f"key {kind}"), f"{_MEANING[kind]} {percent} %")
+        for kind, percent in zip(total, percents(list(total.values())), strict=True)
     ]
     return tag("div", *keys, cls="legend")
 
@@ -130,13 +161,13 @@ def _worker_table(run: RunFiles, workers: Sequence[WorkerTime]) -> Markup:
     addresses = run.cluster.workers
     for index, worker in enumerate(workers):
         training = worker.seconds().get("training", 0.0)
-        waited = f"{100 * worker.waited_s / training:.0f} %" if training else ""
+        waited = f"{100 * min(1, worker.waited_s / training):.0f} %" if training else ""
         rows.append(
             (
                 index,
                 addresses[index] if index < len(addresses) else "",
                 "" if worker.step is None else f"{worker.step:,}",
-                "" if worker.records_per_s is None else show(worker.records_per_s),
+                _own_rate(worker, is_trainer=bool(run.spec.train)),
                 waited,
                 format_size(worker.peak_rss_bytes) if worker.peak_rss_bytes else "",
                 worker.starts,
@@ -144,7 +175,7 @@ def _worker_table(run: RunFiles, workers: Sequence[WorkerTime]) -> Markup:
             )
         )
     head = (
-        "worker", "address", "last step", "job's records/s, as it saw it", "waited for input",
+        "worker", "address", "last step", "own records/s, last steps", "waited for input",
         "peak memory", "starts", "exit code",
     )  # fmt: skip
     told = [at for at in range(len(head)) if any(row[at] != "" for row in rows)]
@@ -153,6 +184,16 @@ def _worker_table(run: RunFiles, workers: Sequence[WorkerTime]) -> Markup:
         [tuple(row[at] for at in told) for row in rows],
         numbers="".join("n nnnnnn"[at] for at in told),
     )
+
+
+def _own_rate(worker: WorkerTime, *, is_trainer: bool) -> str:
+    """Returns the worker's own rate: a program tells its own, the built-in trainer the job's.
+
+    Of the job's every worker has an equal part: lanes give each as many records of a batch.
+    """
+    if worker.records_per_s is None:
+        return ""
+    return show(worker.records_per_s / (worker.peers if is_trainer else 1))
 
 
 def _mark_table(timeline: Timeline) -> Markup | None:

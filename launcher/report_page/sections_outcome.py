@@ -50,7 +50,8 @@ def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
         figures.append(("loss, last epoch", show(last.loss)))
         figures += [(name.replace("_", " "), show(value)) for name, value in last.metrics.items()]
     if lines:
-        figures.append(("records/s", show(lines[-1].records_per_s)))
+        since = "last epoch" if lines[-1].receipts else "last steps"
+        figures.append((f"job's records/s, {since}", show(lines[-1].records_per_s)))
     if run.result:
         figures.append(("restarts", str(run.result.restarts)))
     elif timeline:

@@ -56,3 +56,18 @@ def show(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percents(values: Sequence[float]) -> list[int]:
+    """Returns the share of each value in whole percent; together they are 100.
+
+    What rounding down leaves goes to the largest remainders, one each.
+    """
+    whole = sum(values) or 1
+    exact = [100 * value / whole for value in values]
+    rounded = [int(share) for share in exact]
+    missing = round(sum(exact)) - sum(rounded)
+    by_remainder = sorted(range(len(exact)), key=lambda at: rounded[at] - exact[at])
+    for at in by_remainder[:missing]:
+        rounded[at] += 1
+    return rounded

@@ -55,13 +55,15 @@ class WorkerTime:
     """One worker over all attempts of a launch.
 
     `waited_s` is how much of its training it waited for input; `records_per_s` the last rate
-    of the whole job as this worker saw it; `starts` how often it was started.
+    that it told (of the built-in trainer: that of the whole job, as this worker saw it), and
+    `peers` how many workers, itself included, then ran; `starts` how often it was started.
     """
 
     spans: tuple[Span, ...] = ()
     waited_s: float = 0.0
     step: int | None = None
     records_per_s: float | None = None
+    peers: int = 1
     starts: int = 0
     exit_code: int | None = None
     peak_rss_bytes: int = 0
@@ -76,13 +78,17 @@ class WorkerTime:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The last launch in a run directory: from `begin` to `end`, seconds since 1970."""
+    """The last launch in a run directory: from `begin` to `end`, seconds since 1970.
+
+    `first_step` is the first that it told of: what an earlier launch did lies before it.
+    """
 
     begin: float
     end: float
     workers: tuple[WorkerTime, ...]
     marks: tuple[Mark, ...]
     launches: int
+    first_step: int = 0
 
 
 def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | None:
@@ -97,25 +103,50 @@ def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | 
     begin, end = last[0].time, max(event.time for event in last)
     end = max(end, now or end)
     workers = 1 + max((event.worker for event in last), default=-1)
+    peers = _peers(last)
+    steps = [_whole(event.data.get("step")) for event in last if event.kind == "step"]
     return Timeline(
         begin=begin,
         end=end,
         workers=tuple(
-            _worker_time([event for event in last if event.worker == index], end)
+            _worker_time(
+                [event for event in last if event.worker == index], end, peers=peers.get(index, 1)
+            )
             for index in range(workers)
         ),
         marks=tuple(_marks(last)),
         launches=len(launches),
+        first_step=min((step for step in steps if step is not None), default=0),
     )
 
 
-def _worker_time(events: Iterable[Event], end: float) -> WorkerTime:
+def _peers(events: Iterable[Event]) -> dict[int, int]:
+    """Returns for each worker how many were running together when it made its last step.
+
+    A job may go on with fewer workers. All of a start are there before any of them steps.
+    """
+    together: set[int] = set()
+    peers: dict[int, int] = {}
+    starting = False
+    for event in events:
+        if event.kind == "started":
+            together = together | {event.worker} if starting else {event.worker}
+            starting = True
+        elif event.kind in ("step", "exit"):
+            starting = False
+        if event.kind == "step":
+            peers[event.worker] = max(1, len(together))
+    return peers
+
+
+def _worker_time(events: Iterable[Event], end: float, *, peers: int) -> WorkerTime:
     spans: list[Span] = []
     seen: dict[str, Any] = {}
     waited_s, starts, since, kind = 0.0, 0, 0.0, ""
     for event in events:
         if event.kind == "step":
-            waited_s += _number(event.data.get("waited_s")) or 0.0
+            # The first steps' waiting is a part of building.
+            waited_s += (_number(event.data.get("waited_s")) or 0.0) * (kind == "training")
             seen.update(event.data)
         if event.kind not in ("started", "phase", "exit"):
             continue
@@ -132,6 +163,7 @@ def _worker_time(events: Iterable[Event], end: float) -> WorkerTime:
         waited_s=waited_s,
         step=_whole(seen.get("step")),
         records_per_s=_number(seen.get("records_per_s")),
+        peers=peers,
         starts=starts,
         exit_code=_whole(seen.get("code")),
         peak_rss_bytes=_whole(seen.get("peak_rss_bytes")) or 0,

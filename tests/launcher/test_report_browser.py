@@ -97,7 +97,7 @@ def test_it_shows_the_runs_numbers_and_no_error(browser: Any, finished: Path) ->
     shown = dict(zip(tiles[1::2], tiles[::2], strict=True))
     assert shown["val accuracy"] == "0.9876"
     assert shown["loss, last epoch"] == "0.125"
-    assert shown["records/s"] == "1,300"
+    assert shown["job's records/s, last epoch"] == "1,300"
     assert text_of(browser, ".badge") == "succeeded"
     assert "3 of 3 receipts are exact" in text_of(browser)
     titles = browser.execute_script(

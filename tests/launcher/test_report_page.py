@@ -1,9 +1,11 @@
 """The report's page: its arithmetic, its escaping, and the run directories it can read."""
 
 import fcntl
+import html
 import html.parser
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
+from tenfold.data.sizes import format_duration
 from tenfold.launcher.job import ClusterSpec, Failure, JobResult, JobSpec, job_to_json
 from tenfold.launcher.report_page.charts import line_chart
 from tenfold.launcher.report_page.markup import tag
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.report_page.series import Series, show, thin, ticks
+from tenfold.launcher.report_page.series import Series, percents, show, thin, ticks
 from tenfold.launcher.report_page.timeline import Event, Span, build_timeline
 
 HOSTILE = "</pre></title><script>alert('x')</script><img src=http://example.com/x onerror=y>\"'&"
@@ -57,9 +60,10 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def write_job(run_dir: Path, *, text: str = "cnn") -> None:
+def write_job(run_dir: Path, *, text: str = "cnn", train: dict[str, Any] | None = None) -> None:
     run_dir.mkdir(exist_ok=True)
-    spec = JobSpec(("python", text), 2, str(run_dir), env={"NAME": text}, train={"model": text})
+    train = {"model": text} if train is None else train
+    spec = JobSpec(("python", text), 2, str(run_dir), env={"NAME": text}, train=train)
     cluster = ClusterSpec(("127.0.0.1:1", "127.0.0.1:2"))
     (run_dir / "job.json").write_text(job_to_json(spec, cluster), encoding="utf-8")
 
@@ -103,6 +107,14 @@ def test_ticks_span_the_range_in_round_steps(low: float, span: float) -> None:
 )  # fmt: skip
 def test_figures_as_people_read_them(value: float, text: str) -> None:
     assert show(value) == text
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=8))
+def test_percentages_add_up(values: list[float]) -> None:
+    shares = percents(values)
+    assert sum(shares) == (100 if sum(values) else 0)
+    for share, value in zip(shares, values, strict=True):
+        assert abs(share - 100 * value / (sum(values) or 1)) < 1 + 1e-9
 
 
 def test_values_that_are_no_numbers_are_told() -> None:
@@ -150,6 +162,86 @@ def test_a_timeline_tells_phases_restarts_and_waiting() -> None:
 
 def test_without_a_history_there_is_no_timeline() -> None:
     assert build_timeline([], now=1.0) is None
+
+
+# time, kind, and what else a line of history.jsonl holds
+Heard = tuple[float, str, dict[str, Any]]
+
+WAIT, JOINT = "waiting for input", "training (compute, exchange of gradients)"
+SUM = "communication (exchange of gradients)"
+
+# communication of each epoch (None: an old file), seconds waited -> the parts of 20 s training
+PARTS: list[tuple[list[float | None], float, dict[str, float]]] = [
+    ([0.25], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),
+    ([0.9, 0.2, 0.3], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),  # the first compiles
+    ([1.0], 2.0, {"computing": 0.0, SUM: 18.0, WAIT: 2.0}),  # no more than waiting leaves
+    ([0.5], 99.0, {"computing": 0.0, SUM: 0.0, WAIT: 20.0}),
+    ([0.0, 0.0], 2.0, {JOINT: 18.0, WAIT: 2.0}),  # one worker sums nothing
+    ([None], 2.0, {JOINT: 18.0, WAIT: 2.0}),
+    ([], 2.0, {JOINT: 18.0, WAIT: 2.0}),
+]
+
+
+@pytest.mark.parametrize(("epochs", "waited_s", "expected"), PARTS)
+def test_communication_is_a_part_of_training_where_it_was_measured(
+    tmp_path: Path, epochs: list[float | None], waited_s: float, expected: dict[str, float]
+) -> None:
+    write_job(tmp_path)
+    events: list[Heard] = [
+        (100.0, "launch", {}),
+        (100.0, "started", {"worker": 0}),
+        (100.0, "phase", {"worker": 0, "phase": "build"}),
+        (110.0, "step", {"worker": 0, "step": 20, "waited_s": 7.0}),  # of building
+        (110.0, "phase", {"worker": 0, "phase": "training"}),
+        (120.0, "step", {"worker": 0, "step": 25, "waited_s": waited_s}),
+        (130.0, "exit", {"worker": 0, "code": 0}),
+    ]
+    write_events(tmp_path, events)
+    lines = [epoch_line(10, 0.99)]  # of an earlier launch: it does not count
+    lines += [epoch_line(30 + 10 * at, share) for at, share in enumerate(epochs)]
+    write_lines(tmp_path / "metrics.jsonl", lines)
+    text = render_page(read_run(tmp_path))
+    bar = text.partition("where worker 0")[2].partition("</svg>")[0]
+    told = [html.unescape(part.split("</title>")[0]) for part in bar.split("<title>")[1:]]
+    whole = {"building (model, first step's compilation)": 10.0, **expected}
+    assert told == [f"{name}: {format_duration(seconds)}" for name, seconds in whole.items()]
+    assert sum(whole.values()) == 30.0
+    assert ("Communication is an estimate" in text) == (SUM in expected)
+
+
+def epoch_line(step: int, communication: float | None) -> dict[str, Any]:
+    more = {} if communication is None else {"bottleneck": {"communication": communication}}
+    return metrics_line(step, 1.0, kind="epoch", receipt={"exact": True}, **more)
+
+
+def write_events(run_dir: Path, events: list[Heard]) -> None:
+    lines = [{"time": time, "kind": kind, **more} for time, kind, more in events]
+    write_lines(run_dir / "history.jsonl", lines)
+
+
+# what the job is, the rates that workers 0 to 2 told -> what is shown of each as its own
+RATES = [
+    ({"model": "cnn"}, (900.0, 930.0, 960.0), ["450", "465", "320"]),
+    ({}, (900.0, 930.0, 960.0), ["900", "930", "960"]),  # a program tells its own
+]
+
+
+@pytest.mark.parametrize(("train", "rates", "shown"), RATES)
+def test_a_workers_own_rate_is_its_part_of_the_jobs(
+    tmp_path: Path, train: dict[str, Any], rates: tuple[float, ...], shown: list[str]
+) -> None:
+    write_job(tmp_path, train=train)
+    started: list[Heard] = [(0.0, "started", {"worker": index}) for index in (1, 2, 0)]
+    steps: list[Heard] = [
+        (1.0, "step", {"worker": at, "records_per_s": rate}) for at, rate in enumerate(rates)
+    ]
+    exits: list[Heard] = [(2.0, "exit", {"worker": index}) for index in (1, 2, 0)]
+    again = [started[0], started[2], *steps[:2]]  # then with two of them
+    write_events(tmp_path, [(0.0, "launch", {}), *started, *steps, *exits, *again])
+    text = render_page(read_run(tmp_path))
+    table = text.partition("own records/s, last steps")[2].partition("</table>")[0]
+    rows = [re.findall(r">([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
+    assert [row[2] for row in rows] == shown
 
 
 # --- reading and writing ---
