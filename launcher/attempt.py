@@ -12,7 +12,7 @@ from tenfold.launcher.gang import AGENT_LINGER_S, Gang, Heard
 from tenfold.launcher.logs import WorkerLogs
 from tenfold.launcher.records import WorkerRecord
 from tenfold.launcher.signals import StopRequest
-from tenfold.launcher.stacks import is_in_user_code, whereabouts
+from tenfold.launcher.stacks import holds_up_others, whereabouts
 from tenfold.launcher.verdict import Verdict, has_failed, is_consequence, judge
 from tenfold.launcher.view import View
 from tenfold.launcher.watchdog import Finding, WatchPolicy, find_hang
@@ -179,8 +179,8 @@ class Attempt:
         self._conclude()
 
     def _culprits(self) -> tuple[int, ...]:
-        """Where several hang, those that are in the user's own code hold up the others."""
+        """Where several hang, those in the user's own code or without input hold up the others."""
         assert self._finding is not None
         suspects = self._finding.workers
-        busy = tuple(worker for worker in suspects if is_in_user_code(self.records[worker].stack))
+        busy = tuple(worker for worker in suspects if holds_up_others(self.records[worker].stack))
         return busy or suspects

@@ -1,7 +1,9 @@
 """What the Python stacks of hanging workers tell. Pure.
 
 PYTHONFAULTHANDLER makes Python print the stack of every thread when it gets SIGABRT, the main
-thread's last, innermost frame first (docs.python.org/3/library/faulthandler.html).
+thread's last, innermost frame first (docs.python.org/3/library/faulthandler.html). A thread of
+TensorFlow's has one only while it calls into Python, which a step does for its input: where all is
+ready for the next steps, there is no such call.
 """
 
 import re
@@ -20,12 +22,16 @@ _OURS: Final = tuple(
     str(Path(package.__path__[0]).resolve()) + "/"
     for package in (tenfold.data, tenfold.launcher, tenfold.models)
 )
-_PLACES: Final = (
-    ("waiting for input", re.compile(r"tensorflow/python/data/|/grain/")),
-    ("writing or reading a checkpoint", re.compile(r"checkpoint|/saving/|numpy/lib/")),
-    ("in a TensorFlow call (a step or a collective)", re.compile(r"/tensorflow/|/keras/")),
-)
+INPUT: Final = "waiting for input"
 USER_CODE: Final = "in user code"
+_CALL: Final = "in a TensorFlow call (a step or a collective)"
+# By which TensorFlow calls a numpy_function, a py_function or a generator.
+_FROM_TENSORFLOW: Final = "/tensorflow/python/ops/script_ops.py"
+_PLACES: Final = (
+    (INPUT, re.compile(r"tensorflow/python/data/|/grain/")),
+    ("writing or reading a checkpoint", re.compile(r"checkpoint|/saving/|numpy/lib/")),
+    (_CALL, re.compile(r"/tensorflow/|/keras/")),
+)
 
 
 class Frame(NamedTuple):
@@ -36,26 +42,41 @@ class Frame(NamedTuple):
     function: str
 
 
-def main_stack(lines: Sequence[str]) -> tuple[Frame, ...]:
-    """Returns the main thread's frames, innermost first, of what faulthandler printed."""
-    starts = [at for at, line in enumerate(lines) if _THREAD.match(line)]
-    frames = []
-    for line in lines[starts[-1] + 1 :] if starts else ():
+def thread_stacks(lines: Sequence[str]) -> list[tuple[Frame, ...]]:
+    """Returns each thread's frames, innermost first, of what faulthandler printed; the main
+    thread is the last.
+    """
+    stacks: list[list[Frame]] = []
+    inside = False
+    for line in lines:
         match = _FRAME.match(line)
-        if match is None:
-            break
-        frames.append(Frame(match["file"], int(match["line"]), match["name"]))
-    return tuple(frames)
+        if _THREAD.match(line):
+            stacks.append([])
+            inside = True
+        elif inside and match:
+            stacks[-1].append(Frame(match["file"], int(match["line"]), match["name"]))
+        else:
+            inside = False
+    return [tuple(stack) for stack in stacks]
 
 
 def whereabouts(lines: Sequence[str]) -> str:
     """Returns where a worker was, in a few words; empty where it printed no stack."""
-    frames = main_stack(lines)
-    if not frames:
+    *others, main = thread_stacks(lines) or [()]
+    if not main:
         return ""
-    # A wait for a lock or a queue belongs to the code that waits, not to the library.
-    frame = next((frame for frame in frames if not _STDLIB.search(frame.file)), frames[0])
-    return f"{_place(frame.file)}: {frame.file}:{frame.line} in {frame.function}"
+    frame = _own_frame(main)
+    place = _place(frame.file)
+    calls = (stack for stack in others if any(f.file.endswith(_FROM_TENSORFLOW) for f in stack))
+    called = next(calls, None)
+    if place == _CALL and called:
+        place, frame = INPUT, _own_frame(called)
+    return f"{place}: {frame.file}:{frame.line} in {frame.function}"
+
+
+def _own_frame(stack: Sequence[Frame]) -> Frame:
+    """A wait for a lock or a queue belongs to the code that waits, not to the library."""
+    return next((frame for frame in stack if not _STDLIB.search(frame.file)), stack[0])
 
 
 def _place(file: str) -> str:
@@ -64,6 +85,8 @@ def _place(file: str) -> str:
     return next((words for words, pattern in _PLACES if pattern.search(file)), USER_CODE)
 
 
-def is_in_user_code(lines: Sequence[str]) -> bool:
-    """Says whether a worker was outside of TensorFlow: then the others wait for it."""
-    return whereabouts(lines).startswith(USER_CODE)
+def holds_up_others(lines: Sequence[str]) -> bool:
+    """Says whether a worker was in no collective, nor waited for one: then the others wait for
+    it.
+    """
+    return whereabouts(lines).startswith((USER_CODE, INPUT))

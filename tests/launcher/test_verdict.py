@@ -14,7 +14,7 @@ from tenfold.launcher.events import MARK, WorkerEvent, decode_event, encode_even
 from tenfold.launcher.job import Failure
 from tenfold.launcher.records import TracebackCatcher, WorkerRecord
 from tenfold.launcher.restarts import Ending, RestartPolicy, decide
-from tenfold.launcher.stacks import main_stack, whereabouts
+from tenfold.launcher.stacks import thread_stacks, whereabouts
 from tenfold.launcher.verdict import judge
 from tenfold.launcher.watchdog import WatchPolicy, find_hang
 
@@ -312,7 +312,7 @@ Extension modules: numpy.core._multiarray_umath (total: 1)""".splitlines()
 def test_where_a_stack_is(file, place):
     lines = [line.replace("{file}", file) for line in DUMP]
     assert whereabouts(lines).startswith(place)
-    assert len(main_stack(lines)) == 3
+    assert [len(stack) for stack in thread_stacks(lines)] == [1, 3]
     assert whereabouts([]) == ""
 
 
