@@ -30,10 +30,14 @@ WARNING: Final = "warning"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: `level` is ERROR or WARNING; `text` says what to do."""
+    """One thing that is wrong: `level` is ERROR or WARNING, `check` a word for what was looked at;
+    `text` says what to do. `host` is empty where it is about all of them.
+    """
 
     level: str
+    check: str
     text: str
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,34 +173,39 @@ def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
 
 def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
     """Returns all that is wrong with the hosts, errors first. Pure."""
-    found = [Finding(ERROR, _describe_failure(report)) for report in reports if report.failure]
-    seen = [report for report in reports if not report.failure]
-    for report in seen:
-        found += _judge_host(report, needs_tensorflow)
-    found += _judge_equality(seen)
+    found = []
+    for report in reports:
+        judged = _judge_failure(report) or _judge_host(report, needs_tensorflow)
+        found += [replace(finding, host=report.host.name) for finding in judged]
+    found += _judge_equality([report for report in reports if not report.failure])
     return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
 
 
-def _describe_failure(report: HostReport) -> str:
+def _judge_failure(report: HostReport) -> list[Finding]:
     text = f"{report.host.name} cannot be used: {report.failure}"
-    if not report.host.remote:
-        return text
-    return f"{text} (install tenfold there under {report.host.python}, or name another python)"
+    if report.host.remote:
+        text += f" (install tenfold there under {report.host.python}, or name another python)"
+    return [Finding(ERROR, "answer", text)] if report.failure else []
 
 
 def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
     name, seen = report.host.name, report.seen
     found = [
-        Finding(ERROR, f"port {port} on {name} is taken ({why}): give another --port, or none")
+        Finding(
+            ERROR, "port", f"port {port} on {name} is taken ({why}): give another --port, or none"
+        )
         for port, why in seen["taken"].items()
     ]
     found += [
-        Finding(ERROR, f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there")
+        Finding(
+            ERROR, "names", f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there"
+        )
         for peer, why in seen["unresolved"].items()
     ]
     found += [
         Finding(
             ERROR,
+            "network",
             f"{name} cannot reach {address}:{port} ({why}): open the workers' ports in the "
             "firewall, or name addresses of a network that the hosts share",
         )
@@ -206,20 +215,30 @@ def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
     if needs_tensorflow and not seen["versions"]["tensorflow"]:
         python = report.host.python
         found.append(
-            Finding(ERROR, f"{python} on {name} has no TensorFlow: pip install tensorflow")
+            Finding(
+                ERROR, "packages", f"{python} on {name} has no TensorFlow: pip install tensorflow"
+            )
         )
     found += [
-        Finding(ERROR, f"there is no '{path}' on {name}: put it on storage that all hosts share")
+        Finding(
+            ERROR,
+            "files",
+            f"there is no '{path}' on {name}: put it on storage that all hosts share",
+        )
         for path in seen["missing"]
     ]
     if report.unshared:
         text = f"{name} does not see this machine's '{report.unshared}': give a --run_dir on "
         text += "storage that all hosts share (NFS, or gs://…)"
         # A program of the user's own need not write there.
-        found.append(Finding(ERROR if needs_tensorflow else WARNING, text))
+        found.append(Finding(ERROR if needs_tensorflow else WARNING, "run_dir", text))
     if report.host.remote and seen["code"] != report.our_code:
         text = f"{name} has another state of tenfold's code than this machine"
-        found.append(Finding(ERROR, f"{text}: install the same there, under {report.host.python}"))
+        found.append(
+            Finding(
+                ERROR, "packages", f"{text}: install the same there, under {report.host.python}"
+            )
+        )
     return found + _judge_space(report) + _judge_surroundings(report)
 
 
@@ -228,16 +247,18 @@ def _judge_space(report: HostReport) -> list[Finding]:
     if seen["disk_free"] < MIN_DISK_BYTES:
         free = format_size(seen["disk_free"])
         text = f"only {free} are free for the run directory on {name}: checkpoints may not fit"
-        found.append(Finding(WARNING, text + "; free some, or give --run_dir on another disk"))
+        found.append(
+            Finding(WARNING, "disk", text + "; free some, or give --run_dir on another disk")
+        )
     shm = seen["shm_free"]
     if shm is not None and shm < MIN_SHM_BYTES:
         text = f"only {format_size(shm)} of /dev/shm are free on {name}: raise it"
-        found.append(Finding(WARNING, text + " (docker run --shm-size=1g)"))
+        found.append(Finding(WARNING, "memory", text + " (docker run --shm-size=1g)"))
     memory, wanted = seen["memory_available"], report.workers * WORKER_MEMORY_BYTES
     if memory is not None and memory < wanted:
         text = f"{report.workers} workers on {name} want about {format_size(wanted)} of memory, "
         text += f"{format_size(memory)} are available: start fewer there"
-        found.append(Finding(WARNING, text))
+        found.append(Finding(WARNING, "memory", text))
     return found
 
 
@@ -245,12 +266,12 @@ def _judge_surroundings(report: HostReport) -> list[Finding]:
     name, seen, found = report.host.name, report.seen, []
     if seen["proxies"]:
         text = f"{', '.join(seen['proxies'])} is set on {name}: the workers' own traffic goes "
-        found.append(Finding(WARNING, text + "past it (no_grpc_proxy is set for them)"))
+        found.append(Finding(WARNING, "proxy", text + "past it (no_grpc_proxy is set for them)"))
     middle = (report.asked_at + report.told_at) / 2
     tolerance = MAX_CLOCK_SKEW_S + (report.told_at - report.asked_at) / 2
     if abs(seen["time"] - middle) > tolerance:
         text = f"the clock of {name} is {seen['time'] - middle:+.0f} s off ours: start NTP there"
-        found.append(Finding(WARNING, text))
+        found.append(Finding(WARNING, "clock", text))
     return found
 
 
@@ -261,12 +282,14 @@ def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
         if len({_compatible(package, version) for version in told.values()}) > 1:
             listed = ", ".join(f"{version} on {host}" for host, version in told.items())
             text = f"{package} differs: {listed}; install the same everywhere"
-            found.append(Finding(ERROR, text))
+            found.append(Finding(ERROR, "packages", text))
     gpus = {report.host.name: report.seen["gpus"] / report.workers for report in reports}
     if len(set(gpus.values())) > 1:
         listed = ", ".join(f"{report.seen['gpus']} on {report.host.name}" for report in reports)
         text = f"the numbers of GPUs differ: {listed}; MultiWorkerMirroredStrategy needs the same"
-        found.append(Finding(ERROR, text + " number on every worker: set CUDA_VISIBLE_DEVICES"))
+        found.append(
+            Finding(ERROR, "gpus", text + " number on every worker: set CUDA_VISIBLE_DEVICES")
+        )
     return found
 
 

@@ -1,0 +1,104 @@
+"""`tenfold doctor`: on this machine, and on simulated hosts with an sshd each."""
+
+import json
+import re
+import socket
+import subprocess
+
+import pytest
+
+from tenfold.launcher.python import module_argv
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def doctor(ssh_place, tmp_path):
+    """Runs doctor where it reaches two hosts: the one has no tenfold, and on both the port of
+    their sshd is wanted for a worker.
+    """
+    config = next(flag for flag in ssh_place.flags if flag.startswith("--ssh_config"))
+    (tmp_path / "hosts").write_text("host-0\nhost-1 python=/usr/bin/python3\n")
+
+    def run(*flags):
+        where = ("--backend=ssh", "--host_file=hosts", config, "--num_workers=2", "--port=22")
+        argv = [*ssh_place.prefix, *module_argv("tenfold", ["doctor"]), *where, *flags]
+        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+
+    return run
+
+
+PORT = "port 22 on host-0 is taken (Address already in use): give another --port, or none"
+ANSWER = "host-1 cannot be used: "
+
+
+def test_trouble_ends_with_status_1(doctor):
+    done = doctor("--", "true")
+    assert done.returncode == 1, done.stderr
+    first, second, *errors = done.stdout.splitlines()
+    assert re.match(r"host-0 \(1 worker\): python .* GPUs$", first)
+    assert second == "host-1: no report"
+    assert f"error: {PORT}" in errors
+    assert any(line.startswith(f"error: {ANSWER}") for line in errors)
+    assert "nothing is wrong" not in errors
+
+
+def test_trouble_for_a_program_to_read(doctor):
+    done = doctor("--format=json", "--", "true")
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    assert not document["can_launch"]
+    hosts = [(host["name"], host["outcome"], host["ports"]) for host in document["hosts"]]
+    assert hosts == [("host-0", "error", [22]), ("host-1", "error", [23])]
+    assert document["hosts"][0]["versions"].keys() >= {"python", "tensorflow"}
+    assert document["hosts"][1]["versions"] is None
+    findings = {(one["host"], one["check"]): one for one in document["findings"]}
+    assert findings["host-0", "port"]["text"] == PORT
+    assert findings["host-1", "answer"]["text"].startswith(ANSWER)
+    assert {one["level"] for one in document["findings"]} == {"error"}
+
+
+def test_shards_and_a_machine_in_order(tenfold, digit_shards):
+    flags = (f"--shards={digit_shards}", "--num_workers=2")
+    done = tenfold("doctor", *flags, "--format=json")
+    assert (done.status, done.err) == (0, "")
+    document = json.loads(done.out)
+    assert document["can_launch"]
+    assert document["shards_shared_by"] == 2
+    (host,) = document["hosts"]
+    assert (host["name"], host["workers"], len(set(host["ports"]))) == ("localhost", 2, 2)
+    assert host["disk_free_bytes"] > 0
+    # This machine may have little memory left: a warning, which stops no launch.
+    assert "error" not in {host["outcome"], *(one["level"] for one in document["findings"])}
+
+
+def test_shards_that_are_not_there(tenfold, tmp_path):
+    done = tenfold("doctor", f"--shards={tmp_path / 'none'}", "--format=json")
+    assert (done.status, done.out) == (2, "")
+    assert str(tmp_path / "none") in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_port_that_is_taken_here(tenfold, taken_port):
+    done = tenfold("doctor", "--num_workers=1", f"--port={taken_port}", "--format=json")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"tenfold: port {taken_port} ")
+
+
+@pytest.fixture
+def taken_port():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def test_what_means_nothing_here_is_refused(tenfold):
+    help_text = tenfold("doctor", "--help").out
+    assert "--format=…" in help_text
+    assert "dry_run" not in help_text
+    assert "dry_run" in tenfold("launch", "--help").out
+    for argument, words in (("--dry_run", "unknown flag --dry_run"), ("foo", "argument 'foo'")):
+        done = tenfold("doctor", argument)
+        assert (done.status, done.out) == (2, "")
+        assert words in done.err
