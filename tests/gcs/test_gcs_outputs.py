@@ -62,9 +62,8 @@ def test_a_model_to_embed_by(
     found = []
     for place in (here, f"{bucket.url}/models/backbone.keras"):
         transform = Embed(f"embed:{place}:pooled")
-        found.append(
-            (transform.key, [r["embedding"].tolist() for r in transform.apply(records, [])])
-        )
+        made = [dict(record) for record in transform.apply(records, [])]  # type: ignore[call-overload]
+        found.append((transform.key, [record["embedding"].tolist() for record in made]))
     assert found[0] == found[1]
     assert len({tuple(embedding) for embedding in found[0][1]}) == 3
     with pytest.raises(UserError, match=r"there is no model 'gs://.*/other.keras'"):
