@@ -1,5 +1,6 @@
 """How long a worker's steps take, wait and communicate."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -70,7 +71,8 @@ def gather_over_workers(
 def time_all_reduce(strategy: tf.distribute.Strategy, variables: Sequence[Any]) -> float:
     """Returns the seconds that summing gradients of `variables` over all replicas takes.
 
-    Each worker must call it. The first of two runs opens the connections.
+    Each worker must call it. The first run opens the connections; of three more the median
+    counts, as one alone may be held up by whatever else a machine does.
     """
 
     def replica() -> tf.Tensor:
@@ -82,8 +84,10 @@ def time_all_reduce(strategy: tf.distribute.Strategy, variables: Sequence[Any]) 
     def run() -> Any:
         return strategy.run(replica)
 
-    begun = 0.0
-    for _ in range(2):
+    def timed() -> float:
         begun = time.monotonic()
         strategy.experimental_local_results(run())[0].numpy()
-    return time.monotonic() - begun
+        return time.monotonic() - begun
+
+    timed()
+    return statistics.median(timed() for _ in range(3))
