@@ -62,7 +62,7 @@ def test_a_model_to_embed_by(
     found = []
     for place in (here, f"{bucket.url}/models/backbone.keras"):
         transform = Embed(f"embed:{place}:pooled")
-        made = [dict(record) for record in transform.apply(records, [])]  # type: ignore[call-overload]
+        made: list[Any] = transform.apply(records, [])
         found.append((transform.key, [record["embedding"].tolist() for record in made]))
     assert found[0] == found[1]
     assert len({tuple(embedding) for embedding in found[0][1]}) == 3
