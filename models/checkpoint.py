@@ -10,7 +10,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from tenfold.data.errors import UserError
 from tenfold.data.order import Position
-from tenfold.data.storage import Folder
+from tenfold.data.storage import TEMPORARY, Folder
 from tenfold.models.config import TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
@@ -56,7 +56,10 @@ def checkpoint_name(position: Position) -> str:
 
 
 def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str:
-    """Writes a checkpoint into `folder`, removes all but the newest `keep`; returns its path."""
+    """Writes a checkpoint into `folder`, where nobody else writes; returns its path.
+
+    Removes all but the newest `keep`, and what killed saves have begun.
+    """
     buffer = io.BytesIO()
     header = json.dumps({"state": asdict(checkpoint.state), "paths": list(checkpoint.paths)})
     arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8)}
@@ -64,15 +67,20 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str
     np.savez(buffer, **arrays)
     name = checkpoint_name(checkpoint.state.position)
     folder.write(name, buffer.getvalue())
-    for old in checkpoint_names(folder)[keep:]:
+    names = list(folder.sizes())
+    left_by_kills = [name for name in names if name.endswith(TEMPORARY)]
+    for old in [*_newest_first(names)[keep:], *left_by_kills]:
         folder.remove(old)
     return f"{folder.path}/{name}"
 
 
 def checkpoint_names(folder: Folder) -> list[str]:
     """Returns the names of the checkpoints in `folder`, newest position first."""
-    names = [name for name in folder.sizes() if _NAME.fullmatch(name)]
-    return sorted(names, key=_position_key, reverse=True)
+    return _newest_first(folder.sizes())
+
+
+def _newest_first(names: Iterable[str]) -> list[str]:
+    return sorted(filter(_NAME.fullmatch, names), key=_position_key, reverse=True)
 
 
 def _position_key(name: str) -> tuple[int, ...]:

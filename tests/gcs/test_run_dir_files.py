@@ -252,3 +252,22 @@ def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == where
     assert bucket.read("run/job.json") == job.read_bytes()
+
+
+def test_a_kill_at_any_moment_leaves_whole_checkpoints(bucket):
+    """Each call of a socket is a moment: the checkpoint is one request, made in several."""
+    program = Path(__file__).parents[1] / "models" / "killed_saves.py"
+    done = subprocess.run(
+        [sys.executable, program, f"{bucket.url}/run/checkpoints"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # forks while it has one thread
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    deaths = json.loads(done.stdout)
+    # The server may be through with a request or not when its sender has just died.
+    states = ([1, 2], [0, 1, 2], [0, 1])
+    found = [states.index(death["found"]) for death in deaths]
+    assert (found[0], found[-1]) == (0, 2)
+    assert all(death["next"] == [0, 1] for death in deaths)
+    assert not any(death["besides"] for death in deaths)

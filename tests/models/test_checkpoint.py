@@ -1,4 +1,9 @@
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +75,24 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: str) 
     found = newest_checkpoint(folder)
     assert found is not None
     assert found.state.position == Position(0, 10)
+
+
+@pytest.mark.timeout(120)
+def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
+    """Each call of the system is a moment, and so are some places in the file's bytes."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killed_saves.py"), tmp_path / "checkpoints"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # forks while it has one thread
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    deaths = json.loads(done.stdout)
+    assert len(deaths) > 20
+    # Two are kept: the one before, then the new one too, then the oldest is gone.
+    assert [key for key, _ in groupby(d["found"] for d in deaths)] == [[1, 2], [0, 1, 2], [0, 1]]
+    assert all(death["next"] == [0, 1] for death in deaths)
+    assert not any(death["besides"] for death in deaths), "half-written files stay for ever"
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**9)), min_size=2, max_size=9))
