@@ -1,6 +1,9 @@
 """What the configuration changes of a model: its precision, learning rate and clipping."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import Split
@@ -27,13 +30,31 @@ def tune_optimizer(model: keras.Model, config: TrainConfig, *, total_steps: int)
         optimizer.learning_rate = config.learning_rate
     if config.clip_norm is not None:
         _clip(optimizer, config)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        _agree_on_overflow(optimizer)
+
+
+def _agree_on_overflow(optimizer: keras.optimizers.LossScaleOptimizer) -> None:
+    """Lets a step be skipped on all replicas where the gradients of one are too large.
+
+    Keras asks each replica about its own gradients: those that skip the step would leave the
+    others waiting for their gradients, for ever, or with infinite ones.
+    """
+    alone = optimizer.check_finite
+
+    def check_finite(gradients: Any) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        bad = tf.cast(tf.logical_not(alone(gradients)), tf.float32)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, bad) == 0
+
+    optimizer.check_finite = check_finite
 
 
 def _peak(optimizer: keras.Optimizer, config: TrainConfig) -> float:
     """The highest learning rate: the given one, else the model's own."""
     if config.learning_rate is not None:
         return config.learning_rate
-    return float(optimizer.learning_rate)
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))  # it may be mirrored
 
 
 def _schedule(

@@ -29,6 +29,24 @@ def regularised(spec: ModelSpec) -> keras.Model:
     return model
 
 
+def overflowing(spec: ModelSpec) -> keras.Model:
+    """A model whose gradients are scaled up until they overflow, on this worker or that."""
+    model = keras.Sequential(
+        [
+            keras.Input(spec.image_shape),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, "relu", dtype="mixed_float16"),
+            keras.layers.Dense(spec.num_classes, "softmax", dtype="float32"),
+        ]
+    )
+    scaled = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.01), initial_scale=2.0**20, dynamic_growth_steps=2
+    )
+    model.compile(scaled, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 @keras.saving.register_keras_serializable("own_models")
 class OwnStep(keras.Model):
     """A subclass with a training step of its own."""

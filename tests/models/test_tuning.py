@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -11,7 +12,9 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import Split
+from tenfold.models import train
 from tenfold.models.config import TrainConfig
+from tenfold.models.session import Place
 from tenfold.models.tuning import balanced_weights, tune_optimizer
 
 PROGRAM = Path(__file__).with_name("tuned_program.py")
@@ -68,6 +71,27 @@ def test_balanced_weights() -> None:
         balanced_weights(Split("train", ()))
 
 
+# worker, --checkpoint_every in seconds, seconds since the last checkpoint, due
+DUE = [
+    (0, 30.0, 29.9, False),
+    (0, 30.0, 30.0, True),
+    (1, 30.0, 99.0, False),  # the chief decides for all
+    (0, 0.0, 99.0, False),  # not asked for
+]
+
+
+@pytest.mark.parametrize(("worker", "every_s", "passed_s", "due"), DUE)
+def test_the_chief_says_when_it_is_time_to_save(
+    monkeypatch: pytest.MonkeyPatch, worker: int, every_s: float, passed_s: float, due: bool
+) -> None:
+    run: Any = object.__new__(train._Run)
+    run.session = SimpleNamespace(place=Place(worker, 2), last_save=1000.0)
+    run.config = TrainConfig("shards", "run", checkpoint_every_s=every_s)
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 + passed_s)
+    monkeypatch.setattr(train, "time", clock)
+    assert run._time_to_save() is due
+
+
 def run(shards: Path, run_dir: Path, **options: Any) -> tuple[dict[str, Any], str]:
     arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), json.dumps(options)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
@@ -75,23 +99,64 @@ def run(shards: Path, run_dir: Path, **options: Any) -> tuple[dict[str, Any], st
     return json.loads(done.stdout.splitlines()[-1]), done.stdout
 
 
+# How far losses on two workers may be apart, relatively: each gradient is rounded to 8 or 11
+# bits for half a batch instead of a whole one, and 75 steps of Adam add up what comes of it.
+APART = 0.02
+
+ALL_OF_IT = [
+    ("bfloat16", {"learning_rate": 0.001, "clip_norm": 1.0, "jit_compile": True}),
+    ("float16", {}),
+]
+
+
 @pytest.mark.slow
-def test_all_of_it_at_once_trains_and_loads(digit_shards: Path, tmp_path: Path) -> None:
-    result, _ = run(
-        digit_shards,
-        tmp_path / "run",
-        epochs=3,
-        learning_rate=0.01,
-        schedule="cosine",
-        warmup_steps=5,
-        clip_norm=1.0,
-        class_weights="balanced",
-        precision="mixed_bfloat16",
-        jit_compile=True,
-    )
-    assert result["policy"] == "bfloat16"
+@pytest.mark.parametrize(("dtype", "options"), ALL_OF_IT)
+def test_all_of_it_at_once_on_one_and_two_workers(
+    tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any,
+    dtype: str, options: dict[str, Any],
+) -> None:  # fmt: skip
+    options = {
+        "epochs": 3,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "class_weights": "balanced",
+        "precision": f"mixed_{dtype}",
+        **options,
+    }
+    result, _ = run(digit_shards, tmp_path / "one", **options)
+    assert result["policy"] == dtype
     assert result["rate"] == pytest.approx(0.0, abs=1e-6)
     assert result["metrics"]["val_accuracy"] > 0.85
+
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    flags += [f"--shards={digit_shards}", "--model=mlp", "--steps_per_execution=10"]
+    # So short that it is over at each call of steps: the chief asks, both have to save.
+    flags += ["--num_workers=2", "--checkpoint_every=0.000001s"]
+    done = tenfold("launch", *flags, f"--run_dir={tmp_path / 'two'}")
+    assert done.status == 0, done.err[-3000:]
+    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    losses = [line["loss"] for line in two]
+    assert losses == pytest.approx([line["loss"] for line in one], rel=APART)
+    assert max(losses) > 5 * min(losses), "the comparison cannot fail"
+    receipts = [line["receipt"]["exact"] for line in two if line["kind"] == "epoch"]
+    assert receipts == [True] * 3
+    history = (tmp_path / "two" / "history.jsonl").read_text().splitlines()
+    told = [line for line in map(json.loads, history) if line["kind"] == "checkpoint"]
+    assert [line["step"] for line in told] == [10, 20, 25, 35, 45, 50, 60, 70, 75]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(
+    tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
+) -> None:
+    model = Path(__file__).with_name("own_models.py")
+    flags = [f"--shards={digit_shards}", "--num_workers=2", f"--model={model}:overflowing"]
+    done = tenfold("launch", *flags, "--epochs=2", f"--run_dir={tmp_path / 'run'}")
+    assert done.status == 0, done.err[-3000:]
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run")]
+    assert len(losses) == 52
+    assert losses[-1] < 0.5 * losses[0], losses
 
 
 @pytest.mark.slow
