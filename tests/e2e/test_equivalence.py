@@ -42,8 +42,11 @@ def test_losses_and_accuracy_do_not_depend_on_the_number_of_workers(
         assert [line["loss"] for line in of_more] == pytest.approx(
             [line["loss"] for line in of_one], rel=1e-3, abs=1e-4
         )
-        ends = [[x for x in run if x["kind"] == "epoch"][-1] for run in (of_one, of_more)]
-        assert ends[0]["metrics"]["val_accuracy"] == ends[1]["metrics"]["val_accuracy"]
+        ends = [[x for x in run if x["kind"] == "epoch"] for run in (of_one, of_more)]
+        assert ends[0][-1]["metrics"]["val_accuracy"] == ends[1][-1]["metrics"]["val_accuracy"]
+        expected, found = ([line["metrics"]["val_loss"] for line in run] for run in ends)
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        assert max(expected) > 2 * min(expected)
     # The comparison can fail: the losses of one run are far from alike.
     losses = [line["loss"] for line in of_one]
     assert max(losses) > 10 * min(losses)

@@ -25,6 +25,10 @@ def test_evaluation_is_what_keras_evaluates(
 ) -> None:
     result = run_loop(digit_shards, tmp_path / "run", replicas=1, model=model)
     assert result["steps"] == 25
+    assert_evaluated_alike(result)
+
+
+def assert_evaluated_alike(result: dict[str, Any]) -> None:
     assert result["keras"]["records"] == 180
     assert result["ours"]["val_loss"] == pytest.approx(result["keras"]["loss"], rel=1e-4)
     for name in set(result["keras"]) - {"loss", "records"}:
@@ -33,11 +37,13 @@ def test_evaluation_is_what_keras_evaluates(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["own_models.py:clipped", "own_models.py:regularised"])
-def test_two_replicas_train_as_one_does(
+def test_two_replicas_train_and_evaluate_as_one_does(
     digit_shards: Path, tmp_path: Path, model: str, read_metrics: Any
 ) -> None:
     for replicas in (1, 2):
-        run_loop(digit_shards, tmp_path / str(replicas), replicas=replicas, model=model)
+        run_dir = tmp_path / str(replicas)
+        result = run_loop(digit_shards, run_dir, replicas=replicas, model=model)
+        assert_evaluated_alike(result)
     one, two = (
         [line["loss"] for line in read_metrics(tmp_path / str(replicas))] for replicas in (1, 2)
     )
