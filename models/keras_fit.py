@@ -5,9 +5,10 @@
 
 before the model is made; the program stays as it is otherwise. Keras 3 fails there at two
 places (keras-team/keras#20585): it reduces a whole batch over replicas to learn its shapes,
-and it reduces scalar losses along an axis that they do not have. Both are private functions
-of Keras, so the repair is limited to versions that it was tested with. Where the strategy is
-another one, or none, everything is as before. tf_keras needs no repair.
+and it reduces scalar losses along an axis that they do not have. In float16 it waits for ever
+where gradients overflow on one worker alone (see `overflow`). What is mended is private to Keras,
+so the repair is limited to versions that it was tested with. Where the strategy is another one,
+or none, everything is as before. tf_keras needs no repair.
 
 The results are those of one process wherever the replicas divide each batch; a last batch that
 they do not divide counts its replicas' means alike, as Keras does under every strategy.
@@ -22,6 +23,7 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
+from tenfold.models.overflow import finite_on_all
 
 # (first, first that is not any more): tested with each minor version in between.
 TESTED: Final = ((3, 12), (3, 16))
@@ -48,6 +50,7 @@ def repair() -> None:
     if not getattr(trainer, "_tenfold_repaired", False):
         _repair_reduction(trainer)
         _repair_build(trainer.TensorFlowTrainer)
+        _repair_overflow(keras.optimizers.LossScaleOptimizer)
         trainer._tenfold_repaired = True
 
 
@@ -83,6 +86,16 @@ def _repair_build(trainer_class: Any) -> None:
             self._symbolic_build(data_batch=data_batch)
 
     trainer_class._maybe_symbolic_build = maybe_symbolic_build
+
+
+def _repair_overflow(optimizer_class: Any) -> None:
+    original = optimizer_class.check_finite
+
+    def check_finite(self: Any, grads: Any) -> Any:
+        finite = original(self, grads)
+        return finite_on_all(finite) if _is_multi_worker(tf.distribute.get_strategy()) else finite
+
+    optimizer_class.check_finite = check_finite
 
 
 def _is_multi_worker(strategy: Any) -> bool:

@@ -1,13 +1,11 @@
 """What the configuration changes of a model: its precision, learning rate and clipping."""
 
-from typing import Any
-
 import keras
-import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.manifest import Split
 from tenfold.models.config import TrainConfig
+from tenfold.models.overflow import finite_on_all
 
 DEFAULT_LEARNING_RATE = 1e-3
 
@@ -35,19 +33,8 @@ def tune_optimizer(model: keras.Model, config: TrainConfig, *, total_steps: int)
 
 
 def _agree_on_overflow(optimizer: keras.optimizers.LossScaleOptimizer) -> None:
-    """Lets a step be skipped on all replicas where the gradients of one are too large.
-
-    Keras asks each replica about its own gradients: those that skip the step would leave the
-    others waiting for their gradients, for ever, or with infinite ones.
-    """
     alone = optimizer.check_finite
-
-    def check_finite(gradients: Any) -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        bad = tf.cast(tf.logical_not(alone(gradients)), tf.float32)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, bad) == 0
-
-    optimizer.check_finite = check_finite
+    optimizer.check_finite = lambda gradients: finite_on_all(alone(gradients))
 
 
 def _peak(optimizer: keras.Optimizer, config: TrainConfig) -> float:

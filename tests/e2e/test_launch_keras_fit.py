@@ -1,6 +1,7 @@
 """`tenfold.models.keras_fit`: Keras 3's own methods on two workers against one process."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,50 @@ def test_two_workers_equal_one_process(one_process, tmp_path, replicas):
         assert len(two["predict"]) == 40
         for ours, theirs in zip(two["predict"], one["predict"], strict=True):
             assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+
+
+# One worker alone reads the example whose gradients are too large for float16.
+OVERFLOW = """
+import json, os, sys
+import numpy as np
+import tensorflow as tf
+from tenfold.models import keras_fit
+
+keras_fit.repair()
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+import keras
+
+keras.utils.set_random_seed(1)
+keras.mixed_precision.set_dtype_policy("mixed_float16")
+inputs = np.random.default_rng(0).normal(size=(96, 8)).astype("float32")
+labels = inputs.sum(axis=1, keepdims=True)
+inputs[40] = 60000
+with strategy.scope():
+    dense = keras.layers.Dense(1, dtype="float32")
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), dense])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+model.fit(inputs, labels, batch_size=32, epochs=2, shuffle=False, verbose=0)
+sums = [float(np.sum(weights)) for weights in model.get_weights()]
+applied = int(model.optimizer.inner_optimizer.iterations.numpy())
+print("RESULT" + json.dumps([sums, applied]), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(tmp_path):
+    (tmp_path / "program.py").write_text(OVERFLOW)
+    launch = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
+    done = subprocess.run(
+        [*launch, "--", sys.executable, "program.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = [(tmp_path / "run/logs" / f"worker-{worker}.log").read_text() for worker in range(2)]
+    first, second = (result_in(log) for log in logs)
+    assert first == second
+    sums, applied = first
+    assert all(math.isfinite(value) for value in sums)
+    assert applied == 4, "two of the six steps have an example that overflows"
 
 
 def test_an_untested_keras_is_refused():
