@@ -34,8 +34,8 @@ _MEANING: Final = {
 }
 
 _ESTIMATE: Final = (
-    "Communication is an estimate: summing gradients over all workers was timed once, alone, "
-    "before the first step, and is {share:.0f} % of the time of the slowest worker's steps; where "
+    "Communication is an estimate: summing gradients over all workers was timed alone, before the "
+    "first step, and is {share:.0f} % of the time of the slowest worker's steps; where "
     "waiting for input leaves less than that, it is what is left. Part of it may run while a "
     "worker computes. Computing is the rest of training, which is one colour on the time axis."
 )

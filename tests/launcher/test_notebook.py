@@ -69,6 +69,14 @@ def test_records_made_in_python_are_written(tmp_path: Path) -> None:
     assert (tmp_path / "shards" / "manifest.json").exists()
 
 
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    records = [{"x": number} for number in range(100)]
+    foreseen = tenfold.write(records, str(tmp_path / "shards"), num_workers=2, dry_run=True)
+    assert "2 shards would be written; nothing was changed" in repr(foreseen)
+    assert foreseen.manifest is None
+    assert not (tmp_path / "shards").exists()
+
+
 def test_a_launch_is_a_run_with_its_report(tmp_path: Path, capsys: Any) -> None:
     run = tenfold.launch("sh", "-c", "echo '<b>hi</b>'", num_workers=2, run_dir=tmp_path / "run")
     assert run.state == "succeeded"
