@@ -199,7 +199,7 @@ class Agent:
         self._told_to_stop = False
         self._kill_at: float | None = None
         self._next_stat = 0.0
-        self._heard_at = time.monotonic()
+        self._silent_s = 0.0
         self._oom_before = oom_kills()
         self._links_before = network_links()
         self._spec: dict[str, Any] = {}
@@ -210,7 +210,6 @@ class Agent:
             lines = self._commands.feed(data)
             if lines:
                 self._spec = json.loads(lines[0])
-                self._heard_at = time.monotonic()
                 for line in lines[1:]:
                     self._obey(line)
                 return True
@@ -278,7 +277,7 @@ class Agent:
         if not data:  # the supervisor is gone
             self._selector.unregister(self._stdin)
             self._stop(0.0)
-        self._heard_at = time.monotonic()
+        self._silent_s = 0.0
         for line in self._commands.feed(data):
             self._obey(line)
 
@@ -322,15 +321,16 @@ class Agent:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        limit = float(self._spec.get("heartbeat_timeout_s") or 0)
-        if limit and now - self._heard_at > limit:
-            self._stop(0.0)
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self._signal(signal.SIGKILL)
         if now >= self._next_stat:
             self._next_stat = now + STAT_INTERVAL_S
+            # Not by the clock: where this host stood still, the supervisor may have too.
+            self._silent_s += STAT_INTERVAL_S
             self._say_stat()
+        if 0 < float(self._spec.get("heartbeat_timeout_s") or 0) < self._silent_s:
+            self._stop(0.0)
 
     def _say_stat(self) -> None:
         fields = _stat_fields(self._pid)

@@ -29,6 +29,9 @@ DUMP_S: Final = 2.0
 # Lines are shown this late, so that the echo of a failure on the other workers, which may
 # come before the failure itself, can be left out.
 SHOW_AFTER_S: Final = 0.5
+# Between two looks at the workers pass TICK_S. Where it is so long, this process stood still: the
+# machine slept or was paused, or a terminal took no more text.
+STALL_S: Final = 2.0
 
 
 class Drill(Protocol):
@@ -60,6 +63,7 @@ class Attempt:
     _lines: deque[tuple[float, int, str]] = field(default_factory=deque)
     _stops_asked: int = 0
     _give_up_at: float = math.inf
+    _looked_at: float = field(default_factory=lambda: time.time())
 
     @property
     def cancelled(self) -> bool:
@@ -88,7 +92,7 @@ class Attempt:
 
     def _take(self, heard: Heard) -> None:
         record = self.records[heard.worker]
-        now = time.time()
+        now = self._now()
         if heard.line is not None:
             record.take_line(heard.line, now)
             self.logs.write(heard.worker, heard.line)
@@ -101,6 +105,17 @@ class Attempt:
                 self.final = heard.event.data
         else:
             record.take_loss(now)
+
+    def _now(self) -> float:
+        """Returns the time, in seconds since 1970. What passed while this process itself stood
+        still was nobody's silence.
+        """
+        now, before = time.time(), self._looked_at
+        self._looked_at = now
+        if now - before > STALL_S:
+            for record in self.records:
+                record.forgive(now - before)
+        return now
 
     def _stop(self, grace_s: float) -> None:
         """Stops all workers. An agent on a host that stands still hears nothing of it."""
@@ -122,13 +137,14 @@ class Attempt:
             self.view.note(f"stopping the workers{hint}")
 
     def _oversee(self) -> None:
+        now = self._now()
         for drill in self.drills:
             drill.act(self.records, self.gang)
         if self._dump_until is not None:
             self._finish_dump()
         elif any(has_failed(record) for record in self.records):
             self._settle()
-        elif finding := find_hang(self.watch, self.records, now=time.time()):
+        elif finding := find_hang(self.watch, self.records, now=now):
             self._dump(finding)
 
     def _settle(self) -> None:

@@ -131,6 +131,11 @@ class WorkerRecord:
         if self.exit_code is None:
             self.lost, self.exit_time = True, now
 
+    def forgive(self, seconds: float) -> None:
+        """Takes `seconds` in which nobody listened out of its silence."""
+        for name in ("phase_since", "heard_at", "state_at", "agent_at"):
+            setattr(self, name, getattr(self, name) + seconds)
+
     def _on_started(self, event: WorkerEvent, now: float) -> None:
         self.pid = event.data.get("pid")
         self.phase_since = now

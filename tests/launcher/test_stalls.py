@@ -1,0 +1,108 @@
+"""A machine that sleeps or is paused for a while: nobody is blamed for that."""
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tenfold.launcher import agent, attempt
+from tenfold.launcher.attempt import Attempt
+from tenfold.launcher.events import WorkerEvent
+from tenfold.launcher.gang import Heard
+from tenfold.launcher.signals import StopRequest
+from tenfold.launcher.watchdog import WatchPolicy
+
+pytestmark = pytest.mark.timeout(60)
+
+TURNS = 300  # of a tenth of a second each
+
+
+class Clock:
+    """What the module `time` says, as the test has it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+class Gang:
+    """Two workers, half a second apart, that report a step and are looked at every second."""
+
+    def __init__(self, clock: Clock, *, sleep_at: int) -> None:
+        self.clock, self.sleep_at = clock, sleep_at
+        self.turn = 0
+        self.signals: list[int] = []
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        return (0, 1) if self.turn < TURNS else ()
+
+    def poll(self, timeout_s: float) -> Iterator[Heard]:
+        self.turn += 1
+        self.clock.now += 3600.0 if self.turn == self.sleep_at else 0.1
+        worker, rest = divmod(self.turn % 10, 5)
+        if rest == 0:
+            start: dict[str, dict[str, Any]] = {"started": {"pid": 1}} if self.turn <= 10 else {}
+            said = {**start, "stat": {"state": "S"}, "step": {"step": self.turn}}
+            for kind, data in said.items():
+                yield Heard(worker, event=WorkerEvent(kind, worker, "", data=data))
+
+    def signal(self, worker: int, number: int) -> None:
+        self.signals.append(number)
+
+    def stop(self, grace_s: float) -> None:
+        self.turn = TURNS
+
+
+# In the middle of a silence; when the one worker, or the other, is the first to speak again.
+@pytest.mark.parametrize("sleep_at", [103, 105, 110])
+def test_workers_are_not_taken_for_hung_after_an_hour_of_sleep(
+    monkeypatch: pytest.MonkeyPatch, sleep_at: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(attempt, "time", clock)
+    gang = Gang(clock, sleep_at=sleep_at)
+    ignore = SimpleNamespace(**dict.fromkeys(("note", "tick", "event"), lambda *_: None))
+    watched: Any = Attempt(
+        gang=gang,  # type: ignore[arg-type]
+        records=(attempt.WorkerRecord(0), attempt.WorkerRecord(1)),
+        view=ignore,  # type: ignore[arg-type]
+        logs=None,  # type: ignore[arg-type]
+        stop=StopRequest(),
+        watch=WatchPolicy(),
+        grace_s=1.0,
+        failure_grace_s=0.0,
+    )
+    watched.run()
+    assert (gang.signals, watched.verdict) == ([], None)
+
+
+@pytest.fixture
+def waiting_agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Clock]]:
+    """An agent that waits for a word of the supervisor for 10 seconds, and its clock."""
+    clock = Clock()
+    monkeypatch.setattr(agent, "time", clock)
+    with open(os.devnull, "r+b") as nothing:
+        waiting: Any = agent.Agent(nothing.fileno(), nothing.fileno())
+        waiting._spec = {"worker": 0, "heartbeat_timeout_s": 10}
+        yield waiting, clock
+
+
+def test_an_agent_waits_for_the_supervisor_as_long_as_it_is_awake(
+    waiting_agent: tuple[Any, Clock],
+) -> None:
+    waiting, clock = waiting_agent
+    waiting._tick()
+    clock.now += 3600.0
+    waiting._tick()
+    assert not waiting._told_to_stop
+    for _ in range(10):
+        clock.now += 1.0
+        waiting._tick()
+    assert waiting._told_to_stop
