@@ -329,17 +329,18 @@ class Keeper:
         """Kills what is left in the hosts and removes the control groups."""
         for number in list(self._frozen):  # what a group holds does not even die
             self._thaw(number)
-        until = time.monotonic() + CLEAN_UP_S
-        while time.monotonic() < until:
-            left = [self._signal_all(host, signal.SIGKILL) for host in self._hosts]
-            if not any(left):
-                break
-            time.sleep(0.01)
-        for path in self._freezer_paths.union(group["path"] for group in self._cgroups()):
-            while time.monotonic() < until and not _is_removed(path):
-                time.sleep(0.01)
+        _wait_until(lambda: not sum(self._signal_all(h, signal.SIGKILL) for h in self._hosts))
+        paths = self._freezer_paths.union(group["path"] for group in self._cgroups())
+        _wait_until(lambda: sum(map(_is_removed, paths)) == len(paths))
         for host in self._hosts:
             os.kill(host.pid, signal.SIGKILL)
+
+
+def _wait_until(is_done: Callable[[], bool]) -> None:
+    """Waits for CLEAN_UP_S at most; asks once at least, however slow this machine is."""
+    until = time.monotonic() + CLEAN_UP_S
+    while not is_done() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def _processes_in(network: str) -> list[int]:
