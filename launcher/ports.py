@@ -12,6 +12,8 @@ from tenfold.data.errors import JobError, UserError
 LOWEST: Final = 10_000
 HIGHEST: Final = 32_000
 TRIES: Final = 2_000
+# Not the generator that programs seed: two with one seed would want the same ports.
+_CHANCE: Final = random.SystemRandom()
 
 
 def is_free(address: str, port: int) -> bool:
@@ -39,7 +41,7 @@ def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[
     for _ in range(TRIES):
         if len(found) == count:
             return tuple(found)
-        port = random.randrange(LOWEST, HIGHEST)
+        port = _CHANCE.randrange(LOWEST, HIGHEST)
         if port not in taken and is_free(address, port):
             taken.add(port)
             found.append(port)
@@ -54,7 +56,7 @@ def far_ports(count: int, first: int | None) -> tuple[int, ...]:
       UserError: one is no port.
     """
     if first is None:
-        return tuple(random.sample(range(LOWEST, HIGHEST), count))
+        return tuple(_CHANCE.sample(range(LOWEST, HIGHEST), count))
     return numbered_ports(count, first)
 
 
