@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
@@ -71,16 +72,18 @@ def test_nothing_is_left_when_the_launcher_is_killed(job, tmp_path, until):
     # The launcher, the server, and per worker an agent, its guard and itself, all its forks.
     assert len(ours(tmp_path)) == 2 + 2 * 3
     process.kill()
-    until(lambda: not ours(tmp_path), 10)
+    until(lambda: not ours(tmp_path))
 
 
 def test_the_job_outlives_the_server(job, tmp_path, until):
     """Without the server the next start is an ordinary one; the job still ends well."""
-    process = job("--epochs=1", "--max_restarts=1", "--inject=kill:worker=1,step=14")
+    wait = f"--callback={Path(__file__).with_name('waiting_callback.py')}:UntilTold"
+    process = job("--epochs=1", "--max_restarts=1", wait, "--inject=kill:worker=1,step=14")
     until(lambda: steps(tmp_path) > 4, 120)
     os.kill(fork_server(tmp_path).pid, signal.SIGKILL)
+    (tmp_path / "run" / "told").touch()
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out[-3000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["restarts"] == 1
-    until(lambda: not ours(tmp_path), 10)
+    until(lambda: not ours(tmp_path))

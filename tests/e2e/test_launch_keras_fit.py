@@ -148,7 +148,7 @@ def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(tmp_path):
     launch = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
     done = subprocess.run(
         [*launch, "--", sys.executable, "program.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        cwd=tmp_path, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     logs = [(tmp_path / "run/logs" / f"worker-{worker}.log").read_text() for worker in range(2)]

@@ -20,7 +20,7 @@ def layer_of(layers):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_model_function_that_raises_is_told_from_where_it_begins(
     tenfold: Any, digit_shards: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_they_do_not_train_from_different_steps(
     tenfold: Any, digit_shards: Path, tmp_path: Path
 ) -> None:

@@ -146,7 +146,7 @@ def test_all_of_it_at_once_on_one_and_two_workers(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
 ) -> None:
