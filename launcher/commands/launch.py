@@ -32,6 +32,7 @@ USAGE: Final = (
     "       tenfold launch [--flag=value …] -- program args…"
 )
 
+OTHER_PORTS: Final = 5  # how often others are tried where those that were picked are taken
 EXIT_STATUS: Final = {"succeeded": 0, "failed": 1}
 
 
@@ -127,7 +128,19 @@ def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
 
 
 def look_at(launch: Launch) -> tuple[HostReport, ...]:
-    """Returns a report of each of the launch's hosts."""
+    """Returns a report of each of the launch's hosts. Where no --port was asked for, one that is
+    taken is no trouble: others are looked at.
+    """
+    reports = _look_once(launch)
+    for _ in range(OTHER_PORTS):
+        is_taken = any(report.seen.get("taken") for report in reports)
+        if launch.first_port is not None or not is_taken:
+            break
+        reports = _look_once(launch)
+    return reports
+
+
+def _look_once(launch: Launch) -> tuple[HostReport, ...]:
     spec, shards = launch.spec, launch.spec.train.get("shards", "")
     are_far = any(host.remote for host in launch.hosts)
     return look_at_hosts(

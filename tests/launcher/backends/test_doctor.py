@@ -4,9 +4,14 @@ import json
 import re
 import socket
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
+from tenfold.launcher.backends import load_backend
+from tenfold.launcher.commands.launch import look_at
+from tenfold.launcher.job import ClusterSpec, JobSpec
+from tenfold.launcher.ports import pick_ports
 from tenfold.launcher.python import module_argv
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,7 +28,7 @@ def doctor(ssh_place, tmp_path):
     def run(*flags):
         where = ("--backend=ssh", "--host_file=hosts", config, "--num_workers=2", "--port=22")
         argv = [*ssh_place.prefix, *module_argv("tenfold", ["doctor"]), *where, *flags]
-        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=100)
 
     return run
 
@@ -53,9 +58,11 @@ def test_trouble_for_a_program_to_read(doctor):
     assert document["hosts"][0]["versions"].keys() >= {"python", "tensorflow"}
     assert document["hosts"][1]["versions"] is None
     findings = {(one["host"], one["check"]): one for one in document["findings"]}
-    assert findings["host-0", "port"]["text"] == PORT
-    assert findings["host-1", "answer"]["text"].startswith(ANSWER)
-    assert {one["level"] for one in document["findings"]} == {"error"}
+    # There may be warnings besides: this machine may have little memory left.
+    taken, silent = findings["host-0", "port"], findings["host-1", "answer"]
+    assert taken["text"] == PORT
+    assert silent["text"].startswith(ANSWER)
+    assert (taken["level"], silent["level"]) == ("error", "error")
 
 
 def test_shards_and_a_machine_in_order(tenfold, digit_shards):
@@ -83,6 +90,25 @@ def test_a_port_that_is_taken_here(tenfold, taken_port):
     done = tenfold("doctor", "--num_workers=1", f"--port={taken_port}", "--format=json")
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"tenfold: port {taken_port} ")
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_a_port_that_was_picked_gives_way_to_another_where_it_is_taken(
+    taken_port, tmp_path, asked_for
+):
+    (free,) = pick_ports("127.0.0.1", 1)
+    picked = iter([taken_port, free])
+    backend = load_backend("local")
+    launch = SimpleNamespace(
+        backend=backend,
+        hosts=backend.hosts(1),
+        spec=JobSpec(("true",), 1, str(tmp_path)),
+        first_port=taken_port if asked_for else None,
+        choose_cluster=lambda hosts: ClusterSpec((f"127.0.0.1:{next(picked)}",)),
+    )
+    (report,) = look_at(launch)
+    assert report.ports == ((taken_port,) if asked_for else (free,))
+    assert list(report.seen["taken"]) == ([str(taken_port)] if asked_for else [])
 
 
 @pytest.fixture
