@@ -41,6 +41,17 @@ def netns_works() -> None:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def cgroups_of() -> Callable[[int], list[str]]:
+    """Finds the control groups that a launch has made; others come and go meanwhile."""
+
+    def find(pid: int) -> list[str]:
+        folders = (Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup"))
+        return [str(folder) for folder in folders if folder.name.startswith(f"tenfold-{pid}-")]
+
+    return find
+
+
 @pytest.fixture
 def local_place() -> Place:
     return Place(("--backend=local",))
@@ -205,7 +216,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 MpiDefault=none
 ReturnToService=2
-KillWait=5
+KillWait=30
 GresTypes=gpu
 NodeName=sn0 NodeHostname={host} NodeAddr=127.0.0.1 Port={one} CPUs=2 RealMemory=2000 Gres=gpu:4
 NodeName=sn1 NodeHostname={host} NodeAddr=127.0.0.1 Port={other} CPUs=2 RealMemory=2000 Gres=gpu:4
@@ -284,7 +295,7 @@ def _start_daemon(daemons: contextlib.ExitStack, argv: list, environment: dict[s
     daemons.callback(stop)
 
 
-def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 30) -> None:
+def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 60) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
@@ -295,8 +306,16 @@ def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 30) ->
 def _end_all_jobs(conf: Path) -> None:
     """Nodes that go while steps run would leave the steps behind."""
     environment = {**os.environ, "SLURM_CONF": str(conf)}
-    subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, check=True)
-    _poll(lambda: not _output(["squeue", "--noheader"], environment).strip(), conf.parent, 60)
+    _poll(lambda: _ask_slurm_to_end(environment), conf.parent, 60)
+
+
+def _ask_slurm_to_end(environment: dict[str, str]) -> bool:
+    """Cancels all jobs, which fails where one ends at this moment; says whether none is left."""
+    subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment)
+    queue = subprocess.run(
+        ["squeue", "--noheader"], capture_output=True, text=True, env=environment
+    )
+    return queue.returncode == 0 and not queue.stdout.strip()
 
 
 @pytest.fixture

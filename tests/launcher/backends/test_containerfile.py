@@ -16,7 +16,7 @@ import pytest
 from tenfold.launcher.python import remote_module_argv
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 def instructions():

@@ -1,33 +1,34 @@
 """Simulated hosts that fail on purpose while a job runs on them."""
 
-from pathlib import Path
-
 import psutil
 import pytest
 
 pytestmark = pytest.mark.timeout(120)
 
-# Workers that send each other a word ten times a second, and die when they hear none for a while.
+# Workers that send each other a word ten times a second, and die when they have heard one before
+# and then none so many times. Not by the clock: where the machine stalls, no host is lost.
 PINGS = """
-import socket
+import math, socket
 config = json.loads(os.environ["TF_CONFIG"])
 places = [worker.rsplit(":", 1) for worker in config["cluster"]["worker"]]
 peer = (places[1 - index][0], int(places[1 - index][1]))
 box = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 box.bind((places[index][0], int(places[index][1])))
 box.settimeout(0.1)
-heard = None
+missed = -math.inf
 for step in range(1, STEPS + 1):
+    missed += 1
     try:
         box.sendto(b"x", peer)
         box.recv(9)
-        heard = time.monotonic()
-        time.sleep(0.1)
+        missed = 0
     except OSError:
         pass
-    if heard and time.monotonic() - heard > PATIENCE:
-        raise ConnectionError("heartbeat timeout")
+    if missed > PATIENCE:
+        print("ConnectionError: heartbeat timeout", flush=True)
+        os._exit(1)  # at once: its last words are left out where its end follows them soon
     say("step", "training", step=step)
+    time.sleep(0.1)
 """
 
 
@@ -38,8 +39,8 @@ def pings(*, steps, patience):
 @pytest.mark.parametrize(
     ("fault", "patience", "words"),
     [
-        ("unplug", 3, "its host lost the network: eth0 had no cable"),
-        ("freeze", 7, "its host stands still: not a word from its agent for"),
+        ("unplug", 25, "its host lost the network: eth0 had no cable"),
+        ("freeze", 40, "its host stands still: not a word from its agent for"),
     ],
 )
 def test_the_failed_host_is_named_and_the_job_goes_on(launch, netns_place, fault, patience, words):
@@ -59,7 +60,7 @@ def test_the_failed_host_is_named_and_the_job_goes_on(launch, netns_place, fault
 
 @pytest.mark.parametrize("fault", ["unplug", "freeze"])
 def test_a_host_that_is_soon_back_is_no_failure(launch, netns_place, fault):
-    text = pings(steps=40, patience=60) + "mark(f'steps-{index}', str(step))"
+    text = pings(steps=40, patience=600) + "mark(f'steps-{index}', str(step))"
     flags = ("--num_workers=2", f"--inject={fault}:worker=1,step=5,seconds=1.5")
     launch.run(*netns_place.flags, *flags, text=text)
     assert launch.status == 0, launch.err
@@ -84,7 +85,7 @@ def test_a_host_that_stands_still_where_nobody_waits_for_it(launch, request, use
     assert [failure["worker"] for failure in launch.result["consequences"]] == [0]
 
 
-def test_a_frozen_host_does_not_outlive_a_killed_launcher(launch, netns_place, until):
+def test_a_frozen_host_does_not_outlive_a_killed_launcher(launch, netns_place, until, cgroups_of):
     text = """
     say("step", "training", step=1)
     mark(f"up-{index}")
@@ -98,8 +99,8 @@ def test_a_frozen_host_does_not_outlive_a_killed_launcher(launch, netns_place, u
     until(lambda: any(process.status() in frozen for process in launch.processes()))
     launch.process.kill()
     launch.finish()
-    launch.assert_nothing_left(within_s=20)
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/tenfold-{launch.process.pid}-*"))
+    launch.assert_nothing_left(within_s=60)
+    assert not cgroups_of(launch.process.pid)
 
 
 def test_other_hosts_cannot_be_unplugged(launch):
@@ -111,7 +112,7 @@ def test_other_hosts_cannot_be_unplugged(launch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_training_goes_on_after_a_host_stood_still(
     launch, netns_place, digit_shards, read_metrics
 ):
@@ -119,9 +120,11 @@ def test_training_goes_on_after_a_host_stood_still(
     flags = (
         "--num_workers=2", f"--shards={digit_shards}", "--epochs=2", "--global_batch_size=64",
         "--steps_per_execution=4", "--checkpoint_every=8", "--max_restarts=1",
-        "--inject=freeze:worker=1,step=12",
+        # It waits for the fault, so that training is not over before that has struck.
+        "--inject=freeze:worker=1,step=12", "--inject=slow:worker=1,step=12,seconds=30",
     )  # fmt: skip
-    launch.run(*netns_place.flags, *flags)
+    launch.start(*netns_place.flags, *flags)
+    launch.finish(timeout_s=280)
     assert launch.status == 0, launch.err
     (recovery,) = launch.result["recoveries"]
     assert recovery["failure"]["worker"] == 1

@@ -237,7 +237,7 @@ if sys.argv[1:] == ["fail"]:
     raise ValueError("its own fault")
 if sys.argv[1:] == ["leave"]:
     import subprocess
-    subprocess.Popen(["sleep", "40"])
+    subprocess.Popen(["sleep", "100"])
     sys.exit(3)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -297,7 +297,7 @@ def test_a_pod_passes_sigterm_on_and_exits_as_its_worker(start_pod):
 def test_what_follows_from_anothers_failure_is_no_crash(start_pod, how, status):
     """And what a program leaves running does not hold up its pod."""
     pod = start_pod(how, index="0")
-    _, err = pod.communicate(timeout=30)
+    _, err = pod.communicate(timeout=80)
     assert pod.returncode == status
     assert ("Traceback" in err) == (how != "leave")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import threading
 from pathlib import Path
 
@@ -9,20 +10,21 @@ import pytest
 
 pytestmark = pytest.mark.timeout(180)
 
-# Each holds a word that stands nowhere else.
+# Each holds a word that stands nowhere else: not in what other tests run meanwhile either.
+WORD = secrets.token_hex(4)
 SECRETS = {
-    "AWS_SECRET_ACCESS_KEY": "aws-5a7e0c",
-    "HF_TOKEN": "hf-91bd3f",
-    "WANDB_API_KEY": "wandb-c04d72",
-    "HTTPS_PROXY": "http://me:proxy-8e21aa@127.0.0.1:9",
-    "PIP_INDEX_URL": "https://me:pip-6f10be@index.example/simple",
+    "AWS_SECRET_ACCESS_KEY": f"aws-{WORD}",
+    "HF_TOKEN": f"hf-{WORD}",
+    "WANDB_API_KEY": f"wandb-{WORD}",
+    "HTTPS_PROXY": f"http://me:proxy-{WORD}@127.0.0.1:9",
+    "PIP_INDEX_URL": f"https://me:pip-{WORD}@index.example/simple",
 }
-KEY_FILE_WORD = "private-77d1c9"
-WORDS = [*SECRETS.values(), "proxy-8e21aa", "pip-6f10be", KEY_FILE_WORD]
+KEY_FILE_WORD = f"private-{WORD}"
+WORDS = [*SECRETS.values(), f"proxy-{WORD}", f"pip-{WORD}", KEY_FILE_WORD]
 
 
 @pytest.fixture
-def secrets(tmp_path, monkeypatch):
+def secret_env(tmp_path, monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     key = tmp_path / "key.json"
@@ -71,12 +73,14 @@ class CommandLines:
                     self.found.add(text.replace("\0", " "))
 
 
-def test_what_a_launch_leaves_and_shows(launch, place, secrets, tenfold):
+def test_what_a_launch_leaves_and_shows(launch, place, secret_env, tenfold):
     launch.prefix = place.prefix
     text = """
     token = os.environ.get("HF_TOKEN", "")
     mark(f"got-{index}", str(len(token)))
-    time.sleep(0.5)
+    for peer in range(count):
+        wait_for(f"got-{peer}")
+    time.sleep(0.5)  # to be seen
     if index == 1:
         raise ValueError("no")
     time.sleep(60)
@@ -106,7 +110,7 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_what_is_rendered(tenfold, secrets, platform, tmp_path):
+def test_what_is_rendered(tenfold, secret_env, platform, tmp_path):
     """And the command lines of what it is given to: a stand-in that keeps all it gets."""
     for name in ("sbatch", "kubectl"):
         stand_in = tmp_path / name

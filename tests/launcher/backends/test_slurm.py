@@ -19,7 +19,7 @@ from tenfold.launcher.backends.slurm import (
 from tenfold.launcher.hosts import HostEntry
 from tenfold.launcher.job import JobSpec
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_sockets_of_a_killed_launch_are_taken_away_by_the_next(
     launch.wait_for("up")
     launch.process.kill()
     launch.finish()
-    launch.assert_nothing_left(within_s=20)
+    launch.assert_nothing_left(within_s=60)
     (left,) = short_folder.glob("tenfold-ssh-*")
     with mock.patch.object(tempfile, "tempdir", str(short_folder)):
         with socket_folder() as held:  # it may be about to get its lock

@@ -6,7 +6,7 @@ import os
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 PROGRAM = """
 import socket
