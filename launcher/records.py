@@ -64,8 +64,9 @@ class WorkerRecord:
     `echo` what it knows of a worker that waited for the culprit.
     `longest_s` holds per phase the longest that it took, for training from step to step;
     `stack` is the Python stack that it printed when it was aborted. `agent_at` is when its
-    agent was last heard, `state_at` when it last told the state, `links_down` the network devices
-    of its host that were last seen without a cable, at `links_down_at`.
+    agent was last heard, `state_at` when it last told the state, `listening_since` when it first
+    saw the port open, `links_down` the network devices of its host that were last seen without a
+    cable, at `links_down_at`.
     """
 
     index: int
@@ -84,6 +85,7 @@ class WorkerRecord:
     rss_bytes: int = 0
     cpu_s: float = 0.0
     listening: bool = False
+    listening_since: float = 0.0
     agent_at: float = 0.0
     links_down: tuple[str, ...] = ()
     links_down_at: float = 0.0
@@ -133,7 +135,7 @@ class WorkerRecord:
 
     def forgive(self, seconds: float) -> None:
         """Takes `seconds` in which nobody listened out of its silence."""
-        for name in ("phase_since", "heard_at", "state_at", "agent_at"):
+        for name in ("phase_since", "listening_since", "heard_at", "state_at", "agent_at"):
             setattr(self, name, getattr(self, name) + seconds)
 
     def _on_started(self, event: WorkerEvent, now: float) -> None:
@@ -144,7 +146,8 @@ class WorkerRecord:
         self.state, self.state_at = str(event.data.get("state", "")), now
         self.rss_bytes = int(event.data.get("rss_bytes", 0))
         self.cpu_s = float(event.data.get("cpu_s", 0.0))
-        self.listening = self.listening or bool(event.data.get("listening"))
+        if event.data.get("listening") and not self.listening:
+            self.listening, self.listening_since = True, now
         if links := tuple(event.data.get("links_down", ())):
             self.links_down, self.links_down_at = links, now
 

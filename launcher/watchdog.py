@@ -3,9 +3,9 @@
 A worker is overdue when its phase lasts ten times the longest that it took before, and at
 least `hang_timeout_s`; a phase that was never finished before has a limit of its own.
 Between steps the clock starts anew with each report. Workers that report nothing are judged
-by their ports alone: one that never listens while its peers wait for it is missing. Agents
-speak once a second whatever their workers do: one that falls silent alone is on a host that
-stands still.
+by their ports alone: one that does not listen while its peers do, and wait for it, is missing.
+Agents speak once a second whatever their workers do: one that falls silent alone is on a host
+that stands still.
 """
 
 from collections.abc import Sequence
@@ -88,12 +88,17 @@ def _missing_peer(
     absent = [record for record in records if not _has_come(record)]
     if not waiting or not absent:
         return None
-    waited = now - max(record.phase_since for record in waiting)
+    waited = now - max(_waiting_since(record) for record in waiting)
     if waited < policy.rendezvous_timeout_s:
         return None
     names = ", ".join(f"worker {record.index} ({_whereabouts(record)})" for record in absent)
     reason = f"the rendezvous has waited {waited:.0f} s for {names}"
     return Finding(tuple(record.index for record in absent), reason)
+
+
+def _waiting_since(record: WorkerRecord) -> float:
+    """A program that tells no phases begins to wait when it opens its port."""
+    return max(record.phase_since, record.listening_since)
 
 
 def _has_come(record: WorkerRecord) -> bool:

@@ -201,6 +201,12 @@ def training(index, *, steps, state="", phases=(("training", 0.0),)):
     return record
 
 
+def listens(record, since):
+    for at in (since, since + 1, since + 2):
+        record.take_event(WorkerEvent("stat", record.index, "", data={"listening": True}), at)
+    return record
+
+
 def ended(record):
     record.take_event(WorkerEvent("exit", record.index, "", data={"code": 0}), 5)
     return record
@@ -243,6 +249,11 @@ WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
         ([heard(worker(0), 100), heard(worker(1), 60)], 100, (1,)),
         ([heard(worker(0), 100), heard(worker(1), 97)], 100, None),
         ([heard(worker(0), 60), heard(worker(1), 60)], 100, None),
+        # programs that tell no phases: what they did before they opened a port is no waiting
+        ([listens(worker(0), 200.0), worker(1)], 229, None),
+        ([listens(worker(0), 200.0), worker(1)], 231, (1,)),
+        ([listens(worker(0), 200.0), listens(worker(1), 205.0), worker(2)], 234, None),
+        ([listens(worker(0), 200.0), listens(worker(1), 205.0), worker(2)], 236, (2,)),
         # programs that say nothing are left alone
         ([worker(0), worker(1)], 10**6, None),
     ],
