@@ -25,13 +25,15 @@ SETTLE_BLAMED_S: Final = 0.8
 # A user's program gets this long to put its things in order when a peer has failed. The
 # built-in trainer gets none: without its peers it has nothing left to save.
 FAILURE_GRACE_S: Final = 2.0
+# Who has told its own error goes at once; its exit status belongs to the verdict.
+DYING_S: Final = 2.0
 DUMP_S: Final = 2.0
 # Lines are shown this late, so that the echo of a failure on the other workers, which may
 # come before the failure itself, can be left out.
 SHOW_AFTER_S: Final = 0.5
 # Between two looks at the workers pass TICK_S. Where it is so long, this process stood still: the
 # machine slept or was paused, or a terminal took no more text.
-STALL_S: Final = 2.0
+STALL_S: Final = 0.5
 
 
 class Drill(Protocol):
@@ -113,9 +115,17 @@ class Attempt:
         now, before = time.time(), self._looked_at
         self._looked_at = now
         if now - before > STALL_S:
-            for record in self.records:
-                record.forgive(now - before)
+            self._forgive(now - before - TICK_S)
         return now
+
+    def _forgive(self, seconds: float) -> None:
+        for record in self.records:
+            record.forgive(seconds)
+        now = time.monotonic()  # which does not count a machine's sleep
+        if self._failed_at is not None:
+            self._failed_at = min(self._failed_at + seconds, now)
+        if self._dump_until is not None:
+            self._dump_until = min(self._dump_until + seconds, now + DUMP_S)
 
     def _stop(self, grace_s: float) -> None:
         """Stops all workers. An agent on a host that stands still hears nothing of it."""
@@ -151,8 +161,7 @@ class Attempt:
         failed = [record for record in self.records if has_failed(record)]
         now = time.monotonic()
         self._failed_at = self._failed_at or now
-        blamed = all(is_consequence(record) for record in failed)
-        if now - self._failed_at >= (SETTLE_BLAMED_S if blamed else SETTLE_S):
+        if now - self._failed_at >= _patience_s(failed):
             self._conclude()
 
     def _conclude(self) -> None:
@@ -200,3 +209,10 @@ class Attempt:
         suspects = self._finding.workers
         busy = tuple(worker for worker in suspects if holds_up_others(self.records[worker].stack))
         return busy or suspects
+
+
+def _patience_s(failed: Sequence[WorkerRecord]) -> float:
+    """How long others, and those who are still dying, may take to say what they know."""
+    if any(record.error is not None and not record.ended for record in failed):
+        return DYING_S
+    return SETTLE_BLAMED_S if all(map(is_consequence, failed)) else SETTLE_S

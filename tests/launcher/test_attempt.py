@@ -1,8 +1,14 @@
 """One attempt, without processes: what a test with processes meets once in a thousand times."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from tenfold.launcher.attempt import Attempt
+import pytest
+
+from tenfold.launcher.attempt import TICK_S, Attempt
+from tenfold.launcher.events import WorkerEvent
+from tenfold.launcher.gang import Heard
+from tenfold.launcher.records import WorkerRecord
 from tenfold.launcher.signals import StopRequest
 from tenfold.launcher.watchdog import WatchPolicy
 
@@ -67,3 +73,98 @@ def test_two_requests_at_once_do_not_wait() -> None:
     stop._on_signal(2, None)
     attempt(stop, gang).run()
     assert gang.graces == [0.0]
+
+
+class Clock:
+    """A clock that goes on only where it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+Round = tuple[float, list[Heard]]
+
+
+class ScriptedGang:
+    """Two workers that say in each round what stands in `rounds`, after a pause in seconds."""
+
+    def __init__(self, clock: Clock, rounds: list[Round]) -> None:
+        self.clock = clock
+        self.rounds = rounds
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        return (0, 1) if self.rounds else ()
+
+    def poll(self, timeout_s: float) -> Iterator[Heard]:
+        pause_s, said = self.rounds.pop(0)
+        self.clock.now += pause_s
+        yield from said
+
+    def stop(self, grace_s: float) -> None:
+        self.rounds.clear()
+
+
+class Silent:
+    """A view, and logs, that keep nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+def told(worker: int, kind: str, **data: Any) -> Heard:
+    return Heard(worker, event=WorkerEvent(kind, worker, "training", data=data))
+
+
+def both(kind: str, **data: Any) -> list[Heard]:
+    return [told(worker, kind, **data) for worker in (0, 1)]
+
+
+def run_script(monkeypatch: pytest.MonkeyPatch, rounds: list[Round]) -> Attempt:
+    clock = Clock()
+    monkeypatch.setattr("tenfold.launcher.attempt.time", clock)
+    gang: Any = ScriptedGang(clock, [(TICK_S, both("started", pid=7)), *rounds])
+    silent: Any = Silent()
+    one = Attempt(
+        gang=gang,
+        records=(WorkerRecord(0), WorkerRecord(1)),
+        view=silent,
+        logs=silent,
+        stop=StopRequest(),
+        watch=WatchPolicy(),
+        grace_s=0.0,
+        failure_grace_s=0.0,
+    )
+    one.run()
+    return one
+
+
+STEPS = [(TICK_S, both("step", step=step)) for step in range(1, 6)]
+
+
+def test_a_cause_may_show_itself_after_the_machine_stood_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Worker 0 blames a peer, and worker 1, the cause, could not get a word in."""
+    blamed, cause = [told(0, "exit", code=75)], [told(1, "exit", code=3)]
+    one = run_script(monkeypatch, [*STEPS, (TICK_S, blamed), (10.0, []), (TICK_S, cause)])
+    assert one.verdict is not None
+    assert one.verdict.first.worker == 1
+
+
+def test_who_tells_its_error_may_go_before_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = [told(1, "error", type="ValueError", message="no")]
+    dying: list[Round] = [(TICK_S, [])] * 15
+    gone = [(TICK_S, [told(1, "exit", code=1)]), (TICK_S, [])]
+    one = run_script(monkeypatch, [*STEPS, (TICK_S, error), *dying, *gone])
+    assert one.verdict is not None
+    assert (one.verdict.first.worker, one.verdict.first.exit_code) == (1, 1)
+    # One that does not go keeps nobody waiting for long.
+    one = run_script(monkeypatch, [*STEPS, (TICK_S, error), *dying * 2])
+    assert one.verdict is not None
+    assert one.verdict.first.exit_code is None
