@@ -12,7 +12,7 @@ from tenfold.data.storage import is_url, save_file
 from tenfold.launcher.arguments import Arguments
 from tenfold.launcher.flags import FlagValues
 from tenfold.launcher.report_page.page import render_page
-from tenfold.launcher.report_page.run_files import read_run
+from tenfold.launcher.report_page.run_files import RUNNING, read_run
 from tenfold.launcher.rundir import absolute_run_dir
 
 USAGE: Final = "RUN_DIR [--flag=value …]"
@@ -20,6 +20,7 @@ USAGE: Final = "RUN_DIR [--flag=value …]"
 REPORT_FILE: Final = "report.html"
 # A long run takes long to read: following it must not take more than this share of a core.
 _MOST_SHARE: Final = 0.2
+_FOLLOWING: Final = "the job is running: following it until it ends (Ctrl-C to stop)"
 
 
 def define_flags(fv: FlagValues) -> None:
@@ -47,12 +48,11 @@ def run(fv: FlagValues, args: Arguments) -> int:
         raise UserError("name one run directory: tenfold report RUN_DIR")
     run_dir = absolute_run_dir(args.positional[0])
     output = fv.output or default_output(args.positional[0])
-    following = fv.interval if fv.follow else None
-    state = write_page(run_dir, output, refresh_s=following)
-    print(output, flush=True)
-    if following and state == "running":
-        print("the job is running: following it until it ends (Ctrl-C to stop)", file=sys.stderr)
-        follow(run_dir, output, interval_s=following)
+    if fv.follow:
+        follow(run_dir, output, interval_s=fv.interval)
+    else:
+        write_page(run_dir, output, refresh_s=None)
+        print(output, flush=True)
     return 0
 
 
@@ -82,10 +82,14 @@ def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
 
 
 def follow(run_dir: str, output: str, *, interval_s: float) -> None:
-    """Writes the page every `interval_s` seconds until the job is no longer running."""
-    state, pause_s = "running", interval_s
+    """Writes the page, and again every `interval_s` seconds while the job is running."""
     try:
-        while state == "running":
+        state = write_page(run_dir, output, refresh_s=interval_s)
+        print(output, flush=True)
+        if state == RUNNING:
+            print(_FOLLOWING, file=sys.stderr)
+        pause_s = interval_s
+        while state == RUNNING:
             time.sleep(pause_s)
             began = time.monotonic()
             state = write_page(run_dir, output, refresh_s=interval_s)

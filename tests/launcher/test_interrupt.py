@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tenfold.launcher.commands import report
 from tenfold.launcher.job import ClusterSpec, JobSpec
+from tenfold.launcher.main import main
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.rundir import RunDir
 
@@ -58,7 +60,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 def interrupt(process: Process, tmp_path: Path) -> list[str]:
     """Presses Ctrl-C, which reaches the whole group; returns the lines on standard error."""
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert out == ""
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -135,12 +137,20 @@ def test_a_bench(
     assert interrupt(process, tmp_path) == []
 
 
-def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
-    begin: Begin, tmp_path: Path
-) -> None:
+@pytest.fixture
+def held_run(tmp_path: Path) -> Iterator[Path]:
+    """The run directory of a job that runs."""
     run_dir = tmp_path / "run"
     held = RunDir(run_dir)
     held.write_job(JobSpec(("true",), 1, str(run_dir)), ClusterSpec(("h:1",)))
+    yield run_dir
+    held.close()
+
+
+def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
+    begin: Begin, held_run: Path, tmp_path: Path
+) -> None:
+    run_dir = held_run
     process = begin("report", str(run_dir), "--interval=60")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -148,6 +158,17 @@ def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
     assert "Ctrl-C to stop" in process.stderr.readline()
     assert 'http-equiv="refresh"' in (run_dir / "report.html").read_text()
     assert interrupt(process, tmp_path) == []
-    held.close()
     assert 'http-equiv="refresh"' not in (run_dir / "report.html").read_text()
     assert {path.name for path in run_dir.iterdir()} == {"job.json", "lock", "report.html"}
+
+
+def test_a_report_may_be_interrupted_as_soon_as_it_says_so(
+    held_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(text: str, **_: object) -> None:
+        if "Ctrl-C to stop" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "print", interrupted, raising=False)
+    assert main(["report", str(held_run)]) == 130
+    assert 'http-equiv="refresh"' not in (held_run / "report.html").read_text()
