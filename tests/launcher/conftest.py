@@ -1,8 +1,8 @@
 """Fixtures for launches of small programs: real processes, without TensorFlow."""
 
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -27,14 +27,16 @@ run_dir = os.environ["TENFOLD_RUN_DIR"]
 def say(kind, phase, **data):
     line = {"kind": kind, "worker": index, "phase": phase, "time": time.time(), "data": data}
     print("\\x1e" + json.dumps(line), flush=True)
-def wait_for(name, seconds=20):
+def wait_for(name, seconds=90):
     end = time.monotonic() + seconds
     while not os.path.exists(os.path.join(run_dir, name)):
         assert time.monotonic() < end, name
         time.sleep(0.01)
 def mark(name, text=""):
-    with open(os.path.join(run_dir, name), "w") as file:
+    path = os.path.join(run_dir, name)
+    with open(path + ".part", "w") as file:
         file.write(text)
+    os.replace(path + ".part", path)  # who sees it, sees all of it
 """
 
 
@@ -58,6 +60,11 @@ class Launch:
     def result(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads((self.run_dir / "result.json").read_text())
         return document
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        lines = (self.run_dir / "history.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
 
     def log(self, worker: int) -> str:
         return (self.run_dir / "logs" / f"worker-{worker}.log").read_text()
@@ -92,7 +99,7 @@ class Launch:
         self.start(*flags, text=text, program=program)
         return self.finish()
 
-    def wait_for(self, *names: str, timeout_s: float = 30) -> None:
+    def wait_for(self, *names: str, timeout_s: float = 90) -> None:
         """Waits until the workers have made all of these files in the run directory."""
         end = time.monotonic() + timeout_s
         while not all((self.run_dir / name).exists() for name in names):
@@ -112,7 +119,7 @@ class Launch:
         except (psutil.Error, OSError):
             return False
 
-    def assert_nothing_left(self, within_s: float = 5) -> None:
+    def assert_nothing_left(self, within_s: float = 30) -> None:
         """Checks that every process of this launch goes away in time."""
         end = time.monotonic() + within_s
         while left := self.processes():
@@ -131,4 +138,5 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         launch.process.kill()
         launch.process.communicate()
     for process in launch.processes():
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was about to end
+            process.kill()

