@@ -4,8 +4,9 @@ import importlib
 import importlib.util
 import os
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tenfold.data.errors import UserError
@@ -79,13 +80,26 @@ def _import_file(path: Path, what: str) -> ModuleType:
     if not path.is_file():
         raise UserError(f"{what} '{path}' does not exist")
     _put_first(str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loader = _SourceAsItIs(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     assert spec is not None, path
-    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
+
+
+class _SourceAsItIs(SourceFileLoader):
+    """Compiles what the file holds now.
+
+    Python's own cache of bytecode takes a file for unchanged that was changed within a second
+    and is as long as before.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Returns the module's code."""
+        del fullname
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _put_first(folder: str) -> None:

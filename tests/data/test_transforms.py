@@ -22,6 +22,7 @@ from tenfold.data.pictures import picture_format, picture_shape
 from tenfold.data.pixels import to_uint8
 from tenfold.data.plan import parse_splits
 from tenfold.data.records import read_records
+from tenfold.data.references import load_reference
 from tenfold.data.sources.base import BadRecord
 from tenfold.data.specs import LayoutPolicy
 from tenfold.data.storage import read_manifest
@@ -224,6 +225,16 @@ def test_a_changed_transform_is_noticed(
     assert read_manifest(str(output)) == first
     assert write(source, output, [f"{code}:f"], overwrite=True).written > 0
     assert records_of(output, first, "train")[0]["extra"] == [2.5]
+
+
+def test_a_file_is_read_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it was changed within a second, and is as long as before."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    code = tmp_path / "changing.py"
+    for value in (1.5, 2.5):
+        code.write_text(f"def f(): return {value}\n")
+        os.utime(code, (10**9, 10**9))
+        assert load_reference(f"{code}:f", "transform")() == value
 
 
 def test_a_users_function_gets_pixels_and_a_generator(
