@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -34,3 +35,17 @@ class Background:
             except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
                 future.set_exception(error)
             del future, work  # what they hold must not live until the next one comes
+
+
+def once(make: Callable[[], Result]) -> Callable[[], Result]:
+    """Returns a function that returns what its first call has made.
+
+    Of several threads that come first together `lru_cache` alone lets each make one.
+    """
+    making, made = threading.Lock(), lru_cache(maxsize=1)(make)
+
+    def get() -> Result:
+        with making:
+            return made()
+
+    return get

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.background import Background
+from tenfold.data.background import Background, once
 from tenfold.data.cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import ShardInfo
@@ -135,12 +135,10 @@ class Stager:
     def _fetch_ahead(self) -> None:
         """Begins to fetch what comes next; each that is there begins the one after it."""
         with self._planning:
-            path = self._next()
-            if path is None:
-                return
-            coming: Future[Pin | None] = Future()
-            with self._lock:
-                self._ahead[path].append(coming)
+            begun = self._begin_next()
+        if begun is None:
+            return
+        path, coming = begun
         _workers().submit(self._fetch_ahead)
         try:
             pin = self._fetch(path, needed=False)
@@ -151,8 +149,10 @@ class Stager:
             self._put_back(path, coming)
         coming.set_result(pin)
 
-    def _next(self) -> str | None:
-        """Returns the path that is next in the plan, None where enough is under way."""
+    def _begin_next(self) -> "tuple[str, Future[Pin | None]] | None":
+        """Returns the path that is next in the plan, and where its reader waits for it; None
+        where enough is under way.
+        """
         while True:
             with self._lock:
                 if self._full or sum(map(len, self._ahead.values())) >= AHEAD:
@@ -161,9 +161,11 @@ class Stager:
             path = path or next(self._plan, None)
             if path is None:
                 return None
-            with self._lock:
+            with self._lock:  # its reader comes before this, or finds what is begun here
                 if not self._overtaken[path]:
-                    return path
+                    coming: Future[Pin | None] = Future()
+                    self._ahead[path].append(coming)
+                    return path, coming
                 self._overtaken[path] -= 1
 
     def _put_back(self, path: str, coming: "Future[Pin | None]") -> None:
@@ -232,11 +234,11 @@ def open_cache(options: CacheOptions) -> Cache:
     return Cache(folder, options.limit_bytes)
 
 
-@lru_cache(maxsize=1)
+@once
 def _workers() -> Background:
     return Background(AT_ONCE, "staging")
 
 
-@lru_cache(maxsize=1)
+@once
 def _range_workers() -> Background:
     return Background(RANGES_AT_ONCE, "ranges")

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from tenfold.data import staging
-from tenfold.data.cache import CacheOptions
+from tenfold.data.background import once
+from tenfold.data.cache import CacheOptions, Pin
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.manifest import ShardInfo
 from tenfold.data.records import crc32c
@@ -126,6 +128,56 @@ def test_shards_asked_for_out_of_turn(
     for thread in threads:
         thread.join()
     until(lambda: _cached(CacheOptions(folder=str(tmp_path))) == 40)
+
+
+def test_a_reader_and_the_plan_come_to_a_shard_together(
+    many: dict[str, ShardInfo],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    come_to_rest: Callable[[], None],
+) -> None:
+    """Whichever is first, none is fetched for a reader who has it already."""
+    stager, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
+    chosen, lock, take = threading.Event(), stager._lock, stager._take
+
+    class Halting:
+        """The lock; in the background its thread stands still when it has looked at the shard."""
+
+        left = 2
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if threading.current_thread().name.startswith("staging"):
+                self.left -= 1
+                if self.left == 0:
+                    chosen.set()
+                    time.sleep(0.3)
+
+    def late_take(path: str) -> Pin | None:
+        assert chosen.wait(30)
+        return take(path)
+
+    monkeypatch.setattr(stager, "_lock", Halting())
+    monkeypatch.setattr(stager, "_take", late_take)
+    stager.open(path)
+    come_to_rest()
+    assert not (stager._overtaken[path] and stager._ahead[path])
+
+
+def test_what_is_made_once_is_made_once() -> None:
+    made = []
+
+    @once
+    def make() -> int:
+        made.append(1)
+        time.sleep(0.05)  # so that all come before it is done
+        return len(made)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: make(), range(8))) == [1] * 8
 
 
 def test_a_shard_that_is_not_what_it_was(
