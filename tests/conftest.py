@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are not timed: a machine that stalls for a moment says nothing about them.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TENFOLD = Path(sys.executable).with_name("tenfold")
 

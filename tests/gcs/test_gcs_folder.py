@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data import gcs_client
@@ -262,7 +262,6 @@ def _outcome(call: Callable[[], int]) -> "int | JobError":
 @given(
     budget_s=st.floats(0, 500), first_s=st.floats(0.01, 5), failures=st.integers(0, 60)
 )  # fmt: skip
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures: int) -> None:
     clock, attempts = _Clock(), 0
     policy = RetryPolicy(budget_s, first_s, most_s=16.0)
