@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 STALL_S = 3600.0
+FREE_UPLOADS = 12  # that come through before others are held
 
 
 class Answer:
@@ -41,17 +42,32 @@ class Handler(BaseHTTPRequestHandler):
     media: "Counter[str]"
     delivered: "Counter[str]"
     failures: list[str]
+    begun = 0
     uploads = 0
     together = 0
+    sound = 0  # requests under way that no fault has struck
     lock = threading.Lock()
 
     def do_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self._draw(body)
         with self.counted():
-            FAULTS[fault](self, body) if fault else self.send(self.ask(body))
+            if fault:
+                FAULTS[fault](self, body)
+            else:
+                self.deliver(body)
+
+    def deliver(self, body: bytes) -> None:
+        """Passes a request on, and notes that its answer has been sent."""
         with self.lock:
-            self.delivered[self.media_name()] += not fault
+            Handler.sound += 1
+        try:
+            self.send(self.ask(body))
+            with self.lock:
+                self.delivered[self.media_name()] += 1
+        finally:
+            with self.lock:
+                Handler.sound -= 1
 
     def media_name(self) -> str:
         """Returns the name of the object whose bytes are asked for, or ""."""
@@ -181,6 +197,16 @@ def _slow_upload(handler: Handler, body: bytes) -> None:
     handler.send(handler.ask(body))
 
 
+def _hold(handler: Handler, body: bytes) -> None:
+    """The request is taken, and goes no further."""
+    time.sleep(STALL_S)
+
+
+def _is_late_upload(handler: Handler, body: bytes) -> bool:
+    Handler.begun += handler.command == "POST"
+    return handler.command == "POST" and Handler.begun > FREE_UPLOADS
+
+
 def _is_media(handler: Handler, body: bytes) -> bool:
     """Bytes of an object, there or back, and not only its description."""
     return "alt=media" in handler.path or (handler.command == "POST" and len(body) > 4000)
@@ -198,6 +224,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "whole": _whole,
     "lose_answer": _lose_answer,
     "slow_upload": _slow_upload,
+    "hold_later": _hold,
     "no_shards": _status(503, "Service Unavailable"),
 }
 NEEDS: dict[str, Callable[[Handler, bytes], bool]] = {
@@ -205,6 +232,7 @@ NEEDS: dict[str, Callable[[Handler, bytes], bool]] = {
     "flip": _is_media,
     "lose_answer": lambda handler, body: handler.command == "POST",
     "slow_upload": lambda handler, body: handler.command == "POST",
+    "hold_later": _is_late_upload,
     "no_shards": lambda handler, body: ".tfrecord?alt=media" in handler.path,
 }
 
@@ -229,6 +257,8 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()
+    while Handler.sound:  # whoever has got an answer may be here before its sender has noted it
+        time.sleep(0.01)
     for counts in (Handler.media, Handler.delivered):
         del counts[""]
     names = ("struck", "media", "delivered", "failures", "together")
