@@ -43,11 +43,23 @@ def save(step: int) -> None:
     save_checkpoint(FOLDER, Checkpoint(state, values, ("kernel", "iterations")), keep=2)
 
 
+def look() -> tuple[list[str], list[bytes], Checkpoint | None]:
+    """Returns the names and bytes of all checkpoints, newest first, and the newest as it is read.
+
+    A server may still be at the request of a sender who has died: then it looks again.
+    """
+    while True:
+        names = checkpoint_names(FOLDER)
+        data = [FOLDER.read(name) or b"" for name in names]
+        newest = newest_checkpoint(FOLDER)
+        if checkpoint_names(FOLDER) == names:
+            return names, data, newest
+
+
 def steps() -> list[int]:
     """Returns the steps of all checkpoints, newest first, after a look at every value."""
-    names = checkpoint_names(FOLDER)
-    found = [checkpoint_from_bytes(FOLDER.read(name) or b"") for name in names]
-    newest = newest_checkpoint(FOLDER)
+    names, data, newest = look()
+    found = [checkpoint_from_bytes(one) for one in data]
     assert newest is not None
     assert newest.state == found[0].state
     for name, checkpoint in zip(names, found, strict=True):
