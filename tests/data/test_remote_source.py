@@ -37,9 +37,15 @@ def test_results_come_in_order_and_few_are_ahead(items: list[int], at_once: int)
 @pytest.mark.timeout(60)
 def test_as_many_as_said_are_under_way_at_once() -> None:
     together = threading.Barrier(4)  # breaks, and raises, unless four come to it
-    results = work_ahead(lambda x: together.wait(30) >= 0, range(8), at_once=4)
-    assert list(results) == [True] * 8
-    assert threading.active_count() < 8 + 4
+    workers = set()
+
+    def meet(number: int) -> bool:
+        workers.add(threading.current_thread())
+        return together.wait(30) >= 0
+
+    assert list(work_ahead(meet, range(8), at_once=4)) == [True] * 8
+    assert len(workers) == 4
+    assert not workers & set(threading.enumerate()), "they have not ended with their work"
 
 
 def test_an_error_comes_at_its_place() -> None:
