@@ -285,9 +285,11 @@ def arguments(source: Path, output: Path, processes: int) -> list[str]:
 @pytest.mark.timeout(300)
 def test_forty_kills_change_no_byte(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source = make_class_folder(classes=4, each=1500, form="JPEG")
-    started = time.monotonic()
-    subprocess.run(command(source, tmp_path / "whole", 2), check=True, capture_output=True)
-    whole_s = time.monotonic() - started
+    whole_s = float("inf")  # the shortest of those seen: a machine that stalls makes it longer
+    for name in ("whole", "again"):
+        started = time.monotonic()
+        subprocess.run(command(source, tmp_path / name, 2), check=True, capture_output=True)
+        whole_s = min(whole_s, time.monotonic() - started)
     expected = contents(tmp_path / "whole")
     rng = random.Random(7)
     kills = progress = 0
