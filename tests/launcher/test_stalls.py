@@ -72,7 +72,7 @@ def test_workers_are_not_taken_for_hung_after_an_hour_of_sleep(
     watched: Any = Attempt(
         gang=gang,  # type: ignore[arg-type]
         records=(attempt.WorkerRecord(0), attempt.WorkerRecord(1)),
-        view=ignore,  # type: ignore[arg-type]
+        view=ignore,
         logs=None,  # type: ignore[arg-type]
         stop=StopRequest(),
         watch=WatchPolicy(),

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ def test_a_port_that_was_picked_gives_way_to_another_where_it_is_taken(
     (free,) = pick_ports("127.0.0.1", 1)
     picked = iter([taken_port, free])
     backend = load_backend("local")
-    launch = SimpleNamespace(
+    launch: Any = SimpleNamespace(
         backend=backend,
         hosts=backend.hosts(1),
         spec=JobSpec(("true",), 1, str(tmp_path)),
