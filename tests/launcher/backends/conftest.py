@@ -179,7 +179,7 @@ def _ssh_hosts(folder: Path, names: tuple[str, ...]) -> Iterator[SshHosts]:
 
 
 def _wait_for_servers(folder: Path, count: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while sum("listening" in log.read_text() for log in folder.glob("*.log")) < count:
         assert time.monotonic() < end, [log.read_text() for log in folder.glob("*.log")]
         time.sleep(0.02)

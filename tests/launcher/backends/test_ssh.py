@@ -95,17 +95,18 @@ def test_a_run_directory_that_hosts_do_not_share_is_told(launch, ssh_place, digi
     """The sshd of the test have a /run of their own."""
     if not os.access("/run", os.W_OK):
         pytest.skip("/run cannot be written to")
-    flags = (*ssh_place.flags, "--num_workers=2", "--run_dir=/run/tenfold/first")
+    own = Path(f"/run/tenfold-{os.getpid()}")
+    flags = (*ssh_place.flags, "--num_workers=2", f"--run_dir={own}/first")
     launch.run(*flags, text="pass")
     assert launch.status == 0, launch.err
-    told = "host-0 does not see this machine's '/run/tenfold/first': give a --run_dir on storage"
+    told = f"host-0 does not see this machine's '{own}/first': give a --run_dir on storage"
     assert f"[tenfold] warning: {told}" in launch.err
-    shutil.rmtree("/run/tenfold")
+    shutil.rmtree(own)
     launch.run(*flags, f"--shards={digit_shards}")
     assert launch.status == 2
     assert launch.err.startswith(f"tenfold: {told}")
     assert launch.err.count("\n") == 1
-    assert not Path("/run/tenfold").exists()
+    assert not own.exists()
 
 
 def age(folder):
