@@ -103,3 +103,4 @@ class EventWriter:
         self._stream.flush()
         if kind == "step":
             self._faults.at_step(int(data["step"]))
+            self._faults.after_telling(int(data["step"]))

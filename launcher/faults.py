@@ -30,6 +30,10 @@ AT_HOST: Final = {
     "unplug": "its host loses the network, for `seconds` or until the next start",
     "freeze": "all of its host stands still, for `seconds` or until the next start",
 }
+# Who is to be killed when it reports a step goes no further, however late the supervisor is: else
+# training might be over before that.
+WAITED_FOR: Final = ("kill", "lose")
+WAIT_S: Final = 20.0
 KINDS: Final = {**IN_WORKER, **BY_SUPERVISOR, **AT_HOST}
 VARIABLE: Final = "TENFOLD_INJECT"
 
@@ -59,7 +63,8 @@ def faults_to_env(faults: tuple[Fault, ...], *, worker: int, restart: int) -> di
     own = [
         asdict(fault)
         for fault in faults
-        if fault.kind in IN_WORKER and (fault.worker, fault.restart) == (worker, restart)
+        if fault.kind in (*IN_WORKER, *WAITED_FOR)
+        and (fault.worker, fault.restart) == (worker, restart)
     ]
     return {VARIABLE: json.dumps(own)} if own else {}
 
@@ -77,8 +82,13 @@ class WorkerFaults:
     def at_step(self, step: int) -> None:
         """Called at every report of a step."""
         for fault in self._faults:
-            if step >= fault.step:
+            if step >= fault.step and fault.kind in IN_WORKER:
                 _carry_out(fault, step)
+
+    def after_telling(self, step: int) -> None:
+        """Called when the supervisor has been told of a step."""
+        if any(step >= fault.step and fault.kind in WAITED_FOR for fault in self._faults):
+            time.sleep(WAIT_S)
 
 
 def _carry_out(fault: Fault, step: int) -> None:

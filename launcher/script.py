@@ -73,13 +73,16 @@ class Worker:
         with self._lock:
             now = time.monotonic()
             is_last = total_steps is not None and step >= total_steps
-            if self.launched and (now >= self._next_report or is_last):
+            is_told = self.launched and (now >= self._next_report or is_last)
+            if is_told:
                 self._next_report = now + REPORT_INTERVAL_S
                 told = {"step": int(step), "total_steps": total_steps, **figures}
                 if loss is not None:
                     told["loss"] = float(loss)
                 self._events.send("step", **told)
         self._faults.at_step(int(step))
+        if is_told:
+            self._faults.after_telling(int(step))
 
     def phase(self, name: str) -> None:
         """Says that a phase begins, one of ``import``, ``rendezvous``, ``build``,

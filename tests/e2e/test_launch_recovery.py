@@ -36,12 +36,6 @@ def undisturbed(run_job):
     return losses(run_dir)
 
 
-def drill(kind, *, worker, step, restart=0, wait_s=20):
-    """Flags of a fault for which the worker waits: else training might be over before that."""
-    place = f"worker={worker},step={step},restart={restart}"
-    return f"--inject={kind}:{place}", f"--inject=slow:{place},seconds={wait_s}"
-
-
 def losses(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
@@ -60,9 +54,9 @@ def test_three_kills_and_a_lost_host_leave_the_losses_as_they_are(run_job, undis
         "--num_workers=2",
         "--min_workers=1",
         "--max_restarts=3",
-        *drill("kill", worker=1, step=9),
-        *drill("lose", worker=0, step=15, restart=1),
-        *drill("kill", worker=0, step=30, restart=2),
+        "--inject=kill:worker=1,step=9",
+        "--inject=lose:worker=0,step=15,restart=1",
+        "--inject=kill:worker=0,step=30,restart=2",
     )
     assert [recovery["num_workers"] for recovery in result["recoveries"]] == [2, 1, 2]
     assert all(recovery["seconds"] > 0 for recovery in result["recoveries"])
@@ -72,9 +66,9 @@ def test_three_kills_and_a_lost_host_leave_the_losses_as_they_are(run_job, undis
 
 def test_a_preempted_job_goes_on_where_it_was(run_job, undisturbed):
     """The worker that is asked to go and its peer save together: no step is run again."""
-    run_dir, result, _ = run_job(
-        "preempted", "--num_workers=2", *drill("preempt", worker=1, step=9, wait_s=3)
-    )
+    # It is slow too, so that training is not over before the fault strikes.
+    faults = [f"--inject={kind}:worker=1,step=9" for kind in ("preempt", "slow")]
+    run_dir, result, _ = run_job("preempted", "--num_workers=2", *faults)
     (recovery,) = result["recoveries"]
     assert recovery["preempted"]
     assert recovery["failure"]["exit_code"] == 76
