@@ -89,7 +89,7 @@ class Launch:
             env={**os.environ, "TENFOLD_TEST_FOLDER": str(self.folder)},
         )
 
-    def finish(self, timeout_s: float = 120) -> "Launch":
+    def finish(self, timeout_s: float = 200) -> "Launch":
         assert self.process is not None
         self.out, self.err = self.process.communicate(timeout=timeout_s)
         self.status = self.process.returncode

@@ -115,7 +115,9 @@ def test_a_real_look_at_this_machine():
     assert list(seen.seen["taken"]) == [str(taken)]
     assert seen.unreached == ()
     assert seen.seen["versions"]["python"] == "{}.{}.{}".format(*sys.version_info)
-    assert [f.level for f in judge_hosts([seen], needs_tensorflow=True)] == [ERROR]
+    findings = judge_hosts([seen], needs_tensorflow=True)
+    # How much memory is free, which is warned of, the neighbours decide.
+    assert [finding.check for finding in findings if finding.level == ERROR] == ["port"]
 
 
 class BrokenBackend(LocalBackend):

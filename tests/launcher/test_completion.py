@@ -91,7 +91,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    def read_until(self, pattern: str, *, within_s: float = 30) -> str:
+    def read_until(self, pattern: str, *, within_s: float = 60) -> str:
         """Reads until the output since the last call matches `pattern`, the program has ended or
         the time is up; returns that output.
         """
@@ -113,7 +113,7 @@ class Terminal:
         return os.waitpid(self._pid, 0)[1]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_zsh_completes_commands_flags_values_and_files(tenfold: Any, tmp_path: Path) -> None:
     if shutil.which("zsh") is None:
         pytest.skip("needs zsh (.ci/run installs it)")
@@ -159,7 +159,7 @@ def test_an_unknown_shell_is_told_which_there_are(tenfold: Any) -> None:
     assert "bash, zsh" in done.err
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_no_color_is_heeded_on_a_terminal(tmp_path: Path, no_color: str) -> None:
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}

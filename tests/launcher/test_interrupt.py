@@ -16,7 +16,7 @@ from tenfold.launcher.main import main
 from tenfold.launcher.python import module_argv
 from tenfold.launcher.rundir import RunDir
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 Process = subprocess.Popen[str]
 Begin = Callable[..., Process]

@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_every_worker_gets_its_place(launch):

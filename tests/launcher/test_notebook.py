@@ -101,7 +101,7 @@ def test_a_failed_launch_raises_unless_it_is_told_not_to(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_training_from_a_notebook_and_what_its_report_shows(
     digit_shards: Path, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
             process.kill()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_notebooks_cell_can_be_interrupted(
     folder: Path, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +177,7 @@ def test_a_notebooks_cell_can_be_interrupted(
     until(lambda: not living(run_dir))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_no_worker_outlives_a_kernel_that_is_killed(
     folder: Path, until: Callable[..., None]
 ) -> None:

@@ -143,7 +143,7 @@ def test_what_an_epoch_tells():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
     if shutil.which("ip") is None:
         pytest.skip("there is no ip: apt-get install iproute2")
@@ -190,7 +190,7 @@ print(read_bytes() - before)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_worker_reads_as_many_bytes_as_on_paper(tenfold, digit_shards, count, tmp_path):
     """As the kernel counts what a process reads, what comes from the cache included."""

@@ -58,7 +58,7 @@ globals()[sys.argv[2]]()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("arguments", "place"),
     [
