@@ -2,13 +2,14 @@
 
 import datetime
 import http.client
+import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -106,7 +107,7 @@ def front(bucket: Any, tmp_path: Path) -> Iterator[tuple[dict[str, str], list[st
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_tensorflow_streams(
     bucket: Any, digit_shards: Path, front: tuple[dict[str, str], list[str]],
     tenfold: Callable[..., Any], tmp_path: Path,
@@ -114,14 +115,17 @@ def test_tensorflow_streams(
     for path in digit_shards.iterdir():
         bucket.write(f"digits/{path.name}", path.read_bytes())
     environment, asked = front
-    flags = [f"--shards={bucket.url}/digits", "--seconds=0.3", f"--cache_dir={tmp_path / 'c'}"]
-    done = tenfold("bench", *flags, "--cache=off", **environment)
+    flags = [f"--shards={bucket.url}/digits", f"--cache_dir={tmp_path / 'c'}"]
+    run = [f"--run_dir={tmp_path / 'run'}", "--num_workers=2", "--epochs=1"]
+    done = tenfold("launch", *flags, *run, "--cache=off", **environment)
     assert done.status == 0, done.err
-    assert "records/s" in done.out
-    streamed = {path for path in asked if ".tfrecord" in path}
-    assert any("train-00000-of-" in path for path in streamed), asked
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["receipt"]["exact"]
+    assert last["validation_receipt"]["exact"]
+    streamed = {Path(unquote(urlsplit(path).path)).name for path in asked}
+    assert streamed >= {path.name for path in digit_shards.glob("*.tfrecord")}
     assert not (tmp_path / "c").exists()
     # With the cache none of it is asked for in this way.
     asked.clear()
-    assert tenfold("bench", *flags, **environment).status == 0
+    assert tenfold("bench", *flags, "--seconds=0.3", **environment).status == 0
     assert (asked, (tmp_path / "c").exists()) == ([], True)
