@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (source / name).write_bytes((ROOT / name).read_bytes())
     # Built without isolation, so that it works offline.
     build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
-    subprocess.run([sys.executable, *build], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, *build], check=True, capture_output=True, timeout=220)
     return next(folder.glob("*.whl"))
 
 
@@ -69,12 +69,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # a path that a .pth file adds is not searched for .pth files of its own.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     command = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
-    subprocess.run([python, *command], check=True, timeout=120)
+    subprocess.run([python, *command], check=True, timeout=220)
     return folder / "bin"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, func_only=True)  # the wheel and its environment are made before
 def test_the_demos_steps_run_on_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     where = [str(installed / "python"), "-c", "import tenfold.data; print(tenfold.data.__file__)"]
     place = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -189,7 +189,7 @@ def _churn(folder: Path, seed: int, rounds: int, ready: Any) -> None:
     os._exit(0)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_processes_share_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = [context.Event() for _ in range(5)]
@@ -201,7 +201,7 @@ def test_processes_share_it(tmp_path: Path) -> None:
         churn.start()
     killed = context.Process(target=_churn, args=(tmp_path, 9, 10**9, ready[4]))
     killed.start()
-    assert all(event.wait(30) for event in ready)
+    assert all(event.wait(120) for event in ready)
     killed.kill()
     for churn in (*churns, killed):
         churn.join()

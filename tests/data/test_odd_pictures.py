@@ -220,7 +220,7 @@ def test_an_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_they_are_trained_on(
     folder: Path, tenfold: Callable[..., Any], read_metrics: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -316,7 +316,7 @@ def test_forty_kills_change_no_byte(make_class_folder: MakeFolder, tmp_path: Pat
     assert not left
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_lost_process_is_told(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source, output = make_class_folder(), tmp_path / "out"
     code = (

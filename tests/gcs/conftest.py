@@ -143,7 +143,7 @@ def start_server(log: Path) -> GcsServer:
     raise AssertionError(f"fake-gcs-server does not start: {log.read_text()}")
 
 
-def _answers(server: GcsServer, within_s: float = 20) -> bool:
+def _answers(server: GcsServer, within_s: float = 60) -> bool:
     """Waits for the first answer; False where the process has ended, its port being taken."""
     end = time.monotonic() + within_s
     while server.process.poll() is None:

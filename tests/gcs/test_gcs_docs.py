@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_the_page(bucket: Any, digits: Path, run_page: Callable[..., str]) -> None:
     bucket.server.request("/storage/v1/b?project=test", json.dumps({"name": "my-bucket"}).encode())
     mine = replace(bucket, name="my-bucket")

@@ -218,7 +218,7 @@ def _assert_fetched_once(ended: dict[str, Any], shards: int, manifests: int) -> 
     assert sum(ended["media"].values()) <= allowed, ended
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("limit_bytes", [10**9, 1], ids=["ample", "tiny"])
 def test_batches_are_those_of_a_disk(
     remote_digits: str, small_shards: Path, faulty: Callable[..., Any], tmp_path: Path,
@@ -249,7 +249,7 @@ def test_batches_are_those_of_a_disk(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_launched_training_through_a_faulty_network(
     remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any],
     read_metrics: Callable[[Path], list[dict[str, Any]]], tmp_path: Path,
@@ -272,7 +272,7 @@ def test_a_launched_training_through_a_faulty_network(
     _assert_fetched_once(ended, shards=40, manifests=8)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_storage_that_stays_away_is_named(
     remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any], tmp_path: Path
 ) -> None:

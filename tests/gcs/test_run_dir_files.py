@@ -21,7 +21,7 @@ from tenfold.launcher.python import module_argv
 from tenfold.launcher.remote_run import is_held
 from tenfold.launcher.rundir import LEASE_FILE, check_usable
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 PROGRAM = """
 import os, sys, time
