@@ -146,7 +146,12 @@ def _start(work: Callable[..., Any], count: int) -> list[_Worker]:
     context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
     sys.stdout.flush()
     sys.stderr.flush()
-    return [_Worker(context, work) for _ in range(count)]
+    # Until they ignore Ctrl-C, which reaches the whole group, it is held back from them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return [_Worker(context, work) for _ in range(count)]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _can_fork() -> bool:
@@ -160,6 +165,7 @@ def _serve(work: Callable[..., Any], pipe: Connection, parent: int) -> None:
     # Ctrl-C reaches the whole group; the parent alone decides what it means. When it stops a
     # worker, that one removes what it had begun.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
     def send(kind: str, value: Any) -> None:

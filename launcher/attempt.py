@@ -212,7 +212,8 @@ class Attempt:
 
 
 def _patience_s(failed: Sequence[WorkerRecord]) -> float:
-    """How long others, and those who are still dying, may take to say what they know."""
-    if any(record.error is not None and not record.ended for record in failed):
+    """How long others, and a cause that is still dying, may take to say what they know."""
+    causes = [record for record in failed if not is_consequence(record)]
+    if any(record.error is not None and not record.ended for record in causes):
         return DYING_S
-    return SETTLE_BLAMED_S if all(map(is_consequence, failed)) else SETTLE_S
+    return SETTLE_S if causes else SETTLE_BLAMED_S

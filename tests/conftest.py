@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,9 @@ from hypothesis import HealthCheck, settings
 # Examples are not timed: a machine that stalls for a moment says nothing about them.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so all that they begin.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TENFOLD = Path(sys.executable).with_name("tenfold")
 

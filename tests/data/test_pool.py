@@ -1,5 +1,7 @@
 """A pool whose processes are stopped in the middle of their work."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,3 +34,25 @@ def test_what_others_had_begun_is_removed_when_one_fails(tmp_path: Path) -> None
     with pytest.raises(JobError, match="the disk is full"):
         list(run_pool(partial(_work, tmp_path), ["long", "fail"], processes=2))
     assert not list(tmp_path.iterdir())
+
+
+# As Ctrl-C reaches a process of the pool that has only just begun.
+INTERRUPTED = """
+import os, signal
+from tenfold.data import pool
+
+serve = pool._serve
+
+def interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    serve(*arguments)
+
+pool._serve = interrupted
+doubled = pool.run_pool(lambda item, note: 2 * item, [1, 2], processes=2)
+print(sorted(doubled))
+"""
+
+
+def test_an_interrupt_is_the_parents_alone_from_the_first_moment() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[(1, 2), (2, 4)]\n", "")

@@ -134,9 +134,11 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     folder.mkdir()
     launch = Launch(folder)
     yield launch
-    if launch.process is not None and launch.process.poll() is None:
+    runs = launch.process is not None and launch.process.poll() is None
+    if launch.process is not None and runs:
         launch.process.kill()
-        launch.process.communicate()
     for process in launch.processes():
         with contextlib.suppress(psutil.NoSuchProcess):  # it was about to end
             process.kill()
+    if launch.process is not None and runs:
+        launch.process.communicate()  # what it had begun holds the pipes too

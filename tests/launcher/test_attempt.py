@@ -168,3 +168,14 @@ def test_who_tells_its_error_may_go_before_the_verdict(monkeypatch: pytest.Monke
     one = run_script(monkeypatch, [*STEPS, (TICK_S, error), *dying * 2])
     assert one.verdict is not None
     assert one.verdict.first.exit_code is None
+
+
+def test_nobody_waits_for_those_who_blame_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = [told(1, "exit", code=-9), told(0, "error", type="UnavailableError", message="peer")]
+    slow: list[Round] = [(TICK_S, [])] * 5
+    one = run_script(
+        monkeypatch, [*STEPS, (TICK_S, killed), *slow, (TICK_S, both("step", step=9))]
+    )
+    assert one.verdict is not None
+    assert one.verdict.first.worker == 1
+    assert [record.step for record in one.records] == [5, 5], "it was judged before that"

@@ -1,5 +1,6 @@
 """Ctrl-C in the middle of a command's work: exit status 130, one line, and nothing left behind."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -53,7 +54,8 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 
     yield start
     for process in begun:
-        process.kill()  # what it has started ends with it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
