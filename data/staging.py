@@ -44,6 +44,7 @@ def staging_failure() -> JobError | UserError | None:
 @contextlib.contextmanager
 def staging_failures() -> Iterator[None]:
     """Raises `staging_failure` in place of what a pipeline has made of it."""
+    _failures.clear()  # those of earlier pipelines
     try:
         yield
     except Exception as error:

@@ -132,8 +132,9 @@ class _Visit:
         stdin = self._process.stdin
         if self.report.failure or stdin is None:
             return
-        stdin.write(json.dumps(peers) + "\n")
-        stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it is gone, and says nothing
+            stdin.write(json.dumps(peers) + "\n")
+            stdin.flush()
         answer = _read_json(self._process, "unreached")
         self._update(**{name: _tuples(value) for name, value in answer.items()})
 

@@ -21,6 +21,9 @@ from tenfold.launcher.job import (
 
 LOCK_FILE: Final = "lock"
 LEASE_FILE: Final = "lease.json"  # what stands for the lock on remote storage
+# So often, and so many seconds apart, is tried to lock it.
+_LOCK_TRIES: Final = 5
+_LOCK_PAUSE_S: Final = 0.05
 
 
 def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
@@ -66,14 +69,16 @@ class RunDir:
 
     def _take_lock(self) -> IO[str]:
         lock = (self.path / LOCK_FILE).open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(
-                f"run_dir '{self.where}' is in use by another launch: give another --run_dir"
-            ) from None
-        return lock
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:  # perhaps by `is_locked`, for a moment
+                time.sleep(_LOCK_PAUSE_S)
+        lock.close()
+        raise UserError(
+            f"run_dir '{self.where}' is in use by another launch: give another --run_dir"
+        )
 
     def write_job(self, spec: JobSpec, cluster: ClusterSpec) -> None:
         """Writes job.json; an old result is taken away first."""

@@ -124,6 +124,9 @@ class BrokenBackend(LocalBackend):
     def command(self, host, argv, env):
         if host.name == "broken":
             return HostCommand((sys.executable, "-c", "raise SystemExit('Permission denied')"))
+        if host.name == "gone":  # as if it were killed after its first answer
+            program = "import os; os.close(0); print('{}', flush=True)"
+            return HostCommand((sys.executable, "-c", program))
         return super().command(host, argv, env)
 
 
@@ -139,3 +142,11 @@ def test_a_host_that_does_not_answer_and_one_that_cannot_be_reached():
     texts = [finding.text for finding in judge_hosts([good, bad], needs_tensorflow=False)]
     assert any("broken cannot be used" in text for text in texts)
     assert any(f"cannot reach 127.0.0.1:{ports[1]}" in text for text in texts)
+
+
+def test_a_host_that_is_lost_while_it_is_looked_at():
+    backend = BrokenBackend()
+    host = dataclasses.replace(backend.hosts(1)[0], name="gone")
+    (lost,) = look_at_hosts(backend, [host], ["127.0.0.1:1"], folder="/")
+    (finding,) = judge_hosts([lost], needs_tensorflow=False)
+    assert finding.text == "gone cannot be used: the probe said nothing"

@@ -1,11 +1,13 @@
 """Run directories, ports, environments, and the result in words."""
 
+import fcntl
 import json
 import socket
 
 import pytest
 
 from tenfold.data.errors import UserError
+from tenfold.launcher import rundir
 from tenfold.launcher.environment import no_proxy_for, worker_defaults
 from tenfold.launcher.job import (
     ClusterSpec,
@@ -89,6 +91,13 @@ def test_a_run_dir_is_locked_while_it_is_held(tmp_path):
         RunDir(tmp_path / "a")
     held.close()
     RunDir(tmp_path / "a").close()
+
+
+def test_a_look_at_whether_a_job_runs_stops_no_launch(tmp_path, monkeypatch):
+    with (tmp_path / "lock").open("a") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)  # as `is_locked` does
+        monkeypatch.setattr(rundir.time, "sleep", lambda _: look.close())
+        RunDir(tmp_path).close()
 
 
 def test_a_run_dir_that_cannot_be_made(tmp_path):
