@@ -161,7 +161,8 @@ class Attempt:
         failed = [record for record in self.records if has_failed(record)]
         now = time.monotonic()
         self._failed_at = self._failed_at or now
-        if now - self._failed_at >= _patience_s(failed):
+        others = any(not has_failed(record) and not record.ended for record in self.records)
+        if now - self._failed_at >= _patience_s(failed, others):
             self._conclude()
 
     def _conclude(self) -> None:
@@ -211,9 +212,11 @@ class Attempt:
         return busy or suspects
 
 
-def _patience_s(failed: Sequence[WorkerRecord]) -> float:
-    """How long others, and a cause that is still dying, may take to say what they know."""
+def _patience_s(failed: Sequence[WorkerRecord], others: bool) -> float:
+    """How long `others`, and a cause that is still dying, may take to say what they know."""
     causes = [record for record in failed if not is_consequence(record)]
     if any(record.error is not None and not record.ended for record in causes):
         return DYING_S
-    return SETTLE_S if causes else SETTLE_BLAMED_S
+    if not causes:
+        return SETTLE_BLAMED_S
+    return SETTLE_S if others else 0.0
