@@ -1,4 +1,4 @@
-"""A process that ends while shards are still being brought to it."""
+"""A process that ends while shards are still being brought to it, and why some could not be."""
 
 import subprocess
 import sys
@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tenfold.data import staging
+from tenfold.data.errors import JobError
 
 # Each batch opens 64 shards of one record, slowly: there are calls under way when Python ends.
 # What is registered first is called last, when these must have come to rest.
@@ -55,3 +58,17 @@ def test_a_process_ends_that_has_not_read_to_the_end(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["read", "0 opened after the end"]
+
+
+def test_only_what_failed_meanwhile_is_told_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_failures", [JobError("an earlier pipeline's")])
+
+    def fail(*meanwhile: JobError) -> None:
+        with staging.staging_failures():
+            staging._failures.extend(meanwhile)
+            raise RuntimeError("what TensorFlow makes of it")
+
+    with pytest.raises(RuntimeError, match="what TensorFlow makes of it"):
+        fail()
+    with pytest.raises(JobError, match="no such bucket"):
+        fail(JobError("no such bucket"))

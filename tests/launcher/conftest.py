@@ -142,3 +142,21 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             process.kill()
     if launch.process is not None and runs:
         launch.process.communicate()  # what it had begun holds the pipes too
+
+
+class Clock:
+    """What the module `time` says where a test has put it in its place."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that goes on only where it is told to."""
+    return Clock()

@@ -1,6 +1,7 @@
 """One attempt, without processes: what a test with processes meets once in a thousand times."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -75,25 +76,13 @@ def test_two_requests_at_once_do_not_wait() -> None:
     assert gang.graces == [0.0]
 
 
-class Clock:
-    """A clock that goes on only where it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-    monotonic = time
-
-
 Round = tuple[float, list[Heard]]
 
 
 class ScriptedGang:
     """Two workers that say in each round what stands in `rounds`, after a pause in seconds."""
 
-    def __init__(self, clock: Clock, rounds: list[Round]) -> None:
+    def __init__(self, clock: Any, rounds: list[Round]) -> None:
         self.clock = clock
         self.rounds = rounds
 
@@ -125,9 +114,16 @@ def both(kind: str, **data: Any) -> list[Heard]:
     return [told(worker, kind, **data) for worker in (0, 1)]
 
 
-def run_script(monkeypatch: pytest.MonkeyPatch, rounds: list[Round]) -> Attempt:
-    clock = Clock()
+RunScript = Callable[[list[Round]], Attempt]
+
+
+@pytest.fixture
+def run_script(monkeypatch: pytest.MonkeyPatch, clock: Any) -> RunScript:
     monkeypatch.setattr("tenfold.launcher.attempt.time", clock)
+    return partial(_run_script, clock)
+
+
+def _run_script(clock: Any, rounds: list[Round]) -> Attempt:
     gang: Any = ScriptedGang(clock, [(TICK_S, both("started", pid=7)), *rounds])
     silent: Any = Silent()
     one = Attempt(
@@ -148,34 +144,32 @@ STEPS = [(TICK_S, both("step", step=step)) for step in range(1, 6)]
 
 
 def test_a_cause_may_show_itself_after_the_machine_stood_still(
-    monkeypatch: pytest.MonkeyPatch,
+    run_script: RunScript,
 ) -> None:
     """Worker 0 blames a peer, and worker 1, the cause, could not get a word in."""
     blamed, cause = [told(0, "exit", code=75)], [told(1, "exit", code=3)]
-    one = run_script(monkeypatch, [*STEPS, (TICK_S, blamed), (10.0, []), (TICK_S, cause)])
+    one = run_script([*STEPS, (TICK_S, blamed), (10.0, []), (TICK_S, cause)])
     assert one.verdict is not None
     assert one.verdict.first.worker == 1
 
 
-def test_who_tells_its_error_may_go_before_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_tells_its_error_may_go_before_the_verdict(run_script: RunScript) -> None:
     error = [told(1, "error", type="ValueError", message="no")]
     dying: list[Round] = [(TICK_S, [])] * 15
     gone = [(TICK_S, [told(1, "exit", code=1)]), (TICK_S, [])]
-    one = run_script(monkeypatch, [*STEPS, (TICK_S, error), *dying, *gone])
+    one = run_script([*STEPS, (TICK_S, error), *dying, *gone])
     assert one.verdict is not None
     assert (one.verdict.first.worker, one.verdict.first.exit_code) == (1, 1)
     # One that does not go keeps nobody waiting for long.
-    one = run_script(monkeypatch, [*STEPS, (TICK_S, error), *dying * 2])
+    one = run_script([*STEPS, (TICK_S, error), *dying * 2])
     assert one.verdict is not None
     assert one.verdict.first.exit_code is None
 
 
-def test_nobody_waits_for_those_who_blame_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_where_all_have_said_what_they_know(run_script: RunScript) -> None:
+    """The killed one is the cause; who blames it may take its time to go."""
     killed = [told(1, "exit", code=-9), told(0, "error", type="UnavailableError", message="peer")]
-    slow: list[Round] = [(TICK_S, [])] * 5
-    one = run_script(
-        monkeypatch, [*STEPS, (TICK_S, killed), *slow, (TICK_S, both("step", step=9))]
-    )
+    one = run_script([*STEPS, (TICK_S, killed), (TICK_S, both("step", step=9))])
     assert one.verdict is not None
     assert one.verdict.first.worker == 1
     assert [record.step for record in one.records] == [5, 5], "it was judged before that"

@@ -3,11 +3,12 @@
 import fcntl
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher import rundir
+from tenfold.launcher import lease, rundir
 from tenfold.launcher.environment import no_proxy_for, worker_defaults
 from tenfold.launcher.job import (
     ClusterSpec,
@@ -97,7 +98,22 @@ def test_a_look_at_whether_a_job_runs_stops_no_launch(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("a") as look:
         fcntl.flock(look, fcntl.LOCK_SH)  # as `is_locked` does
         monkeypatch.setattr(rundir.time, "sleep", lambda _: look.close())
-        RunDir(tmp_path).close()
+        held = RunDir(tmp_path)
+    assert rundir.is_locked(tmp_path)
+    held.close()
+
+
+def test_a_lease_is_looked_at_as_often_as_said_before_it_is_void(monkeypatch):
+    """However long that takes: what passes while both stand still proves nothing."""
+    paused, looks = [], []
+    remote = SimpleNamespace(path="gs://b/run", read=lambda name: looks.append(name) or b"{}")
+    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=paused.append))
+    waiting = object.__new__(lease.Lease)
+    waiting._remote = remote
+    waiting._wait_until_void(b"{}")
+    assert (sum(paused), len(looks)) == (lease.VOID_AFTER_S, len(paused))
+    with pytest.raises(UserError, match="in use"):
+        waiting._wait_until_void(b"{another}")
 
 
 def test_a_run_dir_that_cannot_be_made(tmp_path):
