@@ -105,11 +105,16 @@ def test_a_look_at_whether_a_job_runs_stops_no_launch(tmp_path, monkeypatch):
 
 def test_a_lease_is_looked_at_as_often_as_said_before_it_is_void(monkeypatch):
     """However long that takes: what passes while both stand still proves nothing."""
-    paused, looks = [], []
-    remote = SimpleNamespace(path="gs://b/run", read=lambda name: looks.append(name) or b"{}")
+    paused: list[float] = []
+    looks: list[str] = []
+
+    def read(name):
+        looks.append(name)
+        return b"{}"
+
     monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=paused.append))
     waiting = object.__new__(lease.Lease)
-    waiting._remote = remote
+    waiting._remote = SimpleNamespace(path="gs://b/run", read=read)
     waiting._wait_until_void(b"{}")
     assert (sum(paused), len(looks)) == (lease.VOID_AFTER_S, len(paused))
     with pytest.raises(UserError, match="in use"):
