@@ -1,4 +1,4 @@
-"""The same run on 1, 2 and 4 real workers, and what it leaves behind."""
+"""The same run on 1, 2, 4 and 8 real workers, and what it leaves behind."""
 
 import json
 import subprocess
@@ -10,15 +10,18 @@ import pytest
 
 STEPS_PER_EPOCH = 25  # 1,617 records in batches of 64, the rest left out
 EPOCHS = 3
+WORKERS = (1, 2, 4, 8)
 
 
 @pytest.fixture(scope="module")
-def runs(tenfold: Any, digit_shards: Path, tmp_path_factory: Any) -> dict[int, Path]:
+def runs(tenfold: Any, write_digits: Any, tmp_path_factory: Any) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    for workers in (1, 2, 4):
+    shards = folder / "shards"
+    write_digits(shards, "--num_workers=8", f"--worker_counts={','.join(map(str, WORKERS))}")
+    for workers in WORKERS:
         done = tenfold(
             "launch",
-            f"--shards={digit_shards}",
+            f"--shards={shards}",
             f"--num_workers={workers}",
             f"--epochs={EPOCHS}",
             "--global_batch_size=64",
@@ -26,17 +29,17 @@ def runs(tenfold: Any, digit_shards: Path, tmp_path_factory: Any) -> dict[int, P
             f"--run_dir={folder / str(workers)}",
         )
         assert done.status == 0, (workers, done.out, done.err)
-    return {workers: folder / str(workers) for workers in (1, 2, 4)}
+    return {workers: folder / str(workers) for workers in WORKERS}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_losses_and_accuracy_do_not_depend_on_the_number_of_workers(
     runs: dict[int, Path], read_metrics: Any
 ) -> None:
     of_one = read_metrics(runs[1])
     assert [line["kind"] for line in of_one].count("step") == EPOCHS * STEPS_PER_EPOCH
-    for workers in (2, 4):
+    for workers in WORKERS[1:]:
         of_more = read_metrics(runs[workers])
         assert [line["step"] for line in of_more] == [line["step"] for line in of_one]
         assert [line["loss"] for line in of_more] == pytest.approx(
@@ -53,7 +56,7 @@ def test_losses_and_accuracy_do_not_depend_on_the_number_of_workers(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_receipts_are_exact_and_validation_reads_every_record(
     runs: dict[int, Path], read_metrics: Any
 ) -> None:
@@ -80,7 +83,7 @@ print(json.dumps({"accuracy": float(right.mean()), "pictures": len(files)}))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PREDICT, runs[4] / "model.keras", digits],
@@ -94,7 +97,7 @@ def test_the_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_run_directory_holds_what_it_should(runs: dict[int, Path]) -> None:
     for workers, run_dir in runs.items():
         result = json.loads((run_dir / "result.json").read_text())
