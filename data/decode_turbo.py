@@ -15,17 +15,13 @@ import simplejpeg
 import tensorflow as tf
 
 from tenfold.data.decode import PictureShape
-from tenfold.data.decode_tf import TensorFlowDecoder
 from tenfold.data.kept_memory import BatchMemory, KeptMemory
-from tenfold.data.pictures import picture_format
+from tenfold.data.pictures import JPEG_MAGIC, PNG_MAGIC
 from tenfold.data.python_calls import python_calls
 
 # Where DecodeJpeg and this decoder are sure to agree on colours.
 _JPEG_COLOURS: Final = ("YCbCr", "Gray")
 _COLOURS: Final = {1: "GRAY", 3: "RGB"}
-
-# Enough of a file to tell its format.
-_MAGIC_BYTES: Final = 16
 
 _WHOLE: Final = (0.0, 0.0, 1.0, 1.0, 0.0)
 
@@ -37,7 +33,8 @@ class TurboDecoder:
 
     def __init__(self, shape: PictureShape) -> None:
         self._height, self._width, self._channels = shape
-        self._other = TensorFlowDecoder(shape)
+        self._size = (self._width, self._height)
+        self._colours = _COLOURS[self._channels]
         self._decoded = KeptMemory()
         self._batches = BatchMemory()
         # tf.data's threads are the ones that run side by side.
@@ -62,14 +59,15 @@ class TurboDecoder:
           ValueError: a picture cannot be decoded; the message has its `name_of`.
         """
         out = self._batches.array((len(encoded), self._height, self._width, self._channels))
-        for at, data in enumerate(encoded):
-            try:
+        at = 0
+        try:
+            for at, data in enumerate(encoded):
                 if views is None:
                     self._resize(self._pixels(data, _WHOLE), out[at])
                 else:
                     self._decode_view(data, views[at], out[at])
-            except (ValueError, cv2.error, tf.errors.OpError) as error:
-                raise ValueError(f"{name_of(at)} cannot be decoded: {error}") from error
+        except (ValueError, cv2.error, tf.errors.OpError) as error:
+            raise ValueError(f"{name_of(at)} cannot be decoded: {error}") from error
         return out
 
     def _decode_view(self, data: bytes | memoryview, view: Any, out: Any) -> None:
@@ -86,17 +84,21 @@ class TurboDecoder:
     def _resize(self, picture: Any, out: Any) -> Any:
         """Writes a resized picture into `out`; returns it without a single channel's axis."""
         flat = out[:, :, 0] if self._channels == 1 else out
-        size = (self._width, self._height)
-        return cv2.resize(picture, size, dst=flat, interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(picture, self._size, flat, interpolation=cv2.INTER_LINEAR)
 
     def _pixels(self, data: bytes | memoryview, view: Any) -> Any:
         """Returns uint8 [h, w, channels] of one picture; valid until this thread's next."""
-        kind = picture_format(bytes(data[:_MAGIC_BYTES]))
-        if kind == "jpeg":
+        if data[: len(JPEG_MAGIC)] == JPEG_MAGIC:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours in _JPEG_COLOURS:
-                return self._jpeg(data, height, width, view)
-        if kind == "png" and _plain_png(data, self._channels):
+                return simplejpeg.decode_jpeg(
+                    data,
+                    self._colours,
+                    fastdct=True,  # as TensorFlow does
+                    buffer=self._decoded.of(height * width * self._channels),
+                    **(self._at_least(height, width, view) if self.scaled else {}),
+                )
+        elif data[: len(PNG_MAGIC)] == PNG_MAGIC and _plain_png(data, self._channels):
             return _png(data, self._channels)
         with tf.device("CPU"):
             pixels = tf.io.decode_image(
@@ -104,20 +106,8 @@ class TurboDecoder:
             )
         return pixels.numpy()
 
-    def _jpeg(self, data: bytes | memoryview, height: int, width: int, view: Any) -> Any:
-        num_bytes = height * width * self._channels
-        return simplejpeg.decode_jpeg(
-            data,
-            _COLOURS[self._channels],
-            fastdct=True,  # as TensorFlow does
-            buffer=self._decoded.of(num_bytes),
-            **self._at_least(height, width, view),
-        )
-
     def _at_least(self, height: int, width: int, view: Any) -> dict[str, int]:
         """Returns how small a JPEG of `height` × `width` may come out, for `decode_jpeg`."""
-        if not self.scaled:
-            return {}
         needed_height = math.ceil(self._height / float(view[2]))
         needed_width = math.ceil(self._width / float(view[3]))
         if height < 2 * needed_height or width < 2 * needed_width:

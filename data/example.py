@@ -25,9 +25,6 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 _KINDS: Final = {1: "bytes", 2: "float", 3: "int64"}
 _FIELDS: Final = {kind: field for field, kind in _KINDS.items()}
-# The keys of length-delimited fields 1 and 2.
-_FIRST: Final = 1 << 3 | 2
-_SECOND: Final = 2 << 3 | 2
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -182,77 +179,6 @@ def _entry_lists(parts: Mapping[int, bytes]) -> Iterator[tuple[str, str, bytes]]
             yield name, _KINDS[number], packed
 
 
-def cut_out(payload: bytes | memoryview, name: str) -> tuple[memoryview, bytes]:
-    """Returns the one bytes value of feature `name`, uncopied, and the Example without it.
-
-    Raises:
-      ValueError: `payload` is not a serialized Example, or has no such feature of one value.
-    """
-    wanted, value, rest = name.encode(), None, []
-    try:
-        for _, begin, end in _spans(payload, 0, len(payload), key=_FIRST):
-            for at, start, stop in _spans(payload, begin, end, key=_FIRST):
-                # The name and the feature, wherever protobuf has put them.
-                parts = {payload[key]: (a, b) for key, a, b in _spans(payload, start, stop)}
-                named, named_to = parts.get(_FIRST, (stop, stop))
-                if payload[named:named_to] == wanted:
-                    value = parts.get(_SECOND)
-                else:
-                    rest.append(payload[at:stop])
-        values = [] if value is None else _bytes_values(payload, *value)
-    except IndexError as error:
-        raise ValueError("not an Example: a number is cut") from error
-    if len(values) != 1:
-        raise ValueError(f"feature '{name}' has {len(values)} bytes values, not one")
-    begin, end = values[0]
-    return memoryview(payload)[begin:end], field(1, b"".join(rest))
-
-
-def _bytes_values(payload: bytes | memoryview, begin: int, end: int) -> list[tuple[int, int]]:
-    """Returns where the values of a feature's list of bytes begin and end."""
-    return [
-        (first, last)
-        for _, start, stop in _spans(payload, begin, end, key=_FIRST)
-        for _, first, last in _spans(payload, start, stop, key=_FIRST)
-    ]
-
-
-def _spans(
-    data: bytes | memoryview, position: int, end: int, *, key: int | None = None
-) -> Iterator[tuple[int, int, int]]:
-    """Yields where the key, the bytes and the end of each length-delimited field are.
-
-    `key` asks for one field only.
-    """
-    while position < end:
-        at, wire_type = position, data[position] & 7
-        if data[position] >= 0x80 or wire_type != 2:
-            position = _skip(data, position)
-            continue
-        length, start = data[at + 1], at + 2
-        if length >= 0x80:
-            length, start = _read_varint(data, at + 1)
-        position = start + length
-        if position > end:
-            raise ValueError(f"not an Example: a field of {length:,} bytes is cut")
-        if key is None or data[at] == key:
-            yield at, start, position
-
-
-def _skip(data: bytes | memoryview, position: int) -> int:
-    """Returns where a field ends that no Example has, but a later version might."""
-    key, position = _read_varint(data, position)
-    wire_type = key & 7
-    if wire_type == 0:
-        return _read_varint(data, position)[1]
-    if wire_type == 2:
-        length, position = _read_varint(data, position)
-        return position + length
-    if wire_type not in (1, 5):
-        raise ValueError(f"not an Example: wire type {wire_type} at byte {position}")
-    return position + (8 if wire_type == 1 else 4)
-
-
 def count_values(kind: str, packed: bytes) -> int:
     """Returns how many values a packed list holds, without unpacking numbers."""
     if kind == "bytes":
@@ -293,7 +219,7 @@ def _unpack_ints(packed: bytes) -> Iterator[int]:
     for number, _, data in _raw_fields(packed):
         position = 0
         while number == 1 and position < len(data):
-            value, position = _read_varint(data, position)
+            value, position = read_varint(data, position)
             yield value - 2**64 if value >= 2**63 else value
 
 
@@ -311,13 +237,13 @@ def _raw_fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Yields field number, wire type and bytes of every field of a message."""
     position, end = 0, len(message)
     while position < end:
-        key, position = _read_varint(message, position)
+        key, position = read_varint(message, position)
         start, wire_type = position, key & 7
         if wire_type == 2:
-            length, start = _read_varint(message, position)
+            length, start = read_varint(message, position)
             position = start + length
         elif wire_type == 0:
-            _, position = _read_varint(message, position)
+            _, position = read_varint(message, position)
         elif wire_type in (1, 5):
             position += 8 if wire_type == 1 else 4
         else:
@@ -327,7 +253,12 @@ def _raw_fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
         yield key >> 3, wire_type, message[start:position]
 
 
-def _read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
+    """Returns the varint at `position`, and where it ends.
+
+    Raises:
+      ValueError: the data end within it, or it has more than 64 bits.
+    """
     result = shift = 0
     while True:
         if position >= len(data) or shift > 63:

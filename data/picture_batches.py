@@ -3,7 +3,8 @@
 TensorFlow's own way copies each picture several times as a string: from the file, through the
 shuffle buffer, when its Example is parsed, and into Python. Here a record that lies on a local
 disk travels as its place alone, is read when its batch is made, and its picture is decoded from
-where it lies within the record; TensorFlow parses what else the record holds.
+where it lies within the record. What else the record holds is parsed here where that is a few
+numbers, else by TensorFlow.
 """
 
 import time
@@ -14,13 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.augment import Augment
+from tenfold.data.cut_out import cut_out
 from tenfold.data.decode import PictureDecoder
-from tenfold.data.example import cut_out
 from tenfold.data.manifest import IMAGE
 from tenfold.data.parse import InputSpec, parse_features
 from tenfold.data.python_calls import python_calls
 from tenfold.data.records import fingerprint64
 from tenfold.data.shard_files import ShardFiles
+from tenfold.data.small_features import SmallFeatures, are_small
 from tenfold.data.views import draw_views
 
 
@@ -39,6 +41,7 @@ class PictureReader:
         assert spec.image_shape is not None
         self._shape = spec.image_shape
         self._others = [feature for feature in spec.features if feature.name != IMAGE]
+        self._small = SmallFeatures(self._others) if are_small(self._others) else None
         self._decoder = decoder
         self._augment = augment
         self._seed = seed
@@ -61,17 +64,27 @@ class PictureReader:
 
         Pictures are uint8 [n, height, width, channels]; without an `epoch` they are seen whole.
         """
-        pictures, rest, prints, seconds = tf.numpy_function(
+        dtypes = [tf.string] if self._small is None else self._small.dtypes
+        pictures, prints, seconds, *rest = tf.numpy_function(
             python_calls(self._read),
             [records, tf.constant(-1, tf.int64) if epoch is None else epoch],
-            [tf.uint8, tf.string, tf.int64, tf.float64],
+            [tf.uint8, tf.int64, tf.float64, *dtypes],
             stateful=False,
         )
-        features = parse_features(tf.ensure_shape(rest, [None]), self._others)
+        features = self._features(rest)
         features[IMAGE] = tf.ensure_shape(pictures, [None, *self._shape])
         return features, tf.ensure_shape(prints, [None]), tf.ensure_shape(seconds, [])
 
-    def _read(self, records: Any, epoch: int) -> tuple[Any, Any, Any, float]:
+    def _features(self, rest: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        if self._small is None:
+            return parse_features(tf.ensure_shape(rest[0], [None]), self._others)
+        return {
+            feature.name: tf.ensure_shape(values, [None, *feature.shape])
+            for feature, values in zip(self._others, rest, strict=True)
+        }
+
+    def _read(self, records: Any, epoch: int) -> list[Any]:
+        """Returns pictures, fingerprints, seconds, and arrays of what else the records hold."""
         payloads = self._payloads(records)
         begun = time.perf_counter()
         prints = _fingerprints(payloads)
@@ -79,9 +92,25 @@ class PictureReader:
         if self._augment and epoch >= 0:
             views = draw_views(self._augment, prints, seed=self._seed, epoch=int(epoch))
         name_of = self._name_of(records)
-        encoded, rest = _cut_all(payloads, name_of)
+        encoded, rest = self._cut_all(payloads, name_of)
         pictures = self._decoder.decode_batch(encoded, views, name_of)
-        return pictures, np.array(rest, object), prints, time.perf_counter() - begun
+        return [pictures, prints, time.perf_counter() - begun, *rest]
+
+    def _cut_all(
+        self, payloads: Sequence[Any], name_of: Callable[[int], str]
+    ) -> tuple[list[memoryview], list[Any]]:
+        """Returns the pictures, and arrays of what the records hold besides."""
+        small = self._small
+        encoded: list[memoryview] = []
+        rest: list[Any] = []
+        for at, payload in enumerate(payloads):
+            try:
+                picture, others = cut_out(memoryview(payload), IMAGE)
+                rest.append(others if small is None else small.row(others))
+            except ValueError as error:
+                raise ValueError(f"{name_of(at)} cannot be parsed: {error}") from error
+            encoded.append(picture)
+        return encoded, [np.array(rest, object)] if small is None else small.columns(rest)
 
     def _payloads(self, records: Any) -> Sequence[Any]:
         """Returns the records themselves, bytes or uint8 [bytes], read if need be; raises
@@ -101,18 +130,3 @@ class PictureReader:
 def _fingerprints(payloads: Sequence[Any]) -> Any:
     prints = [fingerprint64(payload) if len(payload) else 0 for payload in payloads]
     return np.array(prints, np.uint64).view(np.int64)
-
-
-def _cut_all(
-    payloads: Sequence[Any], name_of: Callable[[int], str]
-) -> tuple[list[memoryview], list[bytes]]:
-    """Returns the pictures, and the records without them."""
-    encoded, rest = [], []
-    for at, payload in enumerate(payloads):
-        try:
-            picture, others = cut_out(memoryview(payload), IMAGE)
-        except ValueError as error:
-            raise ValueError(f"{name_of(at)} cannot be parsed: {error}") from error
-        encoded.append(picture)
-        rest.append(others)
-    return encoded, rest

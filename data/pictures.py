@@ -9,8 +9,8 @@ import struct
 import zlib
 from typing import Final
 
-_JPEG: Final = b"\xff\xd8\xff"
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC: Final = b"\xff\xd8\xff"
+PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _EOI: Final = b"\xff\xd9"
 _SOS: Final = 0xDA
 # Start of frame: C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
@@ -41,12 +41,12 @@ PictureShape = tuple[int, int, int]
 
 def is_picture(data: bytes) -> bool:
     """Says whether `data` begins as a JPEG or a PNG does."""
-    return data.startswith((_JPEG, _PNG))
+    return data.startswith((JPEG_MAGIC, PNG_MAGIC))
 
 
 def picture_format(data: bytes) -> str:
     """Returns ``jpeg``, ``png`` or, for anything else, an empty string."""
-    return "jpeg" if data.startswith(_JPEG) else "png" if data.startswith(_PNG) else ""
+    return "jpeg" if data.startswith(JPEG_MAGIC) else "png" if data.startswith(PNG_MAGIC) else ""
 
 
 def picture_shape(data: bytes) -> PictureShape:
@@ -55,9 +55,9 @@ def picture_shape(data: bytes) -> PictureShape:
     Raises:
       ValueError: it is neither, or it is cut; the message says what is wrong.
     """
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG_MAGIC):
         return _jpeg_shape(data)
-    if data.startswith(_PNG):
+    if data.startswith(PNG_MAGIC):
         return _png_shape(data)
     if not data:
         raise ValueError("it is empty")
@@ -111,7 +111,7 @@ def _whole_jpeg(data: bytes, sos: int, shape: PictureShape | None) -> PictureSha
 
 
 def _png_shape(data: bytes) -> PictureShape:
-    position = len(_PNG)
+    position = len(PNG_MAGIC)
     shape: PictureShape | None = None
     while position + 12 <= len(data):
         length, kind = _CHUNK.unpack_from(data, position)

@@ -9,8 +9,8 @@ import contextlib
 import os
 import threading
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from tenfold.data.kept_memory import KeptMemory
 from tenfold.data.records import (
@@ -25,13 +25,12 @@ from tenfold.data.records import (
 # A place's low bits are the record's index, the rest the shard's number; no record's is negative.
 INDEX_BITS: Final = 40
 NO_PLACE: Final = -1
+_INDEX: Final = (1 << INDEX_BITS) - 1
 
 # What is told to the disk to be wanted soon, as the headers are gone over.
 _AHEAD_BYTES: Final = 1 << 20
 # What a process has open besides its shards, generously.
 _OTHER_FILES: Final = 512
-
-Result = TypeVar("Result")
 
 
 class ShardFile:
@@ -137,35 +136,35 @@ class ShardFiles:
         Raises:
           ValueError: one is damaged; the message names its shard, index and offset.
         """
-        lengths = [self._told(place, ShardFile.length) if place >= 0 else 0 for place in places]
-        memory = self._payloads.of(sum(lengths))
-        found, begin = [], 0
-        for place, length in zip(places, lengths, strict=True):
-            payload = memory[begin : begin + length]
-            if place >= 0:
-                self._told(place, ShardFile.read_into, payload)
-            found.append(payload)
-            begin += length
-        return found
-
-    def _told(self, place: int, action: Callable[..., Result], *more: Any) -> Result:
-        """Returns what `action` of a place's file and index does; its errors name the shard."""
-        number, index = divmod(place, 1 << INDEX_BITS)
+        place = NO_PLACE
         try:
-            return action(self._file(number), index, *more)
+            lengths = []
+            for place in places:
+                lengths.append(self._file(place).length(place & _INDEX) if place >= 0 else 0)
+            memory = self._payloads.of(sum(lengths))
+            found, begin = [], 0
+            for place, length in zip(places, lengths, strict=True):
+                payload = memory[begin : begin + length]
+                if place >= 0:
+                    self._file(place).read_into(place & _INDEX, payload)
+                found.append(payload)
+                begin += length
         except RecordError as error:
-            raise ValueError(f"{self._paths[number]} {error}") from error
+            raise ValueError(f"{self._path(place)} {error}") from error
         except OSError as error:
-            raise ValueError(f"{self._paths[number]} cannot be read: {error.strerror}") from error
+            raise ValueError(f"{self._path(place)} cannot be read: {error.strerror}") from error
+        return found
 
     def describe(self, place: int) -> str:
         """Returns the shard, index and offset of a record that has been read."""
-        number, index = divmod(place, 1 << INDEX_BITS)
-        return (
-            f"{self._paths[number]} record {index} at byte {self._files[number].offset(index):,}"
-        )
+        index = place & _INDEX
+        return f"{self._path(place)} record {index} at byte {self._file(place).offset(index):,}"
 
-    def _file(self, number: int) -> ShardFile:
+    def _path(self, place: int) -> str:
+        return self._paths[place >> INDEX_BITS]
+
+    def _file(self, place: int) -> ShardFile:
+        number = place >> INDEX_BITS
         file = self._files.get(number)
         if file is None:
             with self._lock:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tenfold.data.example import (
     count_values,
-    cut_out,
     decode_example,
     encode_example,
     walk_example,
@@ -117,49 +116,3 @@ def test_garbage_is_refused_or_read(payload: bytes) -> None:
         found = {}
     for name, (kind, values) in found.items():
         assert all(type(value) is types[kind] for value in values), (name, kind)
-
-
-@pytest.mark.timeout(240)
-@settings(max_examples=300, deadline=None)
-@given(FEATURES, st.binary(max_size=300), st.randoms())
-def test_a_value_is_cut_out_of_what_protobuf_writes(
-    features: dict[str, list[Any]], value: bytes, draw: Any
-) -> None:
-    others = {name: values for name, values in features.items() if name != "image"}
-    names = [*others, "image"]
-    draw.shuffle(names)  # protobuf writes a map in any order
-    whole = {"image": [value], **others}
-    payload = b"".join(encode_example({name: whole[name]}) for name in names)
-    cut, rest = cut_out(payload, "image")
-    assert bytes(cut) == value
-    assert {name: values for name, (_, values) in decode_example(rest).items()} == others
-
-
-@pytest.mark.parametrize("values", [None, [], [b"a", b"b"], [1], [0.5]])
-def test_what_has_not_one_value_is_an_error(values: list[Any] | None) -> None:
-    payload = encode_example({"label": 1} if values is None else {"label": 1, "image": values})
-    with pytest.raises(ValueError, match=r"feature 'image' has . bytes values, not one"):
-        cut_out(payload, "image")
-
-
-@given(st.binary(max_size=60), st.integers(0, 100))
-def test_what_is_no_example_is_a_value_error(noise: bytes, cut: int) -> None:
-    whole = encode_example({"label": 3, "image": b"picture" * 5})
-    if cut < len(whole):
-        with pytest.raises(ValueError, match=r"not an Example|feature 'image' has 0"):
-            cut_out(whole[:cut], "image")
-    for data in (noise, whole[:cut] + noise):
-        try:
-            value, rest = cut_out(data, "image")
-        except ValueError:
-            continue
-        assert bytes(value) in data
-        with pytest.raises(ValueError, match="feature 'image' has 0 bytes values"):
-            cut_out(rest, "image")
-
-
-def test_fields_that_no_example_has_are_passed_over() -> None:
-    whole = encode_example({"image": b"picture"})
-    odd = b"\x78\x05" + b"\x7d" + b"1234" + b"\x79" + b"12345678" + b"\xfa\x01\x02ab"
-    cut, rest = cut_out(odd + whole + odd, "image")
-    assert (bytes(cut), rest) == (b"picture", encode_example({}) or b"\n\x00")

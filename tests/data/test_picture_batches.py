@@ -97,6 +97,32 @@ def test_places_give_the_batches_that_records_give(
     assert alike(evaluation_batches(config), evaluation_batches(by_tensorflow)) == 12
 
 
+def test_many_values_beside_a_picture_are_parsed_by_tensorflow(make_shards: MakeShards) -> None:
+    features = (*FEATURES, Feature("vector", "float", (40,)), Feature("name", "bytes"))
+    examples = [
+        {"id": at, "image": picture(at), "label": 0, "vector": [at / 7] * 40, "name": f"{at}"}
+        for at in range(48)
+    ]
+    config = read_config(
+        make_shards(examples, num_shards=4, num_lanes=2, features=features), augment=Augment()
+    )
+    by_tensorflow = replace(config, decoder="tf")
+    ours, theirs = (training_batches(one, epochs=1) for one in (config, by_tensorflow))
+    assert alike(ours, theirs) == 4
+
+
+def test_a_record_without_what_the_manifest_says_is_named(make_shards: MakeShards) -> None:
+    examples = [{"id": at, "image": picture(at), "label": 0} for at in range(48)]
+    del examples[17]["label"]
+    config = read_config(make_shards(examples, num_shards=4, num_lanes=2, features=FEATURES))
+    named = (
+        r"train-00001-of-00004\.tfrecord record 4 at byte [\d,]+ cannot be parsed: "
+        "feature 'label' has 0 int64 values, the manifest says 1 int64"
+    )
+    with pytest.raises(READ_ERRORS, match=named):
+        list(training_batches(config, epochs=1))
+
+
 def test_the_same_decoder_reads_whole_records_too(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
