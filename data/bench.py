@@ -1,7 +1,9 @@
-"""Measuring the input pipeline alone."""
+"""Measuring the input pipeline alone: batches are taken in a graph, as training takes them."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
 import tensorflow as tf
 
@@ -16,6 +18,12 @@ from tenfold.data.batches import (
 from tenfold.data.cache import CACHE, CacheOptions
 from tenfold.data.decode import resolve_decoder
 from tenfold.data.staging import staging_failures
+
+# So many batches are taken in a call that it lasts about so long.
+_CALL_S: Final = 0.1
+
+# Takes so many batches from an iterator; returns the sum of the seconds that decoding them took.
+_Take = Callable[[Any, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,21 +106,38 @@ def _measure(
 ) -> tuple[Rate, float]:
     """Returns the rate of an endless dataset, and the share of time that decoding was at work."""
     iterator = iter(dataset)
-    _take(iterator, seconds / 4)
+    take = tf.function(_taken, autograph=False)
+    _take_for(seconds / 4, iterator, take)
     begun, cpu = time.perf_counter(), time.process_time()
-    batches, decode_s = _take(iterator, seconds)
+    batches, decode_s = _take_for(seconds, iterator, take)
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
     records = batches * config.replica_batch
     rate = Rate(records / wall, records * mean_bytes / wall / 1e6, 1e3 * cpu / records)
     return rate, min(1.0, decode_s / wall / config.parallel_batches)
 
 
-def _take(iterator: tf.data.Iterator, seconds: float) -> tuple[int, float]:
+def _take_for(seconds: float, iterator: tf.data.Iterator, take: _Take) -> tuple[int, float]:
     """Takes batches for `seconds`, one at least; returns how many and their decoding time."""
     end = time.perf_counter() + seconds
-    batches, decode_s = 0, 0.0
+    batches, at_once, decode_s = 0, 1, 0.0
     while batches == 0 or time.perf_counter() < end:
-        batch = next(iterator)
-        batches += 1
-        decode_s += float(batch[DECODE_S]) if isinstance(batch, dict) else 0.0
+        begun = time.perf_counter()
+        decode_s += float(take(iterator, tf.constant(at_once)))
+        batches += at_once
+        short = time.perf_counter() - begun < _CALL_S
+        at_once = at_once * 2 if short else max(1, at_once // 2)
     return batches, decode_s
+
+
+def _taken(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+    """A `_Take`, as a graph function."""
+
+    def one(at: tf.Tensor, decode_s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = iterator.get_next()
+        if isinstance(batch, dict):
+            decode_s += batch[DECODE_S]
+        return at + 1, decode_s
+
+    begin = (tf.constant(0), tf.zeros([], tf.float64))
+    _, decode_s = tf.while_loop(lambda at, _: at < count, one, begin, parallel_iterations=1)
+    return decode_s

@@ -64,7 +64,8 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
         )
     iterator = iter(dataset.prefetch(2).with_options(reading_options(THREADS)))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
-    return lambda: (next(iterator) for _ in range(steps))
+    taken = bench_read.in_graph()
+    return lambda: taken(iterator, steps)
 
 
 def tf_records(data: Path, kind: str) -> Any:
@@ -85,8 +86,8 @@ def tf_features() -> dict[str, Any]:
 
 
 def tf_data_raw(data: Path, kind: str) -> Epochs:
-    dataset = tf_records(data, kind).batch(BATCH, drop_remainder=True).prefetch(2)
-    return lambda: dataset
+    dataset = tf_records(data, kind).batch(BATCH, drop_remainder=True)
+    return bench_read.every_epoch(dataset.prefetch(2))
 
 
 def tf_data_parsed(data: Path, kind: str) -> Epochs:
@@ -97,8 +98,8 @@ def tf_data_parsed(data: Path, kind: str) -> Epochs:
         lambda record: tf.io.parse_single_example(record, features),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    dataset = dataset.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return lambda: dataset
+    dataset = dataset.batch(BATCH, drop_remainder=True)
+    return bench_read.every_epoch(dataset.prefetch(tf.data.AUTOTUNE))
 
 
 def tf_data_tuned_raw(data: Path, kind: str) -> Epochs:
@@ -128,8 +129,7 @@ def tf_data_tuned(data: Path, kind: str, *, parsed: bool) -> Epochs:
     options.autotune.enabled = False
     options.threading.private_threadpool_size = THREADS
     options.threading.max_intra_op_parallelism = 1
-    dataset = dataset.prefetch(2).with_options(options)
-    return lambda: dataset
+    return bench_read.every_epoch(dataset.prefetch(2).with_options(options))
 
 
 def tfds_parsed(data: Path, kind: str) -> Epochs:
@@ -140,7 +140,7 @@ def tfds_parsed(data: Path, kind: str) -> Epochs:
     decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
     dataset = builder.as_dataset(split="train", shuffle_files=True, decoders=decoders)
     dataset = dataset.shuffle(1000).batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return lambda: dataset
+    return bench_read.every_epoch(dataset)
 
 
 def grain_raw(data: Path, kind: str) -> Epochs:
