@@ -1,6 +1,6 @@
 """Reads records without decoding them, by several libraries: their bytes, and parsed.
 
-python scripts/bench_records.py DATA small|large [READER…] [--rounds=N]   (see scripts/bench_read)
+python scripts/bench_records.py DATA small|large [--rounds=N]   (see scripts/bench_read)
 
 The same pictures, batches, threads and table as scripts/bench_read.py, whose readers these stand
 beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the encoded picture
