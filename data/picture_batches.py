@@ -18,11 +18,11 @@ from tenfold.data.augment import Augment
 from tenfold.data.cut_out import cut_out
 from tenfold.data.decode import PictureDecoder
 from tenfold.data.manifest import IMAGE
-from tenfold.data.parse import InputSpec, parse_features
+from tenfold.data.other_features import other_features
+from tenfold.data.parse import InputSpec
 from tenfold.data.python_calls import python_calls
 from tenfold.data.records import fingerprint64
 from tenfold.data.shard_files import ShardFiles
-from tenfold.data.small_features import SmallFeatures, are_small
 from tenfold.data.views import draw_views
 
 
@@ -40,8 +40,7 @@ class PictureReader:
     ) -> None:
         assert spec.image_shape is not None
         self._shape = spec.image_shape
-        self._others = [feature for feature in spec.features if feature.name != IMAGE]
-        self._small = SmallFeatures(self._others) if are_small(self._others) else None
+        self._others = other_features([f for f in spec.features if f.name != IMAGE])
         self._decoder = decoder
         self._augment = augment
         self._seed = seed
@@ -64,24 +63,15 @@ class PictureReader:
 
         Pictures are uint8 [n, height, width, channels]; without an `epoch` they are seen whole.
         """
-        dtypes = [tf.string] if self._small is None else self._small.dtypes
         pictures, prints, seconds, *rest = tf.numpy_function(
             python_calls(self._read),
             [records, tf.constant(-1, tf.int64) if epoch is None else epoch],
-            [tf.uint8, tf.int64, tf.float64, *dtypes],
+            [tf.uint8, tf.int64, tf.float64, *self._others.dtypes],
             stateful=False,
         )
-        features = self._features(rest)
+        features = self._others.tensors(rest)
         features[IMAGE] = tf.ensure_shape(pictures, [None, *self._shape])
         return features, tf.ensure_shape(prints, [None]), tf.ensure_shape(seconds, [])
-
-    def _features(self, rest: list[tf.Tensor]) -> dict[str, tf.Tensor]:
-        if self._small is None:
-            return parse_features(tf.ensure_shape(rest[0], [None]), self._others)
-        return {
-            feature.name: tf.ensure_shape(values, [None, *feature.shape])
-            for feature, values in zip(self._others, rest, strict=True)
-        }
 
     def _read(self, records: Any, epoch: int) -> list[Any]:
         """Returns pictures, fingerprints, seconds, and arrays of what else the records hold."""
@@ -100,17 +90,16 @@ class PictureReader:
         self, payloads: Sequence[Any], name_of: Callable[[int], str]
     ) -> tuple[list[memoryview], list[Any]]:
         """Returns the pictures, and arrays of what the records hold besides."""
-        small = self._small
         encoded: list[memoryview] = []
         rest: list[Any] = []
         for at, payload in enumerate(payloads):
             try:
                 picture, others = cut_out(memoryview(payload), IMAGE)
-                rest.append(others if small is None else small.row(others))
+                rest.append(self._others.row(others))
             except ValueError as error:
                 raise ValueError(f"{name_of(at)} cannot be parsed: {error}") from error
             encoded.append(picture)
-        return encoded, [np.array(rest, object)] if small is None else small.columns(rest)
+        return encoded, self._others.columns(rest)
 
     def _payloads(self, records: Any) -> Sequence[Any]:
         """Returns the records themselves, bytes or uint8 [bytes], read if need be; raises

@@ -1,4 +1,4 @@
-"""Few numbers parsed in Python: what TensorFlow makes of the same bytes."""
+"""What stands beside a picture, parsed in Python or left to TensorFlow: both give the same."""
 
 from typing import Any
 
@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from tenfold.data.example import encode_example
 from tenfold.data.manifest import Feature
+from tenfold.data.other_features import (
+    MOST_VALUES,
+    LargeFeatures,
+    SmallFeatures,
+    are_small,
+    other_features,
+)
 from tenfold.data.parse import parse_features
-from tenfold.data.small_features import MOST_VALUES, SmallFeatures, are_small
 
 FEATURES = (
     Feature("box", "float", (2, 2)),
@@ -60,7 +66,18 @@ def test_other_values_than_the_manifests_are_told(row: dict[str, Any], told: str
         small.row(encode_example(row))
 
 
+def test_what_is_left_to_tensorflow_is_an_example_at_least() -> None:
+    whole = encode_example({"label": [3] * 40})
+    large = other_features([Feature("label", "int64", (40,))])
+    assert isinstance(large, LargeFeatures)
+    assert large.row(whole) == whole
+    for damaged in (whole[:-1], whole[:2] + b"\xff" + whole[3:]):
+        with pytest.raises(ValueError, match="not an Example"):
+            large.row(damaged)
+
+
 def test_few_numbers_are_small_and_nothing_else() -> None:
+    assert isinstance(other_features([]), SmallFeatures)
     assert are_small([])
     assert are_small([Feature("label", "int64"), Feature("box", "float", (MOST_VALUES - 1,))])
     assert not are_small([Feature("label", "int64"), Feature("box", "float", (MOST_VALUES,))])
