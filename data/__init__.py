@@ -5,11 +5,11 @@ from typing import Any
 
 # What a script of the user's own needs; imported on use, because it imports TensorFlow.
 _PUBLIC = {
-    "worker_dataset": "tenfold.data.read",
-    "steps_per_epoch": "tenfold.data.read",
-    "epoch_receipt": "tenfold.data.receipt",
-    "write_shards": "tenfold.data.write",
-    "read_manifest": "tenfold.data.storage",
+    "worker_dataset": "tenfold.data.reading.dataset",
+    "steps_per_epoch": "tenfold.data.reading.dataset",
+    "epoch_receipt": "tenfold.data.reading.receipts",
+    "write_shards": "tenfold.data.writing.write_shards",
+    "read_manifest": "tenfold.data.storage.read_manifest",
 }
 
 

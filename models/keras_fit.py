@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
-from tenfold.models.overflow import finite_on_all
+from tenfold.models.loss_scaling import finite_on_all
 
 # (first, first that is not any more): tested with each minor version in between.
 TESTED: Final = ((3, 12), (3, 16))

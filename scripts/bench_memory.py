@@ -17,10 +17,11 @@ import psutil
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-from tenfold.data.batches import FINGERPRINT, ReadConfig, training_batches
-from tenfold.data.parse import input_spec
-from tenfold.data.read import steps_per_epoch
-from tenfold.data.storage import read_manifest
+from tenfold.data.reading.batches import FINGERPRINT, training_batches
+from tenfold.data.reading.dataset import steps_per_epoch
+from tenfold.data.reading.graph_records import input_spec
+from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.storage.read_manifest import read_manifest
 
 BATCH = 64
 

@@ -102,10 +102,11 @@ def ceiling(data: Path, kind: str) -> Epochs:
 
 
 def tenfold(data: Path, kind: str, decoder: str = "turbo") -> Epochs:
-    from tenfold.data.batches import ReadConfig, training_batches
-    from tenfold.data.parse import input_spec
-    from tenfold.data.read import steps_per_epoch
-    from tenfold.data.storage import read_manifest
+    from tenfold.data.reading.batches import training_batches
+    from tenfold.data.reading.dataset import steps_per_epoch
+    from tenfold.data.reading.graph_records import input_spec
+    from tenfold.data.reading.read_config import ReadConfig
+    from tenfold.data.storage.read_manifest import read_manifest
 
     shards = f"{data}/{kind}-shards"
     manifest = read_manifest(shards)

@@ -45,10 +45,11 @@ def tenfold_parsed(data: Path, kind: str) -> Epochs:
 
 def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
     """The reader's own order, shuffled over its lanes; one iterator for all epochs."""
-    from tenfold.data.batches import ReadConfig, raw_records, reading_options
-    from tenfold.data.parse import input_spec, parse_features
-    from tenfold.data.read import steps_per_epoch
-    from tenfold.data.storage import read_manifest
+    from tenfold.data.reading.batches import raw_records
+    from tenfold.data.reading.dataset import steps_per_epoch
+    from tenfold.data.reading.graph_records import input_spec, parse_features
+    from tenfold.data.reading.read_config import ReadConfig, reading_options
+    from tenfold.data.storage.read_manifest import read_manifest
 
     shards = f"{data}/{kind}-shards"
     manifest = read_manifest(shards)

@@ -134,8 +134,8 @@ def tfds(output: Path, files: Files) -> float:
 
 def tenfold(output: Path, files: Files) -> float:
     """Tenfold itself, with what it does besides: scan, shuffle, checksums, fingerprints."""
-    from tenfold.launcher import notebook
-    from tenfold.launcher.commands import write
+    from tenfold.launcher import python_api as notebook
+    from tenfold.launcher.cli.commands import write
 
     source = Path(files[0][0]).parents[1]
     assert write  # is imported before the clock runs

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from tenfold.data.manifest import manifest_from_json, manifest_to_json
+from tenfold.data.format.manifest import manifest_from_json, manifest_to_json
 
 PAGE = (Path(__file__).parent.parent / "docs" / "manifest.md").read_text(encoding="utf-8")
 

@@ -42,8 +42,10 @@ NOT_RUN = {
         "the tests run elsewhere, with the same pictures",
     ],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
-    "docs/shell.md": ["this needs zsh, which tests/launcher/test_completion.py drives"],
-    "docs/writing.md": ["starting Beam takes ten seconds; tests/data/test_beam_write.py runs it"],
+    "docs/shell.md": ["this needs zsh, which tests/launcher/cli/test_completion.py drives"],
+    "docs/writing.md": [
+        "starting Beam takes ten seconds; tests/data/writing/test_beam.py runs it"
+    ],
 }
 
 

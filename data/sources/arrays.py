@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.example import Features
-from tenfold.data.manifest import LABEL
-from tenfold.data.records import FRAME_BYTES
+from tenfold.data.format.example import Features
+from tenfold.data.format.manifest import LABEL
+from tenfold.data.format.tfrecord import FRAME_BYTES
+from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import Encoded
-from tenfold.data.sources.values import (
+from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
     SourceOptions,
@@ -21,7 +22,6 @@ from tenfold.data.sources.values import (
     pick,
     rename,
 )
-from tenfold.data.specs import SourceStats
 
 if TYPE_CHECKING:
     import numpy as np

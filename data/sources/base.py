@@ -1,16 +1,16 @@
 """What a source of examples is: known in number, read by index, and picklable.
 
 A source is opened by scanning it once; what the scan finds lies in small files of a scratch
-folder (`tenfold.data.table`), so that the processes that write share it.
+folder (`tenfold.data.format.row_file`), so that the processes that write share it.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from tenfold.data.errors import JobError
-from tenfold.data.example import Features
-from tenfold.data.schema import Schema
-from tenfold.data.specs import SourceStats
+from tenfold.data.format.example import Features
+from tenfold.data.format.schema import Schema
+from tenfold.data.planning.layout import SourceStats
 
 
 class BadRecord(ValueError):

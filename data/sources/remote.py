@@ -16,19 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.ahead import work_ahead
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.example import Features
-from tenfold.data.manifest import MANIFEST_NAME
-from tenfold.data.records import extend_crc32c
-from tenfold.data.retry import TransientError, with_retries
-from tenfold.data.sizes import format_size
+from tenfold.data.format.example import Features
+from tenfold.data.format.manifest import MANIFEST_NAME
+from tenfold.data.format.tfrecord import extend_crc32c
+from tenfold.data.runtime.threads import work_ahead
 from tenfold.data.sources.base import Encoded, Source
-from tenfold.data.sources.files import READS_AT_ONCE, Files, RemoteFiles, version_number
-from tenfold.data.sources.folder import Listing, is_picture_name, scan_tree
-from tenfold.data.sources.rows import SUFFIXES as TABLES
-from tenfold.data.sources.values import SourceOptions
-from tenfold.data.storage import Folder, open_folder
+from tenfold.data.sources.class_folders import Listing, is_picture_name, scan_tree
+from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.scanned_files import READS_AT_ONCE, Files, RemoteFiles, version_number
+from tenfold.data.sources.table_rows import SUFFIXES as TABLES
+from tenfold.data.storage.folder import Folder
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.storage.retry import TransientError, with_retries
+from tenfold.data.units import format_size
 
 ARRAYS: Final = (".npz", ".npy")
 _FETCHED: Final = "fetched"
@@ -185,7 +186,7 @@ class RemotePictures:
 
 
 def _open_table(parent: str, name: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.sources.table import scan_table
+    from tenfold.data.sources.tables import scan_table
 
     folder = open_folder(parent)
     local, _ = _fetch_all(folder, [name], scratch)

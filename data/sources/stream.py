@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.example import decode_example
-from tenfold.data.manifest import IMAGE, LABEL, Feature
-from tenfold.data.records import fingerprint64, frame
-from tenfold.data.schema import SchemaError, SchemaObserver
+from tenfold.data.format.example import decode_example
+from tenfold.data.format.manifest import IMAGE, LABEL, Feature
+from tenfold.data.format.schema import SchemaError, SchemaObserver
+from tenfold.data.format.tfrecord import fingerprint64, frame
 from tenfold.data.sources.base import BadRecord, Encoded
-from tenfold.data.sources.tfrecords import TFRecordSource, scan_tfrecords
-from tenfold.data.sources.values import (
+from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
     SourceOptions,
@@ -26,6 +25,7 @@ from tenfold.data.sources.values import (
     pick,
     rename,
 )
+from tenfold.data.sources.tfrecords import TFRecordSource, scan_tfrecords
 
 
 def spool_stream(
@@ -80,7 +80,7 @@ def _encode(
 
 def _with_indices(path: Path, scratch: Path, names: list[str]) -> Path:
     """Returns a copy of a file of records in which text labels are indices into `names`."""
-    from tenfold.data.records import read_records
+    from tenfold.data.format.tfrecord import read_records
 
     indices = {name: index for index, name in enumerate(names)}
     target = scratch / "stream.labelled"

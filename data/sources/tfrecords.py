@@ -1,4 +1,6 @@
-"""Existing TFRecord files of Examples, dealt to new shards without decoding.
+"""``tfds:NAME[:SPLIT]``: a prepared data set of TensorFlow Datasets, its records as they are.
+
+Existing TFRecord files of Examples, dealt to new shards without decoding.
 
 The scan reads the headers only; each record's bytes are then read once, checked against their
 checksum, and written as they are.
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.example import Features, count_values, unpack_list, walk_example
-from tenfold.data.manifest import LABEL, Feature
-from tenfold.data.records import (
+from tenfold.data.format.example import Features, count_values, unpack_list, walk_example
+from tenfold.data.format.manifest import LABEL, Feature
+from tenfold.data.format.row_file import Table, TableWriter
+from tenfold.data.format.schema import Schema
+from tenfold.data.format.tfrecord import (
     FOOTER_BYTES,
     FRAME_BYTES,
     HEADER_BYTES,
@@ -22,12 +26,64 @@ from tenfold.data.records import (
     fingerprint64,
     read_length,
 )
-from tenfold.data.schema import Schema
+from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
-from tenfold.data.sources.files import read_error
-from tenfold.data.sources.values import describe
-from tenfold.data.specs import SourceStats
-from tenfold.data.table import Table, TableWriter
+from tenfold.data.sources.features import describe
+from tenfold.data.sources.scanned_files import read_error
+
+
+def scan_tfds(spec: str, scratch: Path) -> "TFRecordSource":
+    """Returns the records of a prepared TFDS data set: of one split, or of all.
+
+    Raises:
+      UserError: TFDS is missing, or the data set is not there as TFRecord files.
+    """
+    _, _, name = spec.partition(":")
+    name, _, split = name.partition(":")
+    builder = _builder(spec, name)
+    splits = builder.info.splits
+    chosen = [split] if split else sorted(splits)
+    if not splits or any(one not in splits for one in chosen):
+        there = ", ".join(sorted(splits)) or "none: it is not prepared (tfds build)"
+        raise UserError(f"source '{spec}': no such split; there are: {there}")
+    files = [str(path) for one in chosen for path in splits[one].filepaths]
+    if not all("tfrecord" in Path(file).name for file in files):
+        raise UserError(f"source '{spec}' is stored as {builder.info.file_format}, not TFRecord")
+    return scan_tfrecords(
+        files,
+        scratch,
+        known=shapes_of(_flat(builder.info.features.get_serialized_info())),
+        label_names=_label_names(builder.info.features),
+    )
+
+
+def _builder(spec: str, name: str) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(f"source '{spec}' needs TFDS: pip install 'tenfold[tfds]'") from error
+    try:
+        if Path(name).is_dir():
+            return tfds.builder_from_directory(name)
+        return tfds.builder(name)
+    except Exception as error:
+        raise UserError(f"source '{spec}': {type(error).__name__}: {error}") from error
+
+
+def _flat(info: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested feature infos by the names that TFDS stores: ``a/b``."""
+    if not isinstance(info, dict):
+        return {prefix: info}
+    flat: dict[str, Any] = {}
+    for name, value in info.items():
+        flat |= _flat(value, f"{prefix}/{name}" if prefix else name)
+    return flat
+
+
+def _label_names(features: Any) -> tuple[str, ...]:
+    label = dict(features.items()).get(LABEL)
+    return tuple(getattr(label, "names", ()) or ())
+
 
 # File, offset of the record, bytes of its payload.
 _ROW: Final = "<IQQ"
@@ -193,8 +249,8 @@ def _headers(path: str) -> Iterator[tuple[int, int]]:
 
 def known_from_manifest(folder: str) -> tuple[Schema, tuple[str, ...]]:
     """Returns the features and label names of the manifest in `folder`, empty without one."""
-    from tenfold.data.manifest import MANIFEST_NAME
-    from tenfold.data.storage import read_manifest
+    from tenfold.data.format.manifest import MANIFEST_NAME
+    from tenfold.data.storage.read_manifest import read_manifest
 
     if not os.path.exists(os.path.join(folder, MANIFEST_NAME)):
         return (), ()

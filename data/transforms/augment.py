@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from tenfold.data.manifest import IMAGE
+from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import BadRecord
 from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
 from tenfold.data.transforms.options import number, parse_options, whole

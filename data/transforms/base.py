@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tenfold.data.errors import UserError
-from tenfold.data.manifest import IMAGE
-from tenfold.data.pictures import picture_format
+from tenfold.data.format.image_header import picture_format
+from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import BadRecord
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def open_pixels(record: Values, *, at_least: tuple[int, int] | None = None) -> P
       UserError: the records have no picture.
       ValueError: this one cannot be decoded.
     """
-    from tenfold.data.pixels import decode_picture, picture_from_array
+    from tenfold.data.format.image_codec import decode_picture, picture_from_array
 
     value: Any = record.get(IMAGE)
     if isinstance(value, Pixels):

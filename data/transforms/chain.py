@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.manifest import IMAGE
-from tenfold.data.references import is_reference
+from tenfold.data.format.manifest import IMAGE
+from tenfold.data.runtime.user_code import is_reference
 from tenfold.data.sources.base import BadRecord, Encoded
-from tenfold.data.sources.values import encode_features
+from tenfold.data.sources.features import encode_features
 from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
 
 BUILT_IN: Final = {
@@ -32,7 +32,7 @@ def parse_transform(text: str) -> Transform:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(import_module(module), attribute)(text)
     if is_reference(text):
-        from tenfold.data.transforms.function import UserFunction
+        from tenfold.data.transforms.user_function import UserFunction
 
         return UserFunction(text)
     near = difflib.get_close_matches(name, BUILT_IN, n=1)
@@ -88,7 +88,7 @@ def _attempt(pack: Callable[[Values], Encoded], record: Values | BadRecord) -> A
 def _packed(record: Values) -> Encoded:
     value = record.get(IMAGE)
     if isinstance(value, Pixels):
-        from tenfold.data.pixels import encode_picture
+        from tenfold.data.format.image_codec import encode_picture
 
         data = encode_picture(value.picture, value.form, quality=value.quality)
         record = {**record, IMAGE: data}

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.manifest import IMAGE
-from tenfold.data.quiet import quiet_start
+from tenfold.data.format.manifest import IMAGE
+from tenfold.data.runtime.tensorflow_hooks import quiet_start
 from tenfold.data.sources.base import BadRecord
-from tenfold.data.storage import is_url, open_folder
+from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
 
 EMBEDDING: Final = "embedding"
@@ -153,7 +154,7 @@ def _input(record: Values, shape: tuple[int | None, ...]) -> Any:
     """Returns the record's picture as the model takes it: float32 (height, width, channels)."""
     from PIL.Image import Resampling
 
-    from tenfold.data.pixels import picture_to_array
+    from tenfold.data.format.image_codec import picture_to_array
 
     height, width, channels = shape[1:]
     assert height is not None

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Final
 
 from tenfold.data.errors import JobError
-from tenfold.data.plan import SplitFraction
-from tenfold.data.pool import run_pool
-from tenfold.data.records import FRAME_BYTES
+from tenfold.data.format.tfrecord import FRAME_BYTES
+from tenfold.data.planning.plan_layout import SplitFraction
+from tenfold.data.planning.write_plan import SizeEstimate
+from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.sources.base import BadRecord, Source
 from tenfold.data.transforms.base import Draw
 from tenfold.data.transforms.chain import Chain
-from tenfold.data.write_plan import SizeEstimate
 
 SAMPLED: Final = 32
 

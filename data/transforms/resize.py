@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.manifest import IMAGE
-from tenfold.data.pixels import FORMATS, JPEG_QUALITY
+from tenfold.data.format.image_codec import FORMATS, JPEG_QUALITY
+from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import BadRecord
 from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
 from tenfold.data.transforms.options import one_of, parse_options, whole

@@ -1,7 +1,8 @@
 """Jobs for Kubernetes: rendered manifests, which the platform starts and supervises.
 
 An Indexed Job with a headless Service, or a JobSet. Each pod finds its place by the index that
-Kubernetes gives it (see `tenfold.launcher.pod`); what to run lies in a ConfigMap. Formats:
+Kubernetes gives it (see `tenfold.launcher.supervisor.pod`); what to run lies in a ConfigMap.
+Formats:
 kubernetes.io/docs/reference/kubernetes-api, jobset.sigs.k8s.io/docs/reference.
 """
 
@@ -14,12 +15,12 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.storage import is_url
-from tenfold.launcher.backends import Option, Submission, Submitter
+from tenfold.data.storage.folder import is_url
+from tenfold.launcher.backends.base import Option, Submission, Submitter
 from tenfold.launcher.backends.yaml_text import to_yaml
-from tenfold.launcher.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
-from tenfold.launcher.job import JOB_FILE, ClusterSpec, job_to_json
-from tenfold.launcher.python import remote_module_argv
+from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
+from tenfold.launcher.job.job_spec import JOB_FILE, ClusterSpec, job_to_json
+from tenfold.launcher.worker.python_argv import remote_module_argv
 
 OPTIONS: Final = (
     Option("image", "container image with tenfold and your program"),
@@ -271,7 +272,7 @@ def _container(shape: PodShape, restart_label: str) -> dict[str, Any]:
     return {
         "name": "worker",
         "image": shape.image,
-        "command": [*remote_module_argv("tenfold.launcher.pod", python="python")],
+        "command": [*remote_module_argv("tenfold.launcher.supervisor.pod", python="python")],
         "env": env,
         "ports": [{"name": "grpc", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": resources, "limits": resources} if resources else {},

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tenfold.launcher.backends import Backend, Host, Option
-from tenfold.launcher.job import HostCommand
-from tenfold.launcher.ports import consecutive_ports, pick_ports
+from tenfold.launcher.backends.base import Backend, Host, Option
+from tenfold.launcher.backends.ports import consecutive_ports, pick_ports
+from tenfold.launcher.job.job_spec import HostCommand
 
 ADDRESS: Final = "127.0.0.1"
 OPTIONS: Final[tuple[Option, ...]] = ()

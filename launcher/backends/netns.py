@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.sizes import parse_size
-from tenfold.launcher.backends import Backend, Host, Option, netns_keeper
+from tenfold.data.units import parse_size
+from tenfold.launcher.backends import netns_keeper
+from tenfold.launcher.backends.base import Backend, Host, Option
 from tenfold.launcher.backends.cgroups import HostLimits, plan_cgroups, plan_freezer
-from tenfold.launcher.job import HostCommand
-from tenfold.launcher.ports import numbered_ports
-from tenfold.launcher.signals import ignore_stop_requests
+from tenfold.launcher.backends.ports import numbered_ports
+from tenfold.launcher.job.job_spec import HostCommand
+from tenfold.launcher.worker.stop_signals import ignore_stop_requests
 
 OPTIONS: Final = (
     Option("host_bandwidth", "what a simulated host can send and receive: 100mbit, 1gbit"),

@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.storage import is_url
-from tenfold.launcher.backends import Backend, Host, Option, Submission, Submitter
-from tenfold.launcher.hosts import HostEntry, fill_slots
-from tenfold.launcher.job import HostCommand, JobSpec
-from tenfold.launcher.ports import far_ports
-from tenfold.launcher.python import module_argv
+from tenfold.data.storage.folder import is_url
+from tenfold.launcher.backends.base import Backend, Host, Option, Submission, Submitter
+from tenfold.launcher.backends.host_list import HostEntry, fill_slots
+from tenfold.launcher.backends.ports import far_ports
+from tenfold.launcher.job.job_spec import HostCommand, JobSpec
+from tenfold.launcher.worker.python_argv import module_argv
 
 OPTIONS: Final = (
     Option("time_limit", "how long the job may run: 90 (minutes), 2:00:00, 1-12:00:00"),

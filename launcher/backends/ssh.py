@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.agent import die_with_parent
-from tenfold.launcher.backends import Backend, Host, Option
-from tenfold.launcher.hosts import HostEntry, fill_slots, parse_host_file, parse_hosts
-from tenfold.launcher.job import HostCommand
-from tenfold.launcher.ports import far_ports
-from tenfold.launcher.signals import ignore_stop_requests
+from tenfold.launcher.backends.base import Backend, Host, Option
+from tenfold.launcher.backends.host_list import HostEntry, fill_slots, parse_host_file, parse_hosts
+from tenfold.launcher.backends.ports import far_ports
+from tenfold.launcher.job.job_spec import HostCommand
+from tenfold.launcher.worker.agent import die_with_parent
+from tenfold.launcher.worker.stop_signals import ignore_stop_requests
 
 OPTIONS: Final = (
     Option("hosts", "hosts, one worker each: a,me@b,c:2222"),

@@ -1,1 +1,1 @@
-"""One module per subcommand; `tenfold.launcher.main.COMMANDS` is the table of them."""
+"""One module per subcommand; `tenfold.launcher.cli.main.COMMANDS` is the table of them."""

@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.manifest import Manifest
-from tenfold.data.storage import Folder, LocalFolder, open_folder, read_manifest
-from tenfold.launcher.history import HISTORY_FILE
-from tenfold.launcher.inventory import ENVIRONMENT_FILE
-from tenfold.launcher.job import (
-    JOB_FILE,
-    RESULT_FILE,
-    ClusterSpec,
-    JobResult,
-    JobSpec,
-    job_from_json,
-    result_from_json,
-)
-from tenfold.launcher.remote_run import is_held
+from tenfold.data.format.manifest import Manifest
+from tenfold.data.storage.folder import Folder
+from tenfold.data.storage.local_folder import LocalFolder
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.launcher.job.environment_file import ENVIRONMENT_FILE
+from tenfold.launcher.job.job_result import RESULT_FILE, JobResult, result_from_json
+from tenfold.launcher.job.job_spec import JOB_FILE, ClusterSpec, JobSpec, job_from_json
+from tenfold.launcher.job.remote_run_dir import is_held
+from tenfold.launcher.job.run_dir import HISTORY_FILE
 from tenfold.launcher.report_page.timeline import Event
 
 METRICS_FILE: Final = "metrics.jsonl"  # as models.run_log names it

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.lanes import WorkerShards, assign_lanes
-from tenfold.data.manifest import Manifest, Split
-from tenfold.data.sizes import format_duration, format_size, plural
+from tenfold.data.format.manifest import Manifest, Split
+from tenfold.data.planning.lanes import WorkerShards, assign_lanes
+from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.report_page.charts import Stretch, strip
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles

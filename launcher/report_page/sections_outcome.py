@@ -3,8 +3,8 @@
 import time
 from typing import Any, Final
 
-from tenfold.data.sizes import format_duration, plural
-from tenfold.launcher.job import Failure
+from tenfold.data.units import format_duration, plural
+from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.report_page.charts import line_chart
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import MetricsLine, RunFiles

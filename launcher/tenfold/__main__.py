@@ -1,5 +1,5 @@
 """``python -m tenfold``: the same as the ``tenfold`` command."""
 
-from tenfold.launcher.main import console
+from tenfold.launcher.cli.main import console
 
 console()

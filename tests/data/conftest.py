@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.data.example import Features, encode_example
-from tenfold.data.manifest import (
+from tenfold.data.format.example import Features, encode_example
+from tenfold.data.format.manifest import (
     MANIFEST_NAME,
     Feature,
     Manifest,
@@ -15,7 +15,7 @@ from tenfold.data.manifest import (
     manifest_to_json,
     shard_name,
 )
-from tenfold.data.records import crc32c, fingerprint64, frame
+from tenfold.data.format.tfrecord import crc32c, fingerprint64, frame
 
 ID_FEATURES = (Feature("id", "int64"), Feature("label", "int64"))
 MakeShards = Callable[..., Path]

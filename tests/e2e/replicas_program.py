@@ -7,10 +7,10 @@ import sys
 import tensorflow as tf
 from two_devices import use_two_devices
 
-from tenfold.models.config import TrainConfig
-from tenfold.models.reporter import Silence
-from tenfold.models.session import Place
-from tenfold.models.train import train
+from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.loop import train
+from tenfold.models.training.reporter import Silence
+from tenfold.models.training.session import Place
 
 use_two_devices()
 strategy = tf.distribute.MultiWorkerMirroredStrategy()

@@ -5,7 +5,7 @@ import os
 import keras
 import tensorflow as tf
 
-from tenfold.models.spec import ModelSpec
+from tenfold.models.model_spec import ModelSpec
 
 STOP_AT = int(os.environ.get("STOP_AT", "-1"))
 

@@ -56,7 +56,8 @@ def fork_server(folder):
     (server,) = [
         process
         for process in ours(folder)
-        if "tenfold.launcher.forkserver" in process.cmdline() and "launch" in parent_words(process)
+        if "tenfold.launcher.worker.forkserver" in process.cmdline()
+        and "launch" in parent_words(process)
     ]
     return server
 

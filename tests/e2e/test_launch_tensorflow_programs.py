@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tenfold.launcher.python import module_argv
+from tenfold.launcher.worker.python_argv import module_argv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from tenfold.data.order import Position
-from tenfold.data.storage import open_folder
-from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
-from tenfold.models.checkpoint import FOLDER, Checkpoint, RunState, save_checkpoint
-from tenfold.models.config import TrainConfig
+from tenfold.data.reading.order import Position
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
+from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.checkpoint import FOLDER, Checkpoint, RunState, save_checkpoint
 
 WORKER = """
 import os, sys
 os.environ["TENFOLD_RUN_DIR"] = sys.argv[1 + int(os.environ["TENFOLD_WORKER_INDEX"])]
-from tenfold.launcher.worker import main
+from tenfold.launcher.worker.trainer import main
 main()
 """
 

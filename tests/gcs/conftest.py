@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.data.background import Background
+from tenfold.data.runtime.threads import Background
 
 # gcsfs reads this when it is imported; without it every new bucket costs a call to real Google.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"

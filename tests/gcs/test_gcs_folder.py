@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfold.data import gcs_client
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.records import crc32c
-from tenfold.data.retry import RetryPolicy, TransientError, with_retries
-from tenfold.data.storage import GCS_SCHEMES, Conflict, Entry, open_folder
+from tenfold.data.format.tfrecord import crc32c
+from tenfold.data.storage import gcs_client
+from tenfold.data.storage.folder import GCS_SCHEMES, Conflict, Entry
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.storage.retry import RetryPolicy, TransientError, with_retries
 
 ALL_FAULTS = (
     "503=0.08", "429=0.05", "cut=0.05", "stall=0.02", "shorten=0.05", "flip=0.05",

@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfold.data import staging
-from tenfold.data.background import once
-from tenfold.data.cache import CacheOptions, Pin
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.manifest import ShardInfo
-from tenfold.data.records import crc32c
-from tenfold.data.staging import AHEAD, Stager, needs_staging, open_cache, staging_failures
+from tenfold.data.format.manifest import ShardInfo
+from tenfold.data.format.tfrecord import crc32c
+from tenfold.data.runtime.threads import once
+from tenfold.data.storage import prefetch as staging
+from tenfold.data.storage.prefetch import (
+    AHEAD,
+    Stager,
+    needs_staging,
+    open_cache,
+    staging_failures,
+)
+from tenfold.data.storage.shard_cache import CacheOptions, Pin
 
 FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
 
@@ -224,7 +230,7 @@ def test_batches_are_those_of_a_disk(
     remote_digits: str, small_shards: Path, faulty: Callable[..., Any], tmp_path: Path,
     limit_bytes: int,
 ) -> None:  # fmt: skip
-    from tenfold.data.read import worker_dataset
+    from tenfold.data.reading.dataset import worker_dataset
 
     proxy = faulty(*FAULTS)
     options = CacheOptions(folder=str(tmp_path), limit_bytes=limit_bytes)

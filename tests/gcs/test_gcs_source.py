@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.manifest import parse_shard_name
-from tenfold.data.sources import SourceChanged, open_source
-from tenfold.data.specs import LayoutPolicy
-from tenfold.data.write import WriteOptions, write_shards
+from tenfold.data.format.manifest import parse_shard_name
+from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.sources.base import SourceChanged
+from tenfold.data.sources.open_source import open_source
+from tenfold.data.writing.write_shards import WriteOptions, write_shards
 
 FAULTS = ("503=0.1", "429=0.05", "cut=0.05", "flip=0.03", "shorten=0.03")
 POLICY = LayoutPolicy(num_workers=2, shards_per_worker=2, min_shard_bytes=100)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tenfold.data.errors import JobError
-from tenfold.data.manifest import parse_shard_name
-from tenfold.data.records import crc32c
-from tenfold.data.write import Progress, WriteOptions, write_shards
+from tenfold.data.format.manifest import parse_shard_name
+from tenfold.data.format.tfrecord import crc32c
+from tenfold.data.writing.write_shards import Progress, WriteOptions, write_shards
 
 TENFOLD = Path(sys.executable).with_name("tenfold")
 FAULTS = ("503=0.1", "429=0.05", "cut=0.05", "flip=0.03", "shorten=0.03", "lose_answer=0.05")

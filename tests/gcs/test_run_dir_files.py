@@ -13,13 +13,13 @@ import pytest
 
 import tenfold as tenfold_module
 from tenfold.data.errors import UserError
-from tenfold.data.storage import open_folder
-from tenfold.launcher import lease
-from tenfold.launcher.job import ClusterSpec, JobSpec, job_to_json
-from tenfold.launcher.lease import Lease
-from tenfold.launcher.python import module_argv
-from tenfold.launcher.remote_run import is_held
-from tenfold.launcher.rundir import LEASE_FILE, check_usable
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.launcher.job import lease
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
+from tenfold.launcher.job.lease import Lease
+from tenfold.launcher.job.remote_run_dir import is_held
+from tenfold.launcher.job.run_dir import LEASE_FILE, check_usable
+from tenfold.launcher.worker.python_argv import module_argv
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -245,7 +245,7 @@ def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
     job = tmp_path / "job.json"
     job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222",))))
     done = subprocess.run(
-        module_argv("tenfold.launcher.pod"),
+        module_argv("tenfold.launcher.supervisor.pod"),
         capture_output=True,
         text=True,
         env={**os.environ, "TENFOLD_JOB_FILE": str(job), "JOB_COMPLETION_INDEX": "0"},
@@ -257,7 +257,7 @@ def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
 
 def test_a_kill_at_any_moment_leaves_whole_checkpoints(bucket):
     """Each call of a socket is a moment: the checkpoint is one request, made in several."""
-    program = Path(__file__).parents[1] / "models" / "killed_saves.py"
+    program = Path(__file__).parents[1] / "models" / "training" / "killed_saves.py"
     done = subprocess.run(
         [sys.executable, program, f"{bucket.url}/run/checkpoints"],
         capture_output=True,

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tenfold.launcher.python import module_argv
+from tenfold.launcher.worker.python_argv import module_argv
 
-# What the little programs can say: the line format of launcher/events.py, spelt out.
+# What the little programs can say: the line format of launcher/job/events.py, spelt out.
 PRELUDE = """
 import json, os, signal, sys, time
 index = int(os.environ["TENFOLD_WORKER_INDEX"])

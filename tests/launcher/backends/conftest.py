@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.backends import Host, load_backend
+from tenfold.launcher.backends.backend_registry import load_backend
+from tenfold.launcher.backends.base import Host
 from tenfold.launcher.backends.netns import HostShape, NetnsBackend
-from tenfold.launcher.ports import pick_ports
+from tenfold.launcher.backends.ports import pick_ports
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def documented_place(tmp_path: Path) -> Place:
     folder.mkdir()
     (folder / found[1]).write_text(found[2])
     (folder / "sitecustomize.py").write_text(
-        f"from tenfold.launcher import backends\nbackends.BACKENDS.update({{{line[1]}}})\n"
+        "from tenfold.launcher.backends.backend_registry import BACKENDS\n"
+        f"BACKENDS.update({{{line[1]}}})\n"
     )
     return Place(("--backend=nice", "--niceness=1"), ("env", f"PYTHONPATH={folder}"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.launcher.python import remote_module_argv
+from tenfold.launcher.worker.python_argv import remote_module_argv
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(300)
@@ -86,5 +86,7 @@ def test_its_lines_install_a_tenfold_that_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "launch" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(str(tmp_path / "venv"))
-    pod = builder.run(shlex.join(remote_module_argv("tenfold.launcher.pod", python="python")))
+    pod = builder.run(
+        shlex.join(remote_module_argv("tenfold.launcher.supervisor.pod", python="python"))
+    )
     assert (pod.returncode, pod.stderr[:9]) == (2, "tenfold: ")

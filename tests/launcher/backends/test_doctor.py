@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tenfold.launcher.backends import load_backend
-from tenfold.launcher.commands.launch import look_at
-from tenfold.launcher.job import ClusterSpec, JobSpec
-from tenfold.launcher.ports import pick_ports
-from tenfold.launcher.python import module_argv
+from tenfold.launcher.backends.backend_registry import load_backend
+from tenfold.launcher.backends.ports import pick_ports
+from tenfold.launcher.cli.host_check import look_at
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
+from tenfold.launcher.worker.python_argv import module_argv
 
 pytestmark = pytest.mark.timeout(120)
 

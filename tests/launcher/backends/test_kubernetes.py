@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.backends import Submission, load_submitter
+from tenfold.launcher.backends.backend_registry import load_submitter
+from tenfold.launcher.backends.base import Submission
 from tenfold.launcher.backends.kubernetes import job_name, pod_addresses
 from tenfold.launcher.backends.yaml_text import to_yaml
-from tenfold.launcher.job import ClusterSpec, JobSpec, job_from_json, job_to_json
-from tenfold.launcher.python import remote_module_argv
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json, job_to_json
+from tenfold.launcher.worker.python_argv import remote_module_argv
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -65,7 +66,7 @@ def test_an_indexed_job_is_what_the_schemas_want(tenfold):
     assert container["resources"] == {"requests": wanted, "limits": wanted}
     # The image's Python may be 3.10, which has no -P.
     assert container["command"][:2] == ["python", "-c"]
-    assert "'tenfold.launcher.pod'" in container["command"][2]
+    assert "'tenfold.launcher.supervisor.pod'" in container["command"][2]
 
 
 def test_preemption_is_told_from_a_crash(tenfold):
@@ -252,7 +253,7 @@ def start_pod(tmp_path):
         cluster = ClusterSpec(pod_addresses("x", 2, "job"))
         (tmp_path / "job.json").write_text(job_to_json(spec, cluster))
         return subprocess.Popen(
-            remote_module_argv("tenfold.launcher.pod", python=sys.executable),
+            remote_module_argv("tenfold.launcher.supervisor.pod", python=sys.executable),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -314,7 +315,7 @@ def test_a_pod_without_a_place(start_pod, index):
 @pytest.mark.parametrize("path", ["", "no/job.json"])
 def test_a_pod_without_a_job(path):
     done = subprocess.run(
-        remote_module_argv("tenfold.launcher.pod", python=sys.executable),
+        remote_module_argv("tenfold.launcher.supervisor.pod", python=sys.executable),
         capture_output=True, text=True, timeout=60, env={**os.environ, "TENFOLD_JOB_FILE": path},
     )  # fmt: skip
     assert done.returncode == 2

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.backends import Host, load_backend, netns_keeper
+from tenfold.launcher.backends import netns_keeper
+from tenfold.launcher.backends.backend_registry import load_backend
+from tenfold.launcher.backends.base import Host
 from tenfold.launcher.backends.cgroups import (
     Cgroup,
     Freezer,

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.backends import Submission
+from tenfold.launcher.backends.base import Submission
+from tenfold.launcher.backends.host_list import HostEntry
 from tenfold.launcher.backends.slurm import (
     Allocation,
     SlurmBackend,
@@ -16,8 +17,7 @@ from tenfold.launcher.backends.slurm import (
     node_addresses,
     parse_counts,
 )
-from tenfold.launcher.hosts import HostEntry
-from tenfold.launcher.job import JobSpec
+from tenfold.launcher.job.job_spec import JobSpec
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -14,8 +14,8 @@ from unittest import mock
 import psutil
 import pytest
 
+from tenfold.launcher.backends.host_list import parse_hosts
 from tenfold.launcher.backends.ssh import NEW_FOLDER_S, SshBackend, socket_folder
-from tenfold.launcher.hosts import parse_hosts
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -1,0 +1,79 @@
+"""What every Example of a data set has in common, found out record by record."""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from tenfold.data.format.manifest import Feature
+
+# The features of one record, or what several have in common, sorted by name.
+Schema: TypeAlias = tuple[Feature, ...]
+
+
+class SchemaError(ValueError):
+    """A record does not have the features that those before it have."""
+
+
+def merge_schemas(one: Schema, other: Schema) -> Schema:
+    """Returns what holds for the records of both; () stands for no records.
+
+    Raises:
+      SchemaError: their features differ in names, kinds or number of dimensions.
+    """
+    if one == other or not other:
+        return one
+    if not one:
+        return other
+    names = [[feature.name for feature in schema] for schema in (one, other)]
+    if names[0] != names[1]:
+        raise SchemaError(
+            f"it has the features {', '.join(names[1])}, others have {', '.join(names[0])}"
+        )
+    return tuple(_merge(a, b) for a, b in zip(one, other, strict=True))
+
+
+def merge_all(schemas: Iterable[Schema]) -> Schema:
+    """Returns `merge_schemas` over all; () where there are none."""
+    merged: Schema = ()
+    for schema in schemas:
+        merged = merge_schemas(merged, schema)
+    return merged
+
+
+def _merge(one: Feature, other: Feature) -> Feature:
+    kind = one.kind
+    if one.kind != other.kind:
+        if {one.kind, other.kind} != {"bytes", "image"}:
+            raise SchemaError(
+                f"its feature '{other.name}' is of kind {other.kind}, in others {one.kind}"
+            )
+        return Feature(one.name, "bytes", ())
+    if len(one.shape) != len(other.shape):
+        raise SchemaError(
+            f"its feature '{other.name}' has shape {_show(other)}, in others {_show(one)}"
+        )
+    sizes = zip(one.shape, other.shape, strict=True)
+    return Feature(one.name, kind, tuple(a if a == b else None for a, b in sizes))
+
+
+def _show(feature: Feature) -> str:
+    return "scalar" if not feature.shape else str(list(feature.shape))
+
+
+class SchemaObserver:
+    """Merges the schemas of records as they come; cheap where they repeat."""
+
+    def __init__(self) -> None:
+        self.schema: Schema = ()
+        self._seen: set[Schema] = set()
+
+    def add(self, schema: Schema) -> None:
+        """Takes in one record's schema.
+
+        Raises:
+          SchemaError: it does not fit those before.
+        """
+        if schema in self._seen:
+            return
+        self.schema = merge_schemas(self.schema, schema)
+        if len(self._seen) < 1000:
+            self._seen.add(schema)

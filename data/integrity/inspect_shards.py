@@ -1,0 +1,176 @@
+"""A look into a data set: its schema as text, some records, the code that reads it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tenfold.data.errors import JobError
+from tenfold.data.format.example import decode_example
+from tenfold.data.format.image_header import picture_format
+from tenfold.data.format.manifest import LABEL, Feature, Manifest, Split
+from tenfold.data.format.tfrecord import (
+    FOOTER_BYTES,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    RecordError,
+    check_payload,
+    read_length,
+)
+from tenfold.data.storage.folder import Folder
+from tenfold.data.storage.open_folder import open_folder
+
+_TYPES: Final = {"bytes": "tf.string", "image": "tf.string", "float": "tf.float32"}
+_SHOWN_VALUES: Final = 6
+# How often a record that looks broken is read.
+READS: Final = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record: where it lies, and its features as kinds and flat lists."""
+
+    shard: str
+    index: int
+    values: dict[str, tuple[str, list[Any]]]
+
+
+def first_records(path: str, split: Split, count: int) -> Iterator[Sample]:
+    """Yields the first `count` records of a split.
+
+    Raises:
+      JobError: a shard is missing or damaged.
+    """
+    folder = open_folder(path)
+    for shard in split.shards:
+        if count <= 0:
+            return
+        for index, payload in enumerate(_payloads(folder, shard.name, min(count, shard.records))):
+            yield Sample(shard.name, index, decode_example(payload))
+        count -= shard.records
+
+
+def _payloads(folder: Folder, name: str, count: int) -> Iterator[bytes]:
+    """Yields the first `count` payloads of a shard, reading no more than those."""
+    try:
+        offset = 0
+        size = folder.sizes().get(name, 0)
+        for index in range(count):
+            payload = _payload(folder, name, index=index, offset=offset, size=size)
+            yield payload
+            offset += len(payload) + FRAME_BYTES
+    except (RecordError, OSError) as error:
+        raise JobError(
+            f"{folder.path}/{name}: {error}: 'tenfold verify' says what is wrong"
+        ) from error
+
+
+def _payload(folder: Folder, name: str, *, index: int, offset: int, size: int) -> bytes:
+    """Returns one payload; what looks broken is read again, for it may have been on the way."""
+    for attempt in range(READS):
+        try:
+            header = folder.read_range(name, offset, HEADER_BYTES)
+            room = size - offset - HEADER_BYTES
+            length = read_length(header, index=index, offset=offset, room=room)
+            data = folder.read_range(name, offset + HEADER_BYTES, length + FOOTER_BYTES)
+            check_payload(data[:length], data[length:], index=index, offset=offset)
+            return data[:length]
+        except RecordError:
+            if attempt == READS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def describe_feature(feature: Feature) -> str:
+    """Returns a feature's kind and shape, as ``image 28 × 28 × 1``."""
+    if not feature.shape:
+        return f"{feature.kind} scalar"
+    sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
+    return f"{feature.kind} {sizes}"
+
+
+def show_sample(sample: Sample, manifest: Manifest) -> str:
+    """Returns one line that shows a record."""
+    parts = [
+        f"{name}={_show(name, kind, values, manifest)}"
+        for name, (kind, values) in sample.values.items()
+    ]
+    return f"{sample.shard}[{sample.index}] " + ", ".join(parts)
+
+
+def _show(name: str, kind: str, values: list[Any], manifest: Manifest) -> str:
+    if name == LABEL and kind == "int64" and len(values) == 1:
+        return show_label(values[0], manifest)
+    shown = [_show_bytes(v) if kind == "bytes" else f"{v:.6g}" for v in values[:_SHOWN_VALUES]]
+    if len(values) == 1:
+        return shown[0]
+    more = f" … of {len(values):,}" if len(values) > _SHOWN_VALUES else ""
+    return f"[{' '.join(shown)}{more}]"
+
+
+def show_label(label: int, manifest: Manifest) -> str:
+    """Returns a class as ``3 'cats'``, or its number alone where it has no name."""
+    names = manifest.label_names
+    return f"{label} '{names[label]}'" if 0 <= label < len(names) else str(label)
+
+
+def _show_bytes(value: bytes) -> str:
+    form = picture_format(value)
+    if form:
+        return f"{form.upper()} of {len(value):,} bytes"
+    return repr(value if len(value) <= 40 else value[:40] + b"...")
+
+
+def sample_file_name(sample: Sample, manifest: Manifest, number: int, suffix: str) -> str:
+    """Returns a file name for a record's picture: its number, split and class, made safe."""
+    kind, values = sample.values.get(LABEL, ("", []))
+    name = ""
+    if kind == "int64" and len(values) == 1:
+        named = 0 <= values[0] < len(manifest.label_names)
+        label = manifest.label_names[values[0]] if named else str(values[0])
+        name = "-" + "".join(c if c.isalnum() else "_" for c in label)[:40]
+    return f"{number:03d}-{sample.shard.split('-')[0]}{name}{suffix}"
+
+
+def picture_of(sample: Sample, manifest: Manifest) -> bytes | None:
+    """Returns the bytes of a record's first picture, or None."""
+    for feature in manifest.features:
+        if feature.kind == "image" and feature.name in sample.values:
+            return bytes(sample.values[feature.name][1][0])
+    return None
+
+
+def reading_code(path: str, manifest: Manifest) -> str:
+    """Returns a Python program that reads the shards with plain `tf.data`."""
+    split = manifest.splits[0]
+    pattern = os.path.join(path, f"{split.name}-{{:05d}}-of-{len(split.shards):05d}.tfrecord")
+    lines = [
+        "import tensorflow as tf",
+        "",
+        f"files = [{pattern!r}.format(i) for i in range({len(split.shards)})]",
+        "features = {",
+        *(f"    {f.name!r}: {_spec(f)}," for f in manifest.features),
+        "}",
+        "dataset = tf.data.TFRecordDataset(files)",
+        "dataset = dataset.map(lambda record: tf.io.parse_single_example(record, features))",
+    ]
+    images = [f.name for f in manifest.features if f.kind == "image"]
+    if images:
+        lines += [
+            "",
+            "def decode(example):",
+            *(f"    example[{n!r}] = tf.io.decode_image(example[{n!r}], expand_animations=False)"
+              for n in images),
+            "    return example",
+            "",
+            "dataset = dataset.map(decode)",
+        ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _spec(feature: Feature) -> str:
+    dtype = _TYPES.get(feature.kind, "tf.int64")
+    if feature.kind == "image" or None not in feature.shape:
+        shape = [] if feature.kind == "image" else list(feature.shape)
+        return f"tf.io.FixedLenFeature({shape}, {dtype})"
+    return f"tf.io.RaggedFeature({dtype})"

@@ -1,0 +1,247 @@
+"""What can still be read of damaged shards.
+
+A record whose checksum fails is left out and the rest of its shard is kept: where the length
+of a record is damaged too, the next one is found by its own two checksums. What is left of a
+damaged shard is written beside the run, with a manifest that counts it: from then on it is a
+data set like any other, and every sum over it is exact again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardInfo,
+    Split,
+    manifest_from_json,
+    manifest_to_json,
+)
+from tenfold.data.format.tfrecord import (
+    FOOTER_BYTES,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    RecordError,
+    check_payload,
+    crc32c,
+    fingerprint64,
+    read_length,
+)
+from tenfold.data.storage.folder import Folder
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.units import plural
+
+# Written last into the folder of what was salvaged.
+BAD_RECORDS_NAME: Final = "bad_records.json"
+_WAY_OUT: Final = "remove the shard and run the same 'tenfold write' again"
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that cannot be read: its shard, its index there, its offset in bytes, and why."""
+
+    shard: str
+    index: int
+    offset: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.shard} record {self.index} at byte {self.offset:,}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Salvage:
+    """A data set without its broken records.
+
+    `manifest` counts what is left; `moved` has the paths of the shards that were written anew,
+    by name; `bad` names what was lost.
+    """
+
+    manifest: Manifest
+    moved: dict[str, str] = field(default_factory=dict)
+    bad: tuple[BadRecord, ...] = ()
+
+
+def scan_records(data: bytes) -> tuple[list[tuple[int, int]], list[RecordError]]:
+    """Returns where the sound records of a shard's bytes begin and end, and the broken ones."""
+    sound: list[tuple[int, int]] = []
+    bad: list[RecordError] = []
+    offset = 0
+    while offset < len(data):
+        try:
+            end = _record_end(data, offset, index=len(sound) + len(bad))
+            sound.append((offset, end))
+        except RecordError as error:
+            bad.append(error)
+            end = _next_record(data, offset + 1) if error.lost else _framed_end(data, offset)
+        offset = end
+    return sound, bad
+
+
+def _record_end(data: bytes, offset: int, *, index: int) -> int:
+    header = data[offset : offset + HEADER_BYTES]
+    room = len(data) - offset - HEADER_BYTES
+    length = read_length(header, index=index, offset=offset, room=room)
+    begin = offset + HEADER_BYTES
+    footer = data[begin + length : begin + length + FOOTER_BYTES]
+    check_payload(data[begin : begin + length], footer, index=index, offset=offset)
+    return offset + length + FRAME_BYTES
+
+
+def _framed_end(data: bytes, offset: int) -> int:
+    return offset + int.from_bytes(data[offset : offset + 8], "little") + FRAME_BYTES
+
+
+def _next_record(data: bytes, offset: int) -> int:
+    """Returns where the first sound record from `offset` on begins, or the end of `data`.
+
+    The upper half of a record's 64-bit length is zero.
+    """
+    while (zeros := data.find(bytes(4), offset + 4)) >= 0:
+        offset = zeros - 4
+        try:
+            _record_end(data, offset, index=0)
+        except RecordError:
+            offset += 1
+        else:
+            return offset
+    return len(data)
+
+
+def check_sizes(folder_path: str, shards: Sequence[ShardInfo]) -> None:
+    """Checks that `shards` are there and have the bytes that the manifest says.
+
+    Raises:
+      JobError: the first that is missing, cut or grown.
+    """
+    sizes = open_folder(folder_path).sizes()
+    for shard in shards:
+        size = sizes.get(shard.name)
+        if size is None:
+            raise JobError(f"{folder_path}/{shard.name} is missing: {_WAY_OUT}")
+        if size != shard.bytes:
+            raise JobError(
+                f"{folder_path}/{shard.name} has {size:,} bytes, the manifest says "
+                f"{shard.bytes:,}: {_WAY_OUT}, or skip what is broken (--on_bad_record=skip)"
+            )
+
+
+def find_bad_record(folder_path: str, shards: Sequence[ShardInfo]) -> BadRecord | None:
+    """Returns the first broken record of `shards`, or None where all are as they were written."""
+    folder = open_folder(folder_path)
+    for shard in shards:
+        _, _, bad = _examine(folder, shard)
+        if bad:
+            return bad[0]
+    return None
+
+
+def find_record(
+    folder_path: str, shards: Sequence[ShardInfo], fingerprint: int
+) -> tuple[str, int, int] | None:
+    """Returns the shard, index and offset of the first record with this fingerprint."""
+    folder = open_folder(folder_path)
+    for shard in shards:
+        data = folder.read(shard.name) or b""
+        for index, (begin, end) in enumerate(scan_records(data)[0]):
+            if fingerprint64(data[begin + HEADER_BYTES : end - FOOTER_BYTES]) == fingerprint:
+                return shard.name, index, begin
+    return None
+
+
+def _examine(
+    folder: Folder, shard: ShardInfo
+) -> tuple[bytes, list[tuple[int, int]] | None, list[BadRecord]]:
+    """Returns a shard's bytes, where its sound records lie, and its broken ones.
+
+    None in the second place says that all of it is as the manifest says.
+    """
+    data = folder.read(shard.name)
+    if data is None:
+        raise JobError(f"{folder.path}/{shard.name} is missing: {_WAY_OUT}")
+    if len(data) == shard.bytes and crc32c(data) == shard.crc32c:
+        return data, None, []
+    sound, errors = scan_records(data)
+    bad = [BadRecord(shard.name, e.index, e.offset, e.problem) for e in errors]
+    for index in range(len(sound) + len(bad), shard.records):
+        bad.append(BadRecord(shard.name, index, len(data), "the file ends before it"))
+    if not bad:
+        raise JobError(
+            f"{folder.path}/{shard.name}: its records are sound, but not those of the manifest: "
+            f"{_WAY_OUT}"
+        )
+    return data, sound, bad
+
+
+def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
+    """Reads every shard at `path` and writes what is left of the damaged ones to `into`.
+
+    What an earlier call has written there is taken as it is: the order of a run's records
+    depends on it.
+
+    Raises:
+      JobError: more than `max_bad_records` are broken, or a shard is missing.
+      UserError: `into` belongs to another data set.
+    """
+    source, target = open_folder(path), open_folder(into)
+    text = (source.read(MANIFEST_NAME) or b"").decode()
+    manifest = manifest_from_json(text, where=f"{source.path}/{MANIFEST_NAME}")
+    earlier = target.read(BAD_RECORDS_NAME)
+    if earlier is not None:
+        if json.loads(earlier)["manifest_crc32c"] != crc32c(text.encode()):
+            raise UserError(f"{into} was made from other shards: take a new --run_dir")
+        return load_salvage(into)
+    bad: list[BadRecord] = []
+    splits = []
+    for split in manifest.splits:
+        shards = tuple(
+            _salvage(source, target, shard, bad, max_bad_records) for shard in split.shards
+        )
+        splits.append(Split(split.name, shards, split.label_counts))
+    target.write(MANIFEST_NAME, manifest_to_json(replace(manifest, splits=tuple(splits))).encode())
+    document = {
+        "manifest_crc32c": crc32c(text.encode()),
+        "bad_records": [asdict(record) for record in bad],
+    }
+    target.write(BAD_RECORDS_NAME, json.dumps(document, indent=1).encode())
+    return load_salvage(into)
+
+
+def _salvage(
+    source: Folder, target: Folder, shard: ShardInfo, bad: list[BadRecord], most: int
+) -> ShardInfo:
+    """Writes what is left of one shard, if it is damaged; returns what there is of it now."""
+    data, sound, found = _examine(source, shard)
+    bad += found
+    if len(bad) > most:
+        raise JobError(
+            f"{plural(len(bad), 'broken record')} or more, --max_bad_records={most} allows no "
+            f"more; the last one: {bad[-1]}"
+        )
+    if sound is None:
+        return shard
+    kept = b"".join(data[begin:end] for begin, end in sound)
+    prints = (fingerprint64(data[b + HEADER_BYTES : e - FOOTER_BYTES]) for b, e in sound)
+    target.write(shard.name, kept)
+    return ShardInfo(shard.name, len(sound), len(kept), crc32c(kept), sum(prints) % 2**64)
+
+
+def load_salvage(into: str) -> Salvage:
+    """Returns what `salvage_shards` has written to `into`.
+
+    Raises:
+      JobError: it is not there.
+    """
+    folder = open_folder(into)
+    manifest, records = folder.read(MANIFEST_NAME), folder.read(BAD_RECORDS_NAME)
+    if manifest is None or records is None:
+        raise JobError(f"there is no {into}/{BAD_RECORDS_NAME}: start the job again")
+    bad = tuple(BadRecord(**record) for record in json.loads(records)["bad_records"])
+    return Salvage(
+        manifest_from_json(manifest.decode(), where=f"{into}/{MANIFEST_NAME}"),
+        {record.shard: f"{folder.path}/{record.shard}" for record in bad},
+        bad,
+    )

@@ -1,0 +1,222 @@
+"""The planner: how many shards a data set gets, as pure functions of sizes and a policy.
+
+The rule of thumb (TensorFlow's guide to distributed input): about ten shards per worker, each
+of 10 to 250 MB. Where both cannot hold, the number of shards per worker gives way, never the
+even division among workers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.format.manifest import check_split_name
+from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
+from tenfold.data.units import format_size, plural
+
+# Expected bytes differ from the written ones where a transform was only sampled.
+_ROUNDING: Final = 1e-9
+
+
+def plan_layout(
+    total_bytes: int,
+    num_examples: int | None = None,
+    policy: LayoutPolicy | None = None,
+    *,
+    max_record_bytes: int = 0,
+    split: str = "",
+) -> ShardLayout:
+    """Returns the layout of `total_bytes` of framed records under `policy`.
+
+    `split` names the part of the data set that this is, in messages.
+
+    Raises:
+      UserError: the sizes are not positive, or there are fewer examples than lanes.
+    """
+    policy = policy or LayoutPolicy()
+    what = f"split '{split}'" if split else "the data set"
+    _check_sizes(total_bytes, num_examples, policy, what)
+    num_shards, reasons = _num_shards(total_bytes, num_examples, policy)
+    layout = ShardLayout(
+        num_shards=num_shards,
+        num_lanes=policy.num_lanes,
+        num_workers=policy.num_workers,
+        worker_counts=policy.all_counts,
+        total_bytes=total_bytes,
+        num_examples=num_examples,
+        max_record_bytes=max_record_bytes,
+        reasons=tuple(reasons),
+    )
+    return _with_warnings(layout, policy)
+
+
+def _check_sizes(
+    total_bytes: int, num_examples: int | None, policy: LayoutPolicy, what: str
+) -> None:
+    if total_bytes < 1:
+        raise UserError(f"{what} has {total_bytes} bytes: there is nothing to plan")
+    if num_examples is None:
+        return
+    if num_examples < 1:
+        raise UserError(f"{what} has {num_examples} examples: there is nothing to plan")
+    if num_examples > total_bytes:
+        raise UserError(
+            f"{num_examples:,} examples cannot lie in {total_bytes:,} bytes: "
+            "check --dataset_size and --num_examples"
+        )
+    if num_examples < policy.num_lanes:
+        raise UserError(
+            f"{what} has {plural(num_examples, 'example')}, which cannot fill "
+            f"{policy.num_lanes} lanes (the least common multiple of the worker counts "
+            f"{list(policy.all_counts)}): take fewer workers or more data"
+        )
+
+
+def _num_shards(
+    total_bytes: int, num_examples: int | None, policy: LayoutPolicy
+) -> tuple[int, list[str]]:
+    """Returns the number of shards and why it is not the plain rule of thumb."""
+    lanes = policy.num_lanes
+    target = policy.shards_per_worker * policy.num_workers
+    num_shards = _round_up(target, lanes)
+    reasons = []
+    if num_shards != target:
+        reasons.append(
+            f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of {lanes} "
+            f"divides evenly among {_either(policy.all_counts)} workers"
+        )
+    most = _most_shards(total_bytes, policy)
+    least = _least_shards(total_bytes, num_examples, policy)
+    if num_shards > most:
+        reasons.append(
+            f"{plural(most, 'shard')} instead of {num_shards:,}: more would each be under "
+            f"{format_size(policy.min_shard_bytes)}"
+            + (f" (one per lane, {lanes}, is the fewest)" if most == lanes else "")
+        )
+        num_shards = most
+    if num_shards < least:
+        reasons.append(
+            f"{plural(least, 'shard')} instead of {num_shards:,}: fewer would each be over "
+            f"{format_size(policy.max_shard_bytes)}"
+        )
+        num_shards = least
+    return _no_empty_shard(num_shards, num_examples, lanes, reasons), reasons
+
+
+def _most_shards(total_bytes: int, policy: LayoutPolicy) -> int:
+    """The most shards of at least the minimum size; one per lane where there is no such number."""
+    most = total_bytes // policy.min_shard_bytes
+    return max(most // policy.num_lanes * policy.num_lanes, policy.num_lanes)
+
+
+def _least_shards(total_bytes: int, num_examples: int | None, policy: LayoutPolicy) -> int:
+    """The fewest shards of at most the maximum size, whole records considered."""
+    if num_examples is None:
+        return _round_up(-(-total_bytes // policy.max_shard_bytes), policy.num_lanes)
+    records_per_shard = max(policy.max_shard_bytes * num_examples // total_bytes, 1)
+    return _round_up(-(-num_examples // records_per_shard), policy.num_lanes)
+
+
+def _no_empty_shard(
+    num_shards: int, num_examples: int | None, lanes: int, reasons: list[str]
+) -> int:
+    if num_examples is None or num_shards <= num_examples:
+        return num_shards
+    fewer = num_examples // lanes * lanes
+    reasons.append(
+        f"{plural(fewer, 'shard')} instead of {num_shards:,}: there are only "
+        f"{plural(num_examples, 'example')}, and no shard may be empty"
+    )
+    return fewer
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _either(counts: Sequence[int]) -> str:
+    *most, last = (str(count) for count in counts)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
+    warnings = []
+    if layout.shard_bytes_mean < policy.min_shard_bytes:
+        warnings.append(
+            f"shards of {format_size(layout.shard_bytes_mean)} are under "
+            f"{format_size(policy.min_shard_bytes)}: the data is small"
+            + _for_lanes(layout.num_lanes)
+        )
+    largest = max(layout.shard_bytes_max, layout.max_record_bytes)
+    if largest > policy.max_shard_bytes:
+        warnings.append(
+            f"the largest shard will have about {format_size(largest)}, over "
+            f"{format_size(policy.max_shard_bytes)}: single records are that large, "
+            "or --min_shard_size is too near --max_shard_size"
+        )
+    return ShardLayout(**{**vars(layout), "warnings": tuple(warnings)})
+
+
+def _for_lanes(num_lanes: int) -> str:
+    if num_lanes == 1:
+        return ""
+    return f" for {num_lanes} lanes; fewer worker counts would give larger shards"
+
+
+@dataclass(frozen=True)
+class SplitFraction:
+    """A split's name and its share of the examples, above 0 and at most 1."""
+
+    name: str
+    fraction: float
+
+
+def parse_splits(text: str) -> tuple[SplitFraction, ...]:
+    """Returns the splits that ``train:0.9,validation:0.1`` names.
+
+    Raises:
+      UserError: a name or number is not one, a name comes twice, or the sum is not 1.
+    """
+    splits = tuple(_parse_split(part.strip()) for part in text.split(","))
+    names = [split.name for split in splits]
+    if len(set(names)) < len(names):
+        raise UserError(f"--split={text}: a split is named twice")
+    total = sum(split.fraction for split in splits)
+    if abs(total - 1) > _ROUNDING:
+        raise UserError(f"--split={text}: the fractions sum to {total:g}, they must sum to 1")
+    return splits
+
+
+def _parse_split(text: str) -> SplitFraction:
+    name, colon, number = text.partition(":")
+    check_split_name(name)
+    try:
+        fraction = float(number) if colon else 1.0
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise UserError(f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1")
+    return SplitFraction(name, fraction)
+
+
+def split_counts(num_examples: int, splits: Sequence[SplitFraction]) -> tuple[int, ...]:
+    """Returns how many of `num_examples` each split gets: cumulative shares, rounded; sums up.
+
+    Raises:
+      UserError: a split would get none.
+    """
+    bounds = [0]
+    share = 0.0
+    for split in splits:
+        share += split.fraction
+        bounds.append(round(num_examples * share))
+    bounds[-1] = num_examples
+    counts = tuple(end - start for start, end in pairwise(bounds))
+    for split, count in zip(splits, counts, strict=True):
+        if count < 1:
+            raise UserError(
+                f"split '{split.name}' gets none of {plural(num_examples, 'example')} "
+                f"at a fraction of {split.fraction:g}: raise it"
+            )
+    return counts

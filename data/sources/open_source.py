@@ -1,0 +1,120 @@
+"""From what a user writes after ``--source=`` to an open source."""
+
+import glob
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tenfold.data.errors import UserError
+from tenfold.data.sources.base import Source
+from tenfold.data.sources.features import SourceOptions
+from tenfold.data.storage.folder import is_url
+
+KINDS = (
+    "a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, .npz or .npy arrays, "
+    "TFRecord files (a folder or pattern of them), tfds:NAME, or module:function"
+)
+
+
+def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) -> Source:
+    """Returns the source that `spec` names, scanned; `scratch` is a local folder of its own.
+
+    A text may be a path or a URL (``gs://bucket/prefix``). Besides a text, `spec` may be a
+    `tf.data.Dataset` or an iterable of dicts of features.
+
+    Raises:
+      UserError: there is no such source, or it cannot be used.
+    """
+    options = options or SourceOptions()
+    if isinstance(spec, os.PathLike):
+        spec = os.fspath(spec)
+    if not isinstance(spec, str):
+        return _stream(type(spec).__name__, spec, scratch, options)
+    path = os.path.expanduser(spec.removeprefix("file://"))
+    if is_url(path):
+        from tenfold.data.sources.remote import open_remote
+
+        return open_remote(path, scratch, options)
+    if spec.startswith("tfds:"):
+        from tenfold.data.sources.tfrecords import scan_tfds
+
+        return scan_tfds(spec, scratch)
+    if os.path.isdir(path):
+        return _folder(path, scratch)
+    if ".npz:" in path or path.endswith((".npz", ".npy")):
+        return _arrays(spec, path, scratch, options)
+    files = _tfrecord_files(path)
+    if files:
+        return _tfrecords(files, scratch)
+    if os.path.isfile(path):
+        return _table(path, scratch, options)
+    return _reference(spec, scratch, options)
+
+
+def _folder(path: str, scratch: Path) -> Source:
+    files = _tfrecord_files(os.path.join(glob.escape(path), "*"))
+    if files:
+        return _tfrecords(files, scratch)
+    from tenfold.data.sources.class_folders import scan_folder
+
+    return scan_folder(path, scratch)
+
+
+def _tfrecord_files(pattern: str) -> list[str]:
+    """Returns the sorted files of a pattern that are named as TFRecord files."""
+    found = glob.glob(pattern)
+    if len(found) == 1 and found[0] == pattern and pattern.endswith(".tfrecords"):
+        return found
+    return sorted(
+        path for path in found if ".tfrecord" in os.path.basename(path) and os.path.isfile(path)
+    )
+
+
+def _tfrecords(files: list[str], scratch: Path) -> Source:
+    from tenfold.data.sources.tfrecords import known_from_manifest, scan_tfrecords
+
+    known, label_names = known_from_manifest(os.path.dirname(files[0]))
+    return scan_tfrecords(files, scratch, known=known, label_names=label_names)
+
+
+def _arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.arrays import scan_arrays
+
+    file = path.partition(".npz:")[0] + ".npz" if ".npz:" in path else path
+    if not os.path.exists(file):
+        raise UserError(f"source '{spec}' does not exist: check the path")
+    return scan_arrays(spec, path, scratch, options)
+
+
+def _table(path: str, scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.table_rows import SUFFIXES
+    from tenfold.data.sources.tables import scan_table
+
+    if not path.lower().endswith(SUFFIXES):
+        raise UserError(f"source '{path}' is of no known kind: a source is {KINDS}")
+    return scan_table(path, scratch, options)
+
+
+def _reference(spec: str, scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.runtime.user_code import is_reference, load_reference
+
+    if not is_reference(spec):
+        raise UserError(f"source '{spec}' does not exist: a source is {KINDS}")
+    function = load_reference(spec, "source")
+    try:
+        stream = function() if callable(function) else function
+    except Exception as error:
+        raise UserError(f"source '{spec}' raises {type(error).__name__}: {error}") from error
+    return _stream(f"source '{spec}'", stream, scratch, options)
+
+
+def _stream(what: str, stream: Any, scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.stream import spool_stream
+
+    if isinstance(stream, Mapping) or not isinstance(stream, Iterable):
+        raise UserError(
+            f"{what} is a {type(stream).__name__}: "
+            "give a tf.data.Dataset or an iterable of dicts of features"
+        )
+    return spool_stream(what, stream, scratch, options)

@@ -1,0 +1,213 @@
+"""Writing one shard: the loop that every byte passes through."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from tenfold.data.errors import JobError
+from tenfold.data.format.manifest import ShardInfo
+from tenfold.data.format.schema import SchemaError, SchemaObserver
+from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
+from tenfold.data.planning.write_plan import ShardTask, WritePlan
+from tenfold.data.runtime.threads import work_ahead
+from tenfold.data.sources.base import BadRecord, Encoded, Source
+from tenfold.data.storage.folder import TEMPORARY, Conflict, Folder
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.chain import Chain
+from tenfold.data.writing.ledger import (
+    BadRecordNote,
+    ShardReceipt,
+    check_bad_records,
+    taken_over,
+    write_receipt,
+)
+
+# Blocks this large are summed and written while the cache still holds most of them.
+BLOCK_BYTES: Final = 1 << 20
+# Transforms get this many records at a time.
+BATCH_RECORDS: Final = 32
+
+# Takes records and bytes written since the last call.
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class WriteJob:
+    """What a writing process needs; picklable. `max_bad_records` None fails on the first.
+
+    `keys` is the digest of the write's keys; `standing` are the versions of the shards that
+    stood in the folder when it began, which may be replaced: no other may.
+    """
+
+    source: Source
+    plan: WritePlan
+    output: str
+    chain: Chain
+    max_bad_records: int | None = None
+    keys: str = ""
+    standing: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
+    """Writes one shard and its receipt into the output folder; returns the receipt.
+
+    Raises:
+      JobError: a record is broken, more are than allowed, the source changed, another write has
+        taken the folder over, or the storage refused.
+    """
+    folder = open_folder(job.output)
+    shard = _Shard(task.name, report)
+    with _temporary(folder, task.name) as path:
+        try:
+            with open(path, "wb", buffering=0) as file:
+                for block in shard.blocks(job, task):
+                    _write_all(file.fileno(), block)
+                if folder.scratch():  # what is sent away need not reach this disk
+                    os.fsync(file.fileno())
+            folder.publish(path, task.name, synced=True, replaces=job.standing.get(task.name, ""))
+            receipt = shard.receipt()
+            write_receipt(folder, receipt, job.keys)
+        except Conflict:
+            raise taken_over(folder) from None
+        except OSError as error:
+            raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
+    return receipt
+
+
+@contextmanager
+def _temporary(folder: Folder, name: str) -> Iterator[Path]:
+    """Gives a local path for a file on its way to `name`; whatever stays there is removed."""
+    scratch = folder.scratch()
+    base = Path(tempfile.mkdtemp()) if scratch is None else scratch
+    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        if scratch is None:
+            base.rmdir()
+
+
+def _write_all(descriptor: int, block: bytes) -> None:
+    """Writes all of `block`: a single write may take less of it."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class _Shard:
+    """What is summed up over the records of one shard while they are written."""
+
+    def __init__(self, name: str, report: Report) -> None:
+        self._name = name
+        self._report = report
+        self._records = self._bytes = self._crc32c = self._fingerprint = 0
+        self._observer = SchemaObserver()
+        self._label_counts: dict[int, int] = {}
+        self._quarantined: list[BadRecordNote] = []
+
+    def blocks(self, job: WriteJob, task: ShardTask) -> Iterator[bytes]:
+        """Yields the shard's bytes in blocks of about BLOCK_BYTES."""
+        parts: list[bytes] = []
+        size = records = 0
+        for encoded in self._good_records(job, task):
+            payload = encoded.payload
+            parts += (frame_header(len(payload)), payload, frame_footer(payload))
+            size += len(payload)
+            records += 1
+            self._fingerprint += fingerprint64(payload)
+            if encoded.label is not None:
+                self._label_counts[encoded.label] = self._label_counts.get(encoded.label, 0) + 1
+            if size >= BLOCK_BYTES:
+                yield self._block(parts, records)
+                parts, size, records = [], 0, 0
+        yield self._block(parts, records)
+
+    def _block(self, parts: list[bytes], records: int) -> bytes:
+        block = b"".join(parts)
+        self._crc32c = extend_crc32c(self._crc32c, block)
+        self._bytes += len(block)
+        self._records += records
+        self._report(records, len(block))
+        return block
+
+    def _good_records(self, job: WriteJob, task: ShardTask) -> Iterator[Encoded]:
+        chain = job.chain.of_split(job.plan.splits[task.split].name)
+        records = _transformed(job, task, chain) if chain.steps else _as_they_are(job, task)
+        for index, encoded in records:
+            if isinstance(encoded, BadRecord):
+                self._quarantine(job, index, str(encoded))
+                continue
+            try:
+                self._observer.add(encoded.schema)
+            except SchemaError as error:
+                raise JobError(f"{job.source.name(index)}: {error}") from error
+            yield encoded
+
+    def _quarantine(self, job: WriteJob, index: int, reason: str) -> None:
+        name = job.source.name(index)
+        if job.max_bad_records is None:
+            raise JobError(f"{name}: {reason}; --on_bad_record=skip leaves such records out")
+        self._quarantined.append(BadRecordNote(name, reason))
+        check_bad_records(self._quarantined, job.max_bad_records)
+
+    def receipt(self) -> ShardReceipt:
+        """Returns the sums."""
+        info = ShardInfo(
+            name=self._name,
+            records=self._records,
+            bytes=self._bytes,
+            crc32c=self._crc32c,
+            fingerprint=self._fingerprint % 2**64,
+        )
+        return ShardReceipt(
+            info, self._observer.schema, self._label_counts, tuple(self._quarantined)
+        )
+
+
+def _as_they_are(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | BadRecord]]:
+    """Yields a shard's records, packed by the source."""
+    encode = job.source.encoded
+
+    def packed(place: tuple[int, int]) -> tuple[int, Encoded | BadRecord]:
+        try:
+            return place[0], encode(place[0])
+        except BadRecord as error:
+            return place[0], error
+
+    yield from work_ahead(packed, job.plan.sources_of(task), at_once=_reads_at_once(job.source))
+
+
+def _transformed(
+    job: WriteJob, task: ShardTask, chain: Chain
+) -> Iterator[tuple[int, Encoded | BadRecord]]:
+    """Yields a shard's records, transformed in batches."""
+    source, seed = job.source, job.plan.shuffle_seed
+
+    def drawn(place: tuple[int, int]) -> tuple[Draw, dict[str, Any] | BadRecord]:
+        return Draw(*place, seed), _features(source, place[0])
+
+    records = work_ahead(drawn, job.plan.sources_of(task), at_once=_reads_at_once(source))
+    while batch := list(islice(records, BATCH_RECORDS)):
+        draws = [draw for draw, _ in batch]
+        encoded = chain.apply([record for _, record in batch], draws)
+        yield from zip((draw.example for draw in draws), encoded, strict=True)
+
+
+def _reads_at_once(source: Source) -> int:
+    """Returns how many records to read at once: more than one where each waits for a network."""
+    return int(getattr(source, "reads_at_once", 1))
+
+
+def _features(source: Source, index: int) -> dict[str, Any] | BadRecord:
+    try:
+        return dict(source.features(index))
+    except BadRecord as error:
+        return error

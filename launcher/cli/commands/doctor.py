@@ -1,0 +1,94 @@
+"""``tenfold doctor``: checks this machine and the hosts of a job before a launch."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from tenfold.data.units import format_size
+from tenfold.launcher.cli import launch_flags, prepare_launch
+from tenfold.launcher.cli.flags import Arguments, FlagValues
+from tenfold.launcher.cli.host_check import look_at
+from tenfold.launcher.host_checks.findings import ERROR, Finding, judge_hosts
+from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
+
+USAGE: Final = "[the flags of launch] [-- program args…]"
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of doctor: those of launch, but --dry_run: it starts nothing anyway."""
+    launch_flags.define_flags(fv)
+    delattr(fv, "dry_run")
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Prints what was looked at and what is wrong; returns 1 where a launch would fail."""
+    Arguments(args.positional).expect_none()
+    what = prepare_launch.prepare(fv, args) if args.program or fv.shards else None
+    backend, hosts = (what.backend, what.hosts) if what else prepare_launch.choose_hosts(fv)
+    with backend.opened(hosts):
+        if what:
+            reports = look_at(what)
+        else:
+            addresses = prepare_launch.choose_cluster(backend, hosts, first_port=fv.port).workers
+            reports = look_at_hosts(backend, hosts, addresses, folder=".")
+    trains = bool(what and what.spec.train)
+    findings = judge_hosts(reports, needs_tensorflow=trains or what is None)
+    shared_by = fv.num_workers if trains else None
+    show = _as_json if fv.format == "json" else _as_text
+    print(show(reports, findings, shared_by))
+    return int(_is_bad(findings))
+
+
+def _is_bad(findings: Sequence[Finding]) -> bool:
+    return any(finding.level == ERROR for finding in findings)
+
+
+def _as_text(
+    reports: Sequence[HostReport], findings: Sequence[Finding], shared_by: int | None
+) -> str:
+    lines = [_describe(report) for report in reports]
+    if shared_by is not None:
+        lines.append(f"{shared_by} workers can share these shards and this batch")
+    lines += [f"{finding.level}: {finding.text}" for finding in findings]
+    return "\n".join(lines if findings else [*lines, "nothing is wrong"])
+
+
+def _as_json(
+    reports: Sequence[HostReport], findings: Sequence[Finding], shared_by: int | None
+) -> str:
+    document = {
+        "can_launch": not _is_bad(findings),
+        "shards_shared_by": shared_by,
+        "hosts": [_host_json(report, findings) for report in reports],
+        "findings": [asdict(finding) for finding in findings],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def _host_json(report: HostReport, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Returns what was seen of a host: nulls where it did not answer."""
+    seen, name = report.seen, report.host.name
+    levels = [finding.level for finding in findings if finding.host == name]
+    return {
+        "name": name,
+        "outcome": levels[0] if levels else "fine",  # errors come first
+        "workers": report.workers,
+        "ports": report.ports,
+        "versions": seen.get("versions"),
+        "disk_free_bytes": seen.get("disk_free"),
+        "memory_available_bytes": seen.get("memory_available"),
+        "gpus": seen.get("gpus"),
+    }
+
+
+def _describe(report: HostReport) -> str:
+    if report.failure:
+        return f"{report.host.name}: no report"
+    seen = report.seen
+    versions = ", ".join(f"{name} {version}" for name, version in seen["versions"].items())
+    memory = seen["memory_available"]
+    space = f"{format_size(seen['disk_free'])} of disk"
+    space += f", {format_size(memory)} of memory" if memory else ""
+    workers = f"{report.workers} worker" + ("s" if report.workers > 1 else "")
+    return f"{report.host.name} ({workers}): {versions}; {space} free; {seen['gpus']} GPUs"

@@ -1,0 +1,140 @@
+"""`tenfold inspect`: what is in a folder of shards."""
+
+import sys
+from typing import Final
+
+from absl import flags
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.image_header import picture_format
+from tenfold.data.format.manifest import Manifest, Split, manifest_to_json
+from tenfold.data.integrity.inspect_shards import (
+    describe_feature,
+    first_records,
+    picture_of,
+    reading_code,
+    sample_file_name,
+    show_label,
+    show_sample,
+)
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.units import format_size, plural
+from tenfold.launcher.cli.flags import Arguments, FlagValues
+
+USAGE: Final = "--shards=PATH [--flag=value …]"
+
+_MAX_CLASSES: Final = 20
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of `inspect`."""
+    flags.DEFINE_string("shards", "", "folder of shards: a path or gs://…", flag_values=fv)
+    flags.DEFINE_string("split", "", "split to take records from; the first one", flag_values=fv)
+    flags.DEFINE_integer("records", 3, "records to show (or pictures to save)", flag_values=fv)
+    flags.DEFINE_string(
+        "save_images", "", "folder to save sample pictures in: a path or gs://…", flag_values=fv
+    )
+    flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Prints what is in the data set; returns the exit status."""
+    args.expect_none()
+    if not fv.shards:
+        raise UserError("--shards is missing: name the folder that holds manifest.json")
+    if fv.records < 0:
+        raise UserError(f"--records={fv.records}: it must be at least 0")
+    manifest = read_manifest(fv.shards)
+    split = manifest.split(fv.split) if fv.split else manifest.splits[0]
+    if fv.format == "json":
+        print(manifest_to_json(manifest), end="")
+    else:
+        print(to_text(manifest))
+        print(f"\nrecords of {split.name}")
+        for sample in first_records(fv.shards, split, fv.records):
+            print(f"  {show_sample(sample, manifest)}")
+        print("\nto read it with plain tf.data\n")
+        print(_indented(reading_code(fv.shards.rstrip("/"), manifest)))
+    if fv.save_images:
+        saved = save_images(fv.shards, manifest, split, fv.records, fv.save_images)
+        print(f"{plural(saved, 'picture')} saved in {fv.save_images}", file=sys.stderr)
+    return 0
+
+
+def to_text(manifest: Manifest) -> str:
+    """Returns schema, counts and class balance as a person reads them."""
+    lines = ["features"]
+    lines += [f"  {feature.name:<16} {describe_feature(feature)}" for feature in manifest.features]
+    lines += ["", "splits"]
+    for split in manifest.splits:
+        lines.append(
+            f"  {split.name:<16} {plural(split.num_records, 'record')}, "
+            f"{format_size(split.num_bytes)} in {plural(len(split.shards), 'shard')}"
+        )
+    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_counts(manifest)}")
+    if manifest.quarantined:
+        lines.append(f"  {plural(manifest.quarantined, 'broken record')} left out")
+    if any(split.label_counts for split in manifest.splits):
+        lines += ["", "classes", *_balance(manifest)]
+    return "\n".join(lines)
+
+
+def _counts(manifest: Manifest) -> str:
+    counts = ", ".join(f"{count:,}" for count in manifest.worker_counts)
+    return f"{counts} {'worker' if manifest.worker_counts == (1,) else 'workers'}"
+
+
+def _balance(manifest: Manifest) -> list[str]:
+    """Returns a line for each class: its records in every split, and its share of the first."""
+    classes = max(len(split.label_counts) for split in manifest.splits)
+    head = "".join(f"{split.name:>14}" for split in manifest.splits)
+    lines = [f"  {'':<24}{head}"]
+    for label in range(min(classes, _MAX_CLASSES)):
+        cells = "".join(f"{_count(split, label):>14}" for split in manifest.splits)
+        lines.append(f"  {show_label(label, manifest):<24}{cells}")
+    if classes > _MAX_CLASSES:
+        lines.append(f"  and {classes - _MAX_CLASSES:,} more (--format=json has them all)")
+    return lines
+
+
+def _count(split: Split, label: int) -> str:
+    count = split.label_counts[label] if label < len(split.label_counts) else 0
+    return f"{count:,} {100 * count / max(split.num_records, 1):4.1f} %"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+
+
+def save_images(shards: str, manifest: Manifest, split: Split, count: int, folder: str) -> int:
+    """Saves the pictures of the first `count` records as PNG; returns how many.
+
+    Raises:
+      UserError: the data set has no pictures, or `folder` cannot be written to.
+      JobError: a picture cannot be decoded, or the storage could not be reached.
+    """
+    if not any(feature.kind == "image" for feature in manifest.features):
+        raise UserError(f"--save_images: the features of {shards} include no picture")
+    target = open_folder(folder)
+    saved = 0
+    for number, sample in enumerate(first_records(shards, split, count)):
+        data = picture_of(sample, manifest)
+        if data is not None:
+            name = sample_file_name(sample, manifest, number, ".png")
+            try:
+                target.write(name, _as_png(data))
+            except ValueError as error:
+                raise JobError(f"{name} cannot be decoded: {error}") from error
+            except OSError as error:
+                raise UserError(f"--save_images={folder}: {error.strerror or error}") from error
+            saved += 1
+    return saved
+
+
+def _as_png(data: bytes) -> bytes:
+    if picture_format(data) == "png":
+        return data
+    from tenfold.data.format.image_codec import decode_picture, encode_picture
+
+    return encode_picture(decode_picture(data), "png")

@@ -1,0 +1,142 @@
+"""`tenfold plan`: how many shards, how large, and why."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from absl import flags
+
+from tenfold.data.errors import UserError
+from tenfold.data.planning.layout import ShardLayout, SourceStats
+from tenfold.data.planning.plan_layout import plan_layout
+from tenfold.data.units import format_size, plural
+from tenfold.launcher.cli.flags import Arguments, FlagValues, define_size
+from tenfold.launcher.cli.write_flags import (
+    define_plan_flags,
+    policy_from_flags,
+    source_options_from_flags,
+)
+
+USAGE: Final = "--source=PATH | --dataset_size=10GB [--num_examples=N] [--flag=value …]"
+
+
+def define_flags(fv: FlagValues) -> None:
+    """Defines the flags of `plan`."""
+    define_plan_flags(fv)
+    define_size(fv, "dataset_size", None, "bytes of the data set, instead of --source, as 10GB")
+    flags.DEFINE_integer(
+        "num_examples", None, "examples of the data set, with --dataset_size", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "plot",
+        "",
+        "picture of the layout to save: plan.svg or plan.png, also at gs://…",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
+
+
+def run(fv: FlagValues, args: Arguments) -> int:
+    """Prints the layout; returns the exit status."""
+    args.expect_none()
+    if fv.plot:
+        from tenfold.launcher.display.plot_layout import plot_layout
+        from tenfold.launcher.display.plots import check_plot_path
+
+        check_plot_path(fv.plot)
+    layout = layout_from_flags(fv)
+    if fv.plot:
+        plot_layout(layout, policy_from_flags(fv), fv.plot)
+        print(f"saved {fv.plot}", file=sys.stderr)
+    print(json.dumps(to_json(layout), indent=1) if fv.format == "json" else to_text(layout))
+    return 0
+
+
+def layout_from_flags(fv: FlagValues) -> ShardLayout:
+    """Returns the layout that the flags ask for; a --source is scanned.
+
+    Raises:
+      UserError: the flags make no sense, or the source cannot be used.
+    """
+    policy = policy_from_flags(fv)
+    stats = _stats(fv)
+    return plan_layout(
+        stats.total_bytes if stats else fv.dataset_size,
+        stats.num_examples if stats else fv.num_examples,
+        policy,
+        max_record_bytes=stats.max_record_bytes if stats else 0,
+    )
+
+
+def _stats(fv: FlagValues) -> SourceStats | None:
+    """Returns the sizes of --source, None where --dataset_size gives them."""
+    if bool(fv.source) == (fv.dataset_size is not None):
+        raise UserError("give either --source=PATH or --dataset_size=10GB")
+    if not fv.source:
+        return None
+    if fv.num_examples is not None:
+        raise UserError("--num_examples goes with --dataset_size: a --source is counted")
+    from tenfold.data.sources.open_source import open_source
+
+    with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
+        return open_source(fv.source, Path(scratch), source_options_from_flags(fv)).stats
+
+
+def to_json(layout: ShardLayout) -> dict[str, Any]:
+    """Returns the layout as CLI.md lists it."""
+    names = (
+        "num_shards",
+        "num_lanes",
+        "num_workers",
+        "worker_counts",
+        "shards_per_worker",
+        "total_bytes",
+        "num_examples",
+        "shard_bytes_mean",
+        "shard_bytes_max",
+        "max_record_bytes",
+        "records_per_shard_min",
+        "records_per_shard_max",
+        "reasons",
+        "warnings",
+    )
+    return {name: getattr(layout, name) for name in names}
+
+
+def to_text(layout: ShardLayout) -> str:
+    """Returns the layout as a person reads it."""
+    return "\n".join(f"{name:<18} {text}" for name, text in rows_of(layout))
+
+
+def rows_of(layout: ShardLayout) -> list[tuple[str, str]]:
+    """Returns what there is to say of a layout, each with a name for it."""
+    rows = [
+        ("data", _data(layout)),
+        ("shards", f"{layout.num_shards:,} of {format_size(layout.shard_bytes_mean)}"),
+        ("workers", f"{layout.num_workers:,}, {plural(layout.shards_per_worker, 'shard')} each"),
+        ("lanes", f"{layout.num_lanes:,}: evenly read by {_show_counts(layout)}"),
+    ]
+    if layout.num_examples is not None:
+        rows.append(("records per shard", _records(layout)))
+    rows += [("because", reason) for reason in layout.reasons]
+    return rows + [("warning", warning) for warning in layout.warnings]
+
+
+def _data(layout: ShardLayout) -> str:
+    size = format_size(layout.total_bytes)
+    if layout.num_examples is None:
+        return size
+    return f"{plural(layout.num_examples, 'example')}, {size} as records"
+
+
+def _records(layout: ShardLayout) -> str:
+    least, most = layout.records_per_shard_min, layout.records_per_shard_max
+    return f"{most:,}" if least == most else f"{least:,} or {most:,}"
+
+
+def _show_counts(layout: ShardLayout) -> str:
+    divisors = [n for n in range(1, layout.num_lanes + 1) if layout.num_lanes % n == 0]
+    counts = ", ".join(f"{count:,}" for count in divisors)
+    return f"{counts} {'worker' if divisors == [1] else 'workers'}"

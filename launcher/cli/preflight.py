@@ -1,0 +1,58 @@
+"""What is checked before anything is started: no TensorFlow, no waiting."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tenfold.data.errors import UserError
+from tenfold.data.planning.lanes import assign_lanes
+from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.models.train_config import TrainConfig
+
+
+def check_training(config: TrainConfig, *, num_workers: int) -> int:
+    """Checks a built-in training run against the manifest of its shards; returns its lanes.
+
+    Raises:
+      UserError: no such shards, lanes that the workers cannot share, a batch that the lanes
+        do not divide, or too few records.
+    """
+    manifest = read_manifest(config.shards)
+    assign_lanes(
+        manifest,
+        config.train_split,
+        num_workers=num_workers,
+        global_batch_size=config.global_batch_size,
+    )
+    return manifest.num_lanes
+
+
+def check_reach(backend: str, shards: str) -> None:
+    """Checks that workers of a back end could reach the storage of their shards.
+
+    Raises:
+      UserError: simulated hosts have a network of their own, out of which no way leads.
+    """
+    if backend == "netns" and is_url(shards):
+        raise UserError(
+            f"'{shards}' is out of reach of simulated hosts, whose network has no way out: copy "
+            "the shards to this machine, or launch with --backend=local"
+        )
+
+
+def check_program(program: Sequence[str], *, cwd: str) -> None:
+    """Checks that a user's program is there.
+
+    Raises:
+      UserError: its first word is no program, or the Python file it names does not exist.
+    """
+    name = program[0]
+    found = shutil.which(name) or shutil.which(str(Path(cwd, name)))
+    if found is None:
+        hint = f": write '-- python {name} …'" if name.endswith(".py") else ""
+        raise UserError(f"there is no program '{name}' that can be run{hint}")
+    script = next((word for word in program[1:] if not word.startswith("-")), "")
+    is_python = Path(name).name.startswith("python")
+    if is_python and script.endswith(".py") and not Path(cwd, script).is_file():
+        raise UserError(f"there is no file '{script}' in {cwd}")

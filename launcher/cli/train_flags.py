@@ -1,0 +1,163 @@
+"""The flags of the local cache of shards that lie on remote storage.
+
+The flags of the built-in trainer, and the configuration that they make.
+"""
+
+import os
+import re
+from functools import partial
+from typing import Final
+
+from absl import flags
+
+from tenfold.data.errors import UserError
+from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
+from tenfold.data.storage import shard_cache
+from tenfold.data.storage.shard_cache import DEFAULT_BYTES, CacheOptions
+from tenfold.launcher.cli.flags import FlagValues, define_size
+from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
+from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
+
+CACHE_MODES: Final = (shard_cache.AUTO, shard_cache.OFF)
+
+
+def define_cache_flags(fv: FlagValues) -> None:
+    """Defines the flags of the cache."""
+    flags.DEFINE_enum(
+        "cache", shard_cache.AUTO, CACHE_MODES,
+        "shards on gs:// (and other URLs) are brought to a local cache ahead of their use; off: "
+        "TensorFlow streams them from gs://", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "cache_dir", "", "folder of the cache on each host, shared by its workers (default: "
+        "$XDG_CACHE_HOME/tenfold/shards, else ~/.cache/tenfold/shards)", flag_values=fv,
+    )  # fmt: skip
+    define_size(
+        fv, "cache_size", DEFAULT_BYTES, "how much the cache may hold; least recently used go"
+    )
+
+
+def cache_options(fv: FlagValues) -> CacheOptions:
+    """Returns what the flags say."""
+    return CacheOptions(fv.cache, fv.cache_dir, fv.cache_size)
+
+
+# Where in a run directory the readable rest of damaged shards is put.
+SALVAGE_DIR: Final = "salvage"
+
+
+def define_train_flags(fv: FlagValues) -> None:
+    """Defines the flags of the built-in trainer."""
+    text = partial(flags.DEFINE_string, flag_values=fv)
+    number = partial(flags.DEFINE_integer, flag_values=fv)
+    real = partial(flags.DEFINE_float, flag_values=fv)
+    choice = partial(flags.DEFINE_enum, flag_values=fv)
+    text("model", "cnn", f"{', '.join(BUILT_IN)}, module:function or file.py:function")
+    number("epochs", 1, "passes over the training split", 1)
+    number("global_batch_size", 64, "records per step over all workers", 1)
+    number("seed", 0, "seed of the order of records and of the initial weights", 0)
+    text("image_size", None, "pictures are resized to this: HEIGHTxWIDTH or one number, in pixels")
+    real("learning_rate", None, "learning rate (default: the model's own)")
+    choice("schedule", "constant", SCHEDULES, "how the learning rate falls to 0 over the run")
+    number("warmup_steps", 0, "steps in which it rises from 0, with --schedule=cosine", 0)
+    real("clip_norm", None, "the most that the norm of the whole gradient may be")
+    choice("class_weights", "none", CLASS_WEIGHTS, "balanced: records of rare classes weigh more")
+    choice("precision", "float32", PRECISIONS, "what the layers compute in")
+    flags.DEFINE_bool("jit_compile", False, "compile the steps with XLA", flag_values=fv)
+    flags.DEFINE_multi_string(
+        "callback", [], "a Keras callback of your own, module:name or file.py:name; may be given "
+        "again", flag_values=fv,
+    )  # fmt: skip
+    number("steps_per_execution", 16, "steps per call into TensorFlow", 1)
+    define_size(
+        fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
+    )
+    text("augment", "", "random views of training pictures: flip, crop, crop:MIN_SIDE, flip,crop")
+    text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
+    define_cache_flags(fv)
+    text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
+    number("keep_checkpoints", 2, "the newest so many checkpoints are kept", 1)
+
+
+def train_flag_names() -> tuple[str, ...]:
+    """Returns the names of the flags that `define_train_flags` defines."""
+    fv = FlagValues()
+    define_train_flags(fv)
+    return tuple(fv)
+
+
+def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
+    """Returns the trainer's configuration.
+
+    Raises:
+      UserError: a value that cannot be.
+    """
+    steps, seconds = parse_interval(fv.checkpoint_every)
+    config = TrainConfig(
+        shards=shards,
+        run_dir=run_dir,
+        model=fv.model,
+        epochs=fv.epochs,
+        global_batch_size=fv.global_batch_size,
+        seed=fv.seed,
+        image_size=parse_image_size(fv.image_size),
+        learning_rate=fv.learning_rate,
+        schedule=fv.schedule,
+        warmup_steps=fv.warmup_steps,
+        clip_norm=fv.clip_norm,
+        class_weights=fv.class_weights,
+        precision=fv.precision,
+        jit_compile=fv.jit_compile,
+        callbacks=tuple(fv.callback),
+        steps_per_execution=fv.steps_per_execution,
+        shuffle_buffer_bytes=fv.shuffle_buffer,
+        augment=fv.augment,
+        decoder=fv.decoder,
+        cache=fv.cache,
+        cache_dir=fv.cache_dir,
+        cache_bytes=fv.cache_size,
+        salvage=f"{run_dir}/{SALVAGE_DIR}" if fv.on_bad_record == "skip" else "",
+        checkpoint_every_steps=steps,
+        checkpoint_every_s=seconds,
+        keep_checkpoints=fv.keep_checkpoints,
+        working_dir=os.getcwd(),
+    )
+    check_model_name(config.model, working_dir=config.working_dir)
+    for name in config.callbacks:
+        check_own_name(name, working_dir=config.working_dir, what="callback")
+    return config
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) of ``32x48`` or ``32``; None of None.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UserError(f"image_size '{text}' is not HEIGHTxWIDTH or one number, in pixels")
+    return int(sides[0]), int(sides[-1])
+
+
+_INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(steps?|s|min|h|)")
+
+_UNIT_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_interval(text: str | None) -> tuple[int, float]:
+    """Returns (steps, seconds), one of them 0, of ``500``, ``500steps``, ``90s`` or ``10min``.
+
+    Raises:
+      UserError: it is none of these.
+    """
+    if text is None:
+        return 0, 0.0
+    match = _INTERVAL.fullmatch(text.strip())
+    number = float(match[1]) if match else 0.0
+    in_steps = match is not None and match[2] not in _UNIT_S
+    if match is None or number <= 0 or (in_steps and not number.is_integer()):
+        raise UserError(f"checkpoint_every '{text}' is not like 500 (steps), 90s or 10min")
+    return (int(number), 0.0) if in_steps else (0, number * _UNIT_S[match[2]])

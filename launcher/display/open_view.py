@@ -1,0 +1,16 @@
+"""Choose the view of a job: a live table on a terminal, plain lines elsewhere."""
+
+import os
+import sys
+
+from tenfold.launcher.display.plain import PlainView
+from tenfold.launcher.display.view import View
+
+
+def make_view(*, show_tf_logs: bool) -> View:
+    """Returns a live table where standard error is a terminal, else plain lines."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from tenfold.launcher.display.live_table import TableView
+
+        return TableView(show_tf_logs=show_tf_logs)
+    return PlainView(show_tf_logs=show_tf_logs)

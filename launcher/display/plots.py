@@ -1,0 +1,38 @@
+"""Save figures as SVG or PNG."""
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.open_folder import save_file
+
+SUFFIXES: Final = (".svg", ".png")
+
+
+def check_plot_path(path: str) -> None:
+    """Checks that a picture can be made at `path`.
+
+    Raises:
+      UserError: its suffix is of no known kind, or its folder does not exist.
+    """
+    if not path.endswith(SUFFIXES):
+        raise UserError(f"--plot={path}: the file must end in {' or '.join(SUFFIXES)}")
+    if not is_url(path) and not Path(path).expanduser().absolute().parent.is_dir():
+        raise UserError(f"--plot={path}: there is no folder '{Path(path).parent}'")
+
+
+def save_figure(figure: Any, path: str, metadata: Any = None) -> None:
+    """Saves a matplotlib figure at a `--plot`, here or on remote storage.
+
+    Raises:
+      UserError: the file cannot be written.
+      JobError: the storage could not be reached.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.rpartition(".")[2], metadata=metadata)
+    try:
+        save_file(path, picture.getvalue())
+    except OSError as error:
+        raise UserError(f"--plot={path}: {error.strerror or error}") from error

@@ -1,0 +1,70 @@
+"""A finished job in words."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.units import format_duration
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery
+
+TRACEBACK_TAIL = 25
+
+
+def result_text(result: JobResult, run_dir: str | Path) -> str:
+    """Returns what is printed at the end of a launch, newline included."""
+    lines = [f"{result.state} in {format_duration(result.seconds)}"]
+    lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
+    lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
+    if result.first_failure is not None:
+        lines += _failure_lines(result.first_failure)
+        lines += [_consequence(failure) for failure in result.consequences]
+    if result.reason:
+        lines.append(f"not started again: {result.reason}")
+    lines += result.notes
+    lines.append(f"run directory: {run_dir}")
+    if "model.keras" in open_folder(str(run_dir)).sizes():
+        lines.append(f"model: {run_dir}/model.keras")
+    lines.append(f"logs: {run_dir}/logs")
+    return "\n".join(lines) + "\n"
+
+
+def _recovery(number: int, recovery: Recovery) -> str:
+    failure = recovery.failure
+    what = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
+    step = f" at step {failure.step}" if failure.step is not None else ""
+    took = ""
+    if recovery.seconds is not None:
+        took = f"; next step after {format_duration(recovery.seconds)}"
+    return f"restart {number}: worker {failure.worker}{step}: {what}{took}"
+
+
+def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields names and values for a person; groups of figures are laid flat."""
+    for name, value in final.items():
+        if isinstance(value, dict):
+            yield from _figures(value)
+        elif name != "model":  # where it lies is told below
+            yield name.replace("_", " "), _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _failure_lines(failure: Failure) -> list[str]:
+    when = time.strftime("%H:%M:%S", time.localtime(failure.time))
+    where = f" in phase {failure.phase.replace('_', ' ')}" if failure.phase else ""
+    step = f" at step {failure.step}" if failure.step is not None else ""
+    code = f" (exit code {failure.exit_code})" if failure.exit_code is not None else ""
+    lines = [f"first failure: worker {failure.worker} at {when}{where}{step}{code}"]
+    lines.append(f"  {failure.error}")
+    shown = failure.traceback.splitlines()[-TRACEBACK_TAIL:]
+    return lines + [f"  | {line}" for line in shown]
+
+
+def _consequence(failure: Failure) -> str:
+    return f"consequence: worker {failure.worker}: {failure.error.splitlines()[0][:160]}"

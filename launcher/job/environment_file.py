@@ -1,0 +1,59 @@
+"""environment.json: with what a job was launched. Nothing is imported to find it out."""
+
+import getpass
+import json
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from tenfold.data.runtime.process_pool import usable_cores
+
+ENVIRONMENT_FILE: Final = "environment.json"
+
+_PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "urllib3")
+
+
+def take_inventory() -> dict[str, Any]:
+    """Returns what this process runs on and with, by name: texts and numbers.
+
+    Environment variables are left out: they may hold secrets.
+    """
+    return {
+        "launched": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": list(sys.argv),
+        "user": _user(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processors": usable_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def inventory_text() -> str:
+    """Returns the text of environment.json."""
+    return json.dumps(take_inventory(), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_inventory(run_dir: Path) -> None:
+    """Writes environment.json into a run directory."""
+    (run_dir / ENVIRONMENT_FILE).write_text(inventory_text(), encoding="utf-8")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,321 @@
+"""Planning, writing and launching from Python, as in a notebook: `tenfold.plan`, `tenfold.write`,
+`tenfold.launch`, `tenfold.Run`.
+
+They take what the commands take: every flag is a keyword of the same name. Sizes may be texts
+(``"10GB"``), lists stand for repeated or comma-separated values. What is returned shows itself,
+as text and as HTML.
+"""
+
+import html
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from absl.flags import MultiFlag
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.launcher.cli.flags import FlagValues, parse_flags
+from tenfold.launcher.worker.python_argv import module_argv
+
+if TYPE_CHECKING:
+    from tenfold.data.format.manifest import Manifest
+    from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
+    from tenfold.data.writing.write_shards import WriteResult
+    from tenfold.launcher.job.job_result import JobResult
+
+_LAST_LINES: Final = 20
+_EXIT_USAGE: Final = 2
+
+
+# --- planning ---
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan` returns: `layout` holds the numbers, `policy` what they had to meet."""
+
+    layout: "ShardLayout"
+    policy: "LayoutPolicy"
+
+    def __repr__(self) -> str:
+        from tenfold.launcher.cli.commands.plan import to_text
+
+        return to_text(self.layout)
+
+    def _repr_html_(self) -> str:
+        from tenfold.launcher.cli.commands.plan import rows_of
+
+        return _html_table(rows_of(self.layout))
+
+    def plot(self, path: str) -> None:
+        """Saves a picture of the layout, as plan.svg or plan.png.
+
+        Raises:
+          UserError: matplotlib is missing, or the file cannot be written.
+        """
+        from tenfold.launcher.display.plot_layout import plot_layout
+        from tenfold.launcher.display.plots import check_plot_path
+
+        check_plot_path(path)
+        plot_layout(self.layout, self.policy, path)
+
+
+def plan(source: Any = "", **flags: Any) -> Plan:
+    """Returns the layout of `source`, or of `dataset_size="10GB"`: see ``tenfold plan --help``.
+
+    Besides a text, `source` may be a `tf.data.Dataset` or an iterable of dicts of features.
+
+    Raises:
+      UserError: the flags make no sense, or the source cannot be used.
+    """
+    from tenfold.launcher.cli.commands import plan as command
+    from tenfold.launcher.cli.write_flags import policy_from_flags
+
+    values = _flag_values(command, flags, source=source)
+    return Plan(command.layout_from_flags(values), policy_from_flags(values))
+
+
+# --- writing ---
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write` returns: `output` is the folder, for ``launch(shards=written.output)``."""
+
+    output: str
+    result: "WriteResult"
+    seconds: float
+
+    @property
+    def manifest(self) -> "Manifest | None":
+        """The manifest; None while other tasks of a gang have shards to write."""
+        return self.result.manifest
+
+    def __repr__(self) -> str:
+        from tenfold.launcher.cli.commands.write import summary
+
+        return summary(self.result, self.output, self.seconds)
+
+    def _repr_html_(self) -> str:
+        from tenfold.data.units import format_size, plural
+
+        rows = [("written", line) for line in repr(self).splitlines()]
+        for split in self.manifest.splits if self.manifest else ():
+            records, size = plural(split.num_records, "record"), format_size(split.num_bytes)
+            rows.append((split.name, f"{records}, {size}, {plural(len(split.shards), 'shard')}"))
+        return _html_table(rows)
+
+
+def write(source: Any, output: str, **flags: Any) -> Written:
+    """Writes `source` as shards into the folder `output`: see ``tenfold write --help``.
+
+    Besides a text, `source` may be a `tf.data.Dataset` or an iterable of dicts of features.
+
+    Raises:
+      UserError: a flag makes no sense, or the source or output cannot be used.
+      JobError: a record is broken, or the storage refused.
+    """
+    from tenfold.launcher.cli.commands import write as command
+    from tenfold.launcher.cli.write_flags import write_from_flags
+
+    began = time.monotonic()
+    values = _flag_values(command, {**flags, "output": str(output)}, source=source)
+    names = ("task_index", "num_tasks", "engine", "dry_run")
+    result = write_from_flags(values, **{name: values[name].value for name in names})
+    return Written(str(output), result, time.monotonic() - began)
+
+
+# --- launching ---
+
+
+class Run:
+    """A run directory, of a job that is running or over."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Takes over the run directory of a launch; it is read on use.
+
+        A path becomes a `Path`, a URL (``gs://…``) stays a text.
+        """
+        self.path: Path | str = str(path) if "://" in str(path) else Path(path)
+
+    @property
+    def result(self) -> "JobResult | None":
+        """How the job ended; None where it has not.
+
+        Raises:
+          UserError: result.json is damaged.
+        """
+        from tenfold.data.storage.open_folder import open_folder
+        from tenfold.launcher.report_page.run_files import read_result
+
+        return read_result(open_folder(str(self.path)))
+
+    @property
+    def state(self) -> str:
+        """``succeeded``, ``failed``, ``cancelled``, ``running`` or ``ended without a result``."""
+        from tenfold.launcher.report_page.run_files import state_of
+
+        return state_of(self.path, self.result)
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds of each epoch: epoch, step, loss, metrics, receipt, …"""
+        return [line for line in self._metrics() if line.get("kind") == "epoch"]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds of each step: epoch, step, loss, metrics, …"""
+        return [line for line in self._metrics() if line.get("kind") == "step"]
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        from tenfold.data.storage.open_folder import open_folder
+        from tenfold.launcher.report_page.run_files import METRICS_FILE, read_objects
+
+        return read_objects(open_folder(str(self.path)), METRICS_FILE)[0]
+
+    def report(self) -> Path:
+        """Writes the report, one HTML page, and returns its path: in the run directory, or
+        here where that is a URL.
+
+        Raises:
+          UserError: this is not a run directory.
+        """
+        from tenfold.launcher.cli.commands.report import default_output, write_page
+
+        output = default_output(str(self.path))
+        write_page(str(self.path), output, refresh_s=None)
+        return Path(output)
+
+    def __repr__(self) -> str:
+        from tenfold.launcher.display.summary import result_text
+
+        result = self.result
+        return result_text(result, self.path).rstrip() if result else f"{self.state}: {self.path}"
+
+    def _repr_html_(self) -> str:
+        from tenfold.launcher.report_page.page import render_page
+        from tenfold.launcher.report_page.run_files import read_run
+
+        page = html.escape(render_page(read_run(self.path)))
+        # In a sandbox of its own: neither its styles nor anything in it reaches the notebook.
+        return (
+            f'<iframe sandbox srcdoc="{page}" title="report on {html.escape(str(self.path))}" '
+            'style="width: 100%; height: 640px; border: 1px solid #8886; border-radius: 8px">'
+            "</iframe>"
+        )
+
+
+def launch(*program: str, check: bool = True, **flags: Any) -> Run:
+    """Runs a job to its end and returns it: see ``tenfold launch --help``.
+
+    `program` is a program of your own with its arguments; without one, the built-in trainer
+    runs. What the command would show is printed meanwhile. Interrupting stops the workers as
+    Ctrl-C does (twice: at once) and raises KeyboardInterrupt when they are gone.
+
+    Raises:
+      UserError: a flag makes no sense.
+      JobError: the job failed; with ``check=False`` its `Run` is returned.
+    """
+    from tenfold.launcher.cli.commands import launch as command
+    from tenfold.launcher.job.run_dir import absolute_run_dir, default_run_dir
+
+    if flags.get("dry_run"):
+        raise UserError("dry_run is for the command line: run 'tenfold launch --dry_run …'")
+    name = str(flags.get("model", "job")) if not program else Path(program[0]).stem
+    run_dir = absolute_run_dir(str(flags.pop("run_dir", None) or default_run_dir(name)))
+    words = _words(_defined(command), {**flags, "run_dir": run_dir})
+    argv = ["launch", *words, *(("--", *program) if program else ())]
+    status, last = _run_showing(module_argv("tenfold", argv))
+    if status == 0 or (status == 1 and not check and Run(run_dir).result):
+        return Run(run_dir)
+    if status == _EXIT_USAGE:
+        raise UserError(_message(last))
+    if Run(run_dir).result is None:
+        raise JobError(_message(last))
+    raise JobError(f"the job did not succeed: {Run(run_dir)}")
+
+
+def _message(lines: Sequence[str]) -> str:
+    """Returns what the command said at its end, without its name."""
+    told = [line for line in lines if line.startswith("tenfold: ")] or list(lines[-1:])
+    return told[-1].removeprefix("tenfold: ") if told else "tenfold launch said nothing"
+
+
+def _run_showing(argv: Sequence[str]) -> tuple[int, list[str]]:
+    """Runs a program and prints its output; returns its exit status and last lines."""
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # An interrupt reaches a notebook's whole process group: the launcher gets ours alone.
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
+    interrupted = False
+    while True:
+        try:
+            for line in process.stdout:
+                print(line, end="", file=sys.stderr, flush=True)
+                lines.append(line.rstrip("\n"))
+            process.wait()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+    if interrupted:
+        raise KeyboardInterrupt
+    return process.returncode, list(lines)
+
+
+# --- flags ---
+
+
+def _defined(command: ModuleType) -> FlagValues:
+    values = FlagValues()
+    command.define_flags(values)
+    return values
+
+
+def _flag_values(command: ModuleType, flags: dict[str, Any], *, source: Any) -> FlagValues:
+    """Returns the flags of a command, set from keywords."""
+    values = _defined(command)
+    parse_flags(values, _words(values, flags))
+    values["source"].value = os.fspath(source) if isinstance(source, os.PathLike) else source
+    return values
+
+
+def _words(defined: FlagValues, flags: dict[str, Any]) -> list[str]:
+    """Returns keywords as a command line has them."""
+    words: list[str] = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no{name}")
+        elif not isinstance(value, list | tuple):
+            words += [] if value is None else [f"--{name}={value}"]
+        elif name in defined and isinstance(defined[name], MultiFlag):
+            words += [f"--{name}={one}" for one in value]
+        else:
+            words.append(f"--{name}={','.join(map(str, value))}")
+    return words
+
+
+def _html_table(rows: Sequence[tuple[str, str]]) -> str:
+    from tenfold.launcher.report_page.markup import tag
+
+    left = "text-align: left"
+    lines = [
+        tag("tr", tag("th", name, style=left), tag("td", text, style=left)) for name, text in rows
+    ]
+    return tag("table", tag("tbody", *lines))

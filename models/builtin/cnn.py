@@ -1,0 +1,42 @@
+"""`cnn`: a small convolutional classifier that trains alike on any number of workers.
+
+It has group normalisation in place of batch normalisation, and no dropout: nothing in it
+depends on how a global batch is divided among replicas.
+"""
+
+import keras
+
+from tenfold.data.errors import UserError
+from tenfold.models.builtin.classifier_head import class_probabilities
+from tenfold.models.model_spec import ModelSpec
+
+_SMALLEST_SIDE = 6
+_MOST_FILTERS = 256
+
+
+def build(spec: ModelSpec) -> keras.Model:
+    """Returns the classifier for pictures of `spec.image_shape`, not compiled.
+
+    Blocks of convolution, normalisation and pooling halve the picture until a further one
+    would leave less than 3 pixels a side.
+
+    Raises:
+      UserError: the shards hold no pictures.
+    """
+    if spec.image_shape is None:
+        raise UserError("model 'cnn' needs pictures; these shards have no 'image' feature")
+    inputs = keras.Input(spec.image_shape, name="image")
+    hidden = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    side, filters = min(spec.image_shape[:2]), 32
+    while True:
+        hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
+        hidden = keras.layers.GroupNormalization(groups=8)(hidden)
+        hidden = keras.layers.Activation("relu")(hidden)
+        if side < _SMALLEST_SIDE:
+            break
+        hidden = keras.layers.MaxPooling2D()(hidden)
+        side, filters = side // 2, min(2 * filters, _MOST_FILTERS)
+    hidden = keras.layers.Flatten()(hidden)
+    hidden = keras.layers.Dense(128, activation="relu", name="features")(hidden)
+    outputs = class_probabilities(hidden, spec)
+    return keras.Model(inputs, outputs, name="cnn")

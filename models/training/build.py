@@ -1,0 +1,81 @@
+"""From a configuration to a built, compiled model: called inside the strategy's scope."""
+
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tenfold.data.errors import UserError
+from tenfold.data.reading.batches import split_batch
+from tenfold.models.model_registry import find_model
+from tenfold.models.model_spec import ModelFunction, ModelSpec
+from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.optimizer import DEFAULT_LEARNING_RATE, set_precision, tune_optimizer
+
+
+def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
+    """Returns the model that `config` names, compiled, with its optimizer's variables built.
+
+    Raises:
+      UserError: the function returns something else, or a model that cannot be built from
+        the shapes of its inputs.
+    """
+    keras.utils.set_random_seed(spec.seed)
+    set_precision(config.precision)
+    function = find_model(config.model, working_dir=config.working_dir)
+    model = call_model_function(function, spec)
+    if not isinstance(model, keras.Model):
+        raise UserError(
+            f"model '{config.model}' returned {type(model).__name__}, not a keras.Model"
+        )
+    if not model.built:
+        model(_zeros(spec))  # a subclass makes its layers' variables when it is called
+    if not model.compiled:
+        _compile(model, spec)
+    tune_optimizer(model, config, total_steps=spec.epochs * spec.steps_per_epoch)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def build_metrics(model: keras.Model, batch_spec: dict[str, tf.TensorSpec]) -> None:
+    """Makes the variables of `model`'s compiled metrics, which Keras makes at the first step.
+
+    They must exist before a checkpoint is restored and be made in the strategy's scope.
+    `batch_spec` is the element spec of the training batches.
+    """
+    zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in batch_spec.items()}
+    x, y, _ = split_batch(zeros)
+    # Private, but the way of Keras's own trainers since 3.0; there is no public one.
+    model._symbolic_build(data_batch=(x, y))
+
+
+def call_model_function(function: ModelFunction, spec: ModelSpec) -> Any:
+    """Returns ``function(spec)``, or ``function()`` where it takes no argument."""
+    try:
+        takes_spec = bool(inspect.signature(function).parameters)
+    except ValueError:  # some built-in callables have no signature
+        takes_spec = True
+    return function(spec) if takes_spec else function()
+
+
+def _zeros(spec: ModelSpec) -> Any:
+    """Returns a batch of one, as the model is fed."""
+    if spec.image_shape is not None and len(spec.inputs) == 1:
+        return tf.zeros((1, *spec.image_shape))
+    dtypes = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
+    batch = {
+        feature.name: tf.zeros((1, *spec.image_shape))
+        if feature.kind == "image" and spec.image_shape
+        else tf.zeros((1, *feature.shape), dtypes[feature.kind])
+        for feature in spec.inputs
+    }
+    return next(iter(batch.values())) if len(batch) == 1 else batch
+
+
+def _compile(model: keras.Model, spec: ModelSpec) -> None:
+    model.compile(
+        optimizer=keras.optimizers.Adam(spec.learning_rate or DEFAULT_LEARNING_RATE),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )

@@ -1,0 +1,123 @@
+"""A picture cut out of its Example, whoever wrote it, and out of what is no Example."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from tenfold.data.format import example_view as module
+from tenfold.data.format.example import (
+    decode_example,
+    encode_example,
+    feature_entry,
+    field,
+    to_list,
+)
+from tenfold.data.format.example_view import cut_out
+
+NUMBERS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1)
+VALUES = st.lists(st.binary(max_size=300)) | NUMBERS
+OTHERS = st.dictionaries(st.text(max_size=20).filter(lambda name: name != "image"), VALUES)
+
+
+def entries(features: Mapping[str, Any], names: Sequence[str]) -> list[bytes]:
+    """Returns the entry of each feature, in the order of `names`."""
+    return [feature_entry(name, *to_list(name, features[name])[:2]) for name in names]
+
+
+def cut(payload: bytes) -> tuple[bytes, bytes]:
+    value, rest = cut_out(memoryview(payload), "image")
+    return bytes(value), rest
+
+
+def as_found(payload: bytes) -> tuple[bytes, dict[str, Any]] | None:
+    """Returns the value, and the other features, by walking through; None for an error."""
+    try:
+        value, rest = module._from_anywhere(memoryview(payload), "image")
+        return bytes(value), decode_example(rest)
+    except ValueError:
+        return None
+
+
+@pytest.mark.timeout(240)
+@settings(max_examples=300, deadline=None)
+@given(OTHERS, st.binary(max_size=300) | st.just(b"x" * 70_000), st.randoms(), st.booleans())
+def test_a_value_is_cut_out_of_what_protobuf_writes(
+    others: dict[str, list[Any]], value: bytes, draw: Any, apart: bool
+) -> None:
+    whole = {"image": [value], **others}
+    names = list(whole)
+    draw.shuffle(names)  # protobuf writes a map in any order
+    found = entries(whole, names)
+    payload = b"".join(field(1, one) for one in found) if apart else field(1, b"".join(found))
+    assert cut(payload)[0] == value
+    assert {
+        name: values for name, (_, values) in decode_example(cut(payload)[1]).items()
+    } == others
+    # What everybody writes need not be walked through.
+    quick = module._as_written(memoryview(payload), "image")
+    assert quick is not None or (apart and others)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_damaged_example_is_cut_as_by_walking_through(data: st.DataObject) -> None:
+    whole = bytearray(encode_example({"at": 7, "image": b"picture" * 30, "label": [1, 2]}))
+    places = st.integers(0, len(whole) - 1).map(lambda at: at if at < 40 else at - len(whole))
+    for at in data.draw(st.lists(places, min_size=1, max_size=3)):
+        whole[at] = data.draw(st.integers(0, 255))
+    expected = as_found(bytes(whole))
+    quick = module._as_written(memoryview(bytes(whole)), "image")
+    assume(quick is not None)
+    assert quick is not None
+    if expected is None:
+        # What is left over is damaged: whoever parses it says so.
+        with pytest.raises(ValueError, match=r"not an Example|is cut|utf-8"):
+            decode_example(quick[1])
+    else:
+        assert (bytes(quick[0]), decode_example(quick[1])) == expected
+
+
+def test_of_two_entries_the_last_one_counts() -> None:
+    features = {"image": [b"first"], "label": [3]}
+    found = entries(features, ["image", "label"]) + entries({"image": [b"last"]}, ["image"])
+    assert cut(field(1, b"".join(found)))[0] == b"last"
+
+
+@pytest.mark.parametrize("values", [None, [], [b"a", b"b"], [1], [0.5]])
+def test_what_has_not_one_value_is_an_error(values: list[Any] | None) -> None:
+    payload = encode_example({"label": 1} if values is None else {"label": 1, "image": values})
+    with pytest.raises(ValueError, match=r"feature 'image' has . bytes values, not one"):
+        cut(payload)
+
+
+@given(st.binary(max_size=60), st.integers(0, 100))
+@example(b"", 100)
+def test_what_is_no_example_is_a_value_error(noise: bytes, end: int) -> None:
+    whole = encode_example({"label": 3, "image": b"picture" * 5})
+    if end < len(whole):
+        with pytest.raises(ValueError, match=r"not an Example|feature 'image' has 0"):
+            cut(whole[:end])
+    for data in (noise, whole[:end] + noise):
+        try:
+            value, rest = cut(data)
+            decode_example(rest)  # whoever parses what is left finds that it is damaged
+        except ValueError:
+            continue
+        assert value in data
+        with pytest.raises(ValueError, match="feature 'image' has 0 bytes values"):
+            cut(rest)
+
+
+def test_fields_that_no_example_has_are_passed_over() -> None:
+    whole = encode_example({"image": b"picture"})
+    odd = b"\x78\x05" + b"\x7d" + b"1234" + b"\x79" + b"12345678" + b"\xfa\x01\x02ab"
+    assert cut(odd + whole + odd) == (b"picture", b"\n\x00")
+
+
+def test_a_value_that_reaches_past_the_end_is_cut() -> None:
+    (entry,) = entries({"image": [b"picture" * 5]}, ["image"])
+    with pytest.raises(ValueError, match=r"a field of .* bytes is cut"):
+        cut(field(1, entry[:-3]))

@@ -1,0 +1,69 @@
+"""TFRecord framing against TensorFlow's own, and damage of every kind."""
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfold.data.format.tfrecord import (
+    RecordError,
+    crc32c,
+    fingerprint64,
+    frame,
+    joined_crc32c,
+    read_records,
+)
+
+PAYLOADS = [b"", b"a", bytes(range(256)) * 5, b"last"]
+
+
+def read(data: bytes) -> list[bytes]:
+    return [payload for _, payload in read_records(io.BytesIO(data), len(data))]
+
+
+@given(st.lists(st.binary(max_size=500)))
+def test_what_was_framed_is_read(payloads: list[bytes]) -> None:
+    assert read(b"".join(map(frame, payloads))) == payloads
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50))
+def test_the_crc32c_of_two_parts(first: bytes, second: bytes) -> None:
+    assert joined_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
+
+
+def test_the_crc32c_of_long_parts() -> None:
+    first, second = b"\x5a" * 1000, bytes(range(256)) * 10_000
+    assert joined_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
+
+
+@pytest.mark.timeout(120)
+def test_tensorflow_agrees(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.write_bytes(b"".join(map(frame, PAYLOADS)))
+    with tf.io.TFRecordWriter(str(theirs)) as writer:
+        for payload in PAYLOADS:
+            writer.write(payload)
+    assert ours.read_bytes() == theirs.read_bytes()
+    prints = tf.fingerprint(PAYLOADS).numpy()
+    assert [int.from_bytes(row.tobytes(), "little") for row in prints] == [
+        fingerprint64(payload) for payload in PAYLOADS
+    ]
+
+
+def test_every_flipped_bit_and_every_cut_is_found() -> None:
+    data = b"".join(map(frame, [*PAYLOADS[:2], b"xyz"]))
+    bounds = [16, 33]
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(RecordError) as caught:
+            read(bytes(damaged))
+        index = sum(bit // 8 >= bound for bound in bounds)
+        assert (caught.value.index, caught.value.offset) == (index, [0, *bounds][index])
+    for length in set(range(len(data))) - {0, *bounds}:
+        with pytest.raises(RecordError):
+            read(data[:length])

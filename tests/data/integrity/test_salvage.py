@@ -1,0 +1,212 @@
+"""Damaged shards: what is named, and what can still be read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.tfrecord import frame
+from tenfold.data.integrity.salvage import (
+    check_sizes,
+    find_bad_record,
+    load_salvage,
+    salvage_shards,
+    scan_records,
+)
+from tenfold.data.reading.batches import FINGERPRINT, training_batches
+from tenfold.data.reading.graph_records import input_spec
+from tenfold.data.reading.order import BEGINNING
+from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
+from tenfold.data.storage.read_manifest import read_manifest
+
+COUNT, BATCH = 120, 12
+MakeShards = Callable[..., Path]
+
+# Where in record 5 of a shard the damage is: its length, the length's checksum, its payload,
+# the payload's checksum.
+PLACES = {"length": 1, "header checksum": 9, "payload": 14, "footer": -2}
+
+
+@pytest.fixture
+def shards(make_id_shards: MakeShards) -> Path:
+    """120 records in 4 shards, 2 lanes."""
+    return make_id_shards(COUNT, num_shards=4, num_lanes=2)
+
+
+def bounds(path: Path) -> list[tuple[int, int]]:
+    return scan_records(path.read_bytes())[0]
+
+
+def damage(path: Path, indices: list[int], at: int) -> None:
+    data = bytearray(path.read_bytes())
+    places = bounds(path)
+    for index in indices:
+        begin, end = places[index]
+        data[(end if at < 0 else begin) + at] ^= 0x40
+    path.write_bytes(data)
+
+
+def shard(folder: Path, index: int) -> Path:
+    return sorted(folder.glob("*.tfrecord"))[index]
+
+
+def config_of(folder: Path, salvaged: Any = None) -> ReadConfig:
+    manifest = salvaged.manifest if salvaged else read_manifest(str(folder))
+    return ReadConfig(
+        folder=str(folder),
+        manifest=manifest,
+        split="train",
+        global_batch_size=BATCH,
+        num_workers=1,
+        worker=0,
+        spec=input_spec(manifest),
+        threads=2,
+        moved=salvaged.moved if salvaged else {},
+    )
+
+
+@given(
+    payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=12),
+    data=st.data(),
+)
+def test_only_the_damaged_record_is_lost(payloads: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(map(frame, payloads))
+    sound, bad = scan_records(whole)
+    assert [whole[b + 12 : e - 4] for b, e in sound] == payloads
+    assert not bad
+    at = data.draw(st.integers(0, len(whole) - 1))
+    bit = 1 << data.draw(st.integers(0, 7))
+    broken = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
+    hit = next(index for index, (begin, end) in enumerate(sound) if begin <= at < end)
+    left, errors = scan_records(broken)
+    assert [broken[b + 12 : e - 4] for b, e in left] == payloads[:hit] + payloads[hit + 1 :]
+    assert [(error.index, error.offset) for error in errors] == [(hit, sound[hit][0])]
+
+
+@given(payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=8), data=st.data())
+def test_a_cut_file_keeps_its_whole_records(payloads: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(map(frame, payloads))
+    cut = data.draw(st.integers(0, len(whole)))
+    ends = [end for _, end in scan_records(whole)[0]]
+    left, errors = scan_records(whole[:cut])
+    assert len(left) == sum(end <= cut for end in ends)
+    assert len(errors) == (cut > 0 and cut not in ends)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_error_of_reading_names_the_record(shards: Path, place: str) -> None:
+    offset = bounds(shard(shards, 2))[5][0]
+    damage(shard(shards, 2), [5], PLACES[place])
+    config = config_of(shards)
+    with pytest.raises(READ_ERRORS):
+        list(training_batches(config, epochs=1))
+    explained = explain_read_error(config, start=BEGINNING, steps=1)
+    assert isinstance(explained, JobError)
+    assert f"train-00002-of-00004.tfrecord record 5 at byte {offset:,}: " in str(explained)
+    assert "--on_bad_record=skip" in str(explained)
+
+
+def test_what_cannot_be_parsed_is_named(make_shards: MakeShards) -> None:
+    examples: list[dict[str, Any]] = [{"id": at, "label": 0} for at in range(COUNT)]
+    examples[50] = {"id": 50}
+    folder = make_shards(examples, num_shards=4, num_lanes=2)
+    config = config_of(folder)
+    with pytest.raises(READ_ERRORS):
+        list(training_batches(config, epochs=1))
+    steps = config.shards(drop_remainder=True).steps_per_epoch
+    explained = explain_read_error(config, start=BEGINNING, steps=steps)
+    offset = bounds(shard(folder, 2))[12][0]
+    # Example 50 is the 13th of shard 2.
+    expected = f"train-00002-of-00004.tfrecord record 12 at byte {offset:,} is as it was written"
+    assert expected in str(explained)
+
+
+def test_errors_of_others_stay_as_they_are(shards: Path) -> None:
+    assert explain_read_error(config_of(shards), start=BEGINNING, steps=3) is None
+    assert find_bad_record(str(shards), read_manifest(str(shards)).split("train").shards) is None
+
+
+def read_all(config: ReadConfig) -> tuple[list[int], int]:
+    """Returns the ids of the steps and the sum of fingerprints, the tail included."""
+    steps = config.shards(drop_remainder=True).steps_per_epoch
+    batches = list(training_batches(config, epochs=1, tail=True))
+    ids = [int(number) for batch in batches[:steps] for number in batch["id"].numpy()]
+    return ids, sum(int(batch[FINGERPRINT].numpy().sum()) for batch in batches) % 2**64
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_skipping_loses_that_record_only(shards: Path, tmp_path: Path, place: str) -> None:
+    damage(shard(shards, 2), [5], PLACES[place])
+    damage(shard(shards, 1), [0, 29], PLACES[place])
+    salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
+    assert [(bad.shard[6:11], bad.index) for bad in salvaged.bad] == [
+        ("00001", 0),
+        ("00001", 29),
+        ("00002", 5),
+    ]
+    config = config_of(shards, salvaged)
+    split = salvaged.manifest.split("train")
+    assert split.num_records == COUNT - 3
+    ids, fingerprint = read_all(config)
+    lost = {0 * 4 + 1, 29 * 4 + 1, 5 * 4 + 2}
+    assert len(set(ids)) == len(ids) == 9 * BATCH
+    assert not lost & set(ids)
+    assert fingerprint == split.fingerprint
+    assert load_salvage(str(tmp_path / "salvage")) == salvaged
+
+
+def test_the_end_of_a_cut_shard_is_reported(shards: Path, tmp_path: Path) -> None:
+    path = shard(shards, 3)
+    begin, end = bounds(path)[27]
+    path.write_bytes(path.read_bytes()[: end - 3])
+    salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
+    assert [bad.index for bad in salvaged.bad] == [27, 28, 29]
+    assert "the file ends" in salvaged.bad[0].problem
+    assert salvaged.bad[0].offset == begin
+    assert salvaged.manifest.split("train").shards[3].records == 27
+
+
+def test_whole_shards_need_nothing(shards: Path, tmp_path: Path) -> None:
+    salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=0)
+    assert (salvaged.bad, salvaged.moved) == ((), {})
+    assert salvaged.manifest == read_manifest(str(shards))
+
+
+def test_the_budget_holds(shards: Path, tmp_path: Path) -> None:
+    damage(shard(shards, 0), [1, 2], 14)
+    with pytest.raises(
+        JobError, match=r"2 broken records or more, --max_bad_records=1 .* record 2"
+    ):
+        salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=1)
+    with pytest.raises(JobError, match="start the job again"):
+        load_salvage(str(tmp_path / "salvage"))
+
+
+def test_a_run_goes_on_with_what_it_began_with(shards: Path, tmp_path: Path) -> None:
+    damage(shard(shards, 0), [1], 14)
+    into = str(tmp_path / "salvage")
+    first = salvage_shards(str(shards), into, max_bad_records=9)
+    damage(shard(shards, 3), [1], 14)
+    assert salvage_shards(str(shards), into, max_bad_records=9) == first
+    manifest = shards / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(UserError, match="was made from other shards"):
+        salvage_shards(str(shards), into, max_bad_records=9)
+
+
+def test_sizes_are_checked_at_the_start(shards: Path) -> None:
+    infos = read_manifest(str(shards)).split("train").shards
+    check_sizes(str(shards), infos)
+    path = shard(shards, 1)
+    data = path.read_bytes()
+    path.write_bytes(data[: bounds(path)[-1][0]])
+    with pytest.raises(JobError, match=r"train-00001-of-00004\.tfrecord has .* the manifest says"):
+        check_sizes(str(shards), infos)
+    path.unlink()
+    with pytest.raises(JobError, match=r"train-00001-of-00004\.tfrecord is missing"):
+        check_sizes(str(shards), infos)

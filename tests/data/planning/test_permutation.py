@@ -1,0 +1,53 @@
+"""The shuffle: a permutation, well mixed, small, and the same for ever."""
+
+import pickle
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfold.data.planning.permutation import Permutation
+
+FIRST_TEN = [9, 8, 4, 2, 5, 3, 0, 7, 1, 6]
+LARGE = [646814377255, 983720045066, 558466080333]
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**64))
+def test_it_is_a_permutation(n: int, seed: int) -> None:
+    assert sorted(map(Permutation(n, seed).__getitem__, range(n))) == list(range(n))
+
+
+def test_it_never_changes() -> None:
+    # Another order would make shards that differ from those written before.
+    assert [Permutation(10, 0)[i] for i in range(10)] == FIRST_TEN
+    assert [Permutation(10**12, 7)[i] for i in (0, 1, 10**12 - 1)] == LARGE
+
+
+def test_it_mixes() -> None:
+    n = 10_000
+    order = [Permutation(n, 3)[i] for i in range(n)]
+    # Of a random permutation: about one item stays, and halves are shared out evenly.
+    assert sum(i == item for i, item in enumerate(order)) < 10
+    assert abs(sum(item < n // 2 for item in order[: n // 2]) - n // 4) < 200
+    neighbours = sum(abs(a - b) == 1 for a, b in pairwise(order))
+    assert neighbours < 20
+    ascents = sum(a < b for a, b in pairwise(order))
+    assert abs(ascents - n / 2) < 200
+
+
+def test_seeds_and_sizes_differ() -> None:
+    orders = {
+        tuple(Permutation(n, seed)[i] for i in range(50)) for n in (1000, 1001) for seed in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+def test_a_huge_one_costs_little_memory() -> None:
+    assert len(pickle.dumps(Permutation(10**9, 0))) < 2_000_000
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_outside_is_refused(index: int) -> None:
+    with pytest.raises(IndexError):
+        Permutation(5, 0)[index]

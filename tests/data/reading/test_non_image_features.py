@@ -1,0 +1,85 @@
+"""What stands beside a picture, parsed in Python or left to TensorFlow: both give the same."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenfold.data.format.example import encode_example
+from tenfold.data.format.manifest import Feature
+from tenfold.data.reading.graph_records import parse_features
+from tenfold.data.reading.image_records import (
+    MOST_VALUES,
+    LargeFeatures,
+    SmallFeatures,
+    are_small,
+    other_features,
+)
+
+FEATURES = (
+    Feature("box", "float", (2, 2)),
+    Feature("label", "int64", ()),
+    Feature("pair", "int64", (2,)),
+)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+FLOAT32 = st.floats(width=32, allow_nan=False)
+EXAMPLES = st.fixed_dictionaries(
+    {
+        "box": st.lists(FLOAT32, min_size=4, max_size=4),
+        "label": INT64,
+        "pair": st.lists(INT64, min_size=2, max_size=2),
+        "more": st.binary(),
+    }
+)
+
+
+@pytest.mark.timeout(120)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(EXAMPLES, max_size=5))
+def test_it_equals_tensorflows(rows: list[dict[str, Any]]) -> None:
+    examples = [encode_example(row) for row in rows]
+    small = SmallFeatures(FEATURES)
+    ours = small.columns([small.row(example) for example in examples])
+    if not rows:
+        assert [column.shape for column in ours] == [(0, 2, 2), (0,), (0, 2)]
+        return
+    theirs = parse_features(tf.constant(examples), FEATURES)
+    for feature, column in zip(FEATURES, ours, strict=True):
+        np.testing.assert_array_equal(column, theirs[feature.name].numpy(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"label": 3}, "feature 'id' has 0 int64 values, the manifest says 1 int64"),
+        ({"id": [1, 2], "label": 3}, "feature 'id' has 2 int64 values, the manifest says 1 int64"),
+        ({"id": 0.5, "label": 3}, "feature 'id' has 1 float values, the manifest says 1 int64"),
+        ({"id": b"", "label": 3}, "feature 'id' has 1 bytes values, the manifest says 1 int64"),
+    ],
+)
+def test_other_values_than_the_manifests_are_told(row: dict[str, Any], told: str) -> None:
+    small = SmallFeatures([Feature("id", "int64"), Feature("label", "int64")])
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        small.row(encode_example(row))
+
+
+def test_what_is_left_to_tensorflow_is_an_example_at_least() -> None:
+    whole = encode_example({"label": [3] * 40})
+    large = other_features([Feature("label", "int64", (40,))])
+    assert isinstance(large, LargeFeatures)
+    assert large.row(whole) == whole
+    for damaged in (whole[:-1], whole[:2] + b"\xff" + whole[3:]):
+        with pytest.raises(ValueError, match="not an Example"):
+            large.row(damaged)
+
+
+def test_few_numbers_are_small_and_nothing_else() -> None:
+    assert isinstance(other_features([]), SmallFeatures)
+    assert are_small([])
+    assert are_small([Feature("label", "int64"), Feature("box", "float", (MOST_VALUES - 1,))])
+    assert not are_small([Feature("label", "int64"), Feature("box", "float", (MOST_VALUES,))])
+    assert not are_small([Feature("words", "int64", (None,))])
+    assert not are_small([Feature("name", "bytes")])

@@ -1,0 +1,255 @@
+"""Folders of pictures as people have them: odd sizes, modes, names, and things that are none."""
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tenfold.data.format.example import decode_example
+from tenfold.data.format.tfrecord import read_records
+
+HEIGHT, WIDTH = 24, 36
+# libjpeg-turbo's fast transform, which TensorFlow and our own decoder use, against Pillow's exact
+# one: levels of 255.
+JPEG_LEVELS = 8
+
+
+def waves(height: int, width: int, channels: int) -> Any:
+    """Returns a smooth picture, uint8 [height, width, channels], every part of it different."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [128 + 90 * np.sin(x / (7 + k) + y / (11 + k)) for k in range(channels)]
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def save(path: Path | bytes, picture: Image.Image, form: str, **options: Any) -> None:
+    with open(path, "wb") as file:
+        picture.save(file, form, **options)
+
+
+def grey(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
+    return Image.fromarray(waves(height, width, 1)[..., 0])
+
+
+def color(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
+    return Image.fromarray(waves(height, width, 3))
+
+
+def sixteen_bits() -> Image.Image:
+    return Image.fromarray(waves(HEIGHT, WIDTH, 1)[..., 0].astype(np.uint16) * 257)
+
+
+def turned() -> dict[str, Any]:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    return {"exif": exif}
+
+
+def with_alpha(picture: Image.Image) -> Image.Image:
+    picture.putalpha(100)
+    return picture
+
+
+# name -> (picture, format, options)
+ODD: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+    "one.png": (color(1, 1), "PNG", {}),
+    "wide.jpg": (color(3, 5000), "JPEG", {"quality": 95}),
+    "tall.png": (color(4000, 2), "PNG", {}),
+    "large.jpg": (color(1500, 2000), "JPEG", {"quality": 60}),
+    "cmyk.jpg": (color().convert("CMYK"), "JPEG", {"quality": 95}),
+    "grey.jpg": (grey(), "JPEG", {"quality": 95}),
+    "one-bit.png": (grey().convert("1"), "PNG", {}),
+    "palette.png": (color().convert("P"), "PNG", {}),
+    "see-through palette.png": (color().convert("P"), "PNG", {"transparency": 3}),
+    "sixteen bits.png": (sixteen_bits(), "PNG", {}),
+    "alpha.png": (with_alpha(color()), "PNG", {}),
+    "grey alpha.png": (with_alpha(grey()), "PNG", {}),
+    "PROGRESSIVE.JPEG": (color(), "JPEG", {"progressive": True, "quality": 95}),
+    "Turned.JPG": (color(), "JPEG", {"quality": 95, **turned()}),
+    "-dash.jpg": (color(), "JPEG", {"keep_rgb": True, "quality": 95}),
+    "new\nline.jpg": (color(), "JPEG", {"quality": 95, "subsampling": 0}),
+    "日本 ñ.png": (color(), "PNG", {}),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes: the odd ones, some of them deep down, and plain ones."""
+    root = tmp_path / "pictures"
+    deep = root / "odd" / "deep er" / "down"
+    (root / "plain").mkdir(parents=True)
+    deep.mkdir(parents=True)
+    for number, (name, (picture, form, options)) in enumerate(ODD.items()):
+        save((deep if number % 3 else root / "odd") / name, picture, form, **options)
+    save(os.fsencode(deep) + b"/lat\xe9n.png", color(), "PNG")
+    os.symlink("../one.png", root / "odd" / "deep er" / "link.png")
+    for number in range(4):
+        save(root / "plain" / f"{number}.png", grey(), "PNG")
+    return root
+
+
+def pictures_of(root: Path) -> list[bytes]:
+    return sorted(place.read_bytes() for place in root.rglob("*") if place.is_file())
+
+
+def pictures_in(shards: Path) -> list[bytes]:
+    found = []
+    for path in shards.glob("*.tfrecord"):
+        with path.open("rb") as file:
+            for _, payload in read_records(file, path.stat().st_size):
+                found.append(decode_example(payload)["image"][1][0])
+    return sorted(found)
+
+
+def test_they_pass_through_every_command(
+    folder: Path, tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    done = tenfold("write", f"--source={folder}", f"--output={shards}", "--num_workers=1")
+    assert done.status == 0, done.err
+    manifest = json.loads((shards / "manifest.json").read_text())
+    assert manifest["features"][0]["shape"] == [None, None, None]
+    assert pictures_in(shards) == pictures_of(folder)
+    done = tenfold("inspect", f"--shards={shards}", "--records=99", f"--save_images={tmp_path}/s")
+    assert done.status == 0, done.err
+    assert len(list((tmp_path / "s").glob("*.png"))) == len(ODD) + 2 + 4
+    assert tenfold("verify", f"--shards={shards}").status == 0
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("decoder", ["tf", "turbo"])
+def test_they_are_decoded_as_pillow_does(decoder: str, channels: int) -> None:
+    import tensorflow as tf
+
+    from tenfold.data.reading.decoding.decoders import make_decoder
+
+    for name, (picture, form, options) in ODD.items():
+        if form == "JPEG" and picture.mode == "CMYK" and channels == 1:
+            continue  # libjpeg does not make CMYK grey
+        out = io.BytesIO()
+        picture.save(out, form, **options)
+        whole: Image.Image = Image.open(io.BytesIO(out.getvalue()))
+        if whole.mode.startswith("I"):
+            whole = Image.fromarray((np.asarray(whole) >> 8).astype(np.uint8))
+        want = np.asarray(whole.convert("L" if channels == 1 else "RGB"), np.int16)
+        shape = (picture.height, picture.width, channels)
+        got = make_decoder(decoder, shape)(tf.constant([out.getvalue()]), None).numpy()[0]
+        apart = np.abs(got.astype(np.int16) - want.reshape(shape)).max()
+        assert apart <= (JPEG_LEVELS if form == "JPEG" else 1), name
+
+
+def test_resizing_keeps_what_is_to_be_seen() -> None:
+    """16 bits are not cut at 255, and what EXIF calls turned is turned."""
+    from tenfold.data.format.image_codec import decode_picture
+
+    out = io.BytesIO()
+    sixteen_bits().save(out, "PNG")
+    assert np.array_equal(
+        np.asarray(decode_picture(out.getvalue())), waves(HEIGHT, WIDTH, 1)[..., 0]
+    )
+    for least in (None, (9, 6)):
+        out = io.BytesIO()
+        color(240, 360).save(out, "JPEG", quality=95, **turned())
+        upright = decode_picture(out.getvalue(), at_least=least)
+        assert upright.height > upright.width >= (least or (0, 240))[1]
+        want = color(240, 360).transpose(Image.Transpose.ROTATE_270).resize(upright.size)
+        apart = np.abs(np.asarray(upright, np.int16) - np.asarray(want, np.int16))
+        assert apart.mean() < 4
+
+
+def test_what_is_no_picture_is_named_and_left_out(
+    folder: Path, tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
+    odd = folder / "odd"
+    whole = {"JPEG": odd / "deep er/down/wide.jpg", "PNG": odd / "deep er/down/alpha.png"}
+    broken = {
+        "empty.jpg": (b"", "it is empty"),
+        "text.jpg": (
+            b"this is text",
+            "neither JPEG nor PNG but something that begins with 'this is '",
+        ),
+        "cut.jpg": (whole["JPEG"].read_bytes()[:900], "the JPEG"),
+        "cut.png": (whole["PNG"].read_bytes()[:90], "the PNG ends"),
+    }
+    for form, name in (("GIF", "gif.png"), ("WEBP", "webp.jpg"), ("BMP", "bmp.png")):
+        out = io.BytesIO()
+        color().save(out, form)
+        shown = {"WEBP": "WebP"}.get(form, form)
+        broken[name] = (out.getvalue(), f"neither JPEG nor PNG but {shown}: convert it")
+    for name, (data, _) in broken.items():
+        (odd / name).write_bytes(data)
+    (odd / ".hidden.jpg").write_bytes(b"x")
+    for other in (odd / "Thumbs.db", odd / "clip.gif", folder / "stray.jpg"):
+        other.write_bytes(b"x")
+    os.symlink("nowhere.jpg", odd / "dangling.jpg")
+    (Path(os.fsdecode(os.fsencode(odd) + b"/\xe9.webp"))).write_bytes(b"x")
+    write = ("write", f"--source={folder}", f"--output={tmp_path}/shards", "--num_workers=1")
+    assert tenfold(*write).status == 1
+    done = tenfold(*write, "--on_bad_record=skip", PYTHONIOENCODING="utf-8:strict")
+    assert done.status == 0, done.err
+    assert "and 4 more" in done.out
+    lines = (tmp_path / "shards" / "quarantine.jsonl").read_text().splitlines()
+    reasons = {Path(entry["record"]).name: entry["reason"] for entry in map(json.loads, lines)}
+    assert reasons.keys() == broken.keys()
+    for name, (_, reason) in broken.items():
+        assert reason in reasons[name]
+
+
+def test_a_link_that_leads_back_is_refused(
+    folder: Path, tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
+    os.symlink("..", folder / "odd" / "deep er" / "loop")
+    done = tenfold("plan", f"--source={folder}")
+    assert done.status == 2
+    assert "deep er/loop' is a link to a folder that it lies in" in done.err
+
+
+def test_an_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) -> None:
+    (folder / "empty class").mkdir()
+    (folder / "empty class" / "a.webp").write_bytes(b"x")
+    done = tenfold("plan", f"--source={folder}")
+    assert done.status == 2
+    assert "empty class' has no pictures (.jpg, .jpeg, .png): add some, convert" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_they_are_trained_on(
+    folder: Path, tenfold: Callable[..., Any], read_metrics: Callable[..., Any], tmp_path: Path
+) -> None:
+    write = (
+        f"--source={folder}",
+        f"--output={tmp_path}/shards",
+        "--split=train:0.7,validation:0.3",
+    )
+    run = (f"--run_dir={tmp_path}/run", "--image_size=32x48", "--global_batch_size=4")
+    done = tenfold("launch", *write, *run, "--num_workers=2", "--augment=flip,crop")
+    assert done.status == 0, done.err
+    (epoch,) = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "epoch"]
+    assert epoch["receipt"]["exact"]
+    assert tenfold("report", f"{tmp_path}/run").status == 0
+
+
+def test_a_sample_that_is_no_picture_is_named(
+    make_class_folder: Callable[..., Path], tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
+    source, shards = make_class_folder(each=2, classes=1, form="JPEG"), tmp_path / "shards"
+    (victim,) = (path for path in source.rglob("*") if path.is_file())
+    data = bytearray(victim.read_bytes())
+    codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: more than there can be
+    data[codes : codes + 16] = bytes([255] * 16)
+    victim.write_bytes(data)
+    written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")
+    assert written.status == 0, written.err
+    done = tenfold("inspect", f"--shards={shards}", f"--save_images={tmp_path / 'png'}")
+    assert done.status == 1
+    said = done.err.splitlines()[-1]
+    assert re.match(r"tenfold: .*\.png cannot be decoded: ", said), done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,45 @@
+import pytest
+
+from tenfold.data.format.manifest import ShardInfo, Split, shard_name
+from tenfold.data.reading.receipts import make_receipt
+
+SPLIT = Split(
+    "train",
+    tuple(ShardInfo(shard_name("train", i, 2), 50, 1000, 0, 2**63 + i) for i in range(2)),
+)
+
+# records, left out, difference of the fingerprint: exact?
+TABLE = [
+    (100, 0, 0, True),
+    (100, 0, 1, False),  # as many records, but not the same ones
+    (99, 0, 0, False),
+    (101, 0, 0, False),
+    (96, 4, 0, True),
+    (96, 4, 12345, False),  # what was left out is proven too
+    (97, 4, 0, False),
+]
+
+
+@pytest.mark.parametrize(("records", "left_out", "difference", "exact"), TABLE)
+def test_exact(records: int, left_out: int, difference: int, exact: bool) -> None:
+    receipt = make_receipt(
+        SPLIT, records=records, fingerprint=SPLIT.fingerprint + difference, left_out=left_out
+    )
+    assert receipt.exact is exact
+    assert receipt.to_json()["exact"] is exact
+    assert ("NOT" in receipt.sentence()) is not exact
+
+
+def test_the_sentence_says_what_was_left_out_and_what_was_broken() -> None:
+    receipt = make_receipt(
+        SPLIT,
+        records=96,
+        left_out=4,
+        fingerprint=SPLIT.fingerprint,
+        broken=["train-00000-of-00002.tfrecord record 7 at byte 140: damaged", "another"],
+    )
+    assert receipt.sentence() == (
+        "96 of 100 records, each read once, 4 left out (less than a batch a lane, others each "
+        "epoch); 2 broken ones skipped: train-00000-of-00002.tfrecord record 7 at byte 140: "
+        "damaged, …"
+    )

@@ -1,0 +1,348 @@
+"""One suite over every kind of source, and what is special to each."""
+
+import csv
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.data.format.example import decode_example, encode_example
+from tenfold.data.format.manifest import Feature
+from tenfold.data.format.tfrecord import FRAME_BYTES, frame, read_records
+from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.open_source import open_source
+from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.writing.write_shards import write_shards
+
+EXAMPLES = 12
+CLASSES = ["cat", "dog", "é t"]
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, make_picture: Callable[..., bytes]) -> list[Path]:
+    folder = tmp_path / "pictures; it's"
+    folder.mkdir()
+    for index in range(EXAMPLES):
+        (folder / f"{index}.png").write_bytes(make_picture(seed=index))
+    return [folder / f"{index}.png" for index in range(EXAMPLES)]
+
+
+def folder_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    for index, path in enumerate(pictures):
+        target = tmp_path / "tree" / CLASSES[index % 3] / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return str(tmp_path / "tree")
+
+
+def table_rows(tmp_path: Path, pictures: list[Path]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": os.path.relpath(path, tmp_path),
+            "label": CLASSES[index % 3],
+            "age": index,
+            "weight": index / 4,
+            "zip": f"0{index}",
+        }
+        for index, path in enumerate(pictures)
+    ]
+
+
+def csv_source(tmp_path: Path, pictures: list[Path], suffix: str = ".csv") -> Any:
+    rows = table_rows(tmp_path, pictures)
+    with open(tmp_path / f"table{suffix}", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(tmp_path / f"table{suffix}")
+
+
+def tsv_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    return csv_source(tmp_path, pictures, ".tsv")
+
+
+def jsonl_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    rows = table_rows(tmp_path, pictures)
+    lines = [json.dumps({**row, "vector": [1.5, 2.5]}) + "\n" for row in rows]
+    (tmp_path / "table.jsonl").write_text("".join(lines))
+    return str(tmp_path / "table.jsonl")
+
+
+def parquet_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    table = pa.Table.from_pylist(table_rows(tmp_path, pictures))
+    parquet.write_table(table, tmp_path / "table.parquet")
+    return str(tmp_path / "table.parquet")
+
+
+def npz_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    from PIL import Image
+
+    x = np.stack([np.asarray(Image.open(path)) for path in pictures])
+    y = np.array([CLASSES[index % 3] for index in range(EXAMPLES)])
+    np.savez(tmp_path / "arrays.npz", x=x, y=y, extra=np.ones((EXAMPLES, 2, 3), np.float32))
+    return str(tmp_path / "arrays.npz")
+
+
+def npy_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    np.save(tmp_path / "x.npy", np.arange(EXAMPLES * 4, dtype=np.float64).reshape(EXAMPLES, 4))
+    return str(tmp_path / "x.npy")
+
+
+def tfrecord_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for part in range(5):  # of different lengths, the last one empty
+        chosen = range(EXAMPLES)[part * 4 : part * 4 + 4]
+        data = b"".join(
+            frame(
+                encode_example({"image": pictures[i].read_bytes(), "label": i % 3, "v": [i] * 3})
+            )
+            for i in chosen
+        )
+        (folder / f"part-{part}.tfrecord").write_bytes(data)
+    return str(folder)
+
+
+def iterable_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    return [
+        {"image": path.read_bytes(), "label": CLASSES[index % 3], "v": np.ones((2, 2))}
+        for index, path in enumerate(pictures)
+    ]
+
+
+def reference_source(tmp_path: Path, pictures: list[Path]) -> Any:
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        f"FILES = {[str(path) for path in pictures]!r}\n"
+        "def examples():\n"
+        "    for i, file in enumerate(FILES):\n"
+        "        yield Path(file).read_bytes(), i % 3\n"
+    )
+    return f"{tmp_path / 'mine.py'}:examples"
+
+
+SOURCES = [
+    folder_source,
+    csv_source,
+    tsv_source,
+    jsonl_source,
+    parquet_source,
+    npz_source,
+    npy_source,
+    tfrecord_source,
+    iterable_source,
+    reference_source,
+]
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_contract(make: Make, tmp_path: Path, pictures: list[Path]) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    spec = make(tmp_path, pictures)
+    source = open_source(spec, scratch)
+    stats = source.stats
+    assert stats.num_examples == EXAMPLES
+    records = [source.encoded(index) for index in range(EXAMPLES)]
+    sizes = [len(record.payload) + FRAME_BYTES for record in records]
+    # Sizes are true: exact where nothing is encoded on the way.
+    assert sum(sizes) == pytest.approx(stats.total_bytes, rel=0.01)
+    assert max(sizes) == pytest.approx(stats.max_record_bytes, rel=0.05)
+    # It travels to other processes, and random access gives the same each time.
+    copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+    for index in reversed(range(EXAMPLES)):
+        assert copy.encoded(index) == records[index]
+    assert len({copy.name(index) for index in range(EXAMPLES)}) == EXAMPLES
+    # Values, packed again, are the same record.
+    for index in (0, EXAMPLES - 1):
+        again = decode_example(encode_example(source.features(index)))
+        if make is not npz_source:  # whose pictures are arrays until they are stored
+            assert again == decode_example(records[index].payload)
+    # The same source has the same fingerprint.
+    assert open_source(spec, scratch).stats.fingerprint == stats.fingerprint
+
+
+@pytest.mark.parametrize("make", [make for make in SOURCES if make is not npy_source])
+def test_what_is_written_is_what_was_given(
+    make: Make, tmp_path: Path, pictures: list[Path]
+) -> None:
+    output = tmp_path / "out"
+    result = write_shards(
+        make(tmp_path, pictures), str(output), policy=LayoutPolicy(num_workers=2)
+    )
+    manifest = result.manifest
+    assert manifest is not None
+    found = []
+    for shard in manifest.splits[0].shards:
+        with open(output / shard.name, "rb") as file:
+            found += [decode_example(data) for _, data in read_records(file, shard.bytes)]
+    got = {record["image"][1][0]: record["label"][1] for record in found}
+    if make is npz_source:
+        assert len(got) == EXAMPLES
+    else:
+        expected = {path.read_bytes(): [i % 3] for i, path in enumerate(pictures)}
+        assert got == expected
+    assert manifest.splits[0].label_counts == (4, 4, 4)
+    assert manifest.feature("image") == Feature("image", "image", (8, 8, 1))
+    assert manifest.feature("label") == Feature("label", "int64")
+    named = make not in (tfrecord_source, reference_source)
+    assert manifest.label_names == (tuple(CLASSES) if named else ())
+    shapes = {feature.name: (feature.kind, feature.shape) for feature in manifest.features}
+    for name, expected_shape in {
+        "age": ("int64", ()),
+        "weight": ("float", ()),
+        "zip": ("bytes", ()),
+        "vector": ("float", (2,)),
+        "extra": ("float", (2, 3)),
+    }.items():
+        assert shapes.get(name, expected_shape) == expected_shape
+    if make is iterable_source:
+        assert shapes["v"] == ("float", (2, 2))
+    if make is tfrecord_source:
+        assert shapes["v"] == ("int64", (3,))
+
+
+def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
+    rows = iterable_source(tmp_path, pictures)
+    write_shards(rows, str(tmp_path / "a"), policy=LayoutPolicy(num_workers=1))
+    write_shards(str(tmp_path / "a"), str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3))
+    one, other = (read_manifest(str(tmp_path / name)) for name in "ab")
+    assert one.features == other.features
+    assert one.label_names == other.label_names
+    assert one.splits[0].fingerprint == other.splits[0].fingerprint
+    assert len(other.splits[0].shards) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", "path,label\n", "has no rows"),
+        ("a.csv", "path,label\nmissing.png,cat\n", "row 0: there is no picture"),
+        ("a.csv", "path,label\nx.png\n", "line 2: the row does not have the 2 columns"),
+        ("a.csv", "path,label\nx.png,a,b\n", "line 2: the row does not have the 2 columns"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: no JSON"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: each line must be an object"),
+        ("a.jsonl", '{"a": 1}\n{"b": 1}\n', "row 1: it has the features b, others have a"),
+        ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', "row 1: its feature 'a' is of kind bytes"),
+        ("a.jsonl", '{"a": 1}\n{"a": null}\n', "row 1: feature 'a' holds NoneType"),
+        ("a.parquet", "no parquet", "is no Parquet file"),
+        ("a.npz", "no zip", "is no .npz file"),
+        ("a.npy", "no array", "cannot be used"),
+        ("a.tfrecord", "not a record, but long enough to be one", "no TFRecord file"),
+        ("a.tfrecord", "short", "no TFRecord file"),
+        ("a.bin", "x", "is of no known kind"),
+        ("a.py", "def f(): return 7\n", "is a int"),
+        ("a.py", "def f(): raise ValueError('mine')\n", "raises ValueError: mine"),
+        ("a.py", "import no_such_thing\n", "No module named 'no_such_thing'"),
+        ("a.py", "def g(): pass\n", "has no 'f'"),
+        ("a.py", "def f(): yield 7\n", "gives int"),
+    ],
+)
+def test_a_wrong_source_is_told(name: str, text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    (tmp_path / "x.png").write_bytes(b"")
+    spec = str(tmp_path / name) + (":f" if name.endswith(".py") else "")
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        open_source(spec, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec", ["nowhere", "no/such.csv", "no_such_module:f", "gone.py:f", "gone.npz", "tfds:nope"]
+)
+def test_a_source_that_is_not_there(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=spec.split(":")[0].split(".")[0]):
+        open_source(spec, tmp_path)
+
+
+def test_arrays_of_unequal_length_and_their_way_out(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=np.zeros((6, 4, 4), np.uint8),
+        y_train=np.eye(6),
+        x_test=np.zeros((3, 4, 4), np.uint8),
+        y_test=np.arange(3),
+    )
+    with pytest.raises(UserError, match=r"FILE\.npz:train"):
+        open_source(str(tmp_path / "a.npz"), tmp_path)
+    source = open_source(f"{tmp_path / 'a.npz'}:train", tmp_path)
+    # One-hot labels have become indices.
+    assert [source.encoded(index).label for index in range(6)] == list(range(6))
+    kept = open_source(f"{tmp_path / 'a.npz'}:train", tmp_path, SourceOptions(one_hot="never"))
+    assert kept.encoded(0).label is None
+
+
+PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "labels"),
+    [
+        (PAIRS, {}, [0, 1, 2, 3] * 2),
+        ([{"x": 1.0, "y": i} for i in range(3)], {}, [0, 1, 2]),
+        # a batch of pairs, and one of one-hot labels
+        ([(np.zeros((4, 2)), np.array([3, 1, 2, 2]))], {}, [3, 1, 2, 2]),
+        ([(np.zeros((2, 5)), np.eye(3)[[2, 0]])], {}, [2, 0]),
+        # what could be either is asked about
+        ([(np.zeros((2, 5)), np.array([0, 1]))], {}, None),
+        ([(np.zeros((2, 5)), np.array([0, 1]))], {"batched": "yes"}, [0, 1]),
+        ([(np.zeros((2, 5)), np.array([0, 1]))], {"batched": "no"}, [1]),
+        ([(np.zeros(3), np.array([0.2, 0.8]))], {"one_hot": "always", "batched": "no"}, [1]),
+    ],
+)
+def test_batches_and_one_hot_labels(
+    stream: Any, options: dict[str, str], labels: list[int] | None, tmp_path: Path
+) -> None:
+    if labels is None:
+        with pytest.raises(UserError, match="--batched=yes or --batched=no"):
+            open_source(stream, tmp_path, SourceOptions(**options))
+        return
+    source = open_source(stream, tmp_path, SourceOptions(**options))
+    count = source.stats.num_examples
+    assert [source.encoded(index).label for index in range(count)] == labels
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.slow
+def test_tensorflow_datasets_in_and_out(tmp_path: Path, pictures: list[Path]) -> None:
+    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow as tf
+
+    rows = iterable_source(tmp_path, pictures)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        {name: [row[name] for row in rows] for name in ("image", "label", "v")}
+    )
+    write_shards(dataset.batch(5), str(tmp_path / "a"), policy=LayoutPolicy(num_workers=2))
+    builder = tfds.builder_from_directory(tmp_path / "a")
+    read = {}
+    for example in builder.as_dataset(split="train"):
+        read[example["image"].numpy().tobytes()] = int(example["label"])
+        assert example["v"].numpy().tolist() == [[1, 1], [1, 1]]
+    expected = {
+        tf.io.decode_png(row["image"]).numpy().tobytes(): CLASSES.index(row["label"])
+        for row in rows
+    }
+    assert read == expected
+    assert builder.info.features["label"].names == CLASSES
+    # And in again, from what TFDS says of it.
+    manifest = write_shards(
+        f"tfds:{tmp_path / 'a'}:train", str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3)
+    ).manifest
+    first = read_manifest(str(tmp_path / "a"))
+    assert manifest is not None
+    assert manifest.features == first.features
+    assert manifest.label_names == tuple(CLASSES)
+    assert manifest.splits[0].fingerprint == first.splits[0].fingerprint

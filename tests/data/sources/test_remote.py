@@ -1,0 +1,108 @@
+"""Class folders and files behind fsspec, and the reads ahead that remote sources are given."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.runtime.threads import work_ahead
+from tenfold.data.sources.base import SourceChanged
+from tenfold.data.sources.open_source import open_source
+from tenfold.data.storage.local_folder import LocalFolder
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.writing.write_shards import WriteOptions, write_shards
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_results_come_in_order_and_few_are_ahead(items: list[int], at_once: int) -> None:
+    given_out = taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal given_out
+        for item in items:
+            given_out += 1
+            assert given_out - taken <= at_once
+            yield item
+
+    for item, result in zip(
+        items, work_ahead(lambda x: x * 2, source(), at_once=at_once), strict=True
+    ):
+        assert result == item * 2
+        taken += 1
+    assert taken == len(items)
+
+
+@pytest.mark.timeout(60)
+def test_as_many_as_said_are_under_way_at_once() -> None:
+    together = threading.Barrier(4)  # breaks, and raises, unless four come to it
+    workers = set()
+
+    def meet(number: int) -> bool:
+        workers.add(threading.current_thread())
+        return together.wait(30) >= 0
+
+    assert list(work_ahead(meet, range(8), at_once=4)) == [True] * 8
+    assert len(workers) == 4
+    assert not workers & set(threading.enumerate()), "they have not ended with their work"
+
+
+def test_an_error_comes_at_its_place() -> None:
+    results = work_ahead(lambda x: 6 // x, [3, 2, 0, 1], at_once=3)
+    assert (next(results), next(results)) == (2, 3)
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@pytest.fixture
+def in_memory(
+    tmp_path: Path, make_class_folder: Callable[..., Path]
+) -> Iterator[tuple[Path, str]]:
+    """A tree of class folders, and the URL of the same on fsspec's storage in memory."""
+    import fsspec
+
+    tree = make_class_folder(classes=2, each=9)
+    (tree / "class 0" / "deep").mkdir()
+    (tree / "class 0" / "0001.png").rename(tree / "class 0" / "deep" / "1.png")
+    files = fsspec.filesystem("memory")
+    files.put(str(tree), f"/{tmp_path.name}/tree", recursive=True)
+    yield tree, f"memory://{tmp_path.name}/tree"
+    files.rm(f"/{tmp_path.name}", recursive=True)
+
+
+def test_folders_are_walked_alike(in_memory: tuple[Path, str]) -> None:
+    tree, url = in_memory
+    there, here = open_folder(url), LocalFolder(str(tree))
+    assert list(there.walk()) == list(here.walk())
+    assert list(there.walk("class 0")) == list(here.walk("class 0"))
+    assert len(list(here.walk())) == 17
+    assert there.folders() == here.folders() == ["class 0", "class 1"]
+    assert there.entry("class 1/0003.png") == here.entry("class 1/0003.png") is not None
+    assert there.entry("class 1") is here.entry("class 1") is None
+    assert there.entry("none") is here.entry("none") is None
+
+
+def test_class_folders_behind_fsspec(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+    tree, url = in_memory
+    for source, output in ((str(tree), "here"), (url, "there")):
+        write_shards(
+            source, str(tmp_path / output), options=WriteOptions(processes=1),
+            policy=LayoutPolicy(num_workers=2, shards_per_worker=2, min_shard_bytes=100),
+        )  # fmt: skip
+    shards = {path.name: path.read_bytes() for path in (tmp_path / "here").glob("*.tfrecord")}
+    assert len(shards) == 4
+    found = {path.name: path.read_bytes() for path in (tmp_path / "there").glob("*.tfrecord")}
+    assert found == shards
+
+
+def test_a_picture_of_another_size_is_noticed(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+    _, url = in_memory
+    (tmp_path / "scratch").mkdir()
+    source = open_source(url, tmp_path / "scratch")
+    folder = open_folder(url)
+    folder.write(source.name(2).removeprefix(f"{url}/"), b"shorter")
+    with pytest.raises(SourceChanged, match="has changed or gone"):
+        source.encoded(2)

@@ -1,0 +1,117 @@
+"""A local folder that is followed by a remote one."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.storage.mirror import Mirror, empty_folder, work_folder
+from tenfold.data.storage.open_folder import open_folder
+
+URL = "memory://bucket/run"
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    yield
+    fsspec.filesystem("memory").store.clear()
+
+
+class Counted:
+    """A remote folder that counts what it is sent, and fails while it is told to."""
+
+    def __init__(self) -> None:
+        self.inner = open_folder(URL)
+        self.sent: list[str] = []
+        self.broken = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def write(self, name: str, data: bytes) -> None:
+        if self.broken:
+            raise JobError("the storage is away")
+        self.sent.append(name)
+        self.inner.write(name, data)
+
+
+def mirror(local: Path, remote: Counted, interval_s: float = 1000.0) -> Mirror:
+    return Mirror(
+        local,
+        remote,  # type: ignore[arg-type]
+        patterns=("*.json", "logs/*"),
+        interval_s=interval_s,
+    )
+
+
+def test_only_what_matches_and_has_changed_is_sent(tmp_path: Path) -> None:
+    remote = Counted()
+    (tmp_path / "logs").mkdir()
+    for name in ("a.json", ".b.json", "c.txt", "logs/0.log", "logs/.1.log"):
+        (tmp_path / name).write_text(name)
+    follower = mirror(tmp_path, remote)
+    follower.flush()
+    assert remote.sent == ["a.json", "logs/0.log"]
+    assert remote.inner.read("logs/0.log") == b"logs/0.log"
+    follower.flush()
+    assert len(remote.sent) == 2
+    with (tmp_path / "logs/0.log").open("a") as file:
+        file.write(" and more")
+    follower.flush()
+    assert remote.sent[2:] == ["logs/0.log"]
+    assert remote.inner.read("logs/0.log") == b"logs/0.log and more"
+
+
+def test_what_is_fetched_is_added_to(tmp_path: Path) -> None:
+    remote = Counted()
+    for name in ("logs/0.log", "logs/1.log", "logs/deep/2.log", "a.json"):
+        remote.inner.write(name, name.encode())
+    follower = mirror(tmp_path, remote)
+    follower.fetch("logs/*.log", "missing.json")
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0.log", "1.log"]
+    follower.flush()
+    assert remote.sent == []
+    with (tmp_path / "logs/1.log").open("a") as file:
+        file.write("!")
+    follower.flush()
+    assert remote.inner.read("logs/1.log") == b"logs/1.log!"
+
+
+def test_the_background_gets_over_errors_and_flush_tells_of_them(tmp_path: Path) -> None:
+    remote = Counted()
+    remote.broken = True
+    follower = mirror(tmp_path, remote, interval_s=0.01)
+    follower.start()
+    (tmp_path / "a.json").write_text("1")
+    with pytest.raises(JobError, match="the storage is away"):
+        follower.flush()
+    remote.broken = False
+    end = time.monotonic() + 20
+    while remote.inner.read("a.json") != b"1":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    # In the background a file is not sent all the time; at the end it is.
+    (tmp_path / "a.json").write_text("22")
+    follower.close()
+    assert remote.inner.read("a.json") == b"22"
+
+
+def test_each_url_has_a_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = {work_folder(url) for url in ("gs://a/x", "gs://b/x", "gs://a/x/", "gs://a/.. /é")}
+    assert len(names) == 3
+    assert {path.parent for path in names} == {tmp_path / "tenfold" / "runs"}
+    folder = empty_folder(work_folder("gs://a/x"))
+    (folder / "file").touch()
+    assert list(empty_folder(folder).iterdir()) == []
+
+
+def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
+        empty_folder(tmp_path / "file" / "folder")
+    assert os.path.isfile(tmp_path / "file")

@@ -1,0 +1,87 @@
+"""Folders behind fsspec, here in memory: the same shards as on a disk."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+import tenfold.data
+from tenfold.data.errors import UserError
+from tenfold.data.format.tfrecord import crc32c
+from tenfold.data.integrity.verify_shards import verify_shards
+from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.storage import fsspec_folder as remote
+from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.writing.write_shards import WriteOptions, write_shards
+
+URL = "memory://bucket/some/folder"
+# Memory is not shared by processes.
+ALONE = WriteOptions(processes=1)
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    yield
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_remote_shards_are_those_of_a_disk(
+    make_class_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = str(make_class_folder(each=20))
+    policy = LayoutPolicy(num_workers=2)
+    write_shards(source, URL, policy=policy, options=ALONE)
+    write_shards(source, f"file://{tmp_path / 'out'}", policy=policy)
+    folder = open_folder(URL)
+    here = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {name: folder.read(name) for name in folder.sizes()} == here
+    assert not fsspec.filesystem("memory").glob("/bucket/some/folder/.tenfold-write/*")
+    assert not verify_shards(URL, read_manifest(URL)).problems
+    # What stands there is not written again; a shard that has gone is.
+    assert write_shards(source, URL, policy=policy, options=ALONE).written == 0
+    name = read_manifest(URL).splits[0].shards[0].name
+    folder.remove(name)
+    assert "it is missing" in verify_shards(URL, read_manifest(URL)).problems[0]
+    write_shards(source, URL, policy=policy, options=ALONE)
+    assert folder.read(name) == here[name]
+
+
+def test_a_write_that_failed_goes_on(make_class_folder: Callable[..., Path]) -> None:
+    source = make_class_folder(each=20)
+    for index in (0, 1):
+        done = write_shards(
+            str(source), URL, options=WriteOptions(processes=1, task_index=index, num_tasks=2)
+        )
+        assert (done.manifest is None) == (index == 0)
+    assert done.manifest == read_manifest(URL)
+
+
+def test_a_range_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PIECE_BYTES", 1000)
+    folder, data = open_folder(URL), bytes(range(250)) * 20
+    folder.write("x", data)
+    descriptor = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
+    for offset, length in ((2000, 2999), (4999, 1), (0, 2000)):
+        found = folder.fetch_range("x", offset, length, descriptor)
+        assert found == crc32c(data[offset : offset + length])
+    os.close(descriptor)
+    assert (tmp_path / "x").read_bytes() == data
+
+
+def test_what_is_not_there() -> None:
+    folder = open_folder(URL)
+    assert folder.read("x") is None
+    assert folder.sizes() == {}
+    folder.remove("x")
+    with pytest.raises(UserError, match=r"there is no memory://"):
+        read_manifest(URL)
+    with pytest.raises(UserError, match="nosuch"):
+        read_manifest("nosuch://bucket/x")
+
+
+def test_the_public_names_are_there() -> None:
+    assert tenfold.data.write_shards is write_shards
+    assert tenfold.data.read_manifest is read_manifest

@@ -1,0 +1,245 @@
+"""The cache of shards: shared by processes, bounded, never wrong."""
+
+import errno
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.manifest import ShardInfo
+from tenfold.data.format.tfrecord import crc32c
+from tenfold.data.storage.retry import TransientError
+from tenfold.data.storage.shard_cache import Cache, CacheOptions, Pin, default_folder
+
+
+def _data(number: int, size: int = 1000) -> bytes:
+    return random.Random(number).randbytes(size)
+
+
+def _info(number: int, size: int = 1000) -> ShardInfo:
+    data = _data(number, size)
+    return ShardInfo(f"train-{number:05d}-of-00099.tfrecord", 1, size, crc32c(data), number)
+
+
+def _fetch(number: int, size: int = 1000) -> Callable[[int], int]:
+    return lambda descriptor: _write(descriptor, _data(number, size))
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    os.pwrite(descriptor, data, 0)
+    return crc32c(data)
+
+
+def _never(descriptor: int) -> int:
+    raise AssertionError("it is there already")
+
+
+def _take(cache: Cache, number: int, *, needed: bool = True) -> Pin | None:
+    return cache.obtain(_info(number), _fetch(number), needed=needed)
+
+
+def _held(cache: Cache) -> set[int]:
+    names = {cache.path_of(_info(number)): number for number in range(40)}
+    return {names[path] for path in cache.folder.glob("*.tfrecord")}
+
+
+def _pinned(cache: Cache, number: int) -> Pin:
+    pin = _take(cache, number)
+    assert pin is not None
+    return pin
+
+
+def test_a_shard_is_fetched_once(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c")
+    assert cache.pin(_info(1)) is None
+    with_pin = _pinned(cache, 1)
+    assert with_pin.path.read_bytes() == _data(1)
+    again = cache.obtain(_info(1), _never)
+    assert again is not None
+    assert (again.path, again.num_bytes) == (with_pin.path, 1000)
+    assert Cache(tmp_path / "c").obtain(_info(1), _never) is not None
+    assert sorted(path.name for path in cache.folder.iterdir()) == [".lock", with_pin.path.name]
+    assert cache.folder.stat().st_mode & 0o077 == 0, "others may read it"
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit_bytes=3000)
+    for number in (1, 2, 3):
+        _pinned(cache, number).close()
+        time.sleep(0.01)  # clocks of file systems tick slowly
+    _pinned(cache, 1).close()
+    _pinned(cache, 4).close()
+    assert _held(cache) == {1, 3, 4}
+    time.sleep(0.01)
+    _pinned(cache, 5).close()
+    assert _held(cache) == {1, 4, 5}
+    assert cache.used_bytes() == 3000
+
+
+def test_what_is_in_use_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit_bytes=2000)
+    pins = [_pinned(cache, 1), _pinned(cache, 2)]
+    assert _take(cache, 3, needed=False) is None, "there is no room for what is not needed yet"
+    assert not list(tmp_path.glob(".*.part"))
+    pins.append(_pinned(cache, 3))  # what is needed comes all the same
+    assert _held(cache) == {1, 2, 3}
+    assert [pin.path.read_bytes() for pin in pins] == [_data(1), _data(2), _data(3)]
+    pins[1].close()
+    _pinned(cache, 4)
+    assert _held(cache) == {1, 3, 4}
+    for pin in pins:
+        pin.close()
+        pin.close()
+    _pinned(cache, 5)
+    assert len(_held(cache)) == 2
+
+
+@pytest.mark.timeout(120)
+def test_many_at_once_keep_the_limit(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 5000)
+    used: list[int] = []
+
+    def take(first: int) -> None:
+        for number in range(first, first + 100):
+            pin = _take(cache, number, needed=False)
+            used.append(cache.used_bytes())
+            if pin is not None:
+                pin.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(take, range(0, 600, 100)))
+    assert max(used) == 5000, "it is filled, and never outgrown"
+
+
+def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = Cache(tmp_path).path_of(_info(1))
+    for damage in (_data(2), _data(1)[:-1], b"", _data(1) + b"x"):
+        path.write_bytes(damage)
+        pin = _pinned(Cache(tmp_path), 1)
+        assert pin.path.read_bytes() == _data(1)
+        assert f"{path} is damaged" in caplog.text
+        caplog.clear()
+    # Also in a process that has checked it before, where its size or time has changed.
+    cache = Cache(tmp_path)
+    _pinned(cache, 1).close()
+    path.write_bytes(_data(3))
+    assert _pinned(cache, 1).path.read_bytes() == _data(1)
+
+
+def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for fetch in (_fetch(2), _fetch(1, 999), _fetch(1, 1001), lambda descriptor: 0):
+        with pytest.raises(TransientError, match="not what was written"):
+            cache.obtain(_info(1), fetch)
+
+    def fail(descriptor: int) -> int:
+        _write(descriptor, _data(1)[:500])
+        raise JobError("no network")
+
+    with pytest.raises(JobError, match="no network"):
+        cache.obtain(_info(1), fail)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_threads_fetch_a_shard_once(tmp_path: Path) -> None:
+    cache, fetched = Cache(tmp_path, limit_bytes=10_000), []
+    pins = []
+
+    def fetch(descriptor: int) -> int:
+        fetched.append(1)
+        time.sleep(0.05)
+        return _write(descriptor, _data(1))
+
+    def work() -> None:
+        pin = cache.obtain(_info(1), fetch)
+        assert pin is not None
+        assert pin.path.read_bytes() == _data(1)
+        pins.append(pin)  # who has it first does not give it up before all have it
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(fetched), len(pins)) == (1, 8)
+
+
+def _churn(folder: Path, seed: int, rounds: int, ready: Any) -> None:
+    """Takes shards at random, reads and drops them; ends badly if one is not what it should be."""
+    cache, dice, held = Cache(folder, limit_bytes=5000), random.Random(seed), []
+    for done in range(rounds):
+        if done == 20:
+            ready.set()
+        number = dice.randrange(12)
+        pin = _take(cache, number, needed=dice.random() < 0.7)
+        if pin is not None:
+            held.append((number, pin))
+        for kept, one in held:
+            assert one.path.read_bytes() == _data(kept)
+        if len(held) > dice.randrange(4):
+            held.pop(dice.randrange(len(held)))[1].close()
+    os._exit(0)
+
+
+@pytest.mark.timeout(240)
+def test_processes_share_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = [context.Event() for _ in range(5)]
+    churns = [
+        context.Process(target=_churn, args=(tmp_path, seed, 300, ready[seed]))
+        for seed in range(4)
+    ]
+    for churn in churns:
+        churn.start()
+    killed = context.Process(target=_churn, args=(tmp_path, 9, 10**9, ready[4]))
+    killed.start()
+    assert all(event.wait(120) for event in ready)
+    killed.kill()
+    for churn in (*churns, killed):
+        churn.join()
+    assert [churn.exitcode for churn in churns] == [0] * 4
+    assert killed.exitcode == -9
+    cache = Cache(tmp_path, limit_bytes=5000)
+    # What the killed process held or was filling can be evicted by the others.
+    for number in range(20, 30):
+        _pinned(cache, number).close()
+    assert cache.used_bytes() <= 5000
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    cache = Cache(tmp_path)
+
+    def fetch(descriptor: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(JobError, match=r"the disk is full: give another --cache_dir"):
+        cache.obtain(_info(1), fetch)
+    import tenfold.data.storage.shard_cache as module
+
+    usage = module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=999))
+    with pytest.raises(JobError, match=r"has no room for a shard of 1 KB: give another"):
+        cache.obtain(_info(1), _never)
+    assert cache.obtain(_info(1), _never, needed=False) is None
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cache_dir '.*/file/c' cannot be written to"):
+        Cache(tmp_path / "file" / "c")
+    with pytest.raises(UserError, match="cache 'on' is neither auto nor off"):
+        CacheOptions("on")
+    with pytest.raises(UserError, match="cannot be below 0"):
+        CacheOptions(limit_bytes=-1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "tenfold" / "shards"

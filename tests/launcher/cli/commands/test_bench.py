@@ -1,0 +1,51 @@
+"""`tenfold bench` on real shards."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tenfold.launcher.cli.commands.bench import limit_of
+
+
+def test_bench_says_what_it_would_feed(tenfold: Any, digit_shards: Path) -> None:
+    flags = (f"--shards={digit_shards}", "--seconds=0.3", "--appetite=10", "--decoder=tf")
+    done = tenfold("bench", *flags, "--format=json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert found["decoder"] == "tf"
+    assert found["batch_size"] == 64
+    assert 0 < found["decode_share"] <= 1
+    # Which is the quicker, a third of a second does not tell where the machine may stand still.
+    assert found["decoded"]["records_per_s"] > 0
+    assert found["raw"]["records_per_s"] > 0
+    assert found["accelerators_fed"] == found["decoded"]["records_per_s"] / 10
+    raw = found["raw"]
+    assert raw["megabytes_per_s"] == pytest.approx(
+        raw["records_per_s"] * found["mean_record_bytes"] / 1e6
+    )
+
+
+@pytest.mark.parametrize(
+    ("busy", "raw", "decoded", "limit"),
+    [
+        (0.9, 3000, 900, "decoding"),
+        (0.9, 1000, 900, "decoding"),
+        (0.3, 1000, 900, "reading"),
+        # a few huge pictures keep one thread at work while the other waits
+        (0.5, 3000, 9, "parsing and decoding"),
+    ],
+)
+def test_what_is_the_limit(busy: float, raw: float, decoded: float, limit: str) -> None:
+    rates = (SimpleNamespace(records_per_s=rate) for rate in (raw, decoded))
+    found: Any = SimpleNamespace(decode_share=busy, raw=next(rates), decoded=next(rates))
+    assert limit_of(found) == limit
+
+
+def test_mistakes(tenfold: Any, digit_shards: Path) -> None:
+    assert "--shards is missing" in tenfold("bench").err
+    done = tenfold("bench", f"--shards={digit_shards}", "--global_batch_size=63")
+    assert (done.status, done.out) == (2, "")
+    assert "take 60 or 64" in done.err

@@ -1,0 +1,90 @@
+"""history.jsonl and environment.json: what a launch writes down for the report."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.display.history import HistoryView, StepLines
+from tenfold.launcher.display.plain import PlainView
+from tenfold.launcher.job.environment_file import take_inventory
+from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, result_from_json
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_steps_are_thinned_and_none_of_the_waiting_is_lost() -> None:
+    lines = StepLines()
+    waited = 0.0
+    for at in range(1, 41):  # ten a second, half of the time waiting for input
+        data = {"step": at, "wait_share": 0.5, "loss": 1.0}
+        waited += lines.take(0, data, 100 + at / 10).get("waited_s", 0.0)
+    last = lines.finish(0, 104.05)
+    assert last["step"] == 40
+    assert waited + last["waited_s"] == pytest.approx(0.5 * 3.9)
+    assert lines.finish(0, 105) == {}
+
+
+def test_the_pause_between_phases_is_not_the_next_steps_waiting() -> None:
+    lines = StepLines()
+    lines.take(0, {"step": 1, "wait_share": 1.0}, 10)
+    lines.finish(0, 11)
+    lines.finish(0, 50)  # evaluation ends
+    assert lines.take(0, {"step": 2, "wait_share": 1.0}, 51)["waited_s"] == pytest.approx(1)
+
+
+def test_events_are_written_with_our_own_names(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    view = HistoryView(PlainView(io.StringIO()), path, hosts=["a", "b"])
+    view.event(1, WorkerEvent("phase", 1, "build"))
+    view.event(1, WorkerEvent("phase", 7, "build", data={"worker": 7, "kind": "exit", "time": 0}))
+    view.event(1, WorkerEvent("phase", 1, "build", data=["damaged"]))  # type: ignore[arg-type]
+    view.event(1, WorkerEvent("stat", 1, "", data={"rss_bytes": 1}))
+    view.note("starting again")
+    view.close()
+    launch, first, second, note = lines_of(path)
+    assert (launch["kind"], launch["hosts"]) == ("launch", ["a", "b"])
+    assert (first["kind"], first["worker"], first["phase"]) == ("phase", 1, "build")
+    assert (second["kind"], second["worker"]) == ("phase", 1)
+    assert (note["kind"], note["text"]) == ("note", "starting again")
+
+
+def test_a_launch_writes_its_history_and_its_environment(tenfold: Any, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = ["--num_workers=2", f"--run_dir={run_dir}", "--", "sh", "-c", "sleep 0.1; exit 0"]
+    done = tenfold("launch", *arguments)
+    assert done.status == 0, done.err
+    history = lines_of(run_dir / "history.jsonl")
+    for kind in ("started", "exit"):
+        workers = sorted(line["worker"] for line in history if line["kind"] == kind)
+        assert workers == [0, 1], kind
+    assert [line["time"] for line in history] == sorted(line["time"] for line in history)
+    written = json.loads((run_dir / "environment.json").read_text())
+    assert written["packages"] == take_inventory()["packages"]
+    assert written["packages"].keys() >= {"tenfold", "tensorflow", "keras"}
+
+
+def test_a_result_comes_back_whole() -> None:
+    failure = Failure(1, 5.0, "training", 3, -9, "killed by SIGKILL", "a\nb")
+    result = JobResult(
+        state="failed",
+        exit_codes=(0, -9, None),
+        restarts=1,
+        first_failure=failure,
+        consequences=(Failure(0, 6.0, "training", None, 75, "peer"),),
+        recoveries=(Recovery(failure, False, 2, 1.5),),
+        notes=("a note",),
+    )
+    assert result_from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"first_failure": 3}'])
+def test_a_damaged_result_is_the_users_to_know(text: str) -> None:
+    with pytest.raises(UserError, match=r"result\.json is not a job's result"):
+        result_from_json(text)

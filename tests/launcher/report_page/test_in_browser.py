@@ -1,0 +1,188 @@
+"""The report in a real browser: it renders, shows the run's numbers, and says no error."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.launcher.worker.python_argv import module_argv
+
+PROGRAM = """
+    for phase in ("import", "rendezvous", "build", "first_step"):
+        say("phase", phase)
+    say("step", "first_step", step=1, total_steps=40, wait_share=0.5, loss=1.0)
+    say("phase", "training")
+    if restart == 0 and index == 1:
+        raise ValueError("the <first> one fails")
+    mark(f"restart-{restart}-{index}")
+    wait_for("go_on", 90)
+    say("phase", "done")
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium, driven by Selenium."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs Debian's chromium and chromium-driver (.ci/run installs them)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-quic", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    chrome.set_page_load_timeout(60)
+    yield chrome
+    chrome.quit()
+
+
+def show(browser: Any, page: Path, *, width: int = 1200, scheme: str = "light") -> None:
+    medium = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", medium)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
+
+
+def text_of(browser: Any, selector: str = "body") -> str:
+    return str(browser.execute_script(f"return document.querySelector('{selector}').innerText"))
+
+
+def luminance(browser: Any, name: str) -> float:
+    """The brightness, 0 to 255, of the body's colour called `name`."""
+    shown = browser.execute_script(f"return getComputedStyle(document.body).{name}")
+    red, green, blue = (float(part) for part in shown[4:-1].split(",")[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tenfold: Any) -> Path:
+    """A run directory as a training run of 300 steps leaves it, and its page."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    launched = tenfold("launch", "--num_workers=2", f"--run_dir={run_dir}", "--", "true")
+    assert launched.status == 0, launched.err
+    lines = []
+    for step in range(1, 301):
+        common = {"step": step, "epoch": (step - 1) // 100, "metrics": {"accuracy": step / 300},
+                  "records_per_s": 1000.0 + step, "wait_share": 0.25}  # fmt: skip
+        lines.append({"kind": "step", "loss": 3 / step, **common})
+        if step % 100 == 0:
+            receipt = {"records": 1600, "expected": 1617, "left_out": 17, "exact": True}
+            metrics = {"accuracy": step / 300, "val_loss": 0.0421, "val_accuracy": 0.9876}
+            line = {**common, "metrics": metrics, "loss": 0.125, "receipt": receipt}
+            lines.append({"kind": "epoch", **line})
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert tenfold("report", run_dir).status == 0
+    return run_dir / "report.html"
+
+
+@pytest.mark.timeout(120)
+def test_it_shows_the_runs_numbers_and_no_error(browser: Any, finished: Path) -> None:
+    show(browser, finished)
+    tiles = text_of(browser, ".tiles").split("\n")
+    shown = dict(zip(tiles[1::2], tiles[::2], strict=True))
+    assert shown["val accuracy"] == "0.9876"
+    assert shown["loss, last epoch"] == "0.125"
+    assert shown["job's records/s, last epoch"] == "1,300"
+    assert text_of(browser, ".badge") == "succeeded"
+    assert "3 of 3 receipts are exact" in text_of(browser)
+    titles = browser.execute_script(
+        "return [...document.querySelectorAll('figure title')].map(title => title.textContent)"
+    )
+    assert "step 300: each step 0.01" in titles
+    assert "step 200: validation 0.0421" in titles
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.timeout(120)
+def test_every_curve_lies_in_its_picture(browser: Any, finished: Path) -> None:
+    show(browser, finished)
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('figure svg')].map(svg => {"
+        "  const o = svg.getBoundingClientRect();"
+        "  return [...svg.querySelectorAll('path, text')].map(e => e.getBoundingClientRect())"
+        "    .every(i => i.left >= o.left - 1 && i.right <= o.right + 1"
+        "      && i.top >= o.top - 1 && i.bottom <= o.bottom + 1 && i.width > 0); })"
+    )
+    assert boxes == [True] * 4
+
+
+@pytest.mark.timeout(120)
+def test_light_and_dark_can_be_told_apart_and_read(browser: Any, finished: Path) -> None:
+    for scheme in ("light", "dark"):
+        show(browser, finished, scheme=scheme)
+        paper, ink = luminance(browser, "backgroundColor"), luminance(browser, "color")
+        assert (paper > ink) == (scheme == "light")
+        assert abs(paper - ink) > 150
+
+
+@pytest.mark.timeout(120)
+def test_a_narrow_screen_needs_no_scrolling_sideways(browser: Any, finished: Path) -> None:
+    show(browser, finished, width=360)
+    widths = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert widths == [360, 360]
+    columns = browser.execute_script(
+        "return getComputedStyle(document.querySelector('.charts')).gridTemplateColumns"
+    )
+    assert len(columns.split()) == 1
+
+
+@pytest.fixture
+def following(launch: Any) -> Iterator[Path]:
+    """The page of a job that runs on until `go_on` is there, renewed every two seconds."""
+    launch.start("--num_workers=2", "--max_restarts=1", text=PROGRAM)
+    launch.wait_for("restart-1-0", "restart-1-1")
+    command = module_argv("tenfold", ["report", str(launch.run_dir)])
+    with subprocess.Popen(
+        [*command, "--interval=2"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield Path(process.stdout.readline().strip())
+        process.kill()
+
+
+@pytest.mark.timeout(180)
+def test_a_running_jobs_page_renews_itself_until_the_end(
+    browser: Any, launch: Any, following: Path
+) -> None:
+    show(browser, following)
+    shown = settled(browser)
+    assert "\nrunning\n" in shown
+    assert "restart 1 of 1" in shown
+    (launch.run_dir / "go_on").touch()
+    assert launch.finish().status == 0
+    # Nobody but the page itself loads it anew.
+    shown = settled(browser, lambda text: "\nsucceeded\n" in text)
+    assert "the <first> one fails" in shown
+    assert "This page renews itself" not in shown
+    assert browser.execute_script("return document.querySelectorAll('.strip .fault').length") == 1
+    assert browser.get_log("browser") == []
+
+
+def settled(browser: Any, holds: Callable[[str], bool] = bool, *, within_s: float = 60) -> str:
+    """Returns the page's text as soon as `holds` says yes; a page just being loaded has none."""
+    from selenium.common.exceptions import WebDriverException
+
+    end = time.monotonic() + within_s
+    text = ""
+    while time.monotonic() < end:
+        with contextlib.suppress(WebDriverException):
+            text = text_of(browser)
+            if holds(text):
+                return text
+        time.sleep(0.1)
+    raise AssertionError(text)

@@ -1,0 +1,349 @@
+"""The report's page: its arithmetic, its escaping, and the run directories it can read."""
+
+import fcntl
+import html
+import html.parser
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfold.data.errors import UserError
+from tenfold.data.units import format_duration
+from tenfold.launcher.job.job_result import Failure, JobResult
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
+from tenfold.launcher.report_page.charts import line_chart
+from tenfold.launcher.report_page.markup import tag
+from tenfold.launcher.report_page.page import render_page
+from tenfold.launcher.report_page.run_files import read_run
+from tenfold.launcher.report_page.series import Series, percents, show, thin, ticks
+from tenfold.launcher.report_page.timeline import Event, Span, build_timeline
+
+HOSTILE = "</pre></title><script>alert('x')</script><img src=http://example.com/x onerror=y>\"'&"
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements close in order, and gathers names, addresses and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def write_job(run_dir: Path, *, text: str = "cnn", train: dict[str, Any] | None = None) -> None:
+    run_dir.mkdir(exist_ok=True)
+    train = {"model": text} if train is None else train
+    spec = JobSpec(("python", text), 2, str(run_dir), env={"NAME": text}, train=train)
+    cluster = ClusterSpec(("127.0.0.1:1", "127.0.0.1:2"))
+    (run_dir / "job.json").write_text(job_to_json(spec, cluster), encoding="utf-8")
+
+
+def metrics_line(step: int, loss: float, **more: Any) -> dict[str, Any]:
+    return {"kind": "step", "step": step, "epoch": 0, "loss": loss, "metrics": {"accuracy": 0.5},
+            "records_per_s": 100.0, "wait_share": 0.25, **more}  # fmt: skip
+
+
+# --- arithmetic ---
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=5000))
+def test_thinning_keeps_the_extremes_in_order(values: list[float]) -> None:
+    points = [(float(at), value) for at, value in enumerate(values)]
+    kept = thin(points, most=100)
+    assert len(kept) <= 102 or len(points) <= 102
+    assert list(kept) == sorted(set(kept))
+    assert set(kept) <= set(points)
+    if values:
+        assert {min(values), max(values)} <= {value for _, value in kept}
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
+def test_ticks_span_the_range_in_round_steps(low: float, span: float) -> None:
+    high = low + span
+    marks = ticks(low, high)
+    if high == low:
+        assert marks == (low,)
+        return
+    assert 2 <= len(marks) <= 8
+    slack = 1e-6 * span + 1e-9 * abs(low)
+    assert marks[0] <= low + slack
+    assert marks[-1] >= high - slack
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (300.0, "300"), (12345.6, "12,346"), (0.98765, "0.9877"), (math.nan, "nan"),
+     (1e-7, "1e-07")],
+)  # fmt: skip
+def test_figures_as_people_read_them(value: float, text: str) -> None:
+    assert show(value) == text
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=8))
+def test_percentages_add_up(values: list[float]) -> None:
+    shares = percents(values)
+    assert sum(shares) == (100 if sum(values) else 0)
+    for share, value in zip(shares, values, strict=True):
+        assert abs(share - 100 * value / (sum(values) or 1)) < 1 + 1e-9
+
+
+def test_values_that_are_no_numbers_are_told() -> None:
+    series = Series("each step", ((1.0, 0.5), (2.0, math.nan), (3.0, math.inf)))
+    chart = line_chart("loss", [series])
+    assert "2 values are infinite or not a number" in chart
+    assert "nan" not in chart.split("</p>")[0].split("<svg")[1].split("</svg>")[0]
+
+
+# --- time ---
+
+
+def test_a_timeline_tells_phases_restarts_and_waiting() -> None:
+    events = [
+        Event(5.0, "launch"),
+        Event(5.0, "started", 0),  # of an earlier launch
+        Event(10.0, "launch", data={"num_workers": 1}),
+        Event(10.0, "started", 0),
+        Event(10.5, "phase", 0, "import"),
+        Event(12.0, "phase", 0, "rendezvous"),
+        Event(14.0, "phase", 0, "training"),
+        Event(15.0, "step", 0, data={"step": 7, "waited_s": 0.5, "records_per_s": 9.0}),
+        Event(20.0, "exit", 0, data={"code": -9, "peak_rss_bytes": 100}),
+        Event(20.1, "note", data={"text": "starting again"}),
+        Event(21.0, "started", 0),
+        Event(22.0, "phase", 0, "training"),
+        Event(23.0, "step", 0, data={"step": 8, "waited_s": 0.25}),
+    ]
+    timeline = build_timeline(events, now=30.0)
+    assert timeline is not None
+    assert (timeline.begin, timeline.end, timeline.launches) == (10.0, 30.0, 2)
+    (worker,) = timeline.workers
+    assert worker.spans == (
+        Span("starting", 10.0, 14.0),
+        Span("training", 14.0, 20.0),
+        Span("training", 21.0, 30.0),
+    )
+    assert worker.seconds() == {"starting": 4.0, "training": 15.0}
+    assert (worker.waited_s, worker.step, worker.starts) == (0.75, 8, 2)
+    assert [(mark.worker, mark.text) for mark in timeline.marks] == [
+        (0, "exited with -9"),
+        (-1, "starting again"),
+    ]
+
+
+def test_without_a_history_there_is_no_timeline() -> None:
+    assert build_timeline([], now=1.0) is None
+
+
+# time, kind, and what else a line of history.jsonl holds
+Heard = tuple[float, str, dict[str, Any]]
+
+WAIT, JOINT = "waiting for input", "training (compute, exchange of gradients)"
+SUM = "communication (exchange of gradients)"
+
+# communication of each epoch (None: an old file), seconds waited -> the parts of 20 s training
+PARTS: list[tuple[list[float | None], float, dict[str, float]]] = [
+    ([0.25], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),
+    ([0.9, 0.2, 0.3], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),  # the first compiles
+    ([1.0], 2.0, {"computing": 0.0, SUM: 18.0, WAIT: 2.0}),  # no more than waiting leaves
+    ([0.5], 99.0, {"computing": 0.0, SUM: 0.0, WAIT: 20.0}),
+    ([0.0, 0.0], 2.0, {JOINT: 18.0, WAIT: 2.0}),  # one worker sums nothing
+    ([None], 2.0, {JOINT: 18.0, WAIT: 2.0}),
+    ([], 2.0, {JOINT: 18.0, WAIT: 2.0}),
+]
+
+
+@pytest.mark.parametrize(("epochs", "waited_s", "expected"), PARTS)
+def test_communication_is_a_part_of_training_where_it_was_measured(
+    tmp_path: Path, epochs: list[float | None], waited_s: float, expected: dict[str, float]
+) -> None:
+    write_job(tmp_path)
+    events: list[Heard] = [
+        (100.0, "launch", {}),
+        (100.0, "started", {"worker": 0}),
+        (100.0, "phase", {"worker": 0, "phase": "build"}),
+        (110.0, "step", {"worker": 0, "step": 20, "waited_s": 7.0}),  # of building
+        (110.0, "phase", {"worker": 0, "phase": "training"}),
+        (120.0, "step", {"worker": 0, "step": 25, "waited_s": waited_s}),
+        (130.0, "exit", {"worker": 0, "code": 0}),
+    ]
+    write_events(tmp_path, events)
+    lines = [epoch_line(10, 0.99)]  # of an earlier launch: it does not count
+    lines += [epoch_line(30 + 10 * at, share) for at, share in enumerate(epochs)]
+    write_lines(tmp_path / "metrics.jsonl", lines)
+    text = render_page(read_run(tmp_path))
+    bar = text.partition("where worker 0")[2].partition("</svg>")[0]
+    told = [html.unescape(part.split("</title>")[0]) for part in bar.split("<title>")[1:]]
+    whole = {"building (model, first step's compilation)": 10.0, **expected}
+    assert told == [f"{name}: {format_duration(seconds)}" for name, seconds in whole.items()]
+    assert sum(whole.values()) == 30.0
+    assert ("Communication is an estimate" in text) == (SUM in expected)
+
+
+def epoch_line(step: int, communication: float | None) -> dict[str, Any]:
+    more = {} if communication is None else {"bottleneck": {"communication": communication}}
+    return metrics_line(step, 1.0, kind="epoch", receipt={"exact": True}, **more)
+
+
+def write_events(run_dir: Path, events: list[Heard]) -> None:
+    lines = [{"time": time, "kind": kind, **more} for time, kind, more in events]
+    write_lines(run_dir / "history.jsonl", lines)
+
+
+# what the job is, the rates that workers 0 to 2 told -> what is shown of each as its own
+RATES = [
+    ({"model": "cnn"}, (900.0, 930.0, 960.0), ["450", "465", "320"]),
+    ({}, (900.0, 930.0, 960.0), ["900", "930", "960"]),  # a program tells its own
+]
+
+
+@pytest.mark.parametrize(("train", "rates", "shown"), RATES)
+def test_a_workers_own_rate_is_its_part_of_the_jobs(
+    tmp_path: Path, train: dict[str, Any], rates: tuple[float, ...], shown: list[str]
+) -> None:
+    write_job(tmp_path, train=train)
+    started: list[Heard] = [(0.0, "started", {"worker": index}) for index in (1, 2, 0)]
+    steps: list[Heard] = [
+        (1.0, "step", {"worker": at, "records_per_s": rate}) for at, rate in enumerate(rates)
+    ]
+    exits: list[Heard] = [(2.0, "exit", {"worker": index}) for index in (1, 2, 0)]
+    again = [started[0], started[2], *steps[:2]]  # then with two of them
+    write_events(tmp_path, [(0.0, "launch", {}), *started, *steps, *exits, *again])
+    text = render_page(read_run(tmp_path))
+    table = text.partition("own records/s, last steps")[2].partition("</table>")[0]
+    rows = [re.findall(r">([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
+    assert [row[2] for row in rows] == shown
+
+
+# --- reading and writing ---
+
+
+@given(st.text(), st.text())
+def test_whatever_is_no_markup_is_escaped(text: str, attribute: str) -> None:
+    made = tag("p", text, title=attribute)
+    inner = made[len("<p title=") : -len("</p>")]
+    assert "<" not in inner
+    assert inner.count('"') == 2
+    assert inner.count(">") == 1
+
+
+def test_a_hostile_runs_texts_stay_texts(tmp_path: Path) -> None:
+    run_dir = tmp_path / "a'<b>"
+    write_job(run_dir, text=HOSTILE)
+    receipt = {"records": HOSTILE, "exact": True, "fingerprint": HOSTILE}
+    write_lines(
+        run_dir / "metrics.jsonl",
+        [
+            metrics_line(1, 2.0, metrics={HOSTILE: 1.0}),
+            metrics_line(2, 1.0, kind="epoch", receipt=receipt),
+        ],
+    )
+    failure = Failure(0, 1.0, HOSTILE, 2, 1, HOSTILE, HOSTILE)
+    result = JobResult("failed", (1, 75), 0, failure, (failure,), reason=HOSTILE)
+    (run_dir / "result.json").write_text(result.to_json())
+    events: list[dict[str, Any]] = [{"kind": "launch"}]
+    events.append({"kind": "error", "worker": 0, "type": HOSTILE})
+    events.append({"kind": "note", "text": HOSTILE})
+    write_lines(run_dir / "history.jsonl", [{"time": 1.0, **event} for event in events])
+    (run_dir / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE, "launched": HOSTILE}))
+    (run_dir / "logs").mkdir()
+    page = Page(render_page(read_run(run_dir)))
+    assert not page.names & {"script", "img", "iframe", "object"}
+    assert all(address == "data:," for address in page.addresses)
+    assert any(HOSTILE in text for text in page.text)
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    run = read_run(tmp_path)
+    assert run.state == "ended without a result"
+    Page(render_page(run))
+
+
+def test_lines_that_cannot_be_read_are_counted_not_fatal(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    good = json.dumps(metrics_line(1, 2.0))
+    bad = ["{", "[]", "3", '{"step": 1}', '{"step": "x", "epoch": 0}', "\x00"]
+    text = "\n".join([good, *bad, good]) + "\n" + good[:20]  # the last is being written
+    (tmp_path / "metrics.jsonl").write_text(text)
+    run = read_run(tmp_path)
+    assert (len(run.steps), run.damaged) == (2, len(bad))
+    assert f"{len(bad)} lines could not be read" in render_page(run)
+
+
+def test_a_receipt_that_is_not_exact_is_shouted(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    receipt = {"records": 9, "expected": 10, "left_out": 0, "exact": False}
+    line = metrics_line(3, 1.0, kind="epoch", receipt=receipt)
+    write_lines(tmp_path / "metrics.jsonl", [line])
+    assert "NOT every record was read exactly once: epoch 1" in render_page(read_run(tmp_path))
+
+
+def test_the_lock_tells_that_a_job_runs_and_the_page_then_renews_itself(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = read_run(tmp_path)
+        assert run.state == "running"
+        assert 'http-equiv="refresh" content="5"' in render_page(run, refresh_s=5)
+        assert 'http-equiv="refresh"' not in render_page(run)
+    run = read_run(tmp_path)
+    assert run.state == "ended without a result"
+    assert 'http-equiv="refresh"' not in render_page(run, refresh_s=5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "has no job.json"),
+        (lambda path: (path / "job.json").write_text("{}"), "is not a job file"),
+        (lambda path: path.rmdir(), "there is no folder"),
+    ],
+)
+def test_what_is_no_run_directory_is_told(tmp_path: Path, make: Any, words: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make(folder)
+    with pytest.raises(UserError, match=words):
+        read_run(folder)
+
+
+def test_the_command_writes_one_file_and_says_where(tenfold: Any, tmp_path: Path) -> None:
+    write_job(tmp_path)
+    done = tenfold("report", tmp_path)
+    assert (done.status, done.out) == (0, f"{tmp_path / 'report.html'}\n")
+    Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert tenfold("report").status == 2
+    nowhere = tenfold("report", tmp_path, "--output=/nonexistent/page.html")
+    assert nowhere.status == 2
+    assert "give another --output" in nowhere.err

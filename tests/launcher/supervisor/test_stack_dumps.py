@@ -1,0 +1,81 @@
+"""Where a real TensorFlow program hangs, from the stacks that it prints when it is aborted."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tenfold.launcher.supervisor.stack_dumps import holds_up_others, whereabouts
+
+PROGRAM = """
+import os, sys, threading, time
+import numpy as np
+import tensorflow as tf
+
+def stuck(number):
+    if number >= int(sys.argv[1]):
+        time.sleep(1000)
+    return number
+
+dataset = tf.data.Dataset.range(100).map(lambda n: tf.numpy_function(stuck, [n], tf.int64))
+iterator = iter(dataset.prefetch(2))
+
+@tf.function
+def step(iterator):
+    return next(iterator) + 1
+
+def train():
+    global steps
+    while True:
+        step(iterator)
+        steps += 1
+
+def wait():
+    threading.Event().wait()
+
+def nobody_gets_on(main):
+    frames = sys._current_frames()
+    asleep = [f for f in frames.values() if f.f_code is stuck.__code__ and f.f_lineno == 8]
+    inmost = frame = frames[main]
+    while frame and frame.f_code.co_filename != __file__:
+        frame = frame.f_back
+    if frame is inmost or frame.f_code.co_name != sys.argv[2]:
+        return False
+    return sys.argv[2] == "wait" or (steps == int(sys.argv[1]) and asleep)
+
+def tell(main):
+    while not nobody_gets_on(main):
+        time.sleep(0.01)
+    print("all wait", flush=True)
+
+steps = 0
+threading.Thread(target=tell, args=(threading.get_ident(),), daemon=True).start()
+globals()[sys.argv[2]]()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("3", "train"), "waiting for input: {path}:8 in stuck"),
+        (("99", "wait"), "in user code: {path}:25 in wait"),
+    ],
+)
+def test_input_is_told_from_a_step(tmp_path: Path, arguments: tuple[str, str], place: str) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    program = subprocess.Popen(
+        [sys.executable, path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONFAULTHANDLER": "1", "CUDA_VISIBLE_DEVICES": "-1"},
+    )  # fmt: skip
+    assert program.stdout is not None
+    assert program.stdout.readline() == "all wait\n"
+    program.send_signal(signal.SIGABRT)
+    _, err = program.communicate(timeout=60)
+    assert whereabouts(err.splitlines()) == place.format(path=path)
+    assert holds_up_others(err.splitlines())

@@ -1,0 +1,71 @@
+"""The user's own models, in folders full of names like ours."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.models.model_registry import check_model_name, find_model
+
+FIND = """
+import sys
+from tenfold.models.model_registry import find_model
+print(find_model(sys.argv[1], working_dir=sys.argv[2])())
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A user's repository with packages called data and models of its own."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "__init__.py").write_text("NAME = 'their data'\n")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").write_text("")
+    code = "import data\nfrom tenfold.data.sizes import parse_size\n"
+    code += "def build():\n    return f'{data.NAME}, {parse_size(\"1KB\")}'\n"
+    (tmp_path / "models" / "net.py").write_text(code)
+    (tmp_path / "train.py").write_text(code)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["models.net:build", "train.py:build"])
+def test_their_own_packages_are_theirs(project: Path, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIND, name, str(project)],
+        cwd=project.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "their data, 1000\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("cnnn", "none of the built-in ones"),
+        ("models.net:", "write module:name"),
+        ("x:1+1", "write module:name"),
+        ("absent.py:build", "there is no file"),
+    ],
+)
+def test_a_wrong_name_is_told_before_anything_is_imported(
+    project: Path, name: str, word: str
+) -> None:
+    with pytest.raises(UserError, match=word):
+        check_model_name(name, working_dir=str(project))
+
+
+def test_a_module_or_function_that_is_not_there(project: Path) -> None:
+    with pytest.raises(UserError, match=r"no module 'no_such_package\.net'"):
+        find_model("no_such_package.net:build", working_dir=str(project))
+    with pytest.raises(UserError, match="has no 'biuld'"):
+        find_model("train.py:biuld", working_dir=str(project))
+
+
+def test_an_import_that_fails_inside_the_users_module_is_theirs(project: Path) -> None:
+    (project / "broken.py").write_text("import a_package_that_is_not_there\n")
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        find_model("broken:build", working_dir=str(project))

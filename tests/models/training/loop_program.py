@@ -1,0 +1,49 @@
+"""Trains in one process on one or two replicas, and evaluates by Keras itself too.
+
+python loop_program.py SHARDS RUN_DIR REPLICAS MODEL  ->  one line of JSON
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tenfold.data.reading.dataset import worker_dataset
+from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.loop import train
+from tenfold.models.training.reporter import Silence
+from tenfold.models.training.session import Place
+
+SHARDS, RUN_DIR, REPLICAS, MODEL = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+
+
+def strategy() -> tf.distribute.Strategy:
+    if REPLICAS == 1:
+        return tf.distribute.get_strategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
+    tf.config.set_logical_device_configuration(cpu, parts)
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(REPLICAS)])
+
+
+def by_keras(model: keras.Model) -> dict[str, float]:
+    """`model.evaluate` on the records that are no padding, in one process."""
+    pictures, labels = [], []
+    for x, y, weight in worker_dataset(
+        SHARDS, split="validation", global_batch_size=64, training=False
+    ):
+        real = weight.numpy() > 0
+        pictures.append(x.numpy()[real])
+        labels.append(y.numpy()[real])
+    x, y = np.concatenate(pictures), np.concatenate(labels)
+    return {**model.evaluate(x, y, batch_size=64, verbose=0, return_dict=True), "records": len(x)}
+
+
+config = TrainConfig(
+    SHARDS, RUN_DIR, model=MODEL, epochs=1, seed=3, steps_per_execution=10, working_dir=sys.path[0]
+)
+result = train(config, strategy=strategy(), place=Place(), reporter=Silence())
+model = keras.models.load_model(result.model_path)
+print(json.dumps({"ours": result.metrics, "keras": by_keras(model), "steps": result.steps}))

@@ -1,0 +1,99 @@
+"""Models of a user's own, for the tests of the training loop."""
+
+import keras
+
+from tenfold.models.builtin import cnn
+from tenfold.models.model_spec import ModelSpec
+
+
+def clipped(spec: ModelSpec) -> keras.Model:
+    """`cnn` with an optimizer that clips so hard that it shows in the losses."""
+    model = cnn.build(spec)
+    model.compile(keras.optimizers.SGD(0.5, clipnorm=0.02), "sparse_categorical_crossentropy")
+    return model
+
+
+def regularised(spec: ModelSpec) -> keras.Model:
+    """A model whose loss has a term that is no record's, and several metrics."""
+    model = keras.Sequential(
+        [
+            keras.Input(spec.image_shape),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, "relu", kernel_regularizer=keras.regularizers.L2(0.01)),
+            keras.layers.Dense(spec.num_classes, "softmax"),
+        ]
+    )
+    metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")]
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=metrics)
+    return model
+
+
+def overflowing(spec: ModelSpec) -> keras.Model:
+    """A model whose gradients are scaled up until they overflow, on this worker or that."""
+    model = keras.Sequential(
+        [
+            keras.Input(spec.image_shape),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, "relu", dtype="mixed_float16"),
+            keras.layers.Dense(spec.num_classes, "softmax", dtype="float32"),
+        ]
+    )
+    scaled = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.01), initial_scale=2.0**20, dynamic_growth_steps=2
+    )
+    model.compile(scaled, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@keras.saving.register_keras_serializable("own_models")
+class OwnStep(keras.Model):
+    """A subclass with a training step of its own."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.flat = keras.layers.Flatten()
+        self.dense = keras.layers.Dense(10, "softmax")
+
+    def call(self, x):
+        return self.dense(self.flat(x) / 255.0)
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        return {**logs, "own": logs["loss"] * 0 + 42.0}
+
+
+def own_step() -> keras.Model:
+    """A subclassed model; the function takes no spec."""
+    model = OwnStep()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def not_a_model(spec: ModelSpec) -> str:
+    """Something else than a model."""
+    return "a model"
+
+
+def raises(spec: ModelSpec) -> keras.Model:
+    """A function with an error in it."""
+    layers: dict[str, keras.Model] = {}
+    return layers["no such layer"]
+
+
+class StopAfterTwo(keras.callbacks.Callback):
+    """Notes what it is told, and ends the training after the second epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.told = ["train"]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.told.append(f"batch {batch}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.told.append(f"epoch {epoch}: {', '.join(sorted(logs))}")
+        self.model.stop_training = epoch == 1
+
+    def on_train_end(self, logs=None):
+        print("TOLD", self.told)

@@ -1,0 +1,172 @@
+"""Schedules, clipping, class weights, precision, XLA and callbacks, as they reach the model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.data.format.manifest import Split
+from tenfold.models.train_config import TrainConfig
+from tenfold.models.training import loop as train
+from tenfold.models.training.optimizer import balanced_weights, tune_optimizer
+from tenfold.models.training.session import Place
+
+PROGRAM = Path(__file__).with_name("tuned_program.py")
+
+
+def tuned(total_steps: int = 100, **options: Any) -> keras.Model:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.5, clipvalue=9.0), "mse")
+    tune_optimizer(model, TrainConfig("shards", "run", **options), total_steps=total_steps)
+    return model
+
+
+# schedule, warm-up, the learning rate of 0.5 at steps 0, 10, 55 and 100 of 100
+SCHEDULES = [
+    ("constant", 0, [0.5, 0.5, 0.5, 0.5]),
+    ("linear", 0, [0.5, 0.45, 0.225, 0.0]),
+    ("cosine", 0, [0.5, 0.48776, 0.21089, 0.0]),
+    ("cosine", 10, [0.0, 0.5, 0.25, 0.0]),
+]
+
+
+@pytest.mark.parametrize(("schedule", "warmup", "expected"), SCHEDULES)
+def test_schedules(schedule: str, warmup: int, expected: list[float]) -> None:
+    optimizer = tuned(schedule=schedule, warmup_steps=warmup).optimizer
+    rates = []
+    for step in (0, 10, 55, 100):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_given_rate_and_norm_replace_the_models() -> None:
+    optimizer = tuned(learning_rate=0.125, clip_norm=2.0).optimizer
+    assert float(optimizer.learning_rate) == 0.125
+    assert (optimizer.global_clipnorm, optimizer.clipvalue) == (2.0, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"schedule": "linear", "warmup_steps": 5}, "goes with --schedule=cosine"),
+        ({"schedule": "cosine", "warmup_steps": 100}, "only 100 steps"),
+        ({"clip_norm": 1.0, "precision": "mixed_float16"}, "mixed_bfloat16"),
+    ],
+)
+def test_what_does_not_go_together(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        tuned(**options)
+
+
+def test_balanced_weights() -> None:
+    assert balanced_weights(Split("train", (), (30, 10, 0))) == pytest.approx((2 / 3, 2.0, 0.0))
+    with pytest.raises(UserError, match="have no classes"):
+        balanced_weights(Split("train", ()))
+
+
+# worker, --checkpoint_every in seconds, seconds since the last checkpoint, due
+DUE = [
+    (0, 30.0, 29.9, False),
+    (0, 30.0, 30.0, True),
+    (1, 30.0, 99.0, False),  # the chief decides for all
+    (0, 0.0, 99.0, False),  # not asked for
+]
+
+
+@pytest.mark.parametrize(("worker", "every_s", "passed_s", "due"), DUE)
+def test_the_chief_says_when_it_is_time_to_save(
+    monkeypatch: pytest.MonkeyPatch, worker: int, every_s: float, passed_s: float, due: bool
+) -> None:
+    run: Any = object.__new__(train._Run)
+    run.session = SimpleNamespace(place=Place(worker, 2), last_save=1000.0)
+    run.config = TrainConfig("shards", "run", checkpoint_every_s=every_s)
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 + passed_s)
+    monkeypatch.setattr(train, "time", clock)
+    assert run._time_to_save() is due
+
+
+def run(shards: Path, run_dir: Path, **options: Any) -> tuple[dict[str, Any], str]:
+    arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), json.dumps(options)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+
+
+# How far losses on two workers may be apart, relatively: each gradient is rounded to 8 or 11
+# bits for half a batch instead of a whole one, and 75 steps of Adam add up what comes of it.
+APART = 0.02
+
+ALL_OF_IT = [
+    ("bfloat16", {"learning_rate": 0.001, "clip_norm": 1.0, "jit_compile": True}),
+    ("float16", {}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "options"), ALL_OF_IT)
+def test_all_of_it_at_once_on_one_and_two_workers(
+    tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any,
+    dtype: str, options: dict[str, Any],
+) -> None:  # fmt: skip
+    options = {
+        "epochs": 3,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "class_weights": "balanced",
+        "precision": f"mixed_{dtype}",
+        **options,
+    }
+    result, _ = run(digit_shards, tmp_path / "one", **options)
+    assert result["policy"] == dtype
+    assert result["rate"] == pytest.approx(0.0, abs=1e-6)
+    assert result["metrics"]["val_accuracy"] > 0.85
+
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    flags += [f"--shards={digit_shards}", "--model=mlp", "--steps_per_execution=10"]
+    # So short that it is over at each call of steps: the chief asks, both have to save.
+    flags += ["--num_workers=2", "--checkpoint_every=0.000001s"]
+    done = tenfold("launch", *flags, f"--run_dir={tmp_path / 'two'}")
+    assert done.status == 0, done.err[-3000:]
+    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    losses = [line["loss"] for line in two]
+    assert losses == pytest.approx([line["loss"] for line in one], rel=APART)
+    assert max(losses) > 5 * min(losses), "the comparison cannot fail"
+    receipts = [line["receipt"]["exact"] for line in two if line["kind"] == "epoch"]
+    assert receipts == [True] * 3
+    history = (tmp_path / "two" / "history.jsonl").read_text().splitlines()
+    told = [line for line in map(json.loads, history) if line["kind"] == "checkpoint"]
+    assert [line["step"] for line in told] == [10, 20, 25, 35, 45, 50, 60, 70, 75]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(
+    tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
+) -> None:
+    model = Path(__file__).with_name("own_models.py")
+    flags = [f"--shards={digit_shards}", "--num_workers=2", f"--model={model}:overflowing"]
+    done = tenfold("launch", *flags, "--epochs=2", f"--run_dir={tmp_path / 'run'}")
+    assert done.status == 0, done.err[-3000:]
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run")]
+    assert len(losses) == 52
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
+@pytest.mark.slow
+def test_callbacks_hear_and_decide(digit_shards: Path, tmp_path: Path) -> None:
+    result, said = run(
+        digit_shards, tmp_path / "run", epochs=5, callbacks=["own_models.py:StopAfterTwo"]
+    )
+    assert result["epochs"] == 2
+    assert result["steps"] == 50
+    logs = "accuracy, loss, val_accuracy, val_loss"
+    batches = ["batch 9", "batch 19", "batch 24"]
+    told = ["train", *batches, f"epoch 0: {logs}", *batches, f"epoch 1: {logs}"]
+    assert f"TOLD {told}" in said
