@@ -1,6 +1,6 @@
 """Reads the same pictures by several libraries and compares them: decode, resize, batch.
 
-python scripts/bench_read.py DATA small|large [READER…]     (see scripts/bench_read)
+python scripts/bench/read_images.py DATA small|large [READER…]     (see scripts/bench/read)
 
 DATA/KIND holds the pictures in class folders, DATA/KIND-shards the same written by tenfold.
 Each reader runs in a process of its own, in turn, so that all see the same machine; each

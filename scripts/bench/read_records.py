@@ -1,9 +1,9 @@
 """Reads records without decoding them, by several libraries: their bytes, and parsed.
 
-python scripts/bench_records.py DATA small|large [--rounds=N]   (see scripts/bench_read)
+python scripts/bench/read_records.py DATA small|large [--rounds=N]   (see scripts/bench/read)
 
-The same pictures, batches, threads and table as scripts/bench_read.py, whose readers these stand
-beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the encoded picture
+The same pictures, batches, threads and table as scripts/bench/read_images.py, whose readers
+these stand beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the encoded picture
 and, where the format has one, its label. Where a library has no such stage, it is left out.
 The first reader of each stage, tf.data as its guides write it, is what the ratios refer to.
 """
@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import bench_read
-from bench_read import BATCH, THREADS, Epochs, Medians
+import read_images
+from read_images import BATCH, THREADS, Epochs, Medians
 
 FEATURES = ("image", "label")
 
@@ -53,7 +53,7 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
 
     shards = f"{data}/{kind}-shards"
     manifest = read_manifest(shards)
-    spec = input_spec(manifest, (bench_read.SIDE, bench_read.SIDE))
+    spec = input_spec(manifest, (read_images.SIDE, read_images.SIDE))
     config = ReadConfig(
         shards, manifest, "train", BATCH, 1, 0, spec,
         threads=THREADS, shuffle_buffer_bytes=16 * 10**6,
@@ -65,7 +65,7 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
         )
     iterator = iter(dataset.prefetch(2).with_options(reading_options(THREADS)))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
-    taken = bench_read.in_graph()
+    taken = read_images.in_graph()
     return lambda: taken(iterator, steps)
 
 
@@ -88,7 +88,7 @@ def tf_features() -> dict[str, Any]:
 
 def tf_data_raw(data: Path, kind: str) -> Epochs:
     dataset = tf_records(data, kind).batch(BATCH, drop_remainder=True)
-    return bench_read.every_epoch(dataset.prefetch(2))
+    return read_images.every_epoch(dataset.prefetch(2))
 
 
 def tf_data_parsed(data: Path, kind: str) -> Epochs:
@@ -100,7 +100,7 @@ def tf_data_parsed(data: Path, kind: str) -> Epochs:
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     dataset = dataset.batch(BATCH, drop_remainder=True)
-    return bench_read.every_epoch(dataset.prefetch(tf.data.AUTOTUNE))
+    return read_images.every_epoch(dataset.prefetch(tf.data.AUTOTUNE))
 
 
 def tf_data_tuned_raw(data: Path, kind: str) -> Epochs:
@@ -130,7 +130,7 @@ def tf_data_tuned(data: Path, kind: str, *, parsed: bool) -> Epochs:
     options.autotune.enabled = False
     options.threading.private_threadpool_size = THREADS
     options.threading.max_intra_op_parallelism = 1
-    return bench_read.every_epoch(dataset.prefetch(2).with_options(options))
+    return read_images.every_epoch(dataset.prefetch(2).with_options(options))
 
 
 def tfds_parsed(data: Path, kind: str) -> Epochs:
@@ -141,14 +141,14 @@ def tfds_parsed(data: Path, kind: str) -> Epochs:
     decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
     dataset = builder.as_dataset(split="train", shuffle_files=True, decoders=decoders)
     dataset = dataset.shuffle(1000).batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return bench_read.every_epoch(dataset)
+    return read_images.every_epoch(dataset)
 
 
 def grain_raw(data: Path, kind: str) -> Epochs:
     """ArrayRecord holds the encoded pictures alone."""
     import grain.python as pygrain
 
-    bench_read.grain(data, kind)  # writes the file where it is missing
+    read_images.grain(data, kind)  # writes the file where it is missing
     source = pygrain.ArrayRecordDataSource([f"{data}/{kind}.array_record"])
     seeds = iter(range(1000))
 
@@ -163,7 +163,7 @@ def grain_raw(data: Path, kind: str) -> Epochs:
 def webdataset_parsed(data: Path, kind: str) -> Epochs:
     import webdataset
 
-    bench_read.webdataset(data, kind)
+    read_images.webdataset(data, kind)
     tars = [f"{data}/{kind}-{at}.tar" for at in range(10)]
     dataset = webdataset.WebDataset(tars, shardshuffle=10).shuffle(1000).to_tuple("jpg")
     return lambda: lists(dataset)
@@ -212,7 +212,7 @@ def main() -> None:
     if options.one:
         stage, _, name = options.one.partition(":")
         epochs = STAGES[stage][name](Path(options.data), options.kind)
-        print(json.dumps(bench_read.measure_epochs(epochs, count=8)))
+        print(json.dumps(read_images.measure_epochs(epochs, count=8)))
         return
     for stage in STAGES:
         medians = medians_of(options.data, options.kind, stage, options.rounds)

@@ -1,6 +1,6 @@
 """Does reading leak? The memory of a process over many epochs, and how well records are mixed.
 
-python scripts/bench_memory.py SHARDS [EPOCHS]
+python scripts/bench/memory.py SHARDS [EPOCHS]
 
 Prints the resident memory after each tenth of the epochs. Then how far records travel: the
 mean distance, in batches, between where a record stands in two epochs, as a share of what a

@@ -1,6 +1,6 @@
 """Writes JPEG pictures for the reading benchmarks: crops of two photographs, at odd sizes.
 
-python scripts/bench_pictures.py FOLDER small|large COUNT
+python scripts/bench/make_images.py FOLDER small|large COUNT
 
 ``small`` ones have about 17 KB, ``large`` ones about 110 KB. The photographs are those that
 scikit-learn carries (china.jpg and flower.jpg, 640 × 427).

@@ -1,6 +1,6 @@
 """Writes a folder of JPEG files with a library, with two processes where it has them.
 
-python scripts/bench_write_peers.py LIBRARY SOURCE OUTPUT     (see scripts/bench)
+python scripts/bench/write_peers.py LIBRARY SOURCE OUTPUT     (see scripts/bench/all)
 
 Prints the seconds from the first picture to the last, imports and the start of processes not
 counted. LIBRARY is a key of WRITERS; it must be installed in the Python that runs this.

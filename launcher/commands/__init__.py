@@ -1,1 +1,0 @@
-"""One module per subcommand; `tenfold.launcher.cli.main.COMMANDS` is the table of them."""
