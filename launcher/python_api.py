@@ -56,7 +56,7 @@ class Plan:
         return _html_table(rows_of(self.layout))
 
     def plot(self, path: str) -> None:
-        """Saves a picture of the layout, as plan.svg or plan.png.
+        """Saves a image of the layout, as plan.svg or plan.png.
 
         Raises:
           UserError: matplotlib is missing, or the file cannot be written.
@@ -96,7 +96,7 @@ class Written:
 
     @property
     def manifest(self) -> "Manifest | None":
-        """The manifest; None while other tasks of a gang have shards to write."""
+        """The manifest; None while other tasks of a processes have shards to write."""
         return self.result.manifest
 
     def __repr__(self) -> str:

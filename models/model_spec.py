@@ -17,8 +17,8 @@ from tenfold.data.format.manifest import Feature
 class ModelSpec:
     """What a model function may want to know.
 
-    `image_shape` is (height, width, channels), None where the shards hold no pictures;
-    pictures come as float32 from 0 to 255. `inputs` are the features that the model is fed;
+    `image_shape` is (height, width, channels), None where the shards hold no images;
+    images come as float32 from 0 to 255. `inputs` are the features that the model is fed;
     `learning_rate` is that of the command line, None where it was not given.
     """
 

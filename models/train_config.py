@@ -25,7 +25,7 @@ class TrainConfig:
 
     `shards` is the folder (or gs:// prefix) that holds the manifest. `model` is a built-in
     name, ``module:function`` or ``file.py:function``. `image_size` is (height, width);
-    None takes that of the pictures where all are alike, else 224 × 224. `learning_rate`
+    None takes that of the images where all are alike, else 224 × 224. `learning_rate`
     None takes the model's own; with a `schedule` it rises from 0 in `warmup_steps` and falls
     to 0 at the end of the last epoch. `clip_norm` bounds the norm of the whole gradient.
     `callbacks` name Keras callbacks of the user's. `checkpoint_every_steps` and

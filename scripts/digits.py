@@ -11,16 +11,16 @@ from sklearn.datasets import load_digits
 
 
 def write_digits(folder: Path) -> int:
-    """Writes ``folder/CLASS/NNNN.png``, 8 × 8 grey pixels; returns the number of pictures."""
+    """Writes ``folder/CLASS/NNNN.png``, 8 × 8 grey pixels; returns the number of images."""
     digits = load_digits()
-    for index, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+    for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = folder / str(label) / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():  # kept as it is: its time is part of what `write` compares
-            grey = (picture * (255 / 16)).round().astype("uint8")  # 0 to 16 in the data set
+            grey = (image * (255 / 16)).round().astype("uint8")  # 0 to 16 in the data set
             Image.fromarray(grey).save(path)
     return len(digits.images)
 
 
 if __name__ == "__main__":
-    print(f"{write_digits(Path(sys.argv[1])):,} pictures in {sys.argv[1]}/")
+    print(f"{write_digits(Path(sys.argv[1])):,} images in {sys.argv[1]}/")

@@ -139,7 +139,7 @@ def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., 
     """Runs a page of docs as `scripts/run_docs` says, which also tells how blocks are marked.
 
     `run_page("docs/ssh.md", HOST=name)` runs that page in a temporary folder that holds `digits`
-    (class folders of pictures) and `shards` (the same, written for 1, 2 and 4 workers); keywords
+    (class folders of images) and `shards` (the same, written for 1, 2 and 4 workers); keywords
     become environment variables; `prefix` runs it all somewhere else. It returns what differs from
     the page, "" where nothing does.
     """
@@ -172,15 +172,15 @@ def read_metrics() -> Callable[[Path], list[dict[str, Any]]]:
     return read
 
 
-class MakePicture(Protocol):
+class MakeImage(Protocol):
     def __call__(
         self, *, form: str = "PNG", height: int = 8, width: int = 8, mode: str = "L", seed: int = 0
     ) -> bytes: ...
 
 
 @pytest.fixture(scope="session")
-def make_picture() -> MakePicture:
-    """Makes an encoded picture of noise; equal arguments give equal bytes."""
+def make_image() -> MakeImage:
+    """Makes an encoded image of noise; equal arguments give equal bytes."""
     from PIL import Image
 
     def make(
@@ -196,8 +196,8 @@ def make_picture() -> MakePicture:
 
 
 @pytest.fixture
-def make_class_folder(tmp_path: Path, make_picture: MakePicture) -> Callable[..., Path]:
-    """Makes a tree of class folders of small pictures; the last class has one fewer."""
+def make_class_folder(tmp_path: Path, make_image: MakeImage) -> Callable[..., Path]:
+    """Makes a tree of class folders of small images; the last class has one fewer."""
 
     def make(classes: int = 3, each: int = 10, *, form: str = "PNG", name: str = "source") -> Path:
         root = tmp_path / name
@@ -205,7 +205,7 @@ def make_class_folder(tmp_path: Path, make_picture: MakePicture) -> Callable[...
             folder = root / f"class {label}"
             folder.mkdir(parents=True)
             for number in range(each - (label == classes - 1)):
-                data = make_picture(form=form, seed=1000 * label + number)
+                data = make_image(form=form, seed=1000 * label + number)
                 (folder / f"{number:04d}.{form.lower()}").write_bytes(data)
         return root
 

@@ -39,7 +39,7 @@ NOT_RUN = {
     "README.md": [
         "it sets up an environment of its own; the tests run in that one",
         "it runs these tests",
-        "the tests run elsewhere, with the same pictures",
+        "the tests run elsewhere, with the same images",
     ],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
     "docs/shell.md": ["this needs zsh, which tests/launcher/cli/test_completion.py drives"],
@@ -84,7 +84,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", text).strip().lower().replace(" ", "-") for text in headings}
 
 
-def test_the_picture_is_what_is_planned() -> None:
+def test_the_image_is_what_is_planned() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "draw_overview"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """One value cut out of a serialized Example (see `example`), as a view, not a copy.
 
-Of tens of KB of a picture this touches a few bytes, once a record of every epoch: what is laid
+Of tens of KB of a image this touches a few bytes, once a record of every epoch: what is laid
 out as everybody's writers do it is matched as a whole, anything else is walked through.
 """
 
@@ -19,7 +19,7 @@ _VARINT: Final = rb"([\x80-\xff]{0,3}[\x00-\x7f])"
 _FIELD: Final = re.compile(rb"\n" + _VARINT)
 
 
-def cut_out(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
+def split_feature(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
     """Returns the one bytes value of feature `name`, uncopied, and the Example without it.
 
     The other features are not looked into.
@@ -31,7 +31,7 @@ def cut_out(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
 
 
 def _as_written(payload: memoryview, name: str) -> tuple[memoryview, bytes] | None:
-    """Returns what `cut_out` does where each message holds nothing but what it is for."""
+    """Returns what `split_feature` does where each message holds nothing but what it is for."""
     key, entry = _patterns(name)
     features = _FIELD.match(payload)
     if features is None or features.end() + _number(features[1]) != len(payload):

@@ -1,4 +1,4 @@
-"""Pictures as pixels: decoding, encoding, and arrays of floats turned into bytes.
+"""Images as pixels: decoding, encoding, and arrays of floats turned into bytes.
 
 Needs Pillow and numpy; imported only where pixels are touched.
 """
@@ -29,13 +29,13 @@ def pillow() -> Any:
     try:
         from PIL import Image, ImageFile
     except ImportError as error:
-        raise UserError("decoding pictures needs Pillow: pip install 'tenfold[images]'") from error
+        raise UserError("decoding images needs Pillow: pip install 'tenfold[images]'") from error
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     return Image
 
 
-def decode_picture(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Image":
-    """Returns the decoded picture in mode L, LA, RGB or RGBA, upright: turned as EXIF says.
+def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Image":
+    """Returns the decoded image in mode L, LA, RGB or RGBA, upright: turned as EXIF says.
 
     Of 16 bits the upper 8 are kept, as TensorFlow does. `at_least` (height, width) lets a JPEG
     be decoded at a fraction of its size that is not below it, which is quicker.
@@ -45,61 +45,61 @@ def decode_picture(data: bytes, *, at_least: tuple[int, int] | None = None) -> "
     """
     module = pillow()
     try:
-        picture = module.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        image = module.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         if at_least is not None:
-            side = max(at_least) if _is_turned(picture) else 0
-            picture.draft(None, (max(at_least[1], side), max(at_least[0], side)))
-        picture.load()
+            side = max(at_least) if _is_turned(image) else 0
+            image.draft(None, (max(at_least[1], side), max(at_least[0], side)))
+        image.load()
     except (OSError, ValueError, SyntaxError, module.DecompressionBombError) as error:
         raise ValueError(f"it cannot be decoded ({error})") from error
-    return _upright(_plain(picture))
+    return _upright(_plain(image))
 
 
-def _is_turned(picture: "Image") -> bool:
+def _is_turned(image: "Image") -> bool:
     """Says whether EXIF names an orientation other than the usual."""
-    return picture.getexif().get(_ORIENTATION, 1) != 1
+    return image.getexif().get(_ORIENTATION, 1) != 1
 
 
-def _upright(picture: "Image") -> "Image":
-    if not _is_turned(picture):
-        return picture
+def _upright(image: "Image") -> "Image":
+    if not _is_turned(image):
+        return image
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(picture)
+    return ImageOps.exif_transpose(image)
 
 
-def _plain(picture: "Image") -> "Image":
-    """Returns the picture in one of our modes, its EXIF kept."""
-    if picture.mode in _MODES.values():
-        return picture
-    if picture.mode.startswith("I"):  # a PNG of 16 bits; `convert` would cut at 255
-        return _upper_bytes(picture)
-    if picture.mode == "1":
-        return picture.convert("L")
-    return picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+def _plain(image: "Image") -> "Image":
+    """Returns the image in one of our modes, its EXIF kept."""
+    if image.mode in _MODES.values():
+        return image
+    if image.mode.startswith("I"):  # a PNG of 16 bits; `convert` would cut at 255
+        return _upper_bytes(image)
+    if image.mode == "1":
+        return image.convert("L")
+    return image.convert("RGBA" if "transparency" in image.info else "RGB")
 
 
-def _upper_bytes(picture: "Image") -> "Image":
+def _upper_bytes(image: "Image") -> "Image":
     import numpy as np
 
-    upper = pillow().fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    upper.info = picture.info
+    upper = pillow().fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    upper.info = image.info
     return upper
 
 
-def encode_picture(picture: "Image", form: str, *, quality: int = JPEG_QUALITY) -> bytes:
-    """Returns the picture as ``jpeg`` (without alpha) or ``png``."""
+def encode_image(image: "Image", form: str, *, quality: int = JPEG_QUALITY) -> bytes:
+    """Returns the image as ``jpeg`` (without alpha) or ``png``."""
     out = io.BytesIO()
     if form == "png":
-        picture.save(out, "PNG")
+        image.save(out, "PNG")
     else:
-        plain = {"LA": "L", "RGBA": "RGB"}.get(picture.mode, picture.mode)
-        picture.convert(plain).save(out, "JPEG", quality=quality)
+        plain = {"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode)
+        image.convert(plain).save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
-def picture_from_array(array: "np.ndarray") -> "Image":
-    """Returns the picture that an array (height, width[, channels]) holds.
+def image_from_array(array: "np.ndarray") -> "Image":
+    """Returns the image that an array (height, width[, channels]) holds.
 
     Raises:
       ValueError: it is no array of bytes or of floats in [0, 1].
@@ -110,7 +110,7 @@ def picture_from_array(array: "np.ndarray") -> "Image":
         mode = "L"
     else:
         raise ValueError(
-            f"an array of shape {list(array.shape)} is no picture: "
+            f"an array of shape {list(array.shape)} is no image: "
             "height × width, or that by 1 to 4 channels, is"
         )
     pixels = to_uint8(array)
@@ -132,18 +132,18 @@ def to_uint8(array: "np.ndarray") -> "np.ndarray":
     if array.dtype.kind == "f":
         if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
             raise ValueError(
-                f"a picture of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
+                f"a image of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
                 "divide by 255, or give whole numbers"
             )
         return (np.clip(array, 0, 1).astype(np.float64) * 255).round().astype(np.uint8)
     if array.dtype.kind not in "iub" or low < 0 or high > 255:
-        raise ValueError(f"a picture of {array.dtype} from {low} to {high}: 0 to 255 is expected")
+        raise ValueError(f"a image of {array.dtype} from {low} to {high}: 0 to 255 is expected")
     return array.astype(np.uint8)
 
 
-def picture_to_array(picture: "Image") -> "np.ndarray":
+def image_to_array(image: "Image") -> "np.ndarray":
     """Returns the pixels as uint8 (height, width, channels)."""
     import numpy as np
 
-    array = np.asarray(picture)
+    array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array

@@ -23,7 +23,7 @@ _CHUNK: Final = struct.Struct(">I4s")
 _IHDR: Final = struct.Struct(">IIBB")
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
-# Other formats that people have pictures in: where their first bytes stand, and which they are.
+# Other formats that people have images in: where their first bytes stand, and which they are.
 _OTHERS: Final = (
     (0, b"GIF8", "GIF"),
     (8, b"WEBP", "WebP"),
@@ -36,20 +36,20 @@ _OTHERS: Final = (
     (4, b"JXL ", "JPEG XL"),
 )
 
-PictureShape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 
 
-def is_picture(data: bytes) -> bool:
+def is_image(data: bytes) -> bool:
     """Says whether `data` begins as a JPEG or a PNG does."""
     return data.startswith((JPEG_MAGIC, PNG_MAGIC))
 
 
-def picture_format(data: bytes) -> str:
+def image_format(data: bytes) -> str:
     """Returns ``jpeg``, ``png`` or, for anything else, an empty string."""
     return "jpeg" if data.startswith(JPEG_MAGIC) else "png" if data.startswith(PNG_MAGIC) else ""
 
 
-def picture_shape(data: bytes) -> PictureShape:
+def image_shape(data: bytes) -> ImageShape:
     """Returns (height, width, channels) of an encoded JPEG or PNG, as TensorFlow decodes it.
 
     Raises:
@@ -72,9 +72,9 @@ def _foreign(data: bytes) -> str:
     return f"something that begins with {repr(data[:8])[1:]}"
 
 
-def _jpeg_shape(data: bytes) -> PictureShape:
+def _jpeg_shape(data: bytes) -> ImageShape:
     position, end = 2, len(data) - 4
-    shape: PictureShape | None = None
+    shape: ImageShape | None = None
     while position < end:
         lead, marker, length = _SEGMENT.unpack_from(data, position)
         if lead != 0xFF:
@@ -89,10 +89,10 @@ def _jpeg_shape(data: bytes) -> PictureShape:
             if marker in _SOF:
                 shape = _frame_shape(data, position + 4)
             position += 2 + length
-    raise ValueError("the JPEG ends before its picture data: it is cut")
+    raise ValueError("the JPEG ends before its image data: it is cut")
 
 
-def _frame_shape(data: bytes, position: int) -> PictureShape:
+def _frame_shape(data: bytes, position: int) -> ImageShape:
     if position + _FRAME.size > len(data):
         raise ValueError("the JPEG ends inside its frame header: it is cut")
     _, height, width, channels = _FRAME.unpack_from(data, position)
@@ -102,7 +102,7 @@ def _frame_shape(data: bytes, position: int) -> PictureShape:
     return height, width, min(channels, 3)
 
 
-def _whole_jpeg(data: bytes, sos: int, shape: PictureShape | None) -> PictureShape:
+def _whole_jpeg(data: bytes, sos: int, shape: ImageShape | None) -> ImageShape:
     if shape is None:
         raise ValueError("the JPEG has no frame header: it is damaged")
     if data.rfind(_EOI, sos) < 0:
@@ -110,9 +110,9 @@ def _whole_jpeg(data: bytes, sos: int, shape: PictureShape | None) -> PictureSha
     return shape
 
 
-def _png_shape(data: bytes) -> PictureShape:
+def _png_shape(data: bytes) -> ImageShape:
     position = len(PNG_MAGIC)
-    shape: PictureShape | None = None
+    shape: ImageShape | None = None
     while position + 12 <= len(data):
         length, kind = _CHUNK.unpack_from(data, position)
         body_end = position + 8 + length
@@ -136,7 +136,7 @@ def _png_crc(data: bytes, start: int, end: int) -> bytes:
     return zlib.crc32(memoryview(data)[start:end]).to_bytes(4, "big")
 
 
-def _ihdr_shape(data: bytes, position: int, length: int) -> PictureShape:
+def _ihdr_shape(data: bytes, position: int, length: int) -> ImageShape:
     if length != 13:
         raise ValueError("the PNG's header is damaged")
     width, height, _, color = _IHDR.unpack_from(data, position)

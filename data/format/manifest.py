@@ -51,7 +51,7 @@ class Feature:
     """One feature of every Example.
 
     `kind` is ``bytes``, ``float`` or ``int64`` as in `tf.train.Feature`, or ``image``: bytes
-    that hold one encoded picture. `shape` is that of the value (of the decoded picture,
+    that hold one encoded image. `shape` is that of the value (of the decoded image,
     height × width × channels, for an image); None stands for a dimension that differs
     between records; a scalar's is ().
     """

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 _BUFFERED_BYTES: Final = 1 << 20
 
 
-class TableWriter:
+class RowFileWriter:
     """Writes a table: call `append` for each row, in order, and leave the `with` block."""
 
     def __init__(self, path: Path, row: str) -> None:
@@ -22,7 +22,7 @@ class TableWriter:
         self._pack = struct.Struct(row).pack
         self._file: IO[bytes] = open(path, "wb", buffering=_BUFFERED_BYTES)  # noqa: SIM115
 
-    def __enter__(self) -> "TableWriter":
+    def __enter__(self) -> "RowFileWriter":
         return self
 
     def append(self, *values: Any) -> None:
@@ -38,7 +38,7 @@ class TableWriter:
         self._file.close()
 
 
-class Table:
+class RowFile:
     """Rows of the format `row` (as in `struct`) in the file at `path`; indexed from 0."""
 
     def __init__(self, path: Path, row: str) -> None:
@@ -48,7 +48,7 @@ class Table:
         self._struct = struct.Struct(row)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Table, (self._path, self._row)
+        return RowFile, (self._path, self._row)
 
     def _bytes(self) -> Any:
         if self._map is None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.example import decode_example
-from tenfold.data.format.image_header import picture_format
+from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import LABEL, Feature, Manifest, Split
 from tenfold.data.format.tfrecord import (
     FOOTER_BYTES,
@@ -115,14 +115,14 @@ def show_label(label: int, manifest: Manifest) -> str:
 
 
 def _show_bytes(value: bytes) -> str:
-    form = picture_format(value)
+    form = image_format(value)
     if form:
         return f"{form.upper()} of {len(value):,} bytes"
     return repr(value if len(value) <= 40 else value[:40] + b"...")
 
 
 def sample_file_name(sample: Sample, manifest: Manifest, number: int, suffix: str) -> str:
-    """Returns a file name for a record's picture: its number, split and class, made safe."""
+    """Returns a file name for a record's image: its number, split and class, made safe."""
     kind, values = sample.values.get(LABEL, ("", []))
     name = ""
     if kind == "int64" and len(values) == 1:
@@ -132,8 +132,8 @@ def sample_file_name(sample: Sample, manifest: Manifest, number: int, suffix: st
     return f"{number:03d}-{sample.shard.split('-')[0]}{name}{suffix}"
 
 
-def picture_of(sample: Sample, manifest: Manifest) -> bytes | None:
-    """Returns the bytes of a record's first picture, or None."""
+def image_of(sample: Sample, manifest: Manifest) -> bytes | None:
+    """Returns the bytes of a record's first image, or None."""
     for feature in manifest.features:
         if feature.kind == "image" and feature.name in sample.values:
             return bytes(sample.values[feature.name][1][0])

@@ -36,11 +36,11 @@ from tenfold.data.units import plural
 
 # Written last into the folder of what was salvaged.
 BAD_RECORDS_NAME: Final = "bad_records.json"
-_WAY_OUT: Final = "remove the shard and run the same 'tenfold write' again"
+_REMEDY: Final = "remove the shard and run the same 'tenfold write' again"
 
 
 @dataclass(frozen=True)
-class BadRecord:
+class DamagedRecord:
     """A record that cannot be read: its shard, its index there, its offset in bytes, and why."""
 
     shard: str
@@ -62,7 +62,7 @@ class Salvage:
 
     manifest: Manifest
     moved: dict[str, str] = field(default_factory=dict)
-    bad: tuple[BadRecord, ...] = ()
+    bad: tuple[DamagedRecord, ...] = ()
 
 
 def scan_records(data: bytes) -> tuple[list[tuple[int, int]], list[RecordError]]:
@@ -121,15 +121,15 @@ def check_sizes(folder_path: str, shards: Sequence[ShardInfo]) -> None:
     for shard in shards:
         size = sizes.get(shard.name)
         if size is None:
-            raise JobError(f"{folder_path}/{shard.name} is missing: {_WAY_OUT}")
+            raise JobError(f"{folder_path}/{shard.name} is missing: {_REMEDY}")
         if size != shard.bytes:
             raise JobError(
                 f"{folder_path}/{shard.name} has {size:,} bytes, the manifest says "
-                f"{shard.bytes:,}: {_WAY_OUT}, or skip what is broken (--on_bad_record=skip)"
+                f"{shard.bytes:,}: {_REMEDY}, or skip what is broken (--on_bad_record=skip)"
             )
 
 
-def find_bad_record(folder_path: str, shards: Sequence[ShardInfo]) -> BadRecord | None:
+def find_bad_record(folder_path: str, shards: Sequence[ShardInfo]) -> DamagedRecord | None:
     """Returns the first broken record of `shards`, or None where all are as they were written."""
     folder = open_folder(folder_path)
     for shard in shards:
@@ -154,24 +154,24 @@ def find_record(
 
 def _examine(
     folder: Folder, shard: ShardInfo
-) -> tuple[bytes, list[tuple[int, int]] | None, list[BadRecord]]:
+) -> tuple[bytes, list[tuple[int, int]] | None, list[DamagedRecord]]:
     """Returns a shard's bytes, where its sound records lie, and its broken ones.
 
     None in the second place says that all of it is as the manifest says.
     """
     data = folder.read(shard.name)
     if data is None:
-        raise JobError(f"{folder.path}/{shard.name} is missing: {_WAY_OUT}")
+        raise JobError(f"{folder.path}/{shard.name} is missing: {_REMEDY}")
     if len(data) == shard.bytes and crc32c(data) == shard.crc32c:
         return data, None, []
     sound, errors = scan_records(data)
-    bad = [BadRecord(shard.name, e.index, e.offset, e.problem) for e in errors]
+    bad = [DamagedRecord(shard.name, e.index, e.offset, e.problem) for e in errors]
     for index in range(len(sound) + len(bad), shard.records):
-        bad.append(BadRecord(shard.name, index, len(data), "the file ends before it"))
+        bad.append(DamagedRecord(shard.name, index, len(data), "the file ends before it"))
     if not bad:
         raise JobError(
             f"{folder.path}/{shard.name}: its records are sound, but not those of the manifest: "
-            f"{_WAY_OUT}"
+            f"{_REMEDY}"
         )
     return data, sound, bad
 
@@ -194,7 +194,7 @@ def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
         if json.loads(earlier)["manifest_crc32c"] != crc32c(text.encode()):
             raise UserError(f"{into} was made from other shards: take a new --run_dir")
         return load_salvage(into)
-    bad: list[BadRecord] = []
+    bad: list[DamagedRecord] = []
     splits = []
     for split in manifest.splits:
         shards = tuple(
@@ -211,7 +211,7 @@ def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
 
 
 def _salvage(
-    source: Folder, target: Folder, shard: ShardInfo, bad: list[BadRecord], most: int
+    source: Folder, target: Folder, shard: ShardInfo, bad: list[DamagedRecord], most: int
 ) -> ShardInfo:
     """Writes what is left of one shard, if it is damaged; returns what there is of it now."""
     data, sound, found = _examine(source, shard)
@@ -239,7 +239,7 @@ def load_salvage(into: str) -> Salvage:
     manifest, records = folder.read(MANIFEST_NAME), folder.read(BAD_RECORDS_NAME)
     if manifest is None or records is None:
         raise JobError(f"there is no {into}/{BAD_RECORDS_NAME}: start the job again")
-    bad = tuple(BadRecord(**record) for record in json.loads(records)["bad_records"])
+    bad = tuple(DamagedRecord(**record) for record in json.loads(records)["bad_records"])
     return Salvage(
         manifest_from_json(manifest.decode(), where=f"{into}/{MANIFEST_NAME}"),
         {record.shard: f"{folder.path}/{record.shard}" for record in bad},

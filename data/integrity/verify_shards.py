@@ -27,7 +27,7 @@ from tenfold.data.storage.open_folder import open_folder
 
 # Problems of one shard beyond this many are counted, not listed.
 MAX_LISTED: Final = 20
-_WAY_OUT: Final = "remove the shard and run the same 'tenfold write' again"
+_REMEDY: Final = "remove the shard and run the same 'tenfold write' again"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _check(
     except OSError as error:
         raise JobError(f"{folder.path}/{shard.name} could not be read: {error}") from error
     if file is None:
-        return ShardCheck(shard.name, 0, 0, (f"it is missing: {_WAY_OUT}",))
+        return ShardCheck(shard.name, 0, 0, (f"it is missing: {_REMEDY}",))
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -190,11 +190,11 @@ def _compare(
     if reading.damaged > MAX_LISTED:
         yield f"{reading.damaged - MAX_LISTED:,} more damaged records"
     if reading.size != shard.bytes:
-        yield f"it has {reading.size:,} bytes, the manifest says {shard.bytes:,}: {_WAY_OUT}"
+        yield f"it has {reading.size:,} bytes, the manifest says {shard.bytes:,}: {_REMEDY}"
     elif reading.records != shard.records and not reading.problems:
         yield f"it has {reading.records:,} records, the manifest says {shard.records:,}"
     elif not reading.problems:
-        yield f"its records are sound, but not those of the manifest (CRC32C): {_WAY_OUT}"
+        yield f"its records are sound, but not those of the manifest (CRC32C): {_REMEDY}"
 
 
 def damaged_shards(problems: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """The batches of one worker: its records in their order, parsed, decoded and fingerprinted.
 
 Whole batches of records are parsed and decoded at once, as many batches side by side as there
-are threads. Where pictures on local disks are decoded outside of TensorFlow's ops, the places of
-records are shuffled, not the records (see `picture_batches`); the order is the same. Memory: the
+are threads. Where images on local disks are decoded outside of TensorFlow's ops, the places of
+records are shuffled, not the records (see `image_batches`); the order is the same. Memory: the
 shuffle buffers (`shuffle_buffer_bytes` over all lanes of all workers, or only the places), and
 (threads + replicas + 2) batches.
 """
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import LABEL, ShardInfo
 from tenfold.data.reading.decoding.augment_options import NO_AUGMENT
-from tenfold.data.reading.decoding.decoders import PictureDecoder
+from tenfold.data.reading.decoding.decoders import ImageDecoder
 from tenfold.data.reading.graph_records import (
     BatchReader,
     GraphReader,
@@ -22,21 +22,21 @@ from tenfold.data.reading.graph_records import (
     empty_batch,
     zero,
 )
-from tenfold.data.reading.image_records import PictureReader
+from tenfold.data.reading.image_records import ImageReader
 from tenfold.data.reading.order import (
     BEGINNING,
     Position,
     ShuffleOrder,
     lane_buffer_records,
-    ordered_places,
+    ordered_record_ids,
     ordered_records,
     plain_graph,
     reading_plan,
-    shuffled_places,
+    shuffled_record_ids,
     shuffled_records,
 )
 from tenfold.data.reading.read_config import ReadConfig, reading_options
-from tenfold.data.reading.shard_index import ShardFiles
+from tenfold.data.reading.shard_index import ShardIndex
 from tenfold.data.storage.folder import is_url
 
 # What a batch holds besides its features: each record's weight (evaluation only) and
@@ -68,7 +68,7 @@ def raw_records(
         order,
         path_of=config.path_of,
         threads=config.parallel_batches,
-        stager=config.stager(shards.shards, reading_plan(shards, order)),
+        prefetcher=config.prefetcher(shards.shards, reading_plan(shards, order)),
     )
 
 
@@ -95,7 +95,7 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns a worker's training batches from `start` until `epochs` epochs are done.
 
-    The elements are dicts of features with FINGERPRINT and DECODE_S; pictures are uint8. With
+    The elements are dicts of features with FINGERPRINT and DECODE_S; images are uint8. With
     `tail` each epoch's steps are followed by `WorkerShards.tail_steps` steps that hold nothing
     but the fingerprints of the records left out.
     """
@@ -124,8 +124,8 @@ def training_batches(
         records = raw_records(config, start=start, epochs=epochs, tail=tail)
     else:
         order = _order(config, start, epochs, tail)
-        records = shuffled_places(
-            shards, order, first_place=lambda name: files.first_place(config.path_of(name))
+        records = shuffled_record_ids(
+            shards, order, first_record_id=lambda name: files.first_record_id(config.path_of(name))
         )
     batches = records.batch(size, drop_remainder=True).enumerate(first)
     batches = _mapped(batches, features, config)
@@ -136,22 +136,22 @@ def training_batches(
     return _finished(batches, config)
 
 
-def _local_files(config: ReadConfig, shards: Sequence[ShardInfo]) -> ShardFiles | None:
+def _local_files(config: ReadConfig, shards: Sequence[ShardInfo]) -> ShardIndex | None:
     """Returns the shards to read records from by their places, None where TensorFlow reads.
 
-    That is where pictures are decoded by TensorFlow or there are none, and on remote storage.
+    That is where images are decoded by TensorFlow or there are none, and on remote storage.
     """
     sizes = {config.path_of(shard.name): shard.bytes for shard in shards}
-    if any(map(is_url, sizes)) or not isinstance(config.decode(), PictureDecoder):
+    if any(map(is_url, sizes)) or not isinstance(config.decode(), ImageDecoder):
         return None
-    return ShardFiles(sizes)
+    return ShardIndex(sizes)
 
 
-def _reader(config: ReadConfig, files: ShardFiles | None) -> BatchReader:
+def _reader(config: ReadConfig, files: ShardIndex | None) -> BatchReader:
     decoder = config.decode()
     augment = config.augment if config.spec.image_shape is not None else NO_AUGMENT
-    if isinstance(decoder, PictureDecoder):
-        return PictureReader(config.spec, decoder, augment=augment, seed=config.seed, files=files)
+    if isinstance(decoder, ImageDecoder):
+        return ImageReader(config.spec, decoder, augment=augment, seed=config.seed, files=files)
     return GraphReader(batch_parser(config.spec, decoder), augment, config.seed)
 
 
@@ -178,11 +178,11 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
             shards.shards,
             path_of=config.path_of,
             threads=config.parallel_batches,
-            stager=config.stager(shards.shards, (shard.name for shard in shards.shards)),
+            prefetcher=config.prefetcher(shards.shards, (shard.name for shard in shards.shards)),
         )
     else:
-        records = ordered_places(
-            shards.shards, first_place=lambda name: files.first_place(config.path_of(name))
+        records = ordered_record_ids(
+            shards.shards, first_record_id=lambda name: files.first_record_id(config.path_of(name))
         )
     batches = _mapped(records.batch(size), features, config)
     total = shards.steps_per_epoch * config.replicas
@@ -225,7 +225,7 @@ def _zeros(spec: dict[str, tf.TensorSpec]) -> Batch:
 
 
 def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:
-    """Returns (x, y, weight) of a batch, pictures as float32 from 0 to 255.
+    """Returns (x, y, weight) of a batch, images as float32 from 0 to 255.
 
     y and weight are None where it has none.
     """

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tenfold.data.reading.batches import DECODE_S, raw_records, training_batches
 from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig, read_config, reading_options
-from tenfold.data.storage.prefetch import staging_failures
+from tenfold.data.storage.prefetch import prefetch_failures
 from tenfold.data.storage.shard_cache import CACHE, CacheOptions
 
 # So many batches are taken in a call that it lasts about so long.
@@ -80,13 +80,13 @@ def measure_reading(
     mean_bytes = chosen.num_bytes / max(1, chosen.num_records)
     raw = raw_records(config).batch(config.replica_batch)
     raw = raw.with_options(reading_options(config.parallel_batches))
-    with staging_failures():
+    with prefetch_failures():
         raw_rate, _ = _measure(raw, config, mean_bytes, seconds)
         rate, share = _measure(training_batches(config), config, mean_bytes, seconds)
-    pictures = config.spec.image_shape is not None
+    images = config.spec.image_shape is not None
     return ReadBench(
         threads=config.parallel_batches,
-        decoder=resolve_decoder(decoder) if pictures else None,
+        decoder=resolve_decoder(decoder) if images else None,
         batch_size=config.replica_batch,
         mean_record_bytes=mean_bytes,
         raw=raw_rate,

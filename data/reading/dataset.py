@@ -13,7 +13,11 @@ from tenfold.data.reading.batches import evaluation_batches, split_batch, traini
 from tenfold.data.reading.decoding.decoders import AUTO
 from tenfold.data.reading.order import Position, plain_graph
 from tenfold.data.reading.read_config import ReadConfig, read_config
-from tenfold.data.reading.receipts import SEEN, seen_in_evaluation, seen_in_training
+from tenfold.data.reading.receipts import (
+    RECEIPT_COUNTS,
+    add_evaluation_counts,
+    add_training_counts,
+)
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.storage.shard_cache import CACHE, CacheOptions
 
@@ -35,7 +39,7 @@ def worker_dataset(
     For evaluation (`training=False`) the elements are (x, y, weight), every record once,
     padded with weight 0 to the same number of batches on every worker.
 
-    x is [batch, height, width, channels] with values 0 to 255 for pictures, float32 or uint8
+    x is [batch, height, width, channels] with values 0 to 255 for images, float32 or uint8
     as `image_dtype` says, the feature itself where there is one other, a dict of them where
     there are several; y is int64 [batch], or absent where the shards have no ``label``.
 
@@ -114,12 +118,12 @@ def _training(
     batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
     if not receipt:
         return batches
-    return seen_in_training(batches, config, start=start, epochs=epochs)
+    return add_training_counts(batches, config, start=start, epochs=epochs)
 
 
 def _evaluation(config: ReadConfig, *, receipt: bool) -> tf.data.Dataset:
     batches = evaluation_batches(config)
-    return seen_in_evaluation(batches) if receipt else batches
+    return add_evaluation_counts(batches) if receipt else batches
 
 
 def _start(config: ReadConfig, epoch: int, step: int) -> Position:
@@ -131,7 +135,7 @@ def _start(config: ReadConfig, epoch: int, step: int) -> Position:
 
 def _as_tuple(batch: dict[str, tf.Tensor], image_dtype: str) -> tuple[Any, ...]:
     batch = dict(batch)
-    seen = batch.pop(SEEN, None)
+    seen = batch.pop(RECEIPT_COUNTS, None)
     inputs, label, weight = split_batch(batch)
     if image_dtype == "uint8" and IMAGE in batch:
         kept = batch[IMAGE]

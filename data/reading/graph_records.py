@@ -13,8 +13,8 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature, Manifest
 from tenfold.data.reading.decoding.augment_options import Augment
 from tenfold.data.reading.decoding.decoders import BatchDecoder
-from tenfold.data.reading.decoding.random_crops import draw_views
-from tenfold.data.runtime.tensorflow_hooks import python_calls
+from tenfold.data.reading.decoding.random_crops import random_crop_flip
+from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 Parser = Callable[[tf.Tensor, tf.Tensor | None], dict[str, tf.Tensor]]
 
@@ -28,7 +28,7 @@ class BatchReader(Protocol):
     def __call__(
         self, records: tf.Tensor, epoch: tf.Tensor | None
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns features, fingerprints [n] and seconds; no epoch: pictures are seen whole."""
+        """Returns features, fingerprints [n] and seconds; no epoch: images are seen whole."""
 
 
 class GraphReader:
@@ -53,14 +53,14 @@ class GraphReader:
             views = None
             if self._augment and epoch is not None:
                 views = tf.numpy_function(
-                    python_calls(self._views), [prints, epoch], tf.float32, stateful=False
+                    guarded_callback(self._views), [prints, epoch], tf.float32, stateful=False
                 )
             batch = self._parse(records, views)
         with tf.control_dependencies(list(batch.values())):
             return batch, prints, tf.timestamp() - begun
 
     def _views(self, prints: Any, epoch: Any) -> Any:
-        return draw_views(self._augment, prints, seed=self._seed, epoch=int(epoch))
+        return random_crop_flip(self._augment, prints, seed=self._seed, epoch=int(epoch))
 
 
 DEFAULT_SIDE: Final = 224
@@ -72,7 +72,7 @@ _DTYPES: Final = {"image": tf.string, "bytes": tf.string, "float": tf.float32, "
 class InputSpec:
     """What a model is fed: the shapes (without the batch) and dtypes of its inputs.
 
-    `image_shape` is (height, width, channels) where there are pictures, else None.
+    `image_shape` is (height, width, channels) where there are images, else None.
     """
 
     features: tuple[Feature, ...]
@@ -88,8 +88,8 @@ class InputSpec:
 def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) -> InputSpec:
     """Returns what a model is fed from `manifest`'s shards.
 
-    `image_size` (height, width) None means the size of the pictures where all are alike, else
-    224 × 224. Pictures have 1 channel where all are grey, else 3.
+    `image_size` (height, width) None means the size of the images where all are alike, else
+    224 × 224. Images have 1 channel where all are grey, else 3.
 
     Raises:
       UserError: a feature's shape differs between records.
@@ -118,8 +118,8 @@ def batch_parser(
 ) -> Callable[[tf.Tensor, tf.Tensor | None], dict[str, tf.Tensor]]:
     """Returns the function from serialized Examples, string [n], to a dict of their features.
 
-    Its second argument, float32 [n, 5] or None, are the pictures' views (see `views`).
-    `decode` may be None where there are no pictures. Pictures come out as uint8
+    Its second argument, float32 [n, 5] or None, are the images' views (see `views`).
+    `decode` may be None where there are no images. Images come out as uint8
     [n, height, width, channels].
     """
 
@@ -134,7 +134,7 @@ def batch_parser(
 
 
 def parse_features(records: tf.Tensor, features: Sequence[Feature]) -> dict[str, tf.Tensor]:
-    """Returns `features` of serialized Examples, string [n]; pictures as they are encoded."""
+    """Returns `features` of serialized Examples, string [n]; images as they are encoded."""
     if not features:
         return {}
     description = {

@@ -1,14 +1,14 @@
-"""What a record holds beside its picture, out of the Example that is left without it.
+"""What a record holds beside its image, out of the Example that is left without it.
 
 For a handful of numbers, a label above all, waking TensorFlow's threads to parse them takes longer
 than parsing. Most records have no other numbers than an earlier one of the same label: what was
 parsed is remembered by its bytes. Anything else is left to TensorFlow.
 
-From records to decoded pictures in one call out of the tf.data graph.
+From records to decoded images in one call out of the tf.data graph.
 
-TensorFlow's own way copies each picture several times as a string: from the file, through the
+TensorFlow's own way copies each image several times as a string: from the file, through the
 shuffle buffer, when its Example is parsed, and into Python. Here a record that lies on a local
-disk travels as its place alone, is read when its batch is made, and its picture is decoded from
+disk travels as its place alone, is read when its batch is made, and its image is decoded from
 where it lies within the record. What else the record holds is parsed here where that is a few
 numbers, else by TensorFlow.
 """
@@ -23,18 +23,18 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.example import decode_example, walk_example
-from tenfold.data.format.example_view import cut_out
+from tenfold.data.format.example_view import split_feature
 from tenfold.data.format.manifest import IMAGE, Feature
 from tenfold.data.format.tfrecord import fingerprint64
 from tenfold.data.reading.decoding.augment_options import Augment
-from tenfold.data.reading.decoding.decoders import PictureDecoder
-from tenfold.data.reading.decoding.random_crops import draw_views
+from tenfold.data.reading.decoding.decoders import ImageDecoder
+from tenfold.data.reading.decoding.random_crops import random_crop_flip
 from tenfold.data.reading.graph_records import InputSpec, parse_features
-from tenfold.data.reading.shard_index import ShardFiles
-from tenfold.data.runtime.tensorflow_hooks import python_calls
+from tenfold.data.reading.shard_index import ShardIndex
+from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Of more numbers than this, parsing in Python is the slower way.
-MOST_VALUES: Final = 16
+MAX_VALUES: Final = 16
 
 _REMEMBERED: Final = 4096
 
@@ -44,7 +44,7 @@ _DTYPES: Final = {"int64": np.int64, "float": np.float32}
 Row = list[list[Any]]
 
 
-class OtherFeatures(Protocol):
+class NonImageParser(Protocol):
     """Parses features of serialized Examples: rows, then columns of them, then tensors."""
 
     @property
@@ -69,19 +69,19 @@ class OtherFeatures(Protocol):
         ...
 
 
-def other_features(features: Sequence[Feature]) -> OtherFeatures:
+def non_image_parser(features: Sequence[Feature]) -> NonImageParser:
     """Returns what parses `features` the fastest."""
-    return SmallFeatures(features) if are_small(features) else LargeFeatures(features)
+    return PythonFeatureParser(features) if are_small(features) else GraphFeatureParser(features)
 
 
 def are_small(features: Sequence[Feature]) -> bool:
     """Says whether `features` are few numbers, of fixed shapes."""
     if any(feature.kind not in _DTYPES or None in feature.shape for feature in features):
         return False
-    return sum(map(_size, features)) <= MOST_VALUES
+    return sum(map(_size, features)) <= MAX_VALUES
 
 
-class LargeFeatures:
+class GraphFeatureParser:
     """Leaves parsing to TensorFlow, as strings."""
 
     dtypes = (tf.string,)
@@ -90,21 +90,21 @@ class LargeFeatures:
         self._features = tuple(features)
 
     def row(self, example: bytes) -> bytes:
-        """See `OtherFeatures`; values of a wrong kind or number are TensorFlow's to find."""
+        """See `NonImageParser`; values of a wrong kind or number are TensorFlow's to find."""
         for _ in walk_example(example):  # TensorFlow's error would not name the record
             pass
         return example
 
     def columns(self, rows: Sequence[bytes]) -> list[Any]:
-        """See `OtherFeatures`."""
+        """See `NonImageParser`."""
         return [np.array(rows, object)]
 
     def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """See `OtherFeatures`."""
+        """See `NonImageParser`."""
         return parse_features(tf.ensure_shape(columns[0], [None]), self._features)
 
 
-class SmallFeatures:
+class PythonFeatureParser:
     """Parses features for which `are_small` holds here."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -124,7 +124,7 @@ class SmallFeatures:
         ]
 
     def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """See `OtherFeatures`."""
+        """See `NonImageParser`."""
         return {
             feature.name: tf.ensure_shape(column, [None, *feature.shape])
             for feature, column in zip(self._features, columns, strict=True)
@@ -145,21 +145,21 @@ def _values(feature: Feature, found: dict[str, tuple[str, list[Any]]]) -> list[A
     return values
 
 
-class PictureReader:
+class ImageReader:
     """Makes batches of records given by their places in `files`, or, without them, whole."""
 
     def __init__(
         self,
         spec: InputSpec,
-        decoder: PictureDecoder,
+        decoder: ImageDecoder,
         *,
         augment: Augment,
         seed: int,
-        files: ShardFiles | None,
+        files: ShardIndex | None,
     ) -> None:
         assert spec.image_shape is not None
         self._shape = spec.image_shape
-        self._others = other_features([f for f in spec.features if f.name != IMAGE])
+        self._others = non_image_parser([f for f in spec.features if f.name != IMAGE])
         self._decoder = decoder
         self._augment = augment
         self._seed = seed
@@ -168,7 +168,7 @@ class PictureReader:
     def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
         """Returns the records' fingerprints, int64 [n], 0 where there is none."""
         prints = tf.numpy_function(
-            python_calls(lambda given: _fingerprints(self._payloads(given))),
+            guarded_callback(lambda given: _fingerprints(self._payloads(given))),
             [records],
             tf.int64,
             stateful=False,
@@ -180,44 +180,44 @@ class PictureReader:
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the features, the fingerprints, int64 [n], and the seconds of decoding.
 
-        Pictures are uint8 [n, height, width, channels]; without an `epoch` they are seen whole.
+        Images are uint8 [n, height, width, channels]; without an `epoch` they are seen whole.
         """
-        pictures, prints, seconds, *rest = tf.numpy_function(
-            python_calls(self._read),
+        images, prints, seconds, *rest = tf.numpy_function(
+            guarded_callback(self._read),
             [records, tf.constant(-1, tf.int64) if epoch is None else epoch],
             [tf.uint8, tf.int64, tf.float64, *self._others.dtypes],
             stateful=False,
         )
         features = self._others.tensors(rest)
-        features[IMAGE] = tf.ensure_shape(pictures, [None, *self._shape])
+        features[IMAGE] = tf.ensure_shape(images, [None, *self._shape])
         return features, tf.ensure_shape(prints, [None]), tf.ensure_shape(seconds, [])
 
     def _read(self, records: Any, epoch: int) -> list[Any]:
-        """Returns pictures, fingerprints, seconds, and arrays of what else the records hold."""
+        """Returns images, fingerprints, seconds, and arrays of what else the records hold."""
         payloads = self._payloads(records)
         begun = time.perf_counter()
         prints = _fingerprints(payloads)
         views = None
         if self._augment and epoch >= 0:
-            views = draw_views(self._augment, prints, seed=self._seed, epoch=int(epoch))
+            views = random_crop_flip(self._augment, prints, seed=self._seed, epoch=int(epoch))
         name_of = self._name_of(records)
         encoded, rest = self._cut_all(payloads, name_of)
-        pictures = self._decoder.decode_batch(encoded, views, name_of)
-        return [pictures, prints, time.perf_counter() - begun, *rest]
+        images = self._decoder.decode_batch(encoded, views, name_of)
+        return [images, prints, time.perf_counter() - begun, *rest]
 
     def _cut_all(
         self, payloads: Sequence[Any], name_of: Callable[[int], str]
     ) -> tuple[list[memoryview], list[Any]]:
-        """Returns the pictures, and arrays of what the records hold besides."""
+        """Returns the images, and arrays of what the records hold besides."""
         encoded: list[memoryview] = []
         rest: list[Any] = []
         for at, payload in enumerate(payloads):
             try:
-                picture, others = cut_out(memoryview(payload), IMAGE)
+                image, others = split_feature(memoryview(payload), IMAGE)
                 rest.append(self._others.row(others))
             except ValueError as error:
                 raise ValueError(f"{name_of(at)} cannot be parsed: {error}") from error
-            encoded.append(picture)
+            encoded.append(image)
         return encoded, self._others.columns(rest)
 
     def _payloads(self, records: Any) -> Sequence[Any]:
@@ -231,7 +231,7 @@ class PictureReader:
         """Returns what the record at a place in the batch is called in errors."""
         files = self._files
         if files is None:
-            return "picture {} of a batch".format
+            return "image {} of a batch".format
         return lambda at: files.describe(int(records[at]))
 
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import WorkerShards
-from tenfold.data.reading.shard_index import NO_PLACE
-from tenfold.data.runtime.tensorflow_hooks import python_calls
-from tenfold.data.storage.prefetch import Stager
+from tenfold.data.reading.shard_index import NO_RECORD
+from tenfold.data.runtime.tensorflow_hooks import guarded_callback
+from tenfold.data.storage.prefetch import ShardPrefetcher
 
 # How many of a lane's shards are read side by side, and how many records of one before the
 # next. Part of the order: changing either changes which records a batch holds.
@@ -73,27 +73,29 @@ def shuffled_records(
     *,
     path_of: Callable[[str], str],
     threads: int,
-    stager: Stager | None = None,
+    prefetcher: ShardPrefetcher | None = None,
 ) -> tf.data.Dataset:
     """Returns the raw records of a worker's lanes for the epochs from `order.start` on.
 
     Elements are string scalars: `lane_batch` records of the worker's first lane, as many of
     the next, and so on; then again from the first. `path_of` gives a shard's path by its name,
-    `stager` brings what lies at that path here.
+    `prefetcher` brings what lies at that path here.
     """
-    read = _read_shard if stager is None else _staged_reader(stager)
+    read = _read_shard if prefetcher is None else _staged_reader(prefetcher)
     return _shuffled(shards, order, _Elements(path_of, read, "", min(threads, 2)), threads)
 
 
-def shuffled_places(
-    shards: WorkerShards, order: ShuffleOrder, *, first_place: Callable[[str], int]
+def shuffled_record_ids(
+    shards: WorkerShards, order: ShuffleOrder, *, first_record_id: Callable[[str], int]
 ) -> tf.data.Dataset:
     """Returns the places of what `shuffled_records` returns, int64 scalars, in the same order.
 
-    `first_place` gives the place of a shard's first record by the shard's name; the others
-    follow it (see `shard_files`). What fills up is NO_PLACE.
+    `first_record_id` gives the place of a shard's first record by the shard's name; the others
+    follow it (see `shard_files`). What fills up is NO_RECORD.
     """
-    return _shuffled(shards, order, _Elements(first_place, _count_shard, NO_PLACE, None), None)
+    return _shuffled(
+        shards, order, _Elements(first_record_id, _count_shard, NO_RECORD, None), None
+    )
 
 
 @dataclass(frozen=True)
@@ -205,18 +207,18 @@ def ordered_records(
     *,
     path_of: Callable[[str], str],
     threads: int,
-    stager: Stager | None = None,
+    prefetcher: ShardPrefetcher | None = None,
 ) -> tf.data.Dataset:
     """Returns the raw records of `shards` once, in a fixed order."""
-    read = _read_shard if stager is None else _staged_reader(stager)
+    read = _read_shard if prefetcher is None else _staged_reader(prefetcher)
     return _ordered(shards, _Elements(path_of, read, "", min(threads, SHARDS_ABREAST)))
 
 
-def ordered_places(
-    shards: Sequence[ShardInfo], *, first_place: Callable[[str], int]
+def ordered_record_ids(
+    shards: Sequence[ShardInfo], *, first_record_id: Callable[[str], int]
 ) -> tf.data.Dataset:
     """Returns the places of what `ordered_records` returns, int64 scalars, in the same order."""
-    return _ordered(shards, _Elements(first_place, _count_shard, NO_PLACE, None))
+    return _ordered(shards, _Elements(first_record_id, _count_shard, NO_RECORD, None))
 
 
 def _ordered(shards: Sequence[ShardInfo], elements: _Elements) -> tf.data.Dataset:
@@ -247,16 +249,18 @@ def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
     return dataset.apply(tf.data.experimental.assert_cardinality(records))
 
 
-def _staged_reader(stager: Stager) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """Returns `_read_shard` for shards that `stager` brings, each closed when it was read."""
+def _staged_reader(
+    prefetcher: ShardPrefetcher,
+) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """Returns `_read_shard` for shards that `prefetcher` brings, each closed when it was read."""
 
-    @python_calls
+    @guarded_callback
     def opened(path: bytes) -> bytes:
-        return stager.open(path.decode()).encode()
+        return prefetcher.open(path.decode()).encode()
 
-    @python_calls
+    @guarded_callback
     def close(path: bytes) -> np.int64:
-        stager.close(path.decode())
+        prefetcher.close(path.decode())
         return np.int64(0)
 
     @plain_graph

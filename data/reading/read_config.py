@@ -18,7 +18,7 @@ from tenfold.data.reading.graph_records import (
 )
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.data.storage.prefetch import Stager, needs_staging
+from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.storage.shard_cache import CACHE, CacheOptions
 
@@ -82,18 +82,20 @@ class ReadConfig:
         """Returns the path of the shard called `shard`."""
         return self.moved.get(shard) or f"{self.folder}/{shard}"
 
-    def stager(self, shards: Sequence[ShardInfo], plan: Iterator[str]) -> Stager | None:
+    def prefetcher(
+        self, shards: Sequence[ShardInfo], plan: Iterator[str]
+    ) -> ShardPrefetcher | None:
         """Returns what brings `shards` here; `plan` names them in their order of use."""
         remote = {self.path_of(shard.name): shard for shard in shards}
         remote = {path: shard for path, shard in remote.items() if is_url(path)}
         # Those of a local folder may have moved to a remote one.
-        if not any(needs_staging(path, self.cache) for path in remote):
+        if not any(needs_prefetch(path, self.cache) for path in remote):
             return None
         paths = (path for path in map(self.path_of, plan) if path in remote)
-        return Stager(remote, paths, self.cache)
+        return ShardPrefetcher(remote, paths, self.cache)
 
     def decode(self) -> BatchDecoder | None:
-        """Returns the decoder; None where there are no pictures."""
+        """Returns the decoder; None where there are no images."""
         shape = self.spec.image_shape
         return None if shape is None else make_decoder(self.decoder, shape)
 

@@ -11,7 +11,7 @@ from tenfold.data.reading.batches import raw_records
 from tenfold.data.reading.graph_records import batch_parser
 from tenfold.data.reading.order import Position
 from tenfold.data.reading.read_config import ReadConfig
-from tenfold.data.storage.prefetch import staging_failure
+from tenfold.data.storage.prefetch import prefetch_failure
 
 # What reading and decoding raise: damaged frames, shards that end early, what cannot be parsed.
 READ_ERRORS = (
@@ -28,7 +28,7 @@ def explain_read_error(config: ReadConfig, *, start: Position, steps: int) -> Jo
     Looks at the checksums of the worker's shards, then at what the `steps` steps from `start`
     on read.
     """
-    if staging_failure() is not None:
+    if prefetch_failure() is not None:
         return None
     shards = config.shards(drop_remainder=True).shards
     bad = find_bad_record(config.folder, [s for s in shards if s.name not in config.moved])

@@ -108,18 +108,18 @@ def epoch_receipt(shards: str, seen: Iterable[int], *, split: str = "train") -> 
 
 
 # int64 [3]: records, records left out, and the sum of the fingerprints of both modulo 2**64.
-SEEN: Final = "seen"
+RECEIPT_COUNTS: Final = "seen"
 
 
-def seen_in_evaluation(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns `evaluation_batches` with SEEN."""
+def add_evaluation_counts(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns `evaluation_batches` with RECEIPT_COUNTS."""
     return batches.map(plain_graph(lambda batch: _counted(batch, tf.constant(False))))
 
 
-def seen_in_training(
+def add_training_counts(
     batches: tf.data.Dataset, config: ReadConfig, *, start: Position, epochs: int | None
 ) -> tf.data.Dataset:
-    """Returns `training_batches` without their tails, with SEEN.
+    """Returns `training_batches` without their tails, with RECEIPT_COUNTS.
 
     `batches` has tails; the last batch of an epoch tells of its tail too. `start` and `epochs`
     are what `batches` were made with.
@@ -132,12 +132,16 @@ def seen_in_training(
     def fold(last: Batch, item: tuple[tf.Tensor, Batch]) -> tuple[Batch, tuple[Batch, tf.Tensor]]:
         at = item[0] % per_epoch
         batch = _counted(item[1], at >= used)
-        last = tf.cond(at < used, lambda: batch, lambda: {**last, SEEN: last[SEEN] + batch[SEEN]})
+        last = tf.cond(
+            at < used,
+            lambda: batch,
+            lambda: {**last, RECEIPT_COUNTS: last[RECEIPT_COUNTS] + batch[RECEIPT_COUNTS]},
+        )
         return last, (last, (at < used - 1) | (at == per_epoch - 1))
 
     none = {name: tf.fill(s.shape, zero(s.dtype)) for name, s in batches.element_spec.items()}
     numbered = batches.enumerate(start.epoch * per_epoch + start.step * config.replicas)
-    folded = numbered.scan({**none, SEEN: tf.zeros([3], tf.int64)}, fold)
+    folded = numbered.scan({**none, RECEIPT_COUNTS: tf.zeros([3], tf.int64)}, fold)
     whole = folded.filter(lambda _, complete: complete).map(lambda batch, _: batch)
     length = tf.data.INFINITE_CARDINALITY
     if epochs is not None:
@@ -150,4 +154,4 @@ def _counted(batch: Batch, left_out: tf.Tensor) -> Batch:
     count = tf.math.count_nonzero(prints)
     none = tf.zeros_like(count)
     counts = tf.where(left_out, [none, count], [count, none])
-    return {**batch, SEEN: tf.concat([counts, [tf.reduce_sum(prints)]], axis=0)}
+    return {**batch, RECEIPT_COUNTS: tf.concat([counts, [tf.reduce_sum(prints)]], axis=0)}

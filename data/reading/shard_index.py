@@ -20,11 +20,11 @@ from tenfold.data.format.tfrecord import (
     masked_crc32c,
     read_length,
 )
-from tenfold.data.reading.decoding.buffers import KeptMemory
+from tenfold.data.reading.decoding.buffers import ThreadBuffer
 
 # A place's low bits are the record's index, the rest the shard's number; no record's is negative.
 INDEX_BITS: Final = 40
-NO_PLACE: Final = -1
+NO_RECORD: Final = -1
 _INDEX: Final = (1 << INDEX_BITS) - 1
 
 # What is told to the disk to be wanted soon, as the headers are gone over.
@@ -33,7 +33,7 @@ _AHEAD_BYTES: Final = 1 << 20
 _OTHER_FILES: Final = 512
 
 
-class ShardFile:
+class IndexedShard:
     """One open shard of `size` bytes; its records can be read by several threads at once.
 
     Raises:
@@ -112,18 +112,18 @@ class ShardFile:
         self._asked = offset + _AHEAD_BYTES // 2
 
 
-class ShardFiles:
+class ShardIndex:
     """Local shards, by path and size in bytes; each is opened when a record of it is read."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._paths = tuple(sizes)
         self._sizes = dict(sizes)
-        self._files: dict[int, ShardFile] = {}
+        self._files: dict[int, IndexedShard] = {}
         self._lock = threading.Lock()
-        self._payloads = KeptMemory()
+        self._payloads = ThreadBuffer()
         _allow_open_files(len(self._paths))
 
-    def first_place(self, path: str) -> int:
+    def first_record_id(self, path: str) -> int:
         """Returns the place of a shard's first record."""
         return self._paths.index(path) << INDEX_BITS
 
@@ -136,7 +136,7 @@ class ShardFiles:
         Raises:
           ValueError: one is damaged; the message names its shard, index and offset.
         """
-        place = NO_PLACE
+        place = NO_RECORD
         try:
             lengths = []
             for place in places:
@@ -163,13 +163,13 @@ class ShardFiles:
     def _path(self, place: int) -> str:
         return self._paths[place >> INDEX_BITS]
 
-    def _file(self, place: int) -> ShardFile:
+    def _file(self, place: int) -> IndexedShard:
         number = place >> INDEX_BITS
         file = self._files.get(number)
         if file is None:
             with self._lock:
                 path = self._paths[number]
-                file = self._files.get(number) or ShardFile(path, self._sizes[path])
+                file = self._files.get(number) or IndexedShard(path, self._sizes[path])
                 self._files[number] = file
         return file
 

@@ -200,7 +200,7 @@ def usable_processors() -> int:
         return os.cpu_count() or 1
 
 
-def usable_cores() -> int:
+def usable_cpus() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -22,7 +22,7 @@ _REST_S: Final = 0.1
 _PATIENCE_S: Final = 5.0
 
 
-class PythonCalls:
+class CallbackGate:
     """Counts the calls under way; `settle` refuses further ones and waits until all is at rest."""
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class PythonCalls:
             time.sleep(_REST_S / 10)
 
 
-python_calls: Final = PythonCalls()
+guarded_callback: Final = CallbackGate()
 
-atexit.register(python_calls.settle)
+atexit.register(guarded_callback.settle)
 
 
 @contextmanager
-def quiet_start() -> Iterator[None]:
+def silence_native_startup() -> Iterator[None]:
     """Sends what native code writes to standard error nowhere; exceptions pass as ever.
 
     TensorFlow's start-up messages cannot be turned off otherwise: they are written before its

@@ -16,23 +16,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def work_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], *, at_once: int
+def prefetch_map(
+    work: Callable[[Item], Result], items: Iterable[Item], *, max_in_flight: int
 ) -> Iterator[Result]:
     """Yields what `work` returns for each item, in their order; raises what it raises.
 
-    Up to `at_once` items are under way, or done and not yet taken: memory for so many results is
+    Up to `max_in_flight` items are under way, or done and not yet taken: memory for so many results is
     used. With one, no threads are.
     """
-    if at_once <= 1:
+    if max_in_flight <= 1:
         yield from map(work, items)
         return
-    pool = ThreadPoolExecutor(at_once)
+    pool = ThreadPoolExecutor(max_in_flight)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) >= at_once:
+            if len(waiting) >= max_in_flight:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -40,7 +40,7 @@ def work_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-class Background:
+class DaemonExecutor:
     """A few daemon threads that work off a queue; a process may end while they are at it.
 
     `concurrent.futures` waits for its threads when the process ends.

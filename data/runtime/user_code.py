@@ -18,7 +18,7 @@ def is_reference(text: str) -> bool:
     return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
-def load_reference(text: str, what: str) -> Any:
+def load_user_object(text: str, what: str) -> Any:
     """Returns what `text` names, looked up where the user stands; `what` is for errors.
 
     Raises:

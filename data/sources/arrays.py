@@ -162,7 +162,7 @@ def _take_argmax(labels: "np.ndarray | None", one_hot: str) -> bool:
 def _stats(
     source: ArraySource, count: int, classes: tuple[str, ...], fingerprint: str
 ) -> SourceStats:
-    """Returns sizes from a sample of the rows: pictures are encoded on the way."""
+    """Returns sizes from a sample of the rows: images are encoded on the way."""
     step = max(count // 64, 1)
     sizes = [len(source.encoded(row).payload) + FRAME_BYTES for row in range(0, count, step)]
     return SourceStats(

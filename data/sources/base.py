@@ -13,7 +13,7 @@ from tenfold.data.format.schema import Schema
 from tenfold.data.planning.layout import SourceStats
 
 
-class BadRecord(ValueError):
+class UnusableRecord(ValueError):
     """One record cannot be used; the message says why, without the record's name."""
 
 
@@ -43,7 +43,7 @@ class Source(Protocol):
         """Returns example `index` as it is.
 
         Raises:
-          BadRecord: it is broken.
+          UnusableRecord: it is broken.
           SourceChanged: it is not what was scanned.
         """
 

@@ -1,6 +1,6 @@
-"""A tree of class folders of pictures: ``cats/1.jpg``, ``dogs/2.png``, deeper ones included.
+"""A tree of class folders of images: ``cats/1.jpg``, ``dogs/2.png``, deeper ones included.
 
-The classes are the sorted names of the folders; a picture's bytes pass through as they are.
+The classes are the sorted names of the folders; a image's bytes pass through as they are.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from typing import Final, Protocol
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, feature_entry, field, to_list, varint
-from tenfold.data.format.image_header import picture_shape
+from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
-from tenfold.data.format.row_file import Table, Texts
+from tenfold.data.format.row_file import RowFile, Texts
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.scanned_files import Files, LocalFiles
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
@@ -34,12 +34,12 @@ _LABEL_FEATURE: Final = Feature(LABEL, "int64", ())
 
 
 class FolderSource:
-    """The pictures below the class folders of `root`, by class, then by path."""
+    """The images below the class folders of `root`, by class, then by path."""
 
     notes: tuple[str, ...]
 
     def __init__(
-        self, root: str, files: Files, stats: SourceStats, rows: Table, paths: Texts,
+        self, root: str, files: Files, stats: SourceStats, rows: RowFile, paths: Texts,
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.root = root
@@ -52,27 +52,27 @@ class FolderSource:
         self._prefix = os.fsencode(root) + b"/"
 
     def encoded(self, index: int) -> Encoded:
-        """Returns the picture and its class, packed; raises as `Source.encoded`."""
-        data, label, shape = self._picture(index)
+        """Returns the image and its class, packed; raises as `Source.encoded`."""
+        data, label, shape = self._image(index)
         return Encoded(_pack(data, label), _schema_of(shape), label)
 
     def features(self, index: int) -> Features:
         """Returns ``image`` (bytes) and ``label``; raises as `Source.features`."""
-        data, label, _ = self._picture(index)
+        data, label, _ = self._image(index)
         return {IMAGE: data, LABEL: label}
 
     def name(self, index: int) -> str:
-        """Returns the picture's path."""
+        """Returns the image's path."""
         offset, length, *_ = self._rows[index]
         return shown_path(self._prefix + self._paths(offset, length))
 
-    def _picture(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
+    def _image(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
         offset, length, label, size, version = self._rows[index]
         data = self._files.read(self._prefix + self._paths(offset, length), size, version)
         try:
-            return data, label, picture_shape(data)
+            return data, label, image_shape(data)
         except ValueError as error:
-            raise BadRecord(str(error)) from None
+            raise UnusableRecord(str(error)) from None
 
 
 @lru_cache(maxsize=1 << 16)
@@ -89,7 +89,7 @@ _NAME_FIELD: Final = field(1, IMAGE.encode())
 
 
 def _pack(data: bytes, label: int) -> bytes:
-    """Returns the Example of one picture, as `encode_example` would, in one copy of it.
+    """Returns the Example of one image, as `encode_example` would, in one copy of it.
 
     The lengths nest: Features, map entry, Feature, BytesList, bytes.
     """
@@ -106,7 +106,7 @@ def _pack(data: bytes, label: int) -> bytes:
 
 
 def _record_bytes(size: int, label: int) -> int:
-    """Returns the framed bytes of a picture of `size` bytes, as `_pack` makes them."""
+    """Returns the framed bytes of a image of `size` bytes, as `_pack` makes them."""
     value = _as_field(_as_field(_as_field(size)))
     features = _as_field(len(_NAME_FIELD) + value) + len(_label_entry(label))
     return _as_field(features) + FRAME_BYTES
@@ -118,7 +118,7 @@ def _as_field(size: int) -> int:
 
 
 class Tree(Protocol):
-    """Class folders, listed. A picture is its path below `root`, its bytes and its version."""
+    """Class folders, listed. A image is its path below `root`, its bytes and its version."""
 
     root: str
     files: Files
@@ -130,14 +130,14 @@ class Tree(Protocol):
         """Yields what lies in each of the class folders `names`."""
 
     def strays(self) -> list[bytes]:
-        """Returns the pictures that lie beside the class folders, in none of them."""
+        """Returns the images that lie beside the class folders, in none of them."""
 
 
 @dataclass
 class Listing:
-    """The files of a class folder: pictures (`Tree` says of what each is made), and others."""
+    """The files of a class folder: images (`Tree` says of what each is made), and others."""
 
-    pictures: list[tuple[bytes, int, int]] = dataclass_field(default_factory=list)
+    images: list[tuple[bytes, int, int]] = dataclass_field(default_factory=list)
     others: list[bytes] = dataclass_field(default_factory=list)
 
 
@@ -147,23 +147,23 @@ def scan_folder(root: str, scratch: Path) -> FolderSource:
 
 
 def scan_tree(tree: Tree, scratch: Path) -> FolderSource:
-    """Returns a class-folder tree, after listing it (no picture is opened).
+    """Returns a class-folder tree, after listing it (no image is opened).
 
     Raises:
-      UserError: there are no class folders, or one has no pictures or a name that cannot be
+      UserError: there are no class folders, or one has no images or a name that cannot be
         a label.
     """
     labels = _checked_classes(tree)
     scan = _Scan(scratch)
     with scan:
         for label, listing in enumerate(tree.listed(labels)):
-            if not listing.pictures:
+            if not listing.images:
                 raise UserError(
-                    f"class folder '{tree.root}/{labels[label]}' has no pictures "
+                    f"class folder '{tree.root}/{labels[label]}' has no images "
                     f"({', '.join(SUFFIXES)}): add some, convert what there is, or remove the "
                     "folder"
                 )
-            scan.add(sorted(listing.pictures), label)
+            scan.add(sorted(listing.images), label)
             scan.leave_out(listing.others)
         scan.leave_out(tree.strays())
     prefix = os.fsencode(tree.root) + b"/"
@@ -182,7 +182,7 @@ def _checked_classes(tree: Tree) -> tuple[str, ...]:
     names = tuple(tree.classes())
     if not names:
         raise UserError(
-            f"source '{tree.root}' has no class folders: pictures must lie in one folder per class"
+            f"source '{tree.root}' has no class folders: images must lie in one folder per class"
         )
     for name in names:
         if not name.isprintable():  # lone surrogates, which stand for no UTF-8, are not either
@@ -193,8 +193,8 @@ def _checked_classes(tree: Tree) -> tuple[str, ...]:
     return names
 
 
-def is_picture_name(name: bytes) -> bool:
-    """Says whether a file of this name counts as a picture, unless it is hidden."""
+def is_image_name(name: bytes) -> bool:
+    """Says whether a file of this name counts as a image, unless it is hidden."""
     return name.lower().endswith(_SUFFIXES)
 
 
@@ -223,9 +223,9 @@ class LocalTree:
             yield listing
 
     def strays(self) -> list[bytes]:
-        """Returns the pictures that lie beside the class folders, in none of them."""
+        """Returns the images that lie beside the class folders, in none of them."""
         with os.scandir(os.fsencode(self.root)) as entries:
-            return sorted(e.name for e in entries if is_picture_name(e.name) and e.name[0] != _DOT)
+            return sorted(e.name for e in entries if is_image_name(e.name) and e.name[0] != _DOT)
 
     def _list(self, folder: bytes, found: Listing, above: tuple[tuple[int, int], ...]) -> None:
         """Adds the files below `folder`, which lies in the folders `above`."""
@@ -234,16 +234,16 @@ class LocalTree:
         if here in above:
             raise UserError(
                 f"source folder '{shown_path(folder)}' is a link to a folder that it lies in: "
-                "its pictures would come again without end; remove the link"
+                "its images would come again without end; remove the link"
             )
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name[0] == _DOT:
                     continue
                 path = entry.path[self._base :]
-                if is_picture_name(entry.name) and entry.is_file():
+                if is_image_name(entry.name) and entry.is_file():
                     status = entry.stat()
-                    found.pictures.append((path, status.st_size, status.st_mtime_ns))
+                    found.images.append((path, status.st_size, status.st_mtime_ns))
                 elif entry.is_dir():
                     self._list(entry.path, found, (*above, here))
                 else:
@@ -278,15 +278,15 @@ class _Scan:
         if paths and not self._first_skipped:
             self._first_skipped = paths[0]
 
-    def add(self, pictures: Sequence[tuple[bytes, int, int]], label: int) -> None:
+    def add(self, images: Sequence[tuple[bytes, int, int]], label: int) -> None:
         """Takes in one class."""
         offset = self._paths_file.tell()
         rows, paths = [], []
-        for path, size, version in pictures:
+        for path, size, version in images:
             paths.append(path)
             rows.append(_ROW.pack(offset, len(path), label, size, version))
             offset += len(path)
-        sizes = [_record_bytes(size, label) for _, size, _ in pictures]
+        sizes = [_record_bytes(size, label) for _, size, _ in images]
         self._examples += len(sizes)
         self._bytes += sum(sizes)
         self._largest = max(self._largest, max(sizes))
@@ -295,9 +295,9 @@ class _Scan:
             self._hash.update(joined)
             file.write(joined)
 
-    def tables(self) -> tuple[Table, Texts]:
+    def tables(self) -> tuple[RowFile, Texts]:
         """Returns the rows and the paths."""
-        return Table(self._rows, _ROW.format), Texts(self._paths)
+        return RowFile(self._rows, _ROW.format), Texts(self._paths)
 
     def notes(self, prefix: bytes) -> tuple[str, ...]:
         """Returns what the user should hear of; `prefix` comes before every path."""

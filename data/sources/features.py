@@ -1,6 +1,6 @@
 """From what users call their features to what is stored: ``image``, ``label`` and the rest.
 
-Encoded pictures are found by their first bytes, arrays of bytes that look like pictures become
+Encoded images are found by their first bytes, arrays of bytes that look like images become
 PNG, and a one-hot label becomes the index of its class.
 """
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, encode_lists, to_list
-from tenfold.data.format.image_header import is_picture, picture_shape
+from tenfold.data.format.image_header import image_shape, is_image
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
-from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.base import Encoded, UnusableRecord
 
 LABEL_NAMES: Final = ("label", "labels", "class", "target", "targets", "y")
 IMAGE_NAMES: Final = ("image", "img", "picture", "x")
@@ -23,7 +23,7 @@ PATH_NAMES: Final = ("path", "file", "filename", "filepath", "file_name", "image
 class SourceOptions:
     """What a source cannot know by itself.
 
-    `image` and `label` name the features (columns) that are the picture and the class; empty,
+    `image` and `label` name the features (columns) that are the image and the class; empty,
     the usual names are looked for. `one_hot` is ``auto``, ``always`` or ``never``; `batched`
     says the same of the batches of a stream.
     """
@@ -35,7 +35,7 @@ class SourceOptions:
 
 
 def pick(wanted: str, usual: tuple[str, ...], names: Mapping[str, Any], what: str) -> str:
-    """Returns the name of the picture or the class among `names`, "" where there is none.
+    """Returns the name of the image or the class among `names`, "" where there is none.
 
     Raises:
       UserError: `wanted` is not among them.
@@ -66,15 +66,15 @@ def class_index(value: Any) -> int:
 
 
 def store_value(value: Any) -> Any:
-    """Returns a value as it is stored: an array of bytes that is a picture becomes PNG."""
-    if getattr(value, "dtype", None) == "uint8" and _is_picture_shape(value.shape):
-        from tenfold.data.format.image_codec import encode_picture, picture_from_array
+    """Returns a value as it is stored: an array of bytes that is a image becomes PNG."""
+    if getattr(value, "dtype", None) == "uint8" and _is_image_shape(value.shape):
+        from tenfold.data.format.image_codec import encode_image, image_from_array
 
-        return encode_picture(picture_from_array(value), "png")
+        return encode_image(image_from_array(value), "png")
     return value
 
 
-def _is_picture_shape(shape: tuple[int, ...]) -> bool:
+def _is_image_shape(shape: tuple[int, ...]) -> bool:
     return min(shape, default=0) > 0 and (
         len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
     )
@@ -84,7 +84,7 @@ def encode_features(features: Features) -> Encoded:
     """Returns a record of values, packed.
 
     Raises:
-      BadRecord: a value cannot be stored, or an encoded picture is broken.
+      UnusableRecord: a value cannot be stored, or an encoded image is broken.
     """
     lists, schema = {}, []
     try:
@@ -94,15 +94,15 @@ def encode_features(features: Features) -> Encoded:
             lists[name] = (kind, packed)
             schema.append(describe(name, kind, shape, value))
     except ValueError as error:
-        raise BadRecord(str(error)) from error
+        raise UnusableRecord(str(error)) from error
     return Encoded(encode_lists(lists), tuple(schema), label_of(features, schema))
 
 
 def describe(name: str, kind: str, shape: tuple[int, ...], value: Any) -> Feature:
-    """Returns the feature that one value is; raises ValueError for a broken picture."""
-    if kind == "bytes" and shape == () and isinstance(value, bytes) and is_picture(value):
+    """Returns the feature that one value is; raises ValueError for a broken image."""
+    if kind == "bytes" and shape == () and isinstance(value, bytes) and is_image(value):
         try:
-            return Feature(name, "image", picture_shape(value))
+            return Feature(name, "image", image_shape(value))
         except ValueError as error:
             raise ValueError(f"feature '{name}': {error}") from error
     return Feature(name, kind, shape)
@@ -117,6 +117,6 @@ def label_of(features: Features, schema: list[Feature]) -> int | None:
 
 
 def rename(features: Features, image: str, label: str) -> dict[str, Any]:
-    """Returns the features with the picture and the class under their usual names."""
+    """Returns the features with the image and the class under their usual names."""
     names = {image: IMAGE, label: LABEL}
     return {names.get(name, name) if name else name: value for name, value in features.items()}

@@ -97,11 +97,11 @@ def _table(path: str, scratch: Path, options: SourceOptions) -> Source:
 
 
 def _reference(spec: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.runtime.user_code import is_reference, load_reference
+    from tenfold.data.runtime.user_code import is_reference, load_user_object
 
     if not is_reference(spec):
         raise UserError(f"source '{spec}' does not exist: a source is {KINDS}")
-    function = load_reference(spec, "source")
+    function = load_user_object(spec, "source")
     try:
         stream = function() if callable(function) else function
     except Exception as error:

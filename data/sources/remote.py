@@ -1,6 +1,6 @@
 """Sources at a URL, ``gs://bucket/prefix``.
 
-Class folders are listed, and their pictures read when they are written. Single files (tables,
+Class folders are listed, and their images read when they are written. Single files (tables,
 arrays, TFRecord files) are fetched whole into the scratch folder of the scan, checked, and opened
 there.
 """
@@ -20,11 +20,11 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfrecord import extend_crc32c
-from tenfold.data.runtime.threads import work_ahead
+from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source
-from tenfold.data.sources.class_folders import Listing, is_picture_name, scan_tree
+from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
 from tenfold.data.sources.features import SourceOptions
-from tenfold.data.sources.scanned_files import READS_AT_ONCE, Files, RemoteFiles, version_number
+from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.table_rows import SUFFIXES as TABLES
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
@@ -34,7 +34,7 @@ from tenfold.data.units import format_size
 ARRAYS: Final = (".npz", ".npy")
 _FETCHED: Final = "fetched"
 _RANGE_BYTES: Final = 10 << 20
-_RANGES_AT_ONCE: Final = 8
+_CONCURRENT_RANGES: Final = 8
 
 
 def open_remote(url: str, scratch: Path, options: SourceOptions) -> Source:
@@ -108,20 +108,20 @@ class RemoteTree:
 
     def listed(self, names: Sequence[str]) -> Iterator[Listing]:
         """Yields what lies in each of the class folders `names`, asked for at once."""
-        return work_ahead(self._list, names, at_once=READS_AT_ONCE)
+        return prefetch_map(self._list, names, max_in_flight=CONCURRENT_READS)
 
     def strays(self) -> list[bytes]:
-        """Returns the pictures that lie beside the class folders, in none of them."""
+        """Returns the images that lie beside the class folders, in none of them."""
         names = sorted(name.encode() for name in self._folder.entries())
-        return [name for name in names if is_picture_name(name) and name[0] != ord(".")]
+        return [name for name in names if is_image_name(name) and name[0] != ord(".")]
 
     def _list(self, name: str) -> Listing:
         found = Listing()
         for path, entry in self._folder.walk(name):
             if any(part.startswith(".") for part in path.split("/")):
                 continue
-            if is_picture_name(path.encode()):
-                found.pictures.append((path.encode(), entry.bytes, version_number(entry)))
+            if is_image_name(path.encode()):
+                found.images.append((path.encode(), entry.bytes, version_number(entry)))
             else:
                 found.others.append(path.encode())
         return found
@@ -154,8 +154,8 @@ class FetchedSource:
         return self._source.name(index).replace(self._local, self._url)
 
 
-class RemotePictures:
-    """The pictures that a table in the folder at `url` may name: all below that folder."""
+class RemoteImages:
+    """The images that a table in the folder at `url` may name: all below that folder."""
 
     def __init__(self, url: str) -> None:
         self.files: Files = RemoteFiles(url)
@@ -163,7 +163,7 @@ class RemotePictures:
         self._found: dict[str, tuple[int, int]] | None = None
 
     def look(self, name: str) -> tuple[bytes, int, int]:
-        """Returns full path, bytes and version of a picture; the first call lists them all.
+        """Returns full path, bytes and version of a image; the first call lists them all.
 
         Raises:
           FileNotFoundError: there is none.
@@ -191,8 +191,8 @@ def _open_table(parent: str, name: str, scratch: Path, options: SourceOptions) -
     folder = open_folder(parent)
     local, _ = _fetch_all(folder, [name], scratch)
     with _called(local, folder.path):
-        pictures = RemotePictures(parent)
-        source = scan_table(str(local / name), scratch, options, pictures)
+        images = RemoteImages(parent)
+        source = scan_table(str(local / name), scratch, options, images)
     return FetchedSource(source, local, folder.path)
 
 
@@ -274,7 +274,7 @@ def _fetch(folder: Folder, name: str, target: Path) -> int:
         crc32c = size = 0
         with open(target, "wb") as file:
             offsets = range(0, entry.bytes, _RANGE_BYTES)
-            for part in work_ahead(read, offsets, at_once=_RANGES_AT_ONCE):
+            for part in prefetch_map(read, offsets, max_in_flight=_CONCURRENT_RANGES):
                 file.write(part)
                 crc32c = extend_crc32c(crc32c, part)
                 size += len(part)

@@ -3,12 +3,12 @@
 import os
 from typing import Final, Protocol
 
-from tenfold.data.sources.base import BadRecord, SourceChanged
+from tenfold.data.sources.base import SourceChanged, UnusableRecord
 from tenfold.data.storage.folder import Entry
 from tenfold.data.storage.open_folder import open_folder
 
 # How many reads from remote storage a writing process has under way.
-READS_AT_ONCE: Final = 16
+CONCURRENT_READS: Final = 16
 
 
 class Files(Protocol):
@@ -21,15 +21,15 @@ class Files(Protocol):
 
         Raises:
           SourceChanged: it is gone, or of another size or version.
-          BadRecord: it cannot be read.
+          UnusableRecord: it cannot be read.
         """
 
 
-def read_error(path: str, error: OSError) -> SourceChanged | BadRecord:
+def read_error(path: str, error: OSError) -> SourceChanged | UnusableRecord:
     """Returns what a source raises where a file that a scan has seen could not be read."""
     if isinstance(error, FileNotFoundError):
         return SourceChanged(f"{path} has gone since the source was scanned")
-    return BadRecord(f"it cannot be read ({error.strerror})")
+    return UnusableRecord(f"it cannot be read ({error.strerror})")
 
 
 class LocalFiles:
@@ -58,7 +58,7 @@ class LocalFiles:
 class RemoteFiles:
     """Files below the URL `root`; their versions are generations, 0 where there are none."""
 
-    reads_at_once = READS_AT_ONCE
+    reads_at_once = CONCURRENT_READS
 
     def __init__(self, root: str) -> None:
         self._folder = open_folder(root)

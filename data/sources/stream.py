@@ -14,7 +14,7 @@ from tenfold.data.format.example import decode_example
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
 from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import fingerprint64, frame
-from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -73,7 +73,7 @@ def _encode(
     try:
         encoded = encode_features(features)
         observer.add(encoded.schema)
-    except (BadRecord, SchemaError) as error:
+    except (UnusableRecord, SchemaError) as error:
         raise UserError(f"{what}: example {number}: {error}") from error
     return encoded
 
@@ -103,7 +103,7 @@ def examples_of(
     """Yields single examples with the usual names; batches are taken apart.
 
     Raises:
-      UserError: an element is no dict of features and no pair of picture and label.
+      UserError: an element is no dict of features and no pair of image and label.
     """
     batched: bool | None = {"yes": True, "no": False}.get(options.batched)
     one_hot: bool | None = {"always": True, "never": False}.get(options.one_hot)

@@ -1,6 +1,6 @@
-"""A table of examples: a column of paths to pictures, one of labels, and further features.
+"""A table of examples: a column of paths to images, one of labels, and further features.
 
-The scan packs all but the pictures once; a picture's bytes are read when its record is written
+The scan packs all but the images once; a image's bytes are read when its record is written
 and pass through as they are. Paths are taken from the table's own folder.
 """
 
@@ -12,13 +12,13 @@ from typing import Any, Final, Protocol
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, decode_example, feature_entry, field, to_list
-from tenfold.data.format.image_header import picture_shape
+from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
-from tenfold.data.format.row_file import Table, TableWriter, Texts
+from tenfold.data.format.row_file import RowFile, RowFileWriter, Texts
 from tenfold.data.format.schema import Schema, SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import (
     LABEL_NAMES,
     PATH_NAMES,
@@ -33,12 +33,12 @@ from tenfold.data.sources.scanned_files import Files, LocalFiles
 from tenfold.data.sources.table_rows import read_rows
 
 # Offset of the path, then of the packed rest: lengths of path, of the features before `image`
-# and of those after it; class (or -1); bytes and version of the picture.
+# and of those after it; class (or -1); bytes and version of the image.
 _ROW: Final = "<QIIIqQq"
 
 
 class TableSource:
-    """The rows of one table; `pictures` are those that a column of paths names, if any."""
+    """The rows of one table; `images` are those that a column of paths names, if any."""
 
     notes: tuple[str, ...] = ()
 
@@ -46,35 +46,35 @@ class TableSource:
         self,
         path: str,
         stats: SourceStats,
-        rows: Table,
+        rows: RowFile,
         texts: Texts,
         schema: Schema,
-        pictures: Files | None,
+        images: Files | None,
     ) -> None:
         self.stats = stats
-        self.reads_at_once = pictures.reads_at_once if pictures else 1
+        self.reads_at_once = images.reads_at_once if images else 1
         self._path = path
         self._rows = rows
         self._texts = texts
         self._schema = schema
-        self._pictures = pictures
+        self._images = images
 
     def encoded(self, index: int) -> Encoded:
-        """Returns the row and its picture, packed; raises as `Source.encoded`."""
+        """Returns the row and its image, packed; raises as `Source.encoded`."""
         offset, path_length, before, after, label, size, version = self._rows[index]
         start = offset + path_length
         entries = [self._texts(start, before), self._texts(start + before, after)]
         schema = self._schema
-        if self._pictures:
+        if self._images:
             path = self._texts(offset, path_length)
-            picture, feature = _with_feature(self._pictures.read(path, size, version))
-            entries.insert(1, feature_entry(IMAGE, "bytes", field(1, picture)))
+            image, feature = _with_feature(self._images.read(path, size, version))
+            entries.insert(1, feature_entry(IMAGE, "bytes", field(1, image)))
             schema = tuple(sorted((*schema, feature), key=lambda feature: feature.name))
         payload = field(1, b"".join(entries))
         return Encoded(payload, schema, label if label >= 0 else None)
 
     def features(self, index: int) -> Features:
-        """Returns the row's values, with the picture's bytes; raises as `encoded`."""
+        """Returns the row's values, with the image's bytes; raises as `encoded`."""
         shapes = {feature.name: feature.shape for feature in self._schema}
         payload = self.encoded(index).payload
         return {
@@ -83,27 +83,27 @@ class TableSource:
         }
 
     def name(self, index: int) -> str:
-        """Returns the picture's path, or the table and the row."""
-        if not self._pictures:
+        """Returns the image's path, or the table and the row."""
+        if not self._images:
             return f"{self._path}: row {index}"
         offset, length, *_ = self._rows[index]
         return os.fsdecode(self._texts(offset, length))
 
 
-def _with_feature(picture: bytes) -> tuple[bytes, Feature]:
+def _with_feature(image: bytes) -> tuple[bytes, Feature]:
     try:
-        return picture, Feature(IMAGE, "image", picture_shape(picture))
+        return image, Feature(IMAGE, "image", image_shape(image))
     except ValueError as error:
-        raise BadRecord(str(error)) from None
+        raise UnusableRecord(str(error)) from None
 
 
-class Pictures(Protocol):
-    """The pictures that a table may name, before they are read."""
+class Images(Protocol):
+    """The images that a table may name, before they are read."""
 
     files: Files
 
     def look(self, name: str) -> tuple[bytes, int, int]:
-        """Returns full path, bytes and version of the picture that a row calls `name`.
+        """Returns full path, bytes and version of the image that a row calls `name`.
 
         Raises:
           OSError, ValueError: there is none.
@@ -113,15 +113,15 @@ class Pictures(Protocol):
         """Returns the full path that a row means by `name`."""
 
 
-class LocalPictures:
-    """Pictures whose paths are taken from the local `folder`."""
+class LocalImages:
+    """Images whose paths are taken from the local `folder`."""
 
     def __init__(self, folder: str) -> None:
         self.files: Files = LocalFiles()
         self._folder = folder
 
     def look(self, name: str) -> tuple[bytes, int, int]:
-        """Returns full path, bytes and time of change of a picture; see `Pictures`."""
+        """Returns full path, bytes and time of change of a image; see `Images`."""
         status = os.stat(self.path(name))
         return os.fsencode(self.path(name)), status.st_size, status.st_mtime_ns
 
@@ -131,15 +131,15 @@ class LocalPictures:
 
 
 def scan_table(
-    path: str, scratch: Path, options: SourceOptions, pictures: Pictures | None = None
+    path: str, scratch: Path, options: SourceOptions, images: Images | None = None
 ) -> TableSource:
-    """Returns the rows of a table; the `pictures` that they name lie in its folder by default.
+    """Returns the rows of a table; the `images` that they name lie in its folder by default.
 
     Raises:
-      UserError: the table cannot be read, a row does not fit the others, a picture is missing.
+      UserError: the table cannot be read, a row does not fit the others, a image is missing.
     """
-    pictures = pictures or LocalPictures(os.path.dirname(os.path.abspath(path)))
-    scan = _Scan(path, scratch, options, pictures)
+    images = images or LocalImages(os.path.dirname(os.path.abspath(path)))
+    scan = _Scan(path, scratch, options, images)
     labels = scan.labels()
     with scan:
         for number, row in enumerate(read_rows(path)):
@@ -150,11 +150,9 @@ def scan_table(
 class _Scan:
     """A scan under way."""
 
-    def __init__(
-        self, path: str, scratch: Path, options: SourceOptions, pictures: Pictures
-    ) -> None:
+    def __init__(self, path: str, scratch: Path, options: SourceOptions, images: Images) -> None:
         self._path = path
-        self._pictures = pictures
+        self._images = images
         self._options = options
         self._rows, self._texts = scratch / "table.rows", scratch / "table.texts"
         self._observer = SchemaObserver()
@@ -169,7 +167,7 @@ class _Scan:
             self._image = ""
 
     def __enter__(self) -> "_Scan":
-        self._writer = TableWriter(self._rows, _ROW)
+        self._writer = RowFileWriter(self._rows, _ROW)
         self._file = open(self._texts, "wb", buffering=1 << 20)
         return self
 
@@ -194,15 +192,15 @@ class _Scan:
         """Packs one row."""
         where = f"source '{self._path}', row {number}"
         values = rename(row, self._image, self._label)
-        picture = values.pop(IMAGE) if self._image else None
+        image = values.pop(IMAGE) if self._image else None
         if LABEL in values:
             values[LABEL] = self._class(values[LABEL], labels)
         try:
             encoded = encode_features(values)
             self._observer.add(encoded.schema)
-        except (BadRecord, SchemaError) as error:
+        except (UnusableRecord, SchemaError) as error:
             raise UserError(f"{where}: {error}") from error
-        path, size, version = self._stat(where, picture)
+        path, size, version = self._stat(where, image)
         self._write(values, encoded, path, size, version)
 
     def _class(self, value: Any, labels: dict[str, int]) -> Any:
@@ -213,15 +211,15 @@ class _Scan:
             return class_index(value)
         return value
 
-    def _stat(self, where: str, picture: Any) -> tuple[bytes, int, int]:
+    def _stat(self, where: str, image: Any) -> tuple[bytes, int, int]:
         if not self._image:
             return b"", 0, 0
         try:
-            return self._pictures.look(str(picture))
+            return self._images.look(str(image))
         except (OSError, ValueError) as error:
-            path = self._pictures.path(str(picture))
+            path = self._images.path(str(image))
             raise UserError(
-                f"{where}: there is no picture '{path}' (paths are taken from the table's folder)"
+                f"{where}: there is no image '{path}' (paths are taken from the table's folder)"
             ) from error
 
     def _write(
@@ -239,8 +237,8 @@ class _Scan:
         self._hash.update(b"%d %d %d " % (len(path), size, version) + text)
         self._offset += len(text)
         self._examples += 1
-        picture = len(feature_entry(IMAGE, "bytes", field(1, bytes(size)))) if self._image else 0
-        record = len(field(1, bytes(len(before) + len(after) + picture))) + FRAME_BYTES
+        image = len(feature_entry(IMAGE, "bytes", field(1, bytes(size)))) if self._image else 0
+        record = len(field(1, bytes(len(before) + len(after) + image))) + FRAME_BYTES
         self._bytes += record
         self._largest = max(self._largest, record)
 
@@ -256,8 +254,8 @@ class _Scan:
         return TableSource(
             self._path,
             stats,
-            Table(self._rows, _ROW),
+            RowFile(self._rows, _ROW),
             Texts(self._texts),
             self._observer.schema,
-            self._pictures.files if self._image else None,
+            self._images.files if self._image else None,
         )

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, count_values, unpack_list, walk_example
 from tenfold.data.format.manifest import LABEL, Feature
-from tenfold.data.format.row_file import Table, TableWriter
+from tenfold.data.format.row_file import RowFile, RowFileWriter
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import (
     FOOTER_BYTES,
@@ -27,7 +27,7 @@ from tenfold.data.format.tfrecord import (
     read_length,
 )
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import BadRecord, Encoded, SourceChanged
+from tenfold.data.sources.base import Encoded, SourceChanged, UnusableRecord
 from tenfold.data.sources.features import describe
 from tenfold.data.sources.scanned_files import read_error
 
@@ -98,7 +98,7 @@ class TFRecordSource:
         self,
         files: Sequence[str],
         stats: SourceStats,
-        rows: Table,
+        rows: RowFile,
         known: Schema = (),
     ) -> None:
         self.stats = stats
@@ -122,7 +122,7 @@ class TFRecordSource:
                 if name == LABEL and kind == "int64" and count == 1:
                     label = unpack_list(kind, packed)[0]
         except ValueError as error:
-            raise BadRecord(str(error)) from error
+            raise UnusableRecord(str(error)) from error
         return Encoded(payload, tuple(sorted(schema, key=lambda feature: feature.name)), label)
 
     def _feature(self, name: str, kind: str, count: int, packed: bytes) -> Feature:
@@ -142,7 +142,7 @@ class TFRecordSource:
                 for name, kind, packed in walk_example(payload)
             }
         except ValueError as error:
-            raise BadRecord(str(error)) from error
+            raise UnusableRecord(str(error)) from error
 
     def _value(self, name: str, values: list[Any]) -> Any:
         known = self._known.get(name)
@@ -180,7 +180,7 @@ class TFRecordSource:
         try:
             check_payload(payload, data[-FOOTER_BYTES:], index=0, offset=offset)
         except RecordError as error:
-            raise BadRecord(error.problem) from error
+            raise UnusableRecord(error.problem) from error
         return payload
 
 
@@ -201,7 +201,7 @@ def scan_tfrecords(
     """
     examples = total = largest = seen = 0
     path = scratch / "tfrecords.rows"
-    with TableWriter(path, _ROW) as rows:
+    with RowFileWriter(path, _ROW) as rows:
         for number, file in enumerate(files):
             status = os.stat(file)
             seen += fingerprint64(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
@@ -219,7 +219,7 @@ def scan_tfrecords(
         label_names=label_names,
         fingerprint=fingerprint or f"tfrecords-{seen % 2**64:016x}",
     )
-    return TFRecordSource(files, stats, Table(path, _ROW), known)
+    return TFRecordSource(files, stats, RowFile(path, _ROW), known)
 
 
 def _headers(path: str) -> Iterator[tuple[int, int]]:
@@ -255,7 +255,7 @@ def known_from_manifest(folder: str) -> tuple[Schema, tuple[str, ...]]:
     if not os.path.exists(os.path.join(folder, MANIFEST_NAME)):
         return (), ()
     manifest = read_manifest(folder)
-    # Pictures are looked at one by one: their shapes may be narrower here than there.
+    # Images are looked at one by one: their shapes may be narrower here than there.
     known = tuple(f for f in manifest.features if f.kind != "image")
     return known, manifest.label_names
 

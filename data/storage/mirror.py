@@ -22,7 +22,7 @@ from tenfold.data.storage.folder import Folder
 # Where in a work folder worker 0 has its files; the launcher, which may be there too, has others.
 CHIEF_FOLDER: Final = "chief"
 INTERVAL_S: Final = 5.0
-_MOST_SHARE: Final = 0.1
+_MAX_SHARE: Final = 0.1
 
 
 def work_folder(url: str) -> Path:
@@ -156,7 +156,7 @@ class Mirror:
         began = time.monotonic()
         self.remote.write(name, (self.local / name).read_bytes())
         now = time.monotonic()
-        self._sent[name] = _Sent(stamp, now + (now - began) / _MOST_SHARE)
+        self._sent[name] = _Sent(stamp, now + (now - began) / _MAX_SHARE)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

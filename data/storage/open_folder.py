@@ -16,7 +16,7 @@ from tenfold.data.storage.folder import GCS_SCHEMES, TEMPORARY, Folder, is_url
 from tenfold.data.storage.local_folder import LocalFolder
 
 # How many small requests to remote storage are under way at once.
-REMOTE_AT_ONCE: Final = 16
+CONCURRENT_REQUESTS: Final = 16
 
 Item = TypeVar("Item")
 
@@ -43,7 +43,7 @@ def for_each(
     """Returns what `work` returns for each item; remote storage does many at a time."""
     if isinstance(folder, LocalFolder):
         return [work(item) for item in items]
-    with ThreadPoolExecutor(REMOTE_AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
         return list(pool.map(work, items))
 
 

@@ -1,8 +1,8 @@
 """Shards on remote storage, brought to the local cache ahead of their use.
 
-A `Stager` knows the order in which its reader will ask for shards. It fetches them in that
+A `ShardPrefetcher` knows the order in which its reader will ask for shards. It fetches them in that
 order, a few at once and each in several ranges, as far ahead as the cache has room for and at
-most `AHEAD` shards; what is asked for is fetched in any case, so that a cache that is too small
+most `MAX_PREFETCHED` shards; what is asked for is fetched in any case, so that a cache that is too small
 makes reading slower but never stops it. A shard is pinned in the cache from the moment that it
 is there until its reader has come to its end.
 """
@@ -19,43 +19,43 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import joined_crc32c
-from tenfold.data.runtime.threads import Background, once
+from tenfold.data.runtime.threads import DaemonExecutor, once
 from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import with_retries
 from tenfold.data.storage.shard_cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
 
 # Shards that wait for their reader, and how many are fetched at once, by a process.
-AHEAD: Final = 16
-AT_ONCE: Final = 4
+MAX_PREFETCHED: Final = 16
+CONCURRENT_FETCHES: Final = 4
 # Larger ones are fetched in ranges of this size, so many at once over all shards.
 RANGE_BYTES: Final = 32 << 20
-RANGES_AT_ONCE: Final = 8
+CONCURRENT_RANGES: Final = 8
 
 
 # What could not be fetched: TensorFlow makes an error of its own of what a pipeline raises.
 _failures: list[JobError | UserError] = []
 
 
-def staging_failure() -> JobError | UserError | None:
+def prefetch_failure() -> JobError | UserError | None:
     """Returns why a shard could not be fetched in this process, None where all could."""
     return _failures[0] if _failures else None
 
 
 @contextlib.contextmanager
-def staging_failures() -> Iterator[None]:
-    """Raises `staging_failure` in place of what a pipeline has made of it."""
+def prefetch_failures() -> Iterator[None]:
+    """Raises `prefetch_failure` in place of what a pipeline has made of it."""
     _failures.clear()  # those of earlier pipelines
     try:
         yield
     except Exception as error:
-        failure = staging_failure()
+        failure = prefetch_failure()
         if failure is None or failure is error:
             raise
         raise failure from None
 
 
-def needs_staging(folder: str, options: CacheOptions) -> bool:
+def needs_prefetch(folder: str, options: CacheOptions) -> bool:
     """Says whether the shards of `folder` are to be read through the cache.
 
     Raises:
@@ -71,7 +71,7 @@ def needs_staging(folder: str, options: CacheOptions) -> bool:
     return options.mode != OFF
 
 
-class Stager:
+class ShardPrefetcher:
     """Brings shards to the cache; `shards` has them by path, `plan` names paths in the order
     of their use. Nothing is fetched before the first `open`.
     """
@@ -94,7 +94,7 @@ class Stager:
         """Returns where a shard lies on the local disk, once it is there; another path as it is.
 
         Raises:
-          JobError, UserError: it could not be fetched; `staging_failure` returns the same.
+          JobError, UserError: it could not be fetched; `prefetch_failure` returns the same.
         """
         if path not in self._shards:
             return path
@@ -157,7 +157,7 @@ class Stager:
         """
         while True:
             with self._lock:
-                if self._full or sum(map(len, self._ahead.values())) >= AHEAD:
+                if self._full or sum(map(len, self._ahead.values())) >= MAX_PREFETCHED:
                     return None
                 path = self._no_room.popleft() if self._no_room else None
             path = path or next(self._plan, None)
@@ -237,10 +237,10 @@ def open_cache(options: CacheOptions) -> Cache:
 
 
 @once
-def _workers() -> Background:
-    return Background(AT_ONCE, "staging")
+def _workers() -> DaemonExecutor:
+    return DaemonExecutor(CONCURRENT_FETCHES, "staging")
 
 
 @once
-def _range_workers() -> Background:
-    return Background(RANGES_AT_ONCE, "ranges")
+def _range_workers() -> DaemonExecutor:
+    return DaemonExecutor(CONCURRENT_RANGES, "ranges")

@@ -37,7 +37,7 @@ _PART: Final = ".part"
 # Blocks this large are summed while the processor's cache still holds them.
 _BLOCK: Final = 1 << 18
 _POLL_S: Final = 0.02
-_WAY_OUT: Final = "give another --cache_dir, or --cache=off"
+_REMEDY: Final = "give another --cache_dir, or --cache=off"
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Cache:
                 pass
         except OSError as error:
             raise UserError(
-                f"cache_dir '{folder}' cannot be written to ({error.strerror}): {_WAY_OUT}"
+                f"cache_dir '{folder}' cannot be written to ({error.strerror}): {_REMEDY}"
             ) from error
 
     def path_of(self, shard: ShardInfo) -> Path:
@@ -175,7 +175,7 @@ class Cache:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise JobError(f"cache_dir '{self.folder}': the disk is full: {_WAY_OUT}") from error
+            raise JobError(f"cache_dir '{self.folder}': the disk is full: {_REMEDY}") from error
 
     def used_bytes(self) -> int:
         """Returns the bytes of all files, those being filled included."""
@@ -201,7 +201,7 @@ class Cache:
             if full and needed:
                 raise JobError(
                     f"cache_dir '{self.folder}' has no room for a shard of "
-                    f"{format_size(num_bytes)}: {_WAY_OUT}"
+                    f"{format_size(num_bytes)}: {_REMEDY}"
                 )
             if missing > 0 and (full or not needed):
                 return False

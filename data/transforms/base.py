@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.image_header import picture_format
+from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.sources.base import BadRecord
+from tenfold.data.sources.base import UnusableRecord
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,9 +31,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Pixels:
-    """A decoded picture between transforms, and how it will be stored."""
+    """A decoded image between transforms, and how it will be stored."""
 
-    picture: "Image"
+    image: "Image"
     form: str
     quality: int = 90
 
@@ -47,41 +47,41 @@ class Transform(Protocol):
     copies: int
     splits: frozenset[str] | None
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
         """Returns each record transformed, or why it cannot be."""
 
 
-def each(records: list[Values], draws: list[Draw], apply: Any) -> list[Values | BadRecord]:
+def each(records: list[Values], draws: list[Draw], apply: Any) -> list[Values | UnusableRecord]:
     """Returns `apply(record, draw)` for each record; a ValueError makes it a bad record."""
-    done: list[Values | BadRecord] = []
+    done: list[Values | UnusableRecord] = []
     for record, draw in zip(records, draws, strict=True):
         try:
             done.append(apply(record, draw))
         except UserError:  # wrong for all records, not for this one
             raise
         except ValueError as error:
-            done.append(BadRecord(str(error)))
+            done.append(UnusableRecord(str(error)))
     return done
 
 
 def open_pixels(record: Values, *, at_least: tuple[int, int] | None = None) -> Pixels:
-    """Returns a record's picture, decoded if it is not yet; `at_least` as in `decode_picture`.
+    """Returns a record's image, decoded if it is not yet; `at_least` as in `decode_image`.
 
     Raises:
-      UserError: the records have no picture.
+      UserError: the records have no image.
       ValueError: this one cannot be decoded.
     """
-    from tenfold.data.format.image_codec import decode_picture, picture_from_array
+    from tenfold.data.format.image_codec import decode_image, image_from_array
 
     value: Any = record.get(IMAGE)
     if isinstance(value, Pixels):
         return value
     if isinstance(value, bytes):
-        return Pixels(decode_picture(value, at_least=at_least), picture_format(value))
+        return Pixels(decode_image(value, at_least=at_least), image_format(value))
     if hasattr(value, "dtype"):
-        return Pixels(picture_from_array(value), "png")
+        return Pixels(image_from_array(value), "png")
     raise UserError(
-        f"the transform needs the picture of a record as its feature '{IMAGE}'; "
+        f"the transform needs the image of a record as its feature '{IMAGE}'; "
         f"there are: {', '.join(sorted(record))}"
     )
 

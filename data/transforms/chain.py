@@ -9,7 +9,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import is_reference
-from tenfold.data.sources.base import BadRecord, Encoded
+from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
 from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
 
@@ -64,33 +64,35 @@ class Chain:
         return made[0] if made else 1
 
     def apply(
-        self, records: Sequence[Values | BadRecord], draws: Sequence[Draw]
-    ) -> list[Encoded | BadRecord]:
+        self, records: Sequence[Values | UnusableRecord], draws: Sequence[Draw]
+    ) -> list[Encoded | UnusableRecord]:
         """Returns every record transformed and packed, or why it cannot be."""
-        current: list[Values | BadRecord] = list(records)
+        current: list[Values | UnusableRecord] = list(records)
         for step in self.steps:
-            good = [at for at, record in enumerate(current) if not isinstance(record, BadRecord)]
+            good = [
+                at for at, record in enumerate(current) if not isinstance(record, UnusableRecord)
+            ]
             done = step.apply([current[at] for at in good], [draws[at] for at in good])  # type: ignore[misc]
             for at, record in zip(good, done, strict=True):
                 current[at] = record
         return [_attempt(_packed, record) for record in current]
 
 
-def _attempt(pack: Callable[[Values], Encoded], record: Values | BadRecord) -> Any:
-    if isinstance(record, BadRecord):
+def _attempt(pack: Callable[[Values], Encoded], record: Values | UnusableRecord) -> Any:
+    if isinstance(record, UnusableRecord):
         return record
     try:
         return pack(record)
-    except BadRecord as error:
+    except UnusableRecord as error:
         return error
 
 
 def _packed(record: Values) -> Encoded:
     value = record.get(IMAGE)
     if isinstance(value, Pixels):
-        from tenfold.data.format.image_codec import encode_picture
+        from tenfold.data.format.image_codec import encode_image
 
-        data = encode_picture(value.picture, value.form, quality=value.quality)
+        data = encode_image(value.image, value.form, quality=value.quality)
         record = {**record, IMAGE: data}
     return encode_features(record)
 

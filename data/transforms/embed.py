@@ -1,7 +1,7 @@
 """``embed:backbone.keras[:layer]``: the frozen first part of a model, computed once.
 
-The output of the model (or of one of its layers) for the picture is stored as the feature
-``embedding``, and the picture is not: a head is then trained on the embeddings.
+The output of the model (or of one of its layers) for the image is stored as the feature
+``embedding``, and the image is not: a head is then trained on the embeddings.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.runtime.tensorflow_hooks import quiet_start
-from tenfold.data.sources.base import BadRecord
+from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
+from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
@@ -28,7 +28,7 @@ _REVISION: Final = 2
 class Embed:
     """Replaces ``image`` by ``embedding``: float32, the shape of the layer's output.
 
-    Pictures are resized to the model's input (bilinear, antialiased) and given to it as they are
+    Images are resized to the model's input (bilinear, antialiased) and given to it as they are
     decoded, 0 to 255: a model that wants another range has a layer for that.
     """
 
@@ -47,13 +47,13 @@ class Embed:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_model": None}
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
         """Returns the records with embeddings, computed in one batch of a fixed size."""
         import numpy as np
 
         del draws
         model = self._model or self._load()
-        done: list[Values | BadRecord | None] = []
+        done: list[Values | UnusableRecord | None] = []
         batch = np.zeros((len(records), *model.input_shape[1:]), np.float32)
         for row, record in enumerate(records):
             try:
@@ -62,7 +62,7 @@ class Embed:
             except UserError:  # wrong for all records, not for this one
                 raise
             except ValueError as error:
-                done.append(BadRecord(str(error)))
+                done.append(UnusableRecord(str(error)))
         outputs = self._outputs(model, batch)
         return [
             bad or {**{n: v for n, v in record.items() if n != IMAGE}, EMBEDDING: output}
@@ -82,7 +82,7 @@ class Embed:
         return np.concatenate(parts)
 
     def _load(self) -> Any:
-        with quiet_start():
+        with silence_native_startup():
             import keras
             import tensorflow as tf
 
@@ -116,7 +116,7 @@ class Embed:
         if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
             raise UserError(
                 f"--transform={self._text}: the model takes {shape}, "
-                "it must take one picture of a fixed size: (None, height, width, channels)"
+                "it must take one image of a fixed size: (None, height, width, channels)"
             )
         return part
 
@@ -151,19 +151,19 @@ def _local(path: str) -> Iterator[str]:
 
 
 def _input(record: Values, shape: tuple[int | None, ...]) -> Any:
-    """Returns the record's picture as the model takes it: float32 (height, width, channels)."""
+    """Returns the record's image as the model takes it: float32 (height, width, channels)."""
     from PIL.Image import Resampling
 
-    from tenfold.data.format.image_codec import picture_to_array
+    from tenfold.data.format.image_codec import image_to_array
 
     height, width, channels = shape[1:]
     assert height is not None
     assert width is not None
-    picture = open_pixels(record, at_least=(height, width)).picture
+    image = open_pixels(record, at_least=(height, width)).image
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels or 0)
     if mode is None:
-        raise UserError(f"the model takes pictures of {channels} channels: 1, 3 or 4 are there")
-    picture = picture.convert(mode) if picture.mode != mode else picture
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Resampling.BILINEAR)
-    return picture_to_array(picture)
+        raise UserError(f"the model takes images of {channels} channels: 1, 3 or 4 are there")
+    image = image.convert(mode) if image.mode != mode else image
+    if image.size != (width, height):
+        image = image.resize((width, height), Resampling.BILINEAR)
+    return image_to_array(image)

@@ -9,7 +9,7 @@ from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.plan_layout import SplitFraction
 from tenfold.data.planning.write_plan import SizeEstimate
 from tenfold.data.runtime.process_pool import run_pool
-from tenfold.data.sources.base import BadRecord, Source
+from tenfold.data.sources.base import Source, UnusableRecord
 from tenfold.data.transforms.base import Draw
 from tenfold.data.transforms.chain import Chain
 
@@ -54,12 +54,12 @@ def _measure(
         draws = [Draw(index, copy, seed) for copy in copies]
         try:
             records = [dict(source.features(index)) for _ in draws]
-        except BadRecord as error:
+        except UnusableRecord as error:
             bad = error
             continue
         done = chain.apply(records, draws)
-        good = [len(record.payload) for record in done if not isinstance(record, BadRecord)]
-        bad = next((record for record in done if isinstance(record, BadRecord)), bad)
+        good = [len(record.payload) for record in done if not isinstance(record, UnusableRecord)]
+        bad = next((record for record in done if isinstance(record, UnusableRecord)), bad)
         if good:
             sizes.append(_weighted(good, chain.copies) + FRAME_BYTES)
     if not sizes:

@@ -1,4 +1,4 @@
-"""``resize:224x224`` and ``encode:jpeg``: pictures made smaller once, not in every epoch."""
+"""``resize:224x224`` and ``encode:jpeg``: images made smaller once, not in every epoch."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.image_codec import FORMATS, JPEG_QUALITY
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.sources.base import BadRecord
+from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
 from tenfold.data.transforms.options import one_of, parse_options, whole
 
@@ -17,7 +17,7 @@ _REVISION: Final = 2
 
 
 class Resize:
-    """Resizes every picture to height × width: stretched, or (fit=crop) its middle part.
+    """Resizes every image to height × width: stretched, or (fit=crop) its middle part.
 
     Bilinear with antialiasing, as `tf.image.resize(antialias=True)`. A JPEG stays a JPEG, a PNG
     a PNG.
@@ -28,7 +28,7 @@ class Resize:
 
     def __init__(self, text: str) -> None:
         options = parse_options(text)
-        self._height, self._width = parse_picture_size(options.positional, text)
+        self._height, self._width = parse_image_size(options.positional, text)
         read = options.read(
             {
                 "fit": (one_of("stretch", "crop"), "stretch"),
@@ -38,31 +38,31 @@ class Resize:
         self._crop, self._quality = read["fit"] == "crop", read["quality"]
         self.key = text_key("resize", _REVISION, self._height, self._width, *read.values())
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
-        """Returns the records with resized pictures."""
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+        """Returns the records with resized images."""
         return each(records, draws, self._one)
 
     def _one(self, record: Values, draw: Draw) -> Values:
         del draw
         pixels = open_pixels(record, at_least=(self._height, self._width))
-        picture = self._resized(pixels.picture)
-        return {**record, IMAGE: replace(pixels, picture=picture, quality=self._quality)}
+        image = self._resized(pixels.image)
+        return {**record, IMAGE: replace(pixels, image=image, quality=self._quality)}
 
-    def _resized(self, picture: "Image") -> "Image":
+    def _resized(self, image: "Image") -> "Image":
         from PIL.Image import Resampling
 
-        box = self._middle(picture) if self._crop else None
-        return picture.resize((self._width, self._height), Resampling.BILINEAR, box=box)
+        box = self._middle(image) if self._crop else None
+        return image.resize((self._width, self._height), Resampling.BILINEAR, box=box)
 
-    def _middle(self, picture: "Image") -> tuple[float, float, float, float]:
+    def _middle(self, image: "Image") -> tuple[float, float, float, float]:
         """Returns the largest middle part of the target's proportions."""
-        scale = min(picture.width / self._width, picture.height / self._height)
+        scale = min(image.width / self._width, image.height / self._height)
         width, height = self._width * scale, self._height * scale
-        left, top = (picture.width - width) / 2, (picture.height - height) / 2
+        left, top = (image.width - width) / 2, (image.height - height) / 2
         return left, top, left + width, top + height
 
 
-def parse_picture_size(text: str, shown: str) -> tuple[int, int]:
+def parse_image_size(text: str, shown: str) -> tuple[int, int]:
     """Returns (height, width) of ``224`` or ``192x256``.
 
     Raises:
@@ -78,7 +78,7 @@ def parse_picture_size(text: str, shown: str) -> tuple[int, int]:
 
 
 class Encode:
-    """Stores every picture as ``jpeg`` (quality=90) or ``png``, whatever it was."""
+    """Stores every image as ``jpeg`` (quality=90) or ``png``, whatever it was."""
 
     copies = 1
     splits: frozenset[str] | None = None
@@ -91,8 +91,8 @@ class Encode:
         self._quality = options.read({"quality": (whole(1, 100), JPEG_QUALITY)})["quality"]
         self.key = text_key("encode", _REVISION, self._form, self._quality)
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
-        """Returns the records with their pictures decoded, to be stored in the new form."""
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+        """Returns the records with their images decoded, to be stored in the new form."""
         return each(records, draws, self._one)
 
     def _one(self, record: Values, draw: Draw) -> Values:

@@ -5,8 +5,8 @@ from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.runtime.user_code import load_reference
-from tenfold.data.sources.base import BadRecord
+from tenfold.data.runtime.user_code import load_user_object
+from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.transforms.base import Draw, Pixels, Values, text_key
 
 
@@ -14,7 +14,7 @@ class UserFunction:
     """Calls ``function(features)``, or ``function(features, rng)`` with a numpy random generator
     of the record's own seed.
 
-    A picture is its encoded bytes as the source has it, or, after a transform that decodes, a
+    A image is its encoded bytes as the source has it, or, after a transform that decodes, a
     uint8 array (height, width, channels). It is identified by the text of its file.
     """
 
@@ -31,16 +31,16 @@ class UserFunction:
 
     def _load(self) -> Any:
         if self._function is None:
-            self._function = load_reference(self._text, "transform")
+            self._function = load_user_object(self._text, "transform")
             if not callable(self._function):
                 raise UserError(f"transform '{self._text}' is not a function")
         return self._function
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | BadRecord]:
+    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
         """Returns what the function gives for each record; an exception makes it a bad one."""
         function = self._load()
         with_rng = _wants_rng(function)
-        done: list[Values | BadRecord] = []
+        done: list[Values | UnusableRecord] = []
         for record, draw in zip(records, draws, strict=True):
             arguments: list[Any] = [_plain(record)]
             if with_rng:
@@ -49,7 +49,9 @@ class UserFunction:
                 done.append(self._checked(function(*arguments)))
             except Exception as error:  # noqa: BLE001 - whatever the user's code raises
                 done.append(
-                    BadRecord(f"transform '{self._text}' raises {type(error).__name__}: {error}")
+                    UnusableRecord(
+                        f"transform '{self._text}' raises {type(error).__name__}: {error}"
+                    )
                 )
         return done
 
@@ -70,9 +72,9 @@ def _plain(record: Values) -> Values:
     value = record.get(IMAGE)
     if not isinstance(value, Pixels):
         return dict(record)
-    from tenfold.data.format.image_codec import picture_to_array
+    from tenfold.data.format.image_codec import image_to_array
 
-    return {**record, IMAGE: picture_to_array(value.picture)}
+    return {**record, IMAGE: image_to_array(value.image)}
 
 
 def _generator(draw: Draw) -> Any:

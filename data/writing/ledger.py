@@ -46,7 +46,7 @@ class WriteKeys:
 
 
 @dataclass(frozen=True)
-class BadRecordNote:
+class SkippedRecord:
     """One source record that was left out: its name and the reason."""
 
     record: str
@@ -54,7 +54,7 @@ class BadRecordNote:
 
 
 @dataclass(frozen=True)
-class ShardReceipt:
+class FinishedShard:
     """What became of one shard: `label_counts` maps classes to records, `quarantined` names
     what it should have held but does not.
     """
@@ -62,7 +62,7 @@ class ShardReceipt:
     info: ShardInfo
     schema: Schema
     label_counts: dict[int, int]
-    quarantined: tuple[BadRecordNote, ...] = ()
+    quarantined: tuple[SkippedRecord, ...] = ()
 
 
 def read_keys(folder: Folder) -> WriteKeys | None:
@@ -88,7 +88,7 @@ def receipt_name(shard: str) -> str:
     return f"{WORK}/{shard}.json"
 
 
-def write_receipt(folder: Folder, receipt: ShardReceipt, keys: str) -> None:
+def write_receipt(folder: Folder, receipt: FinishedShard, keys: str) -> None:
     """Notes that a shard of the write of `keys` (a digest) is whole; its file must be in place."""
     document = {"keys": keys, **_to_json(receipt)}
     folder.write(receipt_name(receipt.info.name), json.dumps(document).encode())
@@ -96,7 +96,7 @@ def write_receipt(folder: Folder, receipt: ShardReceipt, keys: str) -> None:
 
 def read_receipts(
     folder: Folder, shards: Iterable[str], keys: WriteKeys
-) -> dict[str, ShardReceipt]:
+) -> dict[str, FinishedShard]:
     """Returns the receipts that there are of `shards` in the write of `keys`, by shard.
 
     One counts only while its shard's file stands there with the bytes that it names, and with
@@ -117,12 +117,12 @@ def _stands(info: ShardInfo, entry: Entry) -> bool:
     return info.bytes == entry.bytes and entry.crc32c in (None, info.crc32c)
 
 
-def check_budget(receipts: Iterable[ShardReceipt], allowed: int | None) -> None:
+def check_budget(receipts: Iterable[FinishedShard], allowed: int | None) -> None:
     """Checks the broken records of several shards, as `check_bad_records` does."""
     check_bad_records([note for receipt in receipts for note in receipt.quarantined], allowed)
 
 
-def check_bad_records(bad: Sequence[BadRecordNote], allowed: int | None) -> None:
+def check_bad_records(bad: Sequence[SkippedRecord], allowed: int | None) -> None:
     """Checks the number of broken records.
 
     Raises:
@@ -158,7 +158,7 @@ def taken_over(folder: Folder) -> JobError:
     )
 
 
-def _to_json(receipt: ShardReceipt) -> dict[str, Any]:
+def _to_json(receipt: FinishedShard) -> dict[str, Any]:
     return {
         "info": vars(receipt.info),
         "schema": [[f.name, f.kind, list(f.shape)] for f in receipt.schema],
@@ -167,7 +167,7 @@ def _to_json(receipt: ShardReceipt) -> dict[str, Any]:
     }
 
 
-def _from_json(data: bytes | None, keys: str) -> ShardReceipt | None:
+def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
     """Returns the receipt, or None where it is damaged or of other keys: the shard is then
     written again.
     """
@@ -175,13 +175,13 @@ def _from_json(data: bytes | None, keys: str) -> ShardReceipt | None:
         document = json.loads(data or b"")
         if document["keys"] != keys:
             return None
-        return ShardReceipt(
+        return FinishedShard(
             info=ShardInfo(**document["info"]),
             schema=tuple(
                 Feature(name, kind, tuple(shape)) for name, kind, shape in document["schema"]
             ),
             label_counts={int(label): int(count) for label, count in document["label_counts"]},
-            quarantined=tuple(BadRecordNote(*note) for note in document["quarantined"]),
+            quarantined=tuple(SkippedRecord(*note) for note in document["quarantined"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -20,7 +20,7 @@ from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import WritePlan
 from tenfold.data.storage.folder import Conflict, Folder
 from tenfold.data.writing.ledger import (
-    ShardReceipt,
+    FinishedShard,
     WriteKeys,
     check_budget,
     read_keys,
@@ -64,7 +64,7 @@ def publish(
     try:
         _write_beside(folder, _quarantine_file(ordered) | tfds_files(manifest))
         folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode(), replaces="")
-    except FileNotFoundError:  # another task of the gang has just published, and cleaned up
+    except FileNotFoundError:  # another task of the processes has just published, and cleaned up
         if _published_by_another(folder, keys) is None:
             raise
     except Conflict:
@@ -81,9 +81,9 @@ def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:
 
 
 def _manifest(
-    stats: SourceStats, plan: WritePlan, keys: WriteKeys, receipts: dict[str, ShardReceipt]
+    stats: SourceStats, plan: WritePlan, keys: WriteKeys, receipts: dict[str, FinishedShard]
 ) -> Manifest:
-    of_split: list[list[ShardReceipt]] = [[] for _ in plan.splits]
+    of_split: list[list[FinishedShard]] = [[] for _ in plan.splits]
     for task in plan.tasks:
         of_split[task.split].append(receipts[task.name])
     return Manifest(
@@ -106,14 +106,14 @@ def _manifest(
     )
 
 
-def _common_schema(receipts: dict[str, ShardReceipt]) -> Schema:
+def _common_schema(receipts: dict[str, FinishedShard]) -> Schema:
     try:
         return merge_all(receipt.schema for receipt in receipts.values())
     except SchemaError as error:
         raise JobError(f"the records of the source do not fit each other: {error}") from error
 
 
-def _label_counts(receipts: Sequence[ShardReceipt], num_labels: int) -> tuple[int, ...]:
+def _label_counts(receipts: Sequence[FinishedShard], num_labels: int) -> tuple[int, ...]:
     """Returns the records of each class, () where labels are no class indices."""
     total: dict[int, int] = {}
     for receipt in receipts:
@@ -125,7 +125,7 @@ def _label_counts(receipts: Sequence[ShardReceipt], num_labels: int) -> tuple[in
     return tuple(total.get(label, 0) for label in range(size))
 
 
-def _quarantine_file(receipts: Sequence[ShardReceipt]) -> dict[str, str]:
+def _quarantine_file(receipts: Sequence[FinishedShard]) -> dict[str, str]:
     lines = [
         json.dumps({"shard": receipt.info.name, **asdict(note)}, ensure_ascii=False) + "\n"
         for receipt in receipts

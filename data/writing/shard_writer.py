@@ -15,15 +15,15 @@ from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
-from tenfold.data.runtime.threads import work_ahead
-from tenfold.data.sources.base import BadRecord, Encoded, Source
+from tenfold.data.runtime.threads import prefetch_map
+from tenfold.data.sources.base import Encoded, Source, UnusableRecord
 from tenfold.data.storage.folder import TEMPORARY, Conflict, Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import Draw
 from tenfold.data.transforms.chain import Chain
 from tenfold.data.writing.ledger import (
-    BadRecordNote,
-    ShardReceipt,
+    FinishedShard,
+    SkippedRecord,
     check_bad_records,
     taken_over,
     write_receipt,
@@ -55,7 +55,7 @@ class WriteJob:
     standing: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_shard(job: WriteJob, task: ShardTask, report: Report) -> ShardReceipt:
+def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard:
     """Writes one shard and its receipt into the output folder; returns the receipt.
 
     Raises:
@@ -111,7 +111,7 @@ class _Shard:
         self._records = self._bytes = self._crc32c = self._fingerprint = 0
         self._observer = SchemaObserver()
         self._label_counts: dict[int, int] = {}
-        self._quarantined: list[BadRecordNote] = []
+        self._quarantined: list[SkippedRecord] = []
 
     def blocks(self, job: WriteJob, task: ShardTask) -> Iterator[bytes]:
         """Yields the shard's bytes in blocks of about BLOCK_BYTES."""
@@ -142,7 +142,7 @@ class _Shard:
         chain = job.chain.of_split(job.plan.splits[task.split].name)
         records = _transformed(job, task, chain) if chain.steps else _as_they_are(job, task)
         for index, encoded in records:
-            if isinstance(encoded, BadRecord):
+            if isinstance(encoded, UnusableRecord):
                 self._quarantine(job, index, str(encoded))
                 continue
             try:
@@ -155,10 +155,10 @@ class _Shard:
         name = job.source.name(index)
         if job.max_bad_records is None:
             raise JobError(f"{name}: {reason}; --on_bad_record=skip leaves such records out")
-        self._quarantined.append(BadRecordNote(name, reason))
+        self._quarantined.append(SkippedRecord(name, reason))
         check_bad_records(self._quarantined, job.max_bad_records)
 
-    def receipt(self) -> ShardReceipt:
+    def receipt(self) -> FinishedShard:
         """Returns the sums."""
         info = ShardInfo(
             name=self._name,
@@ -167,47 +167,51 @@ class _Shard:
             crc32c=self._crc32c,
             fingerprint=self._fingerprint % 2**64,
         )
-        return ShardReceipt(
+        return FinishedShard(
             info, self._observer.schema, self._label_counts, tuple(self._quarantined)
         )
 
 
-def _as_they_are(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | BadRecord]]:
+def _as_they_are(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
     """Yields a shard's records, packed by the source."""
     encode = job.source.encoded
 
-    def packed(place: tuple[int, int]) -> tuple[int, Encoded | BadRecord]:
+    def packed(place: tuple[int, int]) -> tuple[int, Encoded | UnusableRecord]:
         try:
             return place[0], encode(place[0])
-        except BadRecord as error:
+        except UnusableRecord as error:
             return place[0], error
 
-    yield from work_ahead(packed, job.plan.sources_of(task), at_once=_reads_at_once(job.source))
+    yield from prefetch_map(
+        packed, job.plan.sources_of(task), max_in_flight=_concurrent_reads(job.source)
+    )
 
 
 def _transformed(
     job: WriteJob, task: ShardTask, chain: Chain
-) -> Iterator[tuple[int, Encoded | BadRecord]]:
+) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
     """Yields a shard's records, transformed in batches."""
     source, seed = job.source, job.plan.shuffle_seed
 
-    def drawn(place: tuple[int, int]) -> tuple[Draw, dict[str, Any] | BadRecord]:
+    def drawn(place: tuple[int, int]) -> tuple[Draw, dict[str, Any] | UnusableRecord]:
         return Draw(*place, seed), _features(source, place[0])
 
-    records = work_ahead(drawn, job.plan.sources_of(task), at_once=_reads_at_once(source))
+    records = prefetch_map(
+        drawn, job.plan.sources_of(task), max_in_flight=_concurrent_reads(source)
+    )
     while batch := list(islice(records, BATCH_RECORDS)):
         draws = [draw for draw, _ in batch]
         encoded = chain.apply([record for _, record in batch], draws)
         yield from zip((draw.example for draw in draws), encoded, strict=True)
 
 
-def _reads_at_once(source: Source) -> int:
+def _concurrent_reads(source: Source) -> int:
     """Returns how many records to read at once: more than one where each waits for a network."""
     return int(getattr(source, "reads_at_once", 1))
 
 
-def _features(source: Source, index: int) -> dict[str, Any] | BadRecord:
+def _features(source: Source, index: int) -> dict[str, Any] | UnusableRecord:
     try:
         return dict(source.features(index))
-    except BadRecord as error:
+    except UnusableRecord as error:
         return error

@@ -23,7 +23,7 @@ from tenfold.data.storage.open_folder import make_writable, open_folder
 from tenfold.data.transforms.chain import Chain, parse_chain
 from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.writing.beam import SourceSpec, write_with_beam
-from tenfold.data.writing.ledger import ShardReceipt, check_budget, read_receipts
+from tenfold.data.writing.ledger import FinishedShard, check_budget, read_receipts
 from tenfold.data.writing.output_folder import begin_output, count_kept, find_finished, plan_keys
 from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
@@ -50,7 +50,7 @@ class WriteOptions:
     """How to write.
 
     `processes` 0 takes one per processor of this machine, two where the output is remote.
-    `max_bad_records` None fails on the first broken record; a number leaves as many out. A gang
+    `max_bad_records` None fails on the first broken record; a number leaves as many out. A processes
     of `num_tasks` writes shares the shards; each is told its `task_index`. `engine` is
     ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline with
     `engine_arguments`. A `dry_run` changes nothing: it only says what a write would do.
@@ -77,14 +77,16 @@ class WriteOptions:
                 "tasks are numbered from 0"
             )
         if self.overwrite and self.num_tasks > 1:
-            raise UserError("tasks of a gang cannot --overwrite: empty the output folder first")
+            raise UserError(
+                "tasks of a processes cannot --overwrite: empty the output folder first"
+            )
 
 
 @dataclass(frozen=True)
 class WriteResult:
     """What a write did, or would: `written` shards now, `kept` ones of before.
 
-    `manifest` is None after a dry run, and while other tasks of a gang have shards to write.
+    `manifest` is None after a dry run, and while other tasks of a processes have shards to write.
     """
 
     manifest: Manifest | None
@@ -198,7 +200,7 @@ def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:
 def _write_missing(
     job: WriteJob,
     missing: Sequence[ShardTask],
-    receipts: dict[str, ShardReceipt],
+    receipts: dict[str, FinishedShard],
     processes: int,
     on_progress: Callable[[Progress], None],
 ) -> None:
@@ -224,5 +226,5 @@ def _write_missing(
 
 def _write_one(
     job: WriteJob, task: ShardTask, note: Callable[[tuple[int, int]], None]
-) -> ShardReceipt:
+) -> FinishedShard:
     return write_shard(job, task, lambda records, num_bytes: note((records, num_bytes)))

@@ -203,14 +203,14 @@ def _indexed_job(name: str, submission: Submission, shape: PodShape) -> dict[str
         {"action": "Ignore", "onExitCodes": {"containerName": "worker", **_NOT_ITS_FAULT}},
     ]
     return {
-        **_gang(submission),
+        **_processes(submission),
         "backoffLimit": submission.max_restarts,
         "podFailurePolicy": {"rules": rules},
         "template": _pod(name, shape, restart_label=""),
     }
 
 
-def _gang(submission: Submission) -> dict[str, Any]:
+def _processes(submission: Submission) -> dict[str, Any]:
     count = submission.spec.num_workers
     return {"completionMode": "Indexed", "completions": count, "parallelism": count}
 
@@ -222,7 +222,7 @@ def _jobset(name: str, submission: Submission, shape: PodShape) -> dict[str, Any
         {"action": "FailJob", "onExitCodes": {"containerName": "worker", **_NOT_ITS_FAULT}},
     ]
     job = {
-        **_gang(submission),
+        **_processes(submission),
         "backoffLimit": 0,
         "podFailurePolicy": {"rules": rules},
         "template": _pod(name, shape, restart_label="jobset.sigs.k8s.io/restart-attempt"),

@@ -56,7 +56,7 @@ def define_train_flags(fv: FlagValues) -> None:
     number("epochs", 1, "passes over the training split", 1)
     number("global_batch_size", 64, "records per step over all workers", 1)
     number("seed", 0, "seed of the order of records and of the initial weights", 0)
-    text("image_size", None, "pictures are resized to this: HEIGHTxWIDTH or one number, in pixels")
+    text("image_size", None, "images are resized to this: HEIGHTxWIDTH or one number, in pixels")
     real("learning_rate", None, "learning rate (default: the model's own)")
     choice("schedule", "constant", SCHEDULES, "how the learning rate falls to 0 over the run")
     number("warmup_steps", 0, "steps in which it rises from 0, with --schedule=cosine", 0)
@@ -72,7 +72,7 @@ def define_train_flags(fv: FlagValues) -> None:
     define_size(
         fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
     )
-    text("augment", "", "random views of training pictures: flip, crop, crop:MIN_SIDE, flip,crop")
+    text("augment", "", "random views of training images: flip, crop, crop:MIN_SIDE, flip,crop")
     text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
     define_cache_flags(fv)
     text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")

@@ -40,13 +40,13 @@ def _define_source_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
         "",
-        "data set to read: a folder of class folders of pictures; a .csv, .tsv, .jsonl or "
+        "data set to read: a folder of class folders of images; a .csv, .tsv, .jsonl or "
         ".parquet table; .npz or .npy arrays; TFRecord files, all here or on gs://; tfds:NAME; or "
         "module:function",
         flag_values=fv,
     )
     flags.DEFINE_string(
-        "image_feature", "", "column or feature that is the picture, if not named as such",
+        "image_feature", "", "column or feature that is the image, if not named as such",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_string(

@@ -1,4 +1,4 @@
-"""A layout at a glance, as a picture: which worker reads which shards, how large they are, and
+"""A layout at a glance, as a image: which worker reads which shards, how large they are, and
 what other numbers of workers would get.
 """
 
@@ -10,17 +10,17 @@ from tenfold.data.units import format_size, plural
 from tenfold.launcher.display.plots import save_figure
 
 # Further workers and shards look like those that are shown.
-MOST_WORKERS: Final = 16
+MAX_WORKERS: Final = 16
 
-MOST_SHARDS_EACH: Final = 60
+MAX_SHARDS_EACH: Final = 60
 
-_MOST_NUMBERED: Final = 20
+_MAX_NUMBERED: Final = 20
 
-_MOST_COUNTS: Final = 8
+_MAX_COUNTS: Final = 8
 
 
 def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
-    """Saves a picture of `layout`: a row of shards for each worker; where their size lies between
+    """Saves a image of `layout`: a row of shards for each worker; where their size lies between
     the smallest and the largest that `policy` allows; and what each worker would read at every
     number of workers that divides the lanes.
 
@@ -35,7 +35,7 @@ def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
     import matplotlib as mpl
 
     counts = _other_counts(layout)
-    rows = min(layout.num_workers, MOST_WORKERS)
+    rows = min(layout.num_workers, MAX_WORKERS)
     heights = [0.34 * rows + 0.5, 0.9, 0.26 * len(counts) + 0.5]
     figure = Figure(figsize=(9, sum(heights) + 1.9), layout="constrained")
     shards, sizes, others = figure.subplots(3, 1, height_ratios=heights)
@@ -61,20 +61,20 @@ def _other_counts(layout: ShardLayout) -> list[int]:
     """Returns numbers of workers that divide the lanes: the layout's own, then the largest."""
     divisors = [n for n in range(layout.num_lanes, 0, -1) if layout.num_lanes % n == 0]
     wanted = dict.fromkeys([layout.num_workers, *layout.worker_counts, *divisors])
-    return sorted(list(wanted)[:_MOST_COUNTS])
+    return sorted(list(wanted)[:_MAX_COUNTS])
 
 
 def _draw_shards(axes: Any, layout: ShardLayout, rows: int) -> None:
     """Draws a box for each shard in the row of the worker that reads it, lane by lane."""
     lanes_each = layout.num_lanes // layout.num_workers
     per_lane = layout.num_shards // layout.num_lanes
-    shown = min(layout.shards_per_worker, MOST_SHARDS_EACH)
+    shown = min(layout.shards_per_worker, MAX_SHARDS_EACH)
     for worker in range(rows):
         for at in range(shown):
             lane = worker * lanes_each + at // per_lane
             shard = lane + at % per_lane * layout.num_lanes
             axes.barh(worker, 0.92, left=at + 0.04, height=0.72, color=f"C{lane % 10}", alpha=0.7)
-            if shown <= _MOST_NUMBERED:
+            if shown <= _MAX_NUMBERED:
                 axes.text(at + 0.5, worker, str(shard), ha="center", va="center", fontsize=7)
     axes.set_xlim(0, shown)
     axes.set_ylim(rows - 0.45, -0.55)

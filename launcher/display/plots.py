@@ -12,7 +12,7 @@ SUFFIXES: Final = (".svg", ".png")
 
 
 def check_plot_path(path: str) -> None:
-    """Checks that a picture can be made at `path`.
+    """Checks that a image can be made at `path`.
 
     Raises:
       UserError: its suffix is of no known kind, or its folder does not exist.
@@ -30,9 +30,9 @@ def save_figure(figure: Any, path: str, metadata: Any = None) -> None:
       UserError: the file cannot be written.
       JobError: the storage could not be reached.
     """
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.rpartition(".")[2], metadata=metadata)
+    image = io.BytesIO()
+    figure.savefig(image, format=path.rpartition(".")[2], metadata=metadata)
     try:
-        save_file(path, picture.getvalue())
+        save_file(path, image.getvalue())
     except OSError as error:
         raise UserError(f"--plot={path}: {error.strerror or error}") from error

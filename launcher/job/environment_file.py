@@ -10,14 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from tenfold.data.runtime.process_pool import usable_cores
+from tenfold.data.runtime.process_pool import usable_cpus
 
 ENVIRONMENT_FILE: Final = "environment.json"
 
 _PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "urllib3")
 
 
-def take_inventory() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Returns what this process runs on and with, by name: texts and numbers.
 
     Environment variables are left out: they may hold secrets.
@@ -28,21 +28,21 @@ def take_inventory() -> dict[str, Any]:
         "user": _user(),
         "host": platform.node(),
         "system": platform.platform(),
-        "processors": usable_cores(),
+        "processors": usable_cpus(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 
 
-def inventory_text() -> str:
+def environment_text() -> str:
     """Returns the text of environment.json."""
-    return json.dumps(take_inventory(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(describe_environment(), indent=1, ensure_ascii=False) + "\n"
 
 
-def write_inventory(run_dir: Path) -> None:
+def write_environment_file(run_dir: Path) -> None:
     """Writes environment.json into a run directory."""
-    (run_dir / ENVIRONMENT_FILE).write_text(inventory_text(), encoding="utf-8")
+    (run_dir / ENVIRONMENT_FILE).write_text(environment_text(), encoding="utf-8")
 
 
 def _user() -> str:

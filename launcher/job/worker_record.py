@@ -128,12 +128,12 @@ class WorkerRecord:
         if event.kind not in ("stat", "exit"):
             self.heard_at = now
 
-    def take_loss(self, now: float) -> None:
+    def mark_lost(self, now: float) -> None:
         """Its agent has gone; without an exit event the worker is lost."""
         if self.exit_code is None:
             self.lost, self.exit_time = True, now
 
-    def forgive(self, seconds: float) -> None:
+    def shift_clock(self, seconds: float) -> None:
         """Takes `seconds` in which nobody listened out of its silence."""
         for name in ("phase_since", "listening_since", "heard_at", "state_at", "agent_at"):
             setattr(self, name, getattr(self, name) + seconds)

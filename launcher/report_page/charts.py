@@ -13,7 +13,7 @@ LEFT: Final = 50
 RIGHT: Final = 12
 TOP: Final = 10
 BOTTOM: Final = 24
-MOST_TIPS: Final = 60
+MAX_TIPS: Final = 60
 STRIP: Final = 1000
 
 
@@ -100,7 +100,7 @@ def _curve(series: Series, at: int, frame: _Frame) -> Markup:
     dots = [tag("circle", cx=x, cy=y, r=3, cls=f"dot f{at}") for x, y in points]
     if series.style == "dots" or len(points) == 1:
         path = _path(points, f"s{at}") if len(points) > 1 else None
-        return join(path, *(dots if len(dots) <= MOST_TIPS else ()))
+        return join(path, *(dots if len(dots) <= MAX_TIPS else ()))
     return _path(points, f"s{at}" + (" faint" if series.style == "faint" else ""))
 
 
@@ -112,7 +112,7 @@ def _tips(
     series: Series, frame: _Frame, x_name: str, show_y: Callable[[float], str]
 ) -> Markup | None:
     """Returns invisible discs that tell a point's figures to a pointer."""
-    every = -(-len(series.points) // MOST_TIPS)
+    every = -(-len(series.points) // MAX_TIPS)
     told = series.points[::-1][::every]
     return join(
         *(

@@ -15,10 +15,10 @@ from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import percents, show
 from tenfold.launcher.report_page.timeline import Mark, Timeline, WorkerTime
 
-MOST_WORKERS: Final = 64
-MOST_SPANS: Final = 2000
-MOST_SHARDS: Final = 4096
-MOST_MARKS: Final = 40
+MAX_WORKERS: Final = 64
+MAX_SPANS: Final = 2000
+MAX_SHARDS: Final = 4096
+MAX_MARKS: Final = 40
 
 _MEANING: Final = {
     "starting": "starting (imports, finding each other)",
@@ -45,7 +45,7 @@ def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
     """Returns the workers on the time axis, where their time went, and what happened."""
     if timeline is None or not timeline.workers:
         return None
-    shown = timeline.workers[:MOST_WORKERS]
+    shown = timeline.workers[:MAX_WORKERS]
     hidden = len(timeline.workers) - len(shown)
     note = tag("p", f"and {plural(hidden, 'worker')} more", cls="muted") if hidden else None
     earlier = timeline.launches - 1
@@ -78,7 +78,7 @@ def _gantt(workers: Sequence[WorkerTime], timeline: Timeline) -> Markup:
     length = max(timeline.end - timeline.begin, 1e-9)
     cells: list[Child] = []
     for index, worker in enumerate(workers):
-        spans = worker.spans[-MOST_SPANS:]
+        spans = worker.spans[-MAX_SPANS:]
         stretches = [
             Stretch(
                 (span.begin - timeline.begin) / length,
@@ -199,7 +199,7 @@ def _own_rate(worker: WorkerTime, *, is_trainer: bool) -> str:
 def _mark_table(timeline: Timeline) -> Markup | None:
     if not timeline.marks:
         return None
-    rows = [_mark_row(mark, timeline) for mark in timeline.marks[-MOST_MARKS:]]
+    rows = [_mark_row(mark, timeline) for mark in timeline.marks[-MAX_MARKS:]]
     shown = table(("after", "who", "what"), rows, numbers="n")
     return join(tag("h3", "What happened"), tag("div", shown, cls="card wrap"))
 
@@ -256,8 +256,8 @@ def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Ma
 
 def _reader_rows(assigned: Sequence[WorkerShards], split: Split) -> Iterable[Markup]:
     longest = max(sum(shard.bytes for shard in worker.shards) for worker in assigned) or 1
-    drawn = len(split.shards) <= MOST_SHARDS
-    for worker in assigned[:MOST_WORKERS]:
+    drawn = len(split.shards) <= MAX_SHARDS
+    for worker in assigned[:MAX_WORKERS]:
         lanes = [str(lane.index) for lane in worker.lanes]
         named = lanes[0] if len(lanes) == 1 else f"{lanes[0]}–{lanes[-1]}"
         size = format_size(sum(shard.bytes for shard in worker.shards))
@@ -269,8 +269,8 @@ def _reader_rows(assigned: Sequence[WorkerShards], split: Split) -> Iterable[Mar
         bar = strip(_blocks(worker, longest), label=text) if drawn else None
         yield tag("span", f"worker {worker.worker}")
         yield tag("div", bar, tag("div", text, cls="axis"))
-    if len(assigned) > MOST_WORKERS:
-        yield tag("span", f"and {len(assigned) - MOST_WORKERS} more", cls="muted")
+    if len(assigned) > MAX_WORKERS:
+        yield tag("span", f"and {len(assigned) - MAX_WORKERS} more", cls="muted")
 
 
 def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
@@ -297,7 +297,7 @@ def environment(run: RunFiles) -> Markup:
         _listing("Environment", _environment_items(run)),
         _listing("Set in every worker", run.spec.env),
     ]
-    logs = [tag("li", tag("a", name, href=f"logs/{name}")) for name in run.logs[:MOST_WORKERS]]
+    logs = [tag("li", tag("a", name, href=f"logs/{name}")) for name in run.logs[:MAX_WORKERS]]
     if logs:
         cards.append(tag("div", tag("h3", "Logs"), tag("ul", *logs), cls="card"))
     title = tag("h2", "Configuration and environment")

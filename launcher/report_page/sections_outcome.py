@@ -12,8 +12,8 @@ from tenfold.launcher.report_page.series import Point, Series, show
 from tenfold.launcher.report_page.timeline import Timeline
 
 STATE_CLASS: Final = {"succeeded": "good", "running": "running", "cancelled": "muted"}
-MOST_CONSEQUENCES: Final = 20
-MOST_EPOCHS: Final = 200
+MAX_CONSEQUENCES: Final = 20
+MAX_EPOCHS: Final = 200
 
 
 def header(run: RunFiles) -> Markup:
@@ -75,8 +75,8 @@ def failures(run: RunFiles) -> Markup | None:
         return _failures_so_far(run) if result is None else None
     story = _failure_card("First failure", result.first_failure)
     followed = [f"worker {one.worker}: {_first_line(one.error)}" for one in result.consequences]
-    more = len(followed) - MOST_CONSEQUENCES
-    shown = [tag("li", text) for text in followed[:MOST_CONSEQUENCES]]
+    more = len(followed) - MAX_CONSEQUENCES
+    shown = [tag("li", text) for text in followed[:MAX_CONSEQUENCES]]
     if more > 0:
         shown.append(tag("li", f"and {plural(more, 'worker')} more"))
     consequences = tag("p", "Consequences, not causes:") if shown else None
@@ -197,7 +197,7 @@ def receipts(run: RunFiles) -> Markup | None:
         "A receipt counts the records that all workers together read, and sums their hashes. What "
         "a training epoch leaves out is fewer than a batch, and other records each epoch."
     )
-    rows = [_receipt_row(*one) for one in told[-MOST_EPOCHS:]]
+    rows = [_receipt_row(*one) for one in told[-MAX_EPOCHS:]]
     head = ("epoch", "split", "read", "left out", "in the shards", "exact", "fingerprint")
     shown = table(head, rows, numbers="n nnn")
     fold = tag("details", tag("summary", plural(len(rows), "receipt")), shown)

@@ -11,10 +11,14 @@ from typing import Any, Final, Protocol
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.worker_record import WorkerRecord
-from tenfold.launcher.supervisor.stack_dumps import holds_up_others, whereabouts
+from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 from tenfold.launcher.supervisor.verdict import Verdict, has_failed, is_consequence, judge
 from tenfold.launcher.supervisor.watchdog import Finding, WatchPolicy, find_hang
-from tenfold.launcher.supervisor.worker_processes import AGENT_LINGER_S, Gang, Heard
+from tenfold.launcher.supervisor.worker_processes import (
+    AGENT_LINGER_S,
+    WorkerMessage,
+    WorkerProcesses,
+)
 from tenfold.launcher.worker.stop_signals import StopRequest
 
 TICK_S: Final = 0.1
@@ -39,7 +43,7 @@ STALL_S: Final = 0.5
 class Drill(Protocol):
     """A fault that is put into a running attempt on purpose."""
 
-    def act(self, records: Sequence[WorkerRecord], gang: Gang) -> None:
+    def act(self, records: Sequence[WorkerRecord], processes: WorkerProcesses) -> None:
         """Called several times a second."""
         ...
 
@@ -48,7 +52,7 @@ class Drill(Protocol):
 class Attempt:
     """One start of all workers. After `run`, `verdict` and `final` say how it was."""
 
-    gang: Gang
+    processes: WorkerProcesses
     records: tuple[WorkerRecord, ...]
     view: View
     logs: WorkerLogs
@@ -56,7 +60,7 @@ class Attempt:
     watch: WatchPolicy
     grace_s: float
     failure_grace_s: float
-    drills: Sequence[Drill] = ()
+    injector: Sequence[Drill] = ()
     verdict: Verdict | None = None
     final: dict[str, Any] = field(default_factory=dict)
     _failed_at: float | None = None
@@ -79,8 +83,8 @@ class Attempt:
 
     def run(self) -> None:
         """Runs until all workers are gone, or do not go though they were told to."""
-        while self.gang.running and time.monotonic() < self._give_up_at:
-            for heard in self.gang.poll(TICK_S):
+        while self.processes.running and time.monotonic() < self._give_up_at:
+            for heard in self.processes.poll(TICK_S):
                 self._take(heard)
             self._obey_stop()
             if not self._stops_asked and self.verdict is None:
@@ -92,7 +96,7 @@ class Attempt:
             self._conclude()
         self._show_lines(before=math.inf)
 
-    def _take(self, heard: Heard) -> None:
+    def _take(self, heard: WorkerMessage) -> None:
         record = self.records[heard.worker]
         now = self._now()
         if heard.line is not None:
@@ -106,7 +110,7 @@ class Attempt:
             if heard.event.kind == "result" and heard.worker == 0:
                 self.final = heard.event.data
         else:
-            record.take_loss(now)
+            record.mark_lost(now)
 
     def _now(self) -> float:
         """Returns the time, in seconds since 1970. What passed while this process itself stood
@@ -120,7 +124,7 @@ class Attempt:
 
     def _forgive(self, seconds: float) -> None:
         for record in self.records:
-            record.forgive(seconds)
+            record.shift_clock(seconds)
         now = time.monotonic()  # which does not count a machine's sleep
         if self._failed_at is not None:
             self._failed_at = min(self._failed_at + seconds, now)
@@ -129,7 +133,7 @@ class Attempt:
 
     def _stop(self, grace_s: float) -> None:
         """Stops all workers. An agent on a host that stands still hears nothing of it."""
-        self.gang.stop(grace_s)
+        self.processes.stop(grace_s)
         self._give_up_at = time.monotonic() + grace_s + AGENT_LINGER_S
 
     def _show_lines(self, *, before: float) -> None:
@@ -148,8 +152,8 @@ class Attempt:
 
     def _oversee(self) -> None:
         now = self._now()
-        for drill in self.drills:
-            drill.act(self.records, self.gang)
+        for drill in self.injector:
+            drill.act(self.records, self.processes)
         if self._dump_until is not None:
             self._finish_dump()
         elif any(has_failed(record) for record in self.records):
@@ -187,7 +191,7 @@ class Attempt:
         self._finding = finding
         self._dump_until = time.monotonic() + DUMP_S
         for record in self.records:
-            self.gang.signal(record.index, signal.SIGABRT)
+            self.processes.signal(record.index, signal.SIGABRT)
 
     def _finish_dump(self) -> None:
         answered = all(record.ended or record.state in ("T", "t") for record in self.records)
@@ -197,7 +201,7 @@ class Attempt:
             return
         culprits = self._culprits()
         for record in (one for one in self.records if one.exit_code != 0):
-            where = whereabouts(record.stack)
+            where = describe_location(record.stack)
             if record.index in culprits:
                 record.note = self._finding.reason + (f"; it was {where}" if where else "")
             else:

@@ -1,4 +1,4 @@
-"""Drills: how the supervisor carries out the faults of `launch --inject`, and what it learns."""
+"""FaultInjector: how the supervisor carries out the faults of `launch --inject`, and what it learns."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from tenfold.launcher.backends.base import Backend, FaultyHosts, Host
 from tenfold.launcher.job.faults import AT_HOST, KINDS, Fault
 from tenfold.launcher.job.job_spec import ClusterSpec
 from tenfold.launcher.job.worker_record import WorkerRecord
-from tenfold.launcher.supervisor.worker_processes import Gang
+from tenfold.launcher.supervisor.worker_processes import WorkerProcesses
 
 _SIGNALS: Final = {
     "kill": signal.SIGKILL,
@@ -84,7 +84,7 @@ def check_backend(faults: Sequence[Fault], backend: Backend, name: str) -> None:
 
 
 @dataclasses.dataclass
-class HostDrills:
+class HostFaultInjector:
     """Faults of whole hosts that are at work in an attempt, and how each is ended."""
 
     backend: Backend
@@ -112,25 +112,25 @@ class HostDrills:
             entry[1]()
 
 
-class Drills:
+class FaultInjector:
     """Carries out faults on the running attempt, each once."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self.faults = tuple(faults)
         self.restart = 0
         self._done: set[int] = set()
-        self._at_hosts: HostDrills | None = None
+        self._at_hosts: HostFaultInjector | None = None
 
-    def act(self, records: Sequence[WorkerRecord], gang: Gang) -> None:
+    def act(self, records: Sequence[WorkerRecord], processes: WorkerProcesses) -> None:
         """Does what is due; called several times a second."""
         for number, fault in enumerate(self.faults):
             if number in self._done or not self._is_due(fault, records):
                 continue
             self._done.add(number)
             if fault.kind == "disk_full":
-                gang.limit_file_bytes(fault.worker, 0)
+                processes.limit_file_bytes(fault.worker, 0)
             elif fault.kind in _SIGNALS:
-                gang.signal(fault.worker, _SIGNALS[fault.kind])
+                processes.signal(fault.worker, _SIGNALS[fault.kind])
             elif fault.kind in AT_HOST and self._at_hosts:
                 self._at_hosts.begin(fault)
         if self._at_hosts:
@@ -143,7 +143,7 @@ class Drills:
         reached = record.step is not None and record.step >= fault.step
         return not record.ended and record.pid is not None and (reached or fault.step == 0)
 
-    def is_away(self, worker: int, *, restart: int) -> bool:
+    def is_unavailable(self, worker: int, *, restart: int) -> bool:
         """Says whether the host of `worker` has been taken away for attempt `restart`."""
         return any(
             fault.kind == "lose"
@@ -155,7 +155,7 @@ class Drills:
     @contextlib.contextmanager
     def at_hosts(self, backend: Backend, hosts: Sequence[Host]) -> Iterator[None]:
         """Lets faults strike `hosts`, the workers' in this attempt; ends what is left of them."""
-        self._at_hosts = HostDrills(backend, hosts)
+        self._at_hosts = HostFaultInjector(backend, hosts)
         try:
             yield
         finally:

@@ -47,18 +47,18 @@ def _answers(backend: Backend, host: Host) -> bool:
     return done.returncode == 0
 
 
-def muster(
+def select_hosts(
     backend: Backend,
     hosts: Sequence[Host],
     counts: Sequence[int],
     *,
-    is_away: Callable[[int], bool],
+    is_unavailable: Callable[[int], bool],
 ) -> tuple[Host, ...]:
     """Returns the hosts to start on, in order; none where too few are there.
 
     Where only one count will do nobody is asked: a host that is away shows in the attempt.
-    `is_away` says which of `hosts`, by number, a drill has taken away.
+    `is_unavailable` says which of `hosts`, by number, a drill has taken away.
     """
     asked = hosts_that_answer(backend, hosts) if len(counts) > 1 else (True,) * len(hosts)
-    there = [host for at, host in enumerate(hosts) if asked[at] and not is_away(at)]
+    there = [host for at, host in enumerate(hosts) if asked[at] and not is_unavailable(at)]
     return tuple(there[: choose_count(len(there), counts)])

@@ -60,7 +60,7 @@ def thread_stacks(lines: Sequence[str]) -> list[tuple[Frame, ...]]:
     return [tuple(stack) for stack in stacks]
 
 
-def whereabouts(lines: Sequence[str]) -> str:
+def describe_location(lines: Sequence[str]) -> str:
     """Returns where a worker was, in a few words; empty where it printed no stack."""
     *others, main = thread_stacks(lines) or [()]
     if not main:
@@ -89,4 +89,4 @@ def holds_up_others(lines: Sequence[str]) -> bool:
     """Says whether a worker was in no collective, nor waited for one: then the others wait for
     it.
     """
-    return whereabouts(lines).startswith((USER_CODE, INPUT))
+    return describe_location(lines).startswith((USER_CODE, INPUT))

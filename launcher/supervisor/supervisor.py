@@ -17,13 +17,13 @@ from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, wor
 from tenfold.launcher.job.run_dir import RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
-from tenfold.launcher.supervisor.fault_injection import Drills, LossCheck, read_losses
-from tenfold.launcher.supervisor.host_selection import muster
+from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
+from tenfold.launcher.supervisor.host_selection import select_hosts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.supervisor.worker_processes import (
     AgentProcess,
-    Gang,
+    WorkerProcesses,
     WorkerStart,
     agent_argv,
 )
@@ -68,7 +68,7 @@ class Supervisor:
     view: View
     choose_cluster: Callable[[Sequence[Host]], ClusterSpec]
     how: Supervision = field(default_factory=Supervision)
-    drills: Drills = field(default_factory=Drills)
+    injector: FaultInjector = field(default_factory=FaultInjector)
     passed_env: Mapping[str, str] = field(default_factory=dict)
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
@@ -146,23 +146,23 @@ class Supervisor:
 
     def _muster(self) -> tuple[Host, ...]:
         restart = len(self._endings)
-        return muster(
+        return select_hosts(
             self.backend,
             self.hosts,
             self.how.counts or (len(self.hosts),),
-            is_away=lambda host: self.drills.is_away(host, restart=restart),
+            is_unavailable=lambda host: self.injector.is_unavailable(host, restart=restart),
         )
 
     def _attempt(self, hosts: Sequence[Host], logs: WorkerLogs, stop: StopRequest) -> Attempt:
-        number = self.drills.restart = len(self._endings)
+        number = self.injector.restart = len(self._endings)
         cluster = self.choose_cluster(hosts)
         self.run_dir.write_job(replace(self.spec, num_workers=len(hosts)), cluster)
         logs.begin(f"restart {number}" if number else "start")
         starts = [self._start(cluster, host, index) for index, host in enumerate(hosts)]
-        with self.drills.taken_ports(cluster):
-            gang = Gang(starts, spawn=self._spawn)
+        with self.injector.taken_ports(cluster):
+            processes = WorkerProcesses(starts, spawn=self._spawn)
             attempt = Attempt(
-                gang=gang,
+                processes=processes,
                 records=tuple(WorkerRecord(index) for index in range(len(starts))),
                 view=self.view,
                 logs=logs,
@@ -170,13 +170,13 @@ class Supervisor:
                 watch=self.how.watch,
                 grace_s=self.how.grace_s,
                 failure_grace_s=self._failure_grace_s,
-                drills=(self.drills,),
+                injector=(self.injector,),
             )
             try:
-                with self.drills.at_hosts(self.backend, hosts):
+                with self.injector.at_hosts(self.backend, hosts):
                     attempt.run()
             finally:
-                gang.close()
+                processes.close()
         return attempt
 
     @property
@@ -188,7 +188,7 @@ class Supervisor:
             **self.passed_env,
             **worker_env(self.spec, cluster, index, restart=len(self._endings)),
             **no_proxy_for(os.environ, cluster.workers),
-            **faults_to_env(self.drills.faults, worker=index, restart=self.drills.restart),
+            **faults_to_env(self.injector.faults, worker=index, restart=self.injector.restart),
         }
         reads: dict[str, Any] = {
             "argv": list(self.spec.argv_on(host.python)),
@@ -202,7 +202,7 @@ class Supervisor:
 
     def _note_recovery(self, attempt: Attempt) -> None:
         """Notes what the job got over, and how long it took to the next step."""
-        if self.drills.faults:
+        if self.injector.faults:
             self._losses.take(
                 read_losses(self.run_dir.read(METRICS_FILE)), attempt.records[0].resumed_step
             )

@@ -33,7 +33,7 @@ class WorkerStart:
 
 
 @dataclass(frozen=True)
-class Heard:
+class WorkerMessage:
     """One thing from a worker: an event, or a line of its output, or (neither) its end."""
 
     worker: int
@@ -42,7 +42,7 @@ class Heard:
 
 
 class AgentProcess(Protocol):
-    """What the gang needs of an agent's process; `subprocess.Popen` has it."""
+    """What the processes needs of an agent's process; `subprocess.Popen` has it."""
 
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
@@ -100,7 +100,7 @@ def agent_argv(host: Host) -> tuple[str, ...]:
     return (host.python, "-I", "-S", str(Path(agent.__file__).resolve()))
 
 
-class Gang:
+class WorkerProcesses:
     """The running workers of one attempt. Always `close` it.
 
     `spawn` starts agents of this host in its own way, or returns None where it cannot.
@@ -137,7 +137,7 @@ class Gang:
         """Workers whose agents are there, by index."""
         return tuple(member.index for member in self._members.values() if not member.gone)
 
-    def poll(self, timeout_s: float) -> Iterator[Heard]:
+    def poll(self, timeout_s: float) -> Iterator[WorkerMessage]:
         """Yields what has come in within `timeout_s`, as soon as anything has."""
         now = time.monotonic()
         if now >= self._next_heartbeat:
@@ -146,7 +146,7 @@ class Gang:
         for key, _ in self._selector.select(timeout_s):
             yield from self._read(key.data)
 
-    def _read(self, member: _Member) -> Iterator[Heard]:
+    def _read(self, member: _Member) -> Iterator[WorkerMessage]:
         stream = member.process.stdout
         assert stream is not None
         try:
@@ -158,7 +158,7 @@ class Gang:
         if not data:
             self._selector.unregister(stream)
             member.gone = True
-            yield Heard(member.index)
+            yield WorkerMessage(member.index)
 
     def signal(self, worker: int, number: int) -> None:
         """Sends a signal to a worker's process group."""
@@ -216,15 +216,15 @@ class Gang:
         stream.close()
 
 
-def _heard(worker: int, raw: bytes) -> Iterator[Heard]:
+def _heard(worker: int, raw: bytes) -> Iterator[WorkerMessage]:
     """Splits one line of output: what stands before a mark is text, the rest an event."""
     line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
     text, mark, rest = line.partition(MARK)
     event = decode_event(mark + rest) if mark else None
     if text or not mark:
-        yield Heard(worker, line=text)
+        yield WorkerMessage(worker, line=text)
     if event is not None:
-        yield Heard(worker, event=event)
+        yield WorkerMessage(worker, event=event)
 
 
 def kill_orphans() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.runtime.process_pool import usable_cores
+from tenfold.data.runtime.process_pool import usable_cpus
 
 _QUIET: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
@@ -21,7 +21,7 @@ def worker_defaults(
     environ: Mapping[str, str], *, num_workers: int, cores: int | None = None
 ) -> dict[str, str]:
     """Returns the additions for workers that share this machine's `cores`."""
-    threads = max(1, (cores or usable_cores()) // num_workers)
+    threads = max(1, (cores or usable_cpus()) // num_workers)
     wanted = {
         **_QUIET,
         "TF_NUM_INTRAOP_THREADS": str(threads),

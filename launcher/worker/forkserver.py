@@ -39,7 +39,7 @@ ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class ForkedAgent:
-    """An agent that the server has forked: what the gang needs of a subprocess."""
+    """An agent that the server has forked: what the processes needs of a subprocess."""
 
     def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes]) -> None:
         self.pid = pid

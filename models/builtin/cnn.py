@@ -11,20 +11,20 @@ from tenfold.models.builtin.classifier_head import class_probabilities
 from tenfold.models.model_spec import ModelSpec
 
 _SMALLEST_SIDE = 6
-_MOST_FILTERS = 256
+_MAX_FILTERS = 256
 
 
 def build(spec: ModelSpec) -> keras.Model:
-    """Returns the classifier for pictures of `spec.image_shape`, not compiled.
+    """Returns the classifier for images of `spec.image_shape`, not compiled.
 
-    Blocks of convolution, normalisation and pooling halve the picture until a further one
+    Blocks of convolution, normalisation and pooling halve the image until a further one
     would leave less than 3 pixels a side.
 
     Raises:
-      UserError: the shards hold no pictures.
+      UserError: the shards hold no images.
     """
     if spec.image_shape is None:
-        raise UserError("model 'cnn' needs pictures; these shards have no 'image' feature")
+        raise UserError("model 'cnn' needs images; these shards have no 'image' feature")
     inputs = keras.Input(spec.image_shape, name="image")
     hidden = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     side, filters = min(spec.image_shape[:2]), 32
@@ -35,7 +35,7 @@ def build(spec: ModelSpec) -> keras.Model:
         if side < _SMALLEST_SIDE:
             break
         hidden = keras.layers.MaxPooling2D()(hidden)
-        side, filters = side // 2, min(2 * filters, _MOST_FILTERS)
+        side, filters = side // 2, min(2 * filters, _MAX_FILTERS)
     hidden = keras.layers.Flatten()(hidden)
     hidden = keras.layers.Dense(128, activation="relu", name="features")(hidden)
     outputs = class_probabilities(hidden, spec)

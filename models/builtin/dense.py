@@ -1,4 +1,4 @@
-"""`mlp` and `head`: dense layers on numbers, be they features, embeddings or small pictures."""
+"""`mlp` and `head`: dense layers on numbers, be they features, embeddings or small images."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def build_mlp(spec: ModelSpec) -> keras.Model:
     """Returns two hidden layers on all inputs, flattened and joined; not compiled.
 
     Raises:
-      UserError: an input is neither a picture nor numbers.
+      UserError: an input is neither a image nor numbers.
     """
     inputs, hidden = _joined(spec, "mlp")
     for units in _HIDDEN:
@@ -27,7 +27,7 @@ def build_head(spec: ModelSpec) -> keras.Model:
     """Returns one layer, the classifier on top of stored embeddings; not compiled.
 
     Raises:
-      UserError: an input is neither a picture nor numbers.
+      UserError: an input is neither a image nor numbers.
     """
     inputs, hidden = _joined(spec, "head")
     return keras.Model(inputs, class_probabilities(hidden, spec), name="head")
@@ -38,11 +38,11 @@ def _joined(spec: ModelSpec, name: str) -> tuple[Any, Any]:
     for feature in spec.inputs:
         if feature.kind == "bytes":
             raise UserError(
-                f"model '{name}' takes numbers and pictures; feature '{feature.name}' is bytes"
+                f"model '{name}' takes numbers and images; feature '{feature.name}' is bytes"
             )
-        picture = feature.kind == "image" and spec.image_shape
-        one = keras.Input(picture or feature.shape, name=feature.name)
-        value = keras.layers.Rescaling(1 / 127.5, offset=-1)(one) if picture else one
+        image = feature.kind == "image" and spec.image_shape
+        one = keras.Input(image or feature.shape, name=feature.name)
+        value = keras.layers.Rescaling(1 / 127.5, offset=-1)(one) if image else one
         inputs[feature.name] = one
         flat.append(keras.layers.Flatten()(value))
     joined = flat[0] if len(flat) == 1 else keras.layers.Concatenate()(flat)

@@ -12,17 +12,17 @@ from tenfold.models.model_spec import ModelSpec
 
 
 def build(spec: ModelSpec) -> keras.Model:
-    """Returns ResNet-50 v1 for pictures of `spec.image_shape`, not compiled.
+    """Returns ResNet-50 v1 for images of `spec.image_shape`, not compiled.
 
     Raises:
-      UserError: the shards hold no pictures, or they are under 32 pixels a side.
+      UserError: the shards hold no images, or they are under 32 pixels a side.
     """
     if spec.image_shape is None:
-        raise UserError("model 'resnet50' needs pictures; these shards have no 'image' feature")
+        raise UserError("model 'resnet50' needs images; these shards have no 'image' feature")
     if min(spec.image_shape[:2]) < 32:
         height, width, _ = spec.image_shape
         raise UserError(
-            f"model 'resnet50' needs pictures of 32 pixels a side or more, these are "
+            f"model 'resnet50' needs images of 32 pixels a side or more, these are "
             f"{height} × {width}: give --image_size=32 or more"
         )
     inputs = keras.Input(spec.image_shape, name="image")

@@ -45,7 +45,7 @@ class Bottleneck:
 def find_bottleneck(shares: Shares, *, decoder: str | None) -> Bottleneck:
     """Returns what took most of the time.
 
-    `decoder` is the name of the decoder that ran, None where there are no pictures. The worker
+    `decoder` is the name of the decoder that ran, None where there are no images. The worker
     that waits longest for input counts: the others wait for it.
     """
     wait = max(shares.wait)
@@ -95,10 +95,10 @@ def _faster_decoding(decoder: str | None) -> str:
     if decoder == "tf":
         return (
             "decoding is the limit: pip install 'tenfold[fast]', more cores a worker, or smaller "
-            "pictures (resize them when writing)"
+            "images (resize them when writing)"
         )
     return (
-        "decoding is the limit: more cores a worker, smaller pictures (resize them when "
+        "decoding is the limit: more cores a worker, smaller images (resize them when "
         "writing), or --decoder=turbo_scaled where they are far larger than --image_size"
     )
 

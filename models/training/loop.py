@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tenfold.data.storage.prefetch import staging_failures
+from tenfold.data.storage.prefetch import prefetch_failures
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.reporter import Reporter
@@ -56,7 +56,7 @@ def train(
     run = _Run(session, reporter, stop)
     if resumed:
         reporter.send("resumed", epoch=session.state.position.epoch, step=session.steps_done)
-    with staging_failures():
+    with prefetch_failures():
         return run.to_the_end()
 
 

@@ -221,8 +221,8 @@ class Session:
             self.strategy, own, worker=self.place.worker, num_workers=self.place.num_workers
         )
         shares = shares_of(rows, communication_s=self._all_reduce_s)
-        pictures = self._reading.spec.image_shape is not None
-        decoder = resolve_decoder(self.config.decoder) if pictures else None
+        images = self._reading.spec.image_shape is not None
+        decoder = resolve_decoder(self.config.decoder) if images else None
         return find_bottleneck(shares, decoder=decoder)
 
     def _total(self, *values: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Writes JPEG pictures for the reading benchmarks: crops of two photographs, at odd sizes.
+"""Writes JPEG images for the reading benchmarks: crops of two photographs, at odd sizes.
 
 python scripts/bench/make_images.py FOLDER small|large COUNT
 
@@ -22,11 +22,11 @@ KINDS = {
 CLASSES = 10
 
 
-def write_pictures(folder: Path, kind: str, count: int) -> int:
+def write_images(folder: Path, kind: str, count: int) -> int:
     """Writes ``folder/CLASS/NNNNNN.jpg``; returns their mean size in bytes."""
     heights, widths, quality = KINDS[kind]
     photographs = [Image.fromarray(array) for array in load_sample_images().images]
-    draw = random.Random(f"pictures {kind}")
+    draw = random.Random(f"images {kind}")
     total = 0
     for index in range(count):
         photograph = photographs[draw.randrange(len(photographs))]
@@ -53,4 +53,4 @@ def _varied(
 
 if __name__ == "__main__":
     folder, kind, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    print(f"{count:,} pictures of {write_pictures(folder, kind, count):,} bytes in {folder}/")
+    print(f"{count:,} images of {write_images(folder, kind, count):,} bytes in {folder}/")

@@ -1,11 +1,11 @@
-"""Reads the same pictures by several libraries and compares them: decode, resize, batch.
+"""Reads the same images by several libraries and compares them: decode, resize, batch.
 
 python scripts/bench/read_images.py DATA small|large [READER…]     (see scripts/bench/read)
 
-DATA/KIND holds the pictures in class folders, DATA/KIND-shards the same written by tenfold.
+DATA/KIND holds the images in class folders, DATA/KIND-shards the same written by tenfold.
 Each reader runs in a process of its own, in turn, so that all see the same machine; each
 reads three epochs, shuffled, in batches of 32, resized to 224 × 224, with two threads or
-workers. A table gives pictures a second and CPU milliseconds a picture, the median over
+workers. A table gives images a second and CPU milliseconds a image, the median over
 rounds of the last two epochs, and the first batch's delay in those epochs. Batches of TensorFlow's
 data sets are taken in a graph function, as training steps take them: taking one by one in Python
 costs 0.4 ms each. `--json` prints the medians as one object instead, `--rounds=N` takes so many
@@ -34,12 +34,12 @@ def files_of(data: Path, kind: str) -> list[str]:
     return sorted(glob.glob(f"{data}/{kind}/*/*.jpg"))
 
 
-def batched(pictures: Iterable[Any]) -> Iterator[Any]:
+def batched(images: Iterable[Any]) -> Iterator[Any]:
     import numpy as np
 
     batch: list[Any] = []
-    for picture in pictures:
-        batch.append(picture)
+    for image in images:
+        batch.append(image)
         if len(batch) == BATCH:
             yield np.stack(batch)
             batch = []
@@ -49,13 +49,13 @@ def turbo(data: bytes) -> object:
     import cv2
     import simplejpeg
 
-    picture = simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
-    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    image = simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+    return cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
 
 # Each reader returns a function that gives the batches of the next epoch, or numbers of batches.
 Epochs = Callable[[], Iterable[object]]
-# Of each reader: pictures a second, CPU ms a picture, the first batch's delay in seconds.
+# Of each reader: images a second, CPU ms a image, the first batch's delay in seconds.
 Medians = dict[str, dict[str, float]]
 
 
@@ -144,8 +144,8 @@ def tf_data(data: Path, kind: str) -> Epochs:
 
     def parse(record: object) -> object:
         values = tf.io.parse_single_example(record, features)
-        picture = tf.io.decode_jpeg(values["image"], channels=3)
-        return tf.image.resize(picture, (SIDE, SIDE)), values["label"]
+        image = tf.io.decode_jpeg(values["image"], channels=3)
+        return tf.image.resize(image, (SIDE, SIDE)), values["label"]
 
     dataset = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names))
     dataset = dataset.interleave(tf.data.TFRecordDataset, num_parallel_calls=auto).shuffle(1000)
@@ -164,8 +164,8 @@ def tf_data_tuned(data: Path, kind: str) -> Epochs:
     }
 
     def decode(encoded: object) -> object:
-        picture = tf.image.resize(tf.io.decode_jpeg(encoded, channels=3), (SIDE, SIDE))
-        return tf.cast(tf.round(picture), tf.uint8)
+        image = tf.image.resize(tf.io.decode_jpeg(encoded, channels=3), (SIDE, SIDE))
+        return tf.cast(tf.round(image), tf.uint8)
 
     dataset = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names))
     dataset = dataset.interleave(
@@ -257,11 +257,11 @@ def mosaic(data: Path, kind: str) -> Epochs:
             for name in files_of(data, kind):
                 writer.write({"image": Path(name).read_bytes()})
 
-    class Pictures(StreamingDataset):
+    class Images(StreamingDataset):
         def __getitem__(self, at: int) -> object:
             return decoded(super().__getitem__(at))
 
-    dataset = Pictures(local=path, batch_size=BATCH, shuffle=True)
+    dataset = Images(local=path, batch_size=BATCH, shuffle=True)
     return torch_loader(dataset, torch.utils.data.DataLoader)
 
 
@@ -313,7 +313,7 @@ def cpu_seconds() -> float:
 
 
 def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
-    """Returns pictures a second, CPU ms a picture and the first batch's delay of each epoch."""
+    """Returns images a second, CPU ms a image and the first batch's delay of each epoch."""
     return measure_epochs(READERS[name](data, kind))
 
 
@@ -326,10 +326,8 @@ def measure_epochs(epochs: Epochs, count: int = EPOCHS) -> list[dict[str, float]
             first = first or time.perf_counter() - begun
             batches += batch if isinstance(batch, int) else 1
         seconds, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
-        pictures = batches * BATCH
-        found.append(
-            {"rate": pictures / seconds, "cpu_ms": 1e3 * cpu / pictures, "first_s": first}
-        )
+        images = batches * BATCH
+        found.append({"rate": images / seconds, "cpu_ms": 1e3 * cpu / images, "first_s": first})
     return found
 
 
@@ -358,7 +356,7 @@ def table(medians: Medians) -> str:
     """Returns the medians as lines, each beside the ceiling's."""
     top = medians["ceiling"]
     lines = [
-        f"{'reader':<15}{'pictures/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"
+        f"{'reader':<15}{'images/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"
         f"{'first batch s':>15}"
     ]
     lines += [
@@ -387,7 +385,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(medians))
     else:
-        print(f"{options.kind}: {len(files_of(options.data, options.kind)):,} pictures")
+        print(f"{options.kind}: {len(files_of(options.data, options.kind)):,} images")
         print(table(medians))
 
 

@@ -2,8 +2,8 @@
 
 python scripts/bench/read_records.py DATA small|large [--rounds=N]   (see scripts/bench/read)
 
-The same pictures, batches, threads and table as scripts/bench/read_images.py, whose readers
-these stand beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the encoded picture
+The same images, batches, threads and table as scripts/bench/read_images.py, whose readers
+these stand beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the encoded image
 and, where the format has one, its label. Where a library has no such stage, it is left out.
 The first reader of each stage, tf.data as its guides write it, is what the ratios refer to.
 """
@@ -145,7 +145,7 @@ def tfds_parsed(data: Path, kind: str) -> Epochs:
 
 
 def grain_raw(data: Path, kind: str) -> Epochs:
-    """ArrayRecord holds the encoded pictures alone."""
+    """ArrayRecord holds the encoded images alone."""
     import grain.python as pygrain
 
     read_images.grain(data, kind)  # writes the file where it is missing

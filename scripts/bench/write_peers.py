@@ -2,7 +2,7 @@
 
 python scripts/bench/write_peers.py LIBRARY SOURCE OUTPUT     (see scripts/bench/all)
 
-Prints the seconds from the first picture to the last, imports and the start of processes not
+Prints the seconds from the first image to the last, imports and the start of processes not
 counted. LIBRARY is a key of WRITERS; it must be installed in the Python that runs this.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PROCESSES = 2
-# A picture's path and its class.
+# A image's path and its class.
 Files = list[tuple[str, int]]
 Write = Callable[[Files], None]
 
@@ -40,7 +40,7 @@ def tfrecord(output: Path, part: int) -> Write:
 
 
 def array_record(output: Path, part: int) -> Write:
-    """ArrayRecord, uncompressed, of the pictures alone."""
+    """ArrayRecord, uncompressed, of the images alone."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     def write(files: Files) -> None:
@@ -103,8 +103,8 @@ def tfds(output: Path, files: Files) -> float:
     tf.constant(0)  # TFDS would import it while it writes
     began = 0.0
 
-    class Pictures(tensorflow_datasets.core.GeneratorBasedBuilder):
-        """The pictures."""
+    class Images(tensorflow_datasets.core.GeneratorBasedBuilder):
+        """The images."""
 
         VERSION = tensorflow_datasets.core.Version("1.0.0")
 
@@ -128,7 +128,7 @@ def tfds(output: Path, files: Files) -> float:
             for number, (path, label) in enumerate(files):
                 yield number, {"image": path, "label": label}
 
-    Pictures(data_dir=str(output)).download_and_prepare()
+    Images(data_dir=str(output)).download_and_prepare()
     return time.perf_counter() - began
 
 

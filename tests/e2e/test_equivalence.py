@@ -76,9 +76,9 @@ from pathlib import Path
 from PIL import Image
 model = keras.models.load_model(sys.argv[1])
 files = sorted(Path(sys.argv[2]).glob("*/*.png"))[::20]
-pictures = np.stack([np.asarray(Image.open(f), "float32")[..., None] for f in files])
-right = model.predict(pictures, verbose=0).argmax(1) == [int(f.parent.name) for f in files]
-print(json.dumps({"accuracy": float(right.mean()), "pictures": len(files)}))
+images = np.stack([np.asarray(Image.open(f), "float32")[..., None] for f in files])
+right = model.predict(images, verbose=0).argmax(1) == [int(f.parent.name) for f in files]
+print(json.dumps({"accuracy": float(right.mean()), "images": len(files)}))
 """
 
 
@@ -92,7 +92,7 @@ def test_the_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: 
         check=True,
     )
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["pictures"] == 90
+    assert result["images"] == 90
     assert result["accuracy"] >= 0.95
 
 

@@ -1,4 +1,4 @@
-"""The built-in trainer under drills: what a job gets over, and that its losses stay the same."""
+"""The built-in trainer under injector: what a job gets over, and that its losses stay the same."""
 
 import json
 import math

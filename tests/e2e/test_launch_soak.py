@@ -1,4 +1,4 @@
-"""A short soak: the script that runs random drills does so, and finds nothing wrong."""
+"""A short soak: the script that runs random injector does so, and finds nothing wrong."""
 
 import subprocess
 import sys

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.data.runtime.threads import Background
+from tenfold.data.runtime.threads import DaemonExecutor
 
 # gcsfs reads this when it is imported; without it every new bucket costs a call to real Google.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
@@ -183,9 +183,9 @@ def come_to_rest(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     or the proxy, of the next one.
     """
     under_way: list[Future[Any]] = []
-    submit = Background.submit
+    submit = DaemonExecutor.submit
 
-    def submit_and_remember(self: Background, work: Callable[[], Any]) -> "Future[Any]":
+    def submit_and_remember(self: DaemonExecutor, work: Callable[[], Any]) -> "Future[Any]":
         future = submit(self, work)
         under_way.append(future)
         return future
@@ -195,7 +195,7 @@ def come_to_rest(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             before = [under_way.pop() for _ in range(len(under_way))]
             assert not wait(before, timeout=60).not_done, "the background does not come to rest"
 
-    monkeypatch.setattr(Background, "submit", submit_and_remember)
+    monkeypatch.setattr(DaemonExecutor, "submit", submit_and_remember)
     return rest
 
 

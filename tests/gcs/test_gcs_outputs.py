@@ -1,4 +1,4 @@
-"""What commands save besides shards and run directories: pictures and pages, on gs:// too."""
+"""What commands save besides shards and run directories: images and pages, on gs:// too."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 PNG = b"\x89PNG"
 
 
-def test_a_plan_as_a_picture(bucket: Any, tenfold: Callable[..., Any]) -> None:
+def test_a_plan_as_a_image(bucket: Any, tenfold: Callable[..., Any]) -> None:
     done = tenfold("plan", "--dataset_size=1GB", f"--plot={bucket.url}/plans/plan.svg")
     assert done.status == 0, done.err
     assert done.err.splitlines()[-1] == f"saved {bucket.url}/plans/plan.svg"
@@ -25,7 +25,7 @@ def test_a_plan_as_a_picture(bucket: Any, tenfold: Callable[..., Any]) -> None:
     assert "there is no bucket 'no-such-bucket'" in done.err
 
 
-def test_sample_pictures(bucket: Any, digit_shards: Path, tenfold: Callable[..., Any]) -> None:
+def test_sample_images(bucket: Any, digit_shards: Path, tenfold: Callable[..., Any]) -> None:
     done = tenfold(
         "inspect", f"--shards={digit_shards}", "--records=2", f"--save_images={bucket.url}/some"
     )
@@ -48,7 +48,7 @@ def test_a_report(bucket: Any, tenfold: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_a_model_to_embed_by(
-    bucket: Any, make_picture: Callable[..., bytes], tmp_path: Path
+    bucket: Any, make_image: Callable[..., bytes], tmp_path: Path
 ) -> None:
     import keras
 
@@ -58,7 +58,7 @@ def test_a_model_to_embed_by(
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")
     keras.Sequential([keras.Input((8, 8, 3)), pooled, keras.layers.Dense(2)]).save(here)
     bucket.write("models/backbone.keras", here.read_bytes())
-    records = [{"image": make_picture(form="PNG", seed=seed)} for seed in range(3)]
+    records = [{"image": make_image(form="PNG", seed=seed)} for seed in range(3)]
     found = []
     for place in (here, f"{bucket.url}/models/backbone.keras"):
         transform = Embed(f"embed:{place}:pooled")

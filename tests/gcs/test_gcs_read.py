@@ -17,11 +17,11 @@ from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.runtime.threads import once
 from tenfold.data.storage import prefetch as staging
 from tenfold.data.storage.prefetch import (
-    AHEAD,
-    Stager,
-    needs_staging,
+    MAX_PREFETCHED,
+    ShardPrefetcher,
+    needs_prefetch,
     open_cache,
-    staging_failures,
+    prefetch_failures,
 )
 from tenfold.data.storage.shard_cache import CacheOptions, Pin
 
@@ -70,8 +70,8 @@ def _cached(options: CacheOptions) -> int:
     return len(list(Path(options.folder).glob("*.tfrecord")))
 
 
-def _stager(shards: dict[str, ShardInfo], options: CacheOptions) -> Stager:
-    return Stager(shards, iter(shards), options)
+def _stager(shards: dict[str, ShardInfo], options: CacheOptions) -> ShardPrefetcher:
+    return ShardPrefetcher(shards, iter(shards), options)
 
 
 def test_shards_come_ahead_of_their_use(
@@ -82,35 +82,35 @@ def test_shards_come_ahead_of_their_use(
 ) -> None:
     monkeypatch.setattr(staging, "RANGE_BYTES", 7000)
     options = CacheOptions(folder=str(tmp_path))
-    stager, paths = _stager(many, options), list(many)
+    prefetcher, paths = _stager(many, options), list(many)
     time.sleep(0.1)
     assert _cached(options) == 0, "nothing is fetched before it is asked for"
-    assert stager.open("/elsewhere/x") == "/elsewhere/x"
+    assert prefetcher.open("/elsewhere/x") == "/elsewhere/x"
     for number, path in enumerate(paths):
-        local = stager.open(path)
+        local = prefetcher.open(path)
         assert crc32c(Path(local).read_bytes()) == many[path].crc32c
-        expected = min(len(paths), number + 1 + AHEAD)
+        expected = min(len(paths), number + 1 + MAX_PREFETCHED)
         until(lambda: _cached(options) >= expected)  # noqa: B023
         assert _cached(options) == expected, "it is fetched further ahead than it should be"
-        stager.close(path)
+        prefetcher.close(path)
 
 
 def test_a_cache_that_is_too_small_still_serves(
     many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
     options = CacheOptions(folder=str(tmp_path), limit_bytes=60_000)
-    stager = _stager(many, options)
+    prefetcher = _stager(many, options)
     held: list[str] = []
     for path in many:
         held.append(path)
-        assert crc32c(Path(stager.open(path)).read_bytes()) == many[path].crc32c
+        assert crc32c(Path(prefetcher.open(path)).read_bytes()) == many[path].crc32c
         in_use = sum(many[one].bytes for one in held)
         used = open_cache(options).used_bytes()
         assert used <= max(options.limit_bytes, in_use) + 40_000, "more than what is in use"
         if len(held) == 2:
-            stager.close(held.pop(0))
+            prefetcher.close(held.pop(0))
     for path in held:
-        stager.close(path)
+        prefetcher.close(path)
     # Room that was given back is used: the next are brought ahead again.
     more = _stager(many, options)
     more.open(next(iter(many)))
@@ -120,13 +120,13 @@ def test_a_cache_that_is_too_small_still_serves(
 def test_shards_asked_for_out_of_turn(
     many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
-    stager = _stager(many, CacheOptions(folder=str(tmp_path)))
+    prefetcher = _stager(many, CacheOptions(folder=str(tmp_path)))
     backwards = list(many)[::-1]
 
     def read(paths: list[str]) -> None:
         for path in paths:
-            assert crc32c(Path(stager.open(path)).read_bytes()) == many[path].crc32c
-            stager.close(path)
+            assert crc32c(Path(prefetcher.open(path)).read_bytes()) == many[path].crc32c
+            prefetcher.close(path)
 
     threads = [threading.Thread(target=read, args=(backwards[k::4],)) for k in range(4)]
     for thread in threads:
@@ -143,8 +143,8 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
     come_to_rest: Callable[[], None],
 ) -> None:
     """Whichever is first, none is fetched for a reader who has it already."""
-    stager, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
-    chosen, lock, take = threading.Event(), stager._lock, stager._take
+    prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
+    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take
 
     class Halting:
         """The lock; in the background its thread stands still when it has looked at the shard."""
@@ -166,11 +166,11 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
         assert chosen.wait(30)
         return take(path)
 
-    monkeypatch.setattr(stager, "_lock", Halting())
-    monkeypatch.setattr(stager, "_take", late_take)
-    stager.open(path)
+    monkeypatch.setattr(prefetcher, "_lock", Halting())
+    monkeypatch.setattr(prefetcher, "_take", late_take)
+    prefetcher.open(path)
     come_to_rest()
-    assert not (stager._overtaken[path] and stager._ahead[path])
+    assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
 
 
 def test_what_is_made_once_is_made_once() -> None:
@@ -194,7 +194,7 @@ def test_a_shard_that_is_not_what_it_was(
     options = CacheOptions(folder=str(tmp_path))
     with (
         pytest.raises(JobError, match=f"{path} is not what the manifest says"),
-        staging_failures(),
+        prefetch_failures(),
     ):
         _stager(many, options).open(path)
     bucket.remove(f"many/{many[path].name}")
@@ -205,12 +205,12 @@ def test_a_shard_that_is_not_what_it_was(
 
 def test_what_is_staged() -> None:
     options = CacheOptions()
-    assert needs_staging("gs://b/x", options)
-    assert needs_staging("memory://b/x", options)
-    assert not needs_staging("/shards", options)
-    assert not needs_staging("gs://b/x", replace(options, mode="off"))
+    assert needs_prefetch("gs://b/x", options)
+    assert needs_prefetch("memory://b/x", options)
+    assert not needs_prefetch("/shards", options)
+    assert not needs_prefetch("gs://b/x", replace(options, mode="off"))
     with pytest.raises(UserError, match="TensorFlow reads from local disks and gs:// only"):
-        needs_staging("memory://b/x", replace(options, mode="off"))
+        needs_prefetch("memory://b/x", replace(options, mode="off"))
 
 
 def _assert_fetched_once(ended: dict[str, Any], shards: int, manifests: int) -> None:

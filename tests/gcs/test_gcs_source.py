@@ -47,15 +47,15 @@ def _manifest(output: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tree(make_class_folder: Callable[..., Path], make_picture: Callable[..., bytes]) -> Path:
+def tree(make_class_folder: Callable[..., Path], make_image: Callable[..., bytes]) -> Path:
     """Classes whose order is not that of the objects' names, and what is to be left out."""
     root = make_class_folder(classes=3, each=11)
     for name in ("cats/deep/1.png", "cats-2/1.png", "é t/2.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(make_picture(seed=len(name)))
+        (root / name).write_bytes(make_image(seed=len(name)))
     for name in ("stray.png", ".hidden/1.png", "cats/.hidden.png", "cats/notes.txt", "top.txt"):
         (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(b"no picture")
+        (root / name).write_bytes(b"no image")
     return root
 
 
@@ -81,7 +81,7 @@ def _new(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(120)
-def test_transformed_pictures_are_the_same(bucket: Any, tree: Path, tmp_path: Path) -> None:
+def test_transformed_images_are_the_same(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
     how: dict[str, Any] = {"transforms": ("resize:5",)}
     assert _write(url, tmp_path / "there", **how) == _write(str(tree), tmp_path / "here", **how)
@@ -98,7 +98,7 @@ def test_through_a_faulty_network(
     assert sum(struck.values()) >= 5, struck
 
 
-def test_a_picture_that_changes_during_the_write_is_noticed(
+def test_a_image_that_changes_during_the_write_is_noticed(
     bucket: Any, tree: Path, tmp_path: Path
 ) -> None:
     url = _upload(tree, bucket, "tree")
@@ -130,11 +130,11 @@ def test_a_write_that_meets_a_change_ends(bucket: Any, tree: Path, tmp_path: Pat
 def files(tmp_path: Path, tree: Path) -> Path:
     """One data set as every kind of file."""
     folder = tmp_path / "files"
-    shutil.copytree(tree, folder / "pictures")
-    pictures = sorted(str(p.relative_to(folder)) for p in folder.rglob("pictures/cats*/*.png"))
-    pictures = [name for name in pictures if "/." not in name]
-    pictures += sorted(str(p.relative_to(folder)) for p in folder.rglob("pictures/class*/*.png"))
-    rows = [{"path": name, "label": name.split("/")[1], "age": len(name)} for name in pictures]
+    shutil.copytree(tree, folder / "images")
+    images = sorted(str(p.relative_to(folder)) for p in folder.rglob("images/cats*/*.png"))
+    images = [name for name in images if "/." not in name]
+    images += sorted(str(p.relative_to(folder)) for p in folder.rglob("images/class*/*.png"))
+    rows = [{"path": name, "label": name.split("/")[1], "age": len(name)} for name in images]
     with (folder / "table.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -196,8 +196,8 @@ def test_a_file_is_fetched_through_a_faulty_network(
         ("b/notes.zip", "'gs://BUCKET/b/notes.zip' is of no known kind"),
         ("b/flat", "'gs://BUCKET/b/flat' has no class folders"),
         ("b/bad.jsonl", "'gs://BUCKET/b/bad.jsonl', line 1: no JSON"),
-        ("b/bad.csv", "there is no picture 'gs://BUCKET/b/gone.png'"),
-        ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no pictures"),
+        ("b/bad.csv", "there is no image 'gs://BUCKET/b/gone.png'"),
+        ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no images"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(

@@ -36,8 +36,8 @@ from pathlib import Path
 from PIL import Image
 model = keras.models.load_model(sys.argv[1])
 files = sorted(Path(sys.argv[2]).glob("*/*.png"))[::20]
-pictures = np.stack([np.asarray(Image.open(f), "float32")[..., None] for f in files])
-right = model.predict(pictures, verbose=0).argmax(1) == [int(f.parent.name) for f in files]
+images = np.stack([np.asarray(Image.open(f), "float32")[..., None] for f in files])
+right = model.predict(images, verbose=0).argmax(1) == [int(f.parent.name) for f in files]
 print(json.dumps(float(right.mean())))
 """
 

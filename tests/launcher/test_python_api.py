@@ -30,7 +30,7 @@ def test_a_plan_shows_itself() -> None:
     assert "40 of 250 MB" in plan._repr_html_()
 
 
-def test_the_plans_picture_has_its_own_limits(tmp_path: Path) -> None:
+def test_the_plans_image_has_its_own_limits(tmp_path: Path) -> None:
     plan = tenfold.plan(dataset_size="1GB", min_shard_size="20MB", max_shard_size="30MB")
     plan.plot(str(tmp_path / "plan.svg"))
     assert ">20 MB<" in (tmp_path / "plan.svg").read_text(encoding="utf-8")

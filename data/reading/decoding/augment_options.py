@@ -1,4 +1,4 @@
-"""Random crops and flips of training pictures: what can be asked for."""
+"""Random crops and flips of training images: what can be asked for."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,10 +10,10 @@ DEFAULT_MIN_SIDE: Final = 0.5
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to training pictures at random.
+    """What is done to training images at random.
 
     `flip` mirrors half of them. `min_side`, where set, cuts each to a window whose sides are
-    `min_side` to 1 of the picture's, which is then resized.
+    `min_side` to 1 of the image's, which is then resized.
     """
 
     flip: bool = False

@@ -8,14 +8,14 @@ from typing import Any, Final
 import numpy as np
 
 # More than this is given back at once.
-MOST_BYTES: Final = 64 << 20
+MAX_BYTES: Final = 64 << 20
 # So many batches are kept at most; more are under way only where somebody collects them.
-MOST_BATCHES: Final = 32
+MAX_BATCHES: Final = 32
 
 _ALIGNMENT: Final = 64
 
 
-class KeptMemory(threading.local):
+class ThreadBuffer(threading.local):
     """Each thread's own memory."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class KeptMemory(threading.local):
         if self._memory.size >= num_bytes:
             return self._memory
         memory = np.empty(num_bytes, np.uint8)
-        if num_bytes <= MOST_BYTES:
+        if num_bytes <= MAX_BYTES:
             self._memory = memory
         return memory
 
@@ -39,7 +39,7 @@ def _references(kept: list[Any], at: int) -> int:
 _UNUSED: Final = _references([np.empty(0, np.uint8)], 0)
 
 
-class BatchMemory:
+class BatchBufferPool:
     """Memory of batches, taken again once nobody refers to them any more."""
 
     def __init__(self) -> None:
@@ -61,6 +61,6 @@ class BatchMemory:
             if _references(kept, at) == _UNUSED and kept[at].size >= num_bytes:
                 return kept[at]
         memory = np.empty(num_bytes, np.uint8)
-        if len(kept) < MOST_BATCHES:
+        if len(kept) < MAX_BATCHES:
             kept.append(memory)
         return memory

@@ -1,6 +1,6 @@
-"""Decoders: from a batch of encoded pictures to one array of pixels, all of one size.
+"""Decoders: from a batch of encoded images to one array of pixels, all of one size.
 
-A decoder is a name in `DECODERS`. All of them give the same pictures to within one level of
+A decoder is a name in `DECODERS`. All of them give the same images to within one level of
 255, but for ``turbo_scaled``: it decodes JPEGs of twice the wanted size and more at a half, a
 quarter or an eighth of their size, which is faster and smoother.
 """
@@ -26,26 +26,26 @@ DECODERS: Final = {
 _TURBO_NEEDS: Final = ("simplejpeg", "cv2")
 
 # (height, width, channels)
-PictureShape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 
 
 class BatchDecoder(Protocol):
-    """Decodes, cuts, resizes and mirrors a batch of pictures inside a tf.data graph.
+    """Decodes, cuts, resizes and mirrors a batch of images inside a tf.data graph.
 
-    One that is a `PictureDecoder` too is not called from the graph, but with whole records (see
-    `picture_batches`).
+    One that is a `ImageDecoder` too is not called from the graph, but with whole records (see
+    `image_batches`).
     """
 
     def __call__(self, encoded: "tf.Tensor", views: "tf.Tensor | None") -> "tf.Tensor":
         """Returns uint8 [n, height, width, channels] of `encoded`, string [n].
 
-        `views` [n, 5] is what `views.draw_views` returns; None takes whole pictures.
+        `views` [n, 5] is what `views.random_crop_flip` returns; None takes whole images.
         """
         ...
 
 
 @runtime_checkable
-class PictureDecoder(Protocol):
+class ImageDecoder(Protocol):
     """Does so outside of TensorFlow's ops."""
 
     def decode_batch(
@@ -54,7 +54,7 @@ class PictureDecoder(Protocol):
         """Returns uint8 [n, height, width, channels]; `views` is float32 [n, 5] or None.
 
         Raises:
-          ValueError: a picture cannot be decoded; the message has its `name_of`.
+          ValueError: a image cannot be decoded; the message has its `name_of`.
         """
         ...
 
@@ -77,8 +77,8 @@ def resolve_decoder(name: str) -> str:
     return name
 
 
-def make_decoder(name: str, shape: PictureShape) -> BatchDecoder:
-    """Returns the decoder called `name` for pictures of `shape`.
+def make_decoder(name: str, shape: ImageShape) -> BatchDecoder:
+    """Returns the decoder called `name` for images of `shape`.
 
     Raises:
       UserError: see `resolve_decoder`.

@@ -1,4 +1,4 @@
-"""What of each picture is seen: drawn at random from what its record is.
+"""What of each image is seen: drawn at random from what its record is.
 
 A record's draws depend on (seed, epoch, the record's fingerprint) alone: not on its place in
 a batch, the number of workers or threads, nor on timing. The draws are those of splitmix64
@@ -20,10 +20,10 @@ _MIX: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _NUM_DRAWS: Final = 5
 
 
-def draw_views(augment: Augment, fingerprints: Any, *, seed: int, epoch: int) -> Any:
-    """Returns float32 [n, 5], a view of each picture: top, left, height, width, mirrored.
+def random_crop_flip(augment: Augment, fingerprints: Any, *, seed: int, epoch: int) -> Any:
+    """Returns float32 [n, 5], a view of each image: top, left, height, width, mirrored.
 
-    The first four are shares of the picture's height and width; mirrored is 0 or 1.
+    The first four are shares of the image's height and width; mirrored is 0 or 1.
     `fingerprints` is int64 or uint64 [n].
     """
     scale_u, stretch_u, top_u, left_u, flip_u = _uniform(fingerprints.view(np.uint64), seed, epoch)

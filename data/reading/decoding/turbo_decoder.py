@@ -15,9 +15,9 @@ import simplejpeg
 import tensorflow as tf
 
 from tenfold.data.format.image_header import JPEG_MAGIC, PNG_MAGIC
-from tenfold.data.reading.decoding.buffers import BatchMemory, KeptMemory
-from tenfold.data.reading.decoding.decoders import PictureShape
-from tenfold.data.runtime.tensorflow_hooks import python_calls
+from tenfold.data.reading.decoding.buffers import BatchBufferPool, ThreadBuffer
+from tenfold.data.reading.decoding.decoders import ImageShape
+from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Where DecodeJpeg and this decoder are sure to agree on colours.
 _JPEG_COLOURS: Final = ("YCbCr", "Gray")
@@ -31,12 +31,12 @@ class TurboDecoder:
 
     scaled = False
 
-    def __init__(self, shape: PictureShape) -> None:
+    def __init__(self, shape: ImageShape) -> None:
         self._height, self._width, self._channels = shape
         self._size = (self._width, self._height)
         self._colours = _COLOURS[self._channels]
-        self._decoded = KeptMemory()
-        self._batches = BatchMemory()
+        self._decoded = ThreadBuffer()
+        self._batches = BatchBufferPool()
         # tf.data's threads are the ones that run side by side.
         cv2.setNumThreads(1)
 
@@ -44,11 +44,11 @@ class TurboDecoder:
         """Returns uint8 [n, height, width, channels]."""
 
         def decode(data: Any, views: Any = None) -> Any:
-            return self.decode_batch(data.tolist(), views, "picture {} of a batch".format)
+            return self.decode_batch(data.tolist(), views, "image {} of a batch".format)
 
         inputs = [encoded] if views is None else [encoded, views]
-        pictures = tf.numpy_function(python_calls(decode), inputs, tf.uint8, stateful=False)
-        return tf.ensure_shape(pictures, [None, self._height, self._width, self._channels])
+        images = tf.numpy_function(guarded_callback(decode), inputs, tf.uint8, stateful=False)
+        return tf.ensure_shape(images, [None, self._height, self._width, self._channels])
 
     def decode_batch(
         self, encoded: Sequence[bytes | memoryview], views: Any, name_of: Callable[[int], str]
@@ -56,7 +56,7 @@ class TurboDecoder:
         """Returns uint8 [n, height, width, channels]; `views` is float32 [n, 5] or None.
 
         Raises:
-          ValueError: a picture cannot be decoded; the message has its `name_of`.
+          ValueError: a image cannot be decoded; the message has its `name_of`.
         """
         out = self._batches.array((len(encoded), self._height, self._width, self._channels))
         at = 0
@@ -71,23 +71,23 @@ class TurboDecoder:
         return out
 
     def _decode_view(self, data: bytes | memoryview, view: Any, out: Any) -> None:
-        """Writes a view of one picture into `out` [height, width, channels]."""
-        picture = self._pixels(data, view)
-        height, width = picture.shape[:2]
+        """Writes a view of one image into `out` [height, width, channels]."""
+        image = self._pixels(data, view)
+        height, width = image.shape[:2]
         top, left = int(np.float32(view[0]) * height), int(np.float32(view[1]) * width)
         bottom = top + max(1, int(np.float32(view[2]) * height))
         right = left + max(1, int(np.float32(view[3]) * width))
-        resized = self._resize(picture[top:bottom, left:right], out)
+        resized = self._resize(image[top:bottom, left:right], out)
         if view[4] > 0:
             resized[...] = cv2.flip(resized, 1)
 
-    def _resize(self, picture: Any, out: Any) -> Any:
-        """Writes a resized picture into `out`; returns it without a single channel's axis."""
+    def _resize(self, image: Any, out: Any) -> Any:
+        """Writes a resized image into `out`; returns it without a single channel's axis."""
         flat = out[:, :, 0] if self._channels == 1 else out
-        return cv2.resize(picture, self._size, flat, interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(image, self._size, flat, interpolation=cv2.INTER_LINEAR)
 
     def _pixels(self, data: bytes | memoryview, view: Any) -> Any:
-        """Returns uint8 [h, w, channels] of one picture; valid until this thread's next."""
+        """Returns uint8 [h, w, channels] of one image; valid until this thread's next."""
         if data[: len(JPEG_MAGIC)] == JPEG_MAGIC:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours in _JPEG_COLOURS:

@@ -25,9 +25,9 @@ def define_flags(fv: FlagValues) -> None:
     text("split", "train", "the split to read")
     number("num_workers", 1, "read what worker 0 of so many would read")
     number("global_batch_size", 64, "records per step over all workers")
-    text("image_size", None, "pictures are resized to this: HEIGHTxWIDTH or one number, in pixels")
+    text("image_size", None, "images are resized to this: HEIGHTxWIDTH or one number, in pixels")
     text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
-    text("augment", "", "random views of the pictures: flip, crop, crop:MIN_SIDE, flip,crop")
+    text("augment", "", "random views of the images: flip, crop, crop:MIN_SIDE, flip,crop")
     number("threads", 0, "batches decoded side by side; 0: one per processor", lower=0)
     define_size(
         fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
@@ -56,9 +56,9 @@ def run(fv: FlagValues, args: Arguments) -> int:
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
-    from tenfold.data.runtime.tensorflow_hooks import quiet_start
+    from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
 
-    with quiet_start():
+    with silence_native_startup():
         import tensorflow
 
         from tenfold.data.reading.benchmark import measure_reading

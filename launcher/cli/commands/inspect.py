@@ -6,12 +6,12 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.format.image_header import picture_format
+from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import Manifest, Split, manifest_to_json
 from tenfold.data.integrity.inspect_shards import (
     describe_feature,
     first_records,
-    picture_of,
+    image_of,
     reading_code,
     sample_file_name,
     show_label,
@@ -31,9 +31,9 @@ def define_flags(fv: FlagValues) -> None:
     """Defines the flags of `inspect`."""
     flags.DEFINE_string("shards", "", "folder of shards: a path or gs://…", flag_values=fv)
     flags.DEFINE_string("split", "", "split to take records from; the first one", flag_values=fv)
-    flags.DEFINE_integer("records", 3, "records to show (or pictures to save)", flag_values=fv)
+    flags.DEFINE_integer("records", 3, "records to show (or images to save)", flag_values=fv)
     flags.DEFINE_string(
-        "save_images", "", "folder to save sample pictures in: a path or gs://…", flag_values=fv
+        "save_images", "", "folder to save sample images in: a path or gs://…", flag_values=fv
     )
     flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
 
@@ -58,7 +58,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         print(_indented(reading_code(fv.shards.rstrip("/"), manifest)))
     if fv.save_images:
         saved = save_images(fv.shards, manifest, split, fv.records, fv.save_images)
-        print(f"{plural(saved, 'picture')} saved in {fv.save_images}", file=sys.stderr)
+        print(f"{plural(saved, 'image')} saved in {fv.save_images}", file=sys.stderr)
     return 0
 
 
@@ -108,18 +108,18 @@ def _indented(text: str) -> str:
 
 
 def save_images(shards: str, manifest: Manifest, split: Split, count: int, folder: str) -> int:
-    """Saves the pictures of the first `count` records as PNG; returns how many.
+    """Saves the images of the first `count` records as PNG; returns how many.
 
     Raises:
-      UserError: the data set has no pictures, or `folder` cannot be written to.
-      JobError: a picture cannot be decoded, or the storage could not be reached.
+      UserError: the data set has no images, or `folder` cannot be written to.
+      JobError: a image cannot be decoded, or the storage could not be reached.
     """
     if not any(feature.kind == "image" for feature in manifest.features):
-        raise UserError(f"--save_images: the features of {shards} include no picture")
+        raise UserError(f"--save_images: the features of {shards} include no image")
     target = open_folder(folder)
     saved = 0
     for number, sample in enumerate(first_records(shards, split, count)):
-        data = picture_of(sample, manifest)
+        data = image_of(sample, manifest)
         if data is not None:
             name = sample_file_name(sample, manifest, number, ".png")
             try:
@@ -133,8 +133,8 @@ def save_images(shards: str, manifest: Manifest, split: Split, count: int, folde
 
 
 def _as_png(data: bytes) -> bytes:
-    if picture_format(data) == "png":
+    if image_format(data) == "png":
         return data
-    from tenfold.data.format.image_codec import decode_picture, encode_picture
+    from tenfold.data.format.image_codec import decode_image, encode_image
 
-    return encode_picture(decode_picture(data), "png")
+    return encode_image(decode_image(data), "png")

@@ -16,15 +16,15 @@ from tenfold.launcher.cli.prepare_launch import Launch
 from tenfold.launcher.cli.submit import submit
 from tenfold.launcher.cli.write_flags import write_from_flags
 from tenfold.launcher.display.history import HistoryView
-from tenfold.launcher.display.open_view import make_view
+from tenfold.launcher.display.open_view import open_view
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.display.view import View
-from tenfold.launcher.job.environment_file import write_inventory
+from tenfold.launcher.job.environment_file import write_environment_file
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import JobSpec, worker_env
 from tenfold.launcher.job.remote_run_dir import open_run_dir
 from tenfold.launcher.job.run_dir import HISTORY_FILE
-from tenfold.launcher.supervisor.fault_injection import Drills, spoil_shards
+from tenfold.launcher.supervisor.fault_injection import FaultInjector, spoil_shards
 from tenfold.launcher.supervisor.supervisor import Supervisor
 
 USAGE: Final = (
@@ -66,7 +66,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def _run(launch: Launch, fv: FlagValues) -> int:
-    view = make_view(show_tf_logs=fv.show_tf_logs)
+    view = open_view(show_tf_logs=fv.show_tf_logs)
     check_hosts(launch, view)
     run_dir = open_run_dir(launch.spec.run_dir, note=view.note)
     supervisor = Supervisor(
@@ -77,7 +77,7 @@ def _run(launch: Launch, fv: FlagValues) -> int:
         view=_recorded(launch, view, run_dir.path),
         choose_cluster=launch.choose_cluster,
         how=prepare_launch.supervision(fv, launch.counts),
-        drills=Drills(launch.faults),
+        injector=FaultInjector(launch.faults),
         passed_env=launch.passed_env,
     )
     try:
@@ -92,7 +92,7 @@ def _run(launch: Launch, fv: FlagValues) -> int:
 
 def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
     """Returns `view`, its events written down in the run directory for the report."""
-    write_inventory(run_dir)
+    write_environment_file(run_dir)
     return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
 
 

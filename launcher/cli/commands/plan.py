@@ -32,7 +32,7 @@ def define_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "plot",
         "",
-        "picture of the layout to save: plan.svg or plan.png, also at gs://…",
+        "image of the layout to save: plan.svg or plan.png, also at gs://…",
         flag_values=fv,
     )
     flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)

@@ -19,7 +19,7 @@ USAGE: Final = "RUN_DIR [--flag=value …]"
 
 REPORT_FILE: Final = "report.html"
 # A long run takes long to read: following it must not take more than this share of a core.
-_MOST_SHARE: Final = 0.2
+_MAX_SHARE: Final = 0.2
 _FOLLOWING: Final = "the job is running: following it until it ends (Ctrl-C to stop)"
 
 
@@ -93,7 +93,7 @@ def follow(run_dir: str, output: str, *, interval_s: float) -> None:
             time.sleep(pause_s)
             began = time.monotonic()
             state = write_page(run_dir, output, refresh_s=interval_s)
-            pause_s = max(interval_s, (time.monotonic() - began) / _MOST_SHARE)
+            pause_s = max(interval_s, (time.monotonic() - began) / _MAX_SHARE)
     except KeyboardInterrupt:
         write_page(run_dir, output, refresh_s=None)  # nobody renews it from now on
         raise

@@ -16,7 +16,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.planning.lanes import check_divides
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import plan_layout
-from tenfold.data.runtime.process_pool import usable_cores
+from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import format_duration, format_size
 from tenfold.launcher.backends.netns import OPTIONS, parse_rate, parse_shape
@@ -56,7 +56,7 @@ def define_flags(fv: FlagValues) -> None:
     number("global_batch_size", 64, "records per step over all hosts, the same at every number")
     for option in OPTIONS:
         text(option.name, None, option.help)
-    text("plot", "", "picture to save, as scaling.svg or scaling.png")
+    text("plot", "", "image to save, as scaling.svg or scaling.png")
     flags.DEFINE_bool("dry_run", False, "on paper: from sizes and rates", flag_values=fv)
     define_size(fv, "dataset_size", None, "on paper: bytes of the data set, instead of --shards")
     number("num_examples", None, "on paper: its examples")
@@ -174,7 +174,7 @@ def _for_real(fv: FlagValues) -> int:
     passed = [f"--{name}={fv[name].value}" for name in _PASSED_ON if fv[name].value is not None]
     if fv.host_cpus is None and os.geteuid() == 0:
         # All hosts alike at every number of them, as far as this machine's cores go.
-        passed.append(f"--host_cpus={usable_cores() / fv.num_workers:g}")
+        passed.append(f"--host_cpus={usable_cpus() / fv.num_workers:g}")
     found = []
     with tempfile.TemporaryDirectory(prefix="tenfold-simulate-") as folder:
         for count in counts:

@@ -25,7 +25,9 @@ def define_flags(fv: FlagValues) -> None:
         "what writes: processes here, or an Apache Beam pipeline whose options follow a --",
         flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_integer("task_index", 0, "which task of a gang this is, from 0", flag_values=fv)
+    flags.DEFINE_integer(
+        "task_index", 0, "which task of a processes this is, from 0", flag_values=fv
+    )
     flags.DEFINE_integer(
         "num_tasks", 1, "tasks that share the writing; the last to finish publishes",
         flag_values=fv,

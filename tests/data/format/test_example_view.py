@@ -1,4 +1,4 @@
-"""A picture cut out of its Example, whoever wrote it, and out of what is no Example."""
+"""A image cut out of its Example, whoever wrote it, and out of what is no Example."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from tenfold.data.format.example import (
     field,
     to_list,
 )
-from tenfold.data.format.example_view import cut_out
+from tenfold.data.format.example_view import split_feature
 
 NUMBERS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1)
 VALUES = st.lists(st.binary(max_size=300)) | NUMBERS
@@ -28,7 +28,7 @@ def entries(features: Mapping[str, Any], names: Sequence[str]) -> list[bytes]:
 
 
 def cut(payload: bytes) -> tuple[bytes, bytes]:
-    value, rest = cut_out(memoryview(payload), "image")
+    value, rest = split_feature(memoryview(payload), "image")
     return bytes(value), rest
 
 
@@ -64,7 +64,7 @@ def test_a_value_is_cut_out_of_what_protobuf_writes(
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_damaged_example_is_cut_as_by_walking_through(data: st.DataObject) -> None:
-    whole = bytearray(encode_example({"at": 7, "image": b"picture" * 30, "label": [1, 2]}))
+    whole = bytearray(encode_example({"at": 7, "image": b"image" * 30, "label": [1, 2]}))
     places = st.integers(0, len(whole) - 1).map(lambda at: at if at < 40 else at - len(whole))
     for at in data.draw(st.lists(places, min_size=1, max_size=3)):
         whole[at] = data.draw(st.integers(0, 255))
@@ -96,7 +96,7 @@ def test_what_has_not_one_value_is_an_error(values: list[Any] | None) -> None:
 @given(st.binary(max_size=60), st.integers(0, 100))
 @example(b"", 100)
 def test_what_is_no_example_is_a_value_error(noise: bytes, end: int) -> None:
-    whole = encode_example({"label": 3, "image": b"picture" * 5})
+    whole = encode_example({"label": 3, "image": b"image" * 5})
     if end < len(whole):
         with pytest.raises(ValueError, match=r"not an Example|feature 'image' has 0"):
             cut(whole[:end])
@@ -112,12 +112,12 @@ def test_what_is_no_example_is_a_value_error(noise: bytes, end: int) -> None:
 
 
 def test_fields_that_no_example_has_are_passed_over() -> None:
-    whole = encode_example({"image": b"picture"})
+    whole = encode_example({"image": b"image"})
     odd = b"\x78\x05" + b"\x7d" + b"1234" + b"\x79" + b"12345678" + b"\xfa\x01\x02ab"
-    assert cut(odd + whole + odd) == (b"picture", b"\n\x00")
+    assert cut(odd + whole + odd) == (b"image", b"\n\x00")
 
 
 def test_a_value_that_reaches_past_the_end_is_cut() -> None:
-    (entry,) = entries({"image": [b"picture" * 5]}, ["image"])
+    (entry,) = entries({"image": [b"image" * 5]}, ["image"])
     with pytest.raises(ValueError, match=r"a field of .* bytes is cut"):
         cut(field(1, entry[:-3]))

@@ -1,4 +1,4 @@
-"""Batches of pictures read by place: the same as by TensorFlow's ops, whoever makes them."""
+"""Batches of images read by place: the same as by TensorFlow's ops, whoever makes them."""
 
 import io
 import subprocess
@@ -33,7 +33,7 @@ FEATURES = (
 MakeShards = Callable[..., Path]
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), np.uint8)
     out = io.BytesIO()
     smooth = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2))
@@ -43,9 +43,9 @@ def picture(number: int) -> bytes:
 
 @pytest.fixture
 def shards(make_shards: MakeShards) -> Path:
-    """133 pictures in 10 shards of 13 or 14 records, 2 lanes."""
+    """133 images in 10 shards of 13 or 14 records, 2 lanes."""
     examples = [
-        {"id": number, "image": picture(number), "label": number % 7} for number in range(COUNT)
+        {"id": number, "image": image(number), "label": number % 7} for number in range(COUNT)
     ]
     return make_shards(examples, num_shards=10, num_lanes=2, features=FEATURES)
 
@@ -98,10 +98,10 @@ def test_places_give_the_batches_that_records_give(
     assert alike(evaluation_batches(config), evaluation_batches(by_tensorflow)) == 12
 
 
-def test_many_values_beside_a_picture_are_parsed_by_tensorflow(make_shards: MakeShards) -> None:
+def test_many_values_beside_a_image_are_parsed_by_tensorflow(make_shards: MakeShards) -> None:
     features = (*FEATURES, Feature("vector", "float", (40,)), Feature("name", "bytes"))
     examples = [
-        {"id": at, "image": picture(at), "label": 0, "vector": [at / 7] * 40, "name": f"{at}"}
+        {"id": at, "image": image(at), "label": 0, "vector": [at / 7] * 40, "name": f"{at}"}
         for at in range(48)
     ]
     config = read_config(
@@ -113,7 +113,7 @@ def test_many_values_beside_a_picture_are_parsed_by_tensorflow(make_shards: Make
 
 
 def test_a_record_without_what_the_manifest_says_is_named(make_shards: MakeShards) -> None:
-    examples = [{"id": at, "image": picture(at), "label": 0} for at in range(48)]
+    examples = [{"id": at, "image": image(at), "label": 0} for at in range(48)]
     del examples[17]["label"]
     config = read_config(make_shards(examples, num_shards=4, num_lanes=2, features=FEATURES))
     named = (
@@ -170,9 +170,9 @@ def test_what_is_damaged_is_named_at_once(shards: Path, at: int, problem: str) -
     assert f"{path.name} record 1 at byte {first:,}" in str(explained)
 
 
-def test_a_picture_that_cannot_be_decoded_is_named(make_shards: MakeShards) -> None:
-    examples = [{"id": at, "image": picture(at), "label": 0} for at in range(48)]
-    examples[17]["image"] = picture(18)[:200]
+def test_a_image_that_cannot_be_decoded_is_named(make_shards: MakeShards) -> None:
+    examples = [{"id": at, "image": image(at), "label": 0} for at in range(48)]
+    examples[17]["image"] = image(18)[:200]
     shards = make_shards(examples, num_shards=4, num_lanes=2, features=FEATURES)
     config = read_config(shards)
     named = r"train-00001-of-00004\.tfrecord record 4 at byte [\d,]+ cannot be decoded"

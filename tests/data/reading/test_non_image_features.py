@@ -1,4 +1,4 @@
-"""What stands beside a picture, parsed in Python or left to TensorFlow: both give the same."""
+"""What stands beside a image, parsed in Python or left to TensorFlow: both give the same."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from tenfold.data.format.example import encode_example
 from tenfold.data.format.manifest import Feature
 from tenfold.data.reading.graph_records import parse_features
 from tenfold.data.reading.image_records import (
-    MOST_VALUES,
-    LargeFeatures,
-    SmallFeatures,
+    MAX_VALUES,
+    GraphFeatureParser,
+    PythonFeatureParser,
     are_small,
-    other_features,
+    non_image_parser,
 )
 
 FEATURES = (
@@ -41,7 +41,7 @@ EXAMPLES = st.fixed_dictionaries(
 @given(st.lists(EXAMPLES, max_size=5))
 def test_it_equals_tensorflows(rows: list[dict[str, Any]]) -> None:
     examples = [encode_example(row) for row in rows]
-    small = SmallFeatures(FEATURES)
+    small = PythonFeatureParser(FEATURES)
     ours = small.columns([small.row(example) for example in examples])
     if not rows:
         assert [column.shape for column in ours] == [(0, 2, 2), (0,), (0, 2)]
@@ -61,15 +61,15 @@ def test_it_equals_tensorflows(rows: list[dict[str, Any]]) -> None:
     ],
 )
 def test_other_values_than_the_manifests_are_told(row: dict[str, Any], told: str) -> None:
-    small = SmallFeatures([Feature("id", "int64"), Feature("label", "int64")])
+    small = PythonFeatureParser([Feature("id", "int64"), Feature("label", "int64")])
     with pytest.raises(ValueError, match=f"^{told}$"):
         small.row(encode_example(row))
 
 
 def test_what_is_left_to_tensorflow_is_an_example_at_least() -> None:
     whole = encode_example({"label": [3] * 40})
-    large = other_features([Feature("label", "int64", (40,))])
-    assert isinstance(large, LargeFeatures)
+    large = non_image_parser([Feature("label", "int64", (40,))])
+    assert isinstance(large, GraphFeatureParser)
     assert large.row(whole) == whole
     for damaged in (whole[:-1], whole[:2] + b"\xff" + whole[3:]):
         with pytest.raises(ValueError, match="not an Example"):
@@ -77,9 +77,9 @@ def test_what_is_left_to_tensorflow_is_an_example_at_least() -> None:
 
 
 def test_few_numbers_are_small_and_nothing_else() -> None:
-    assert isinstance(other_features([]), SmallFeatures)
+    assert isinstance(non_image_parser([]), PythonFeatureParser)
     assert are_small([])
-    assert are_small([Feature("label", "int64"), Feature("box", "float", (MOST_VALUES - 1,))])
-    assert not are_small([Feature("label", "int64"), Feature("box", "float", (MOST_VALUES,))])
+    assert are_small([Feature("label", "int64"), Feature("box", "float", (MAX_VALUES - 1,))])
+    assert not are_small([Feature("label", "int64"), Feature("box", "float", (MAX_VALUES,))])
     assert not are_small([Feature("words", "int64", (None,))])
     assert not are_small([Feature("name", "bytes")])

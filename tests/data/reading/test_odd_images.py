@@ -1,4 +1,4 @@
-"""Folders of pictures as people have them: odd sizes, modes, names, and things that are none."""
+"""Folders of images as people have them: odd sizes, modes, names, and things that are none."""
 
 import io
 import json
@@ -22,15 +22,15 @@ JPEG_LEVELS = 8
 
 
 def waves(height: int, width: int, channels: int) -> Any:
-    """Returns a smooth picture, uint8 [height, width, channels], every part of it different."""
+    """Returns a smooth image, uint8 [height, width, channels], every part of it different."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [128 + 90 * np.sin(x / (7 + k) + y / (11 + k)) for k in range(channels)]
     return np.stack(planes, axis=-1).astype(np.uint8)
 
 
-def save(path: Path | bytes, picture: Image.Image, form: str, **options: Any) -> None:
+def save(path: Path | bytes, image: Image.Image, form: str, **options: Any) -> None:
     with open(path, "wb") as file:
-        picture.save(file, form, **options)
+        image.save(file, form, **options)
 
 
 def grey(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
@@ -51,12 +51,12 @@ def turned() -> dict[str, Any]:
     return {"exif": exif}
 
 
-def with_alpha(picture: Image.Image) -> Image.Image:
-    picture.putalpha(100)
-    return picture
+def with_alpha(image: Image.Image) -> Image.Image:
+    image.putalpha(100)
+    return image
 
 
-# name -> (picture, format, options)
+# name -> (image, format, options)
 ODD: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
     "one.png": (color(1, 1), "PNG", {}),
     "wide.jpg": (color(3, 5000), "JPEG", {"quality": 95}),
@@ -81,12 +81,12 @@ ODD: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes: the odd ones, some of them deep down, and plain ones."""
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     deep = root / "odd" / "deep er" / "down"
     (root / "plain").mkdir(parents=True)
     deep.mkdir(parents=True)
-    for number, (name, (picture, form, options)) in enumerate(ODD.items()):
-        save((deep if number % 3 else root / "odd") / name, picture, form, **options)
+    for number, (name, (image, form, options)) in enumerate(ODD.items()):
+        save((deep if number % 3 else root / "odd") / name, image, form, **options)
     save(os.fsencode(deep) + b"/lat\xe9n.png", color(), "PNG")
     os.symlink("../one.png", root / "odd" / "deep er" / "link.png")
     for number in range(4):
@@ -94,11 +94,11 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def pictures_of(root: Path) -> list[bytes]:
+def images_of(root: Path) -> list[bytes]:
     return sorted(place.read_bytes() for place in root.rglob("*") if place.is_file())
 
 
-def pictures_in(shards: Path) -> list[bytes]:
+def images_in(shards: Path) -> list[bytes]:
     found = []
     for path in shards.glob("*.tfrecord"):
         with path.open("rb") as file:
@@ -115,7 +115,7 @@ def test_they_pass_through_every_command(
     assert done.status == 0, done.err
     manifest = json.loads((shards / "manifest.json").read_text())
     assert manifest["features"][0]["shape"] == [None, None, None]
-    assert pictures_in(shards) == pictures_of(folder)
+    assert images_in(shards) == images_of(folder)
     done = tenfold("inspect", f"--shards={shards}", "--records=99", f"--save_images={tmp_path}/s")
     assert done.status == 0, done.err
     assert len(list((tmp_path / "s").glob("*.png"))) == len(ODD) + 2 + 4
@@ -130,16 +130,16 @@ def test_they_are_decoded_as_pillow_does(decoder: str, channels: int) -> None:
 
     from tenfold.data.reading.decoding.decoders import make_decoder
 
-    for name, (picture, form, options) in ODD.items():
-        if form == "JPEG" and picture.mode == "CMYK" and channels == 1:
+    for name, (image, form, options) in ODD.items():
+        if form == "JPEG" and image.mode == "CMYK" and channels == 1:
             continue  # libjpeg does not make CMYK grey
         out = io.BytesIO()
-        picture.save(out, form, **options)
+        image.save(out, form, **options)
         whole: Image.Image = Image.open(io.BytesIO(out.getvalue()))
         if whole.mode.startswith("I"):
             whole = Image.fromarray((np.asarray(whole) >> 8).astype(np.uint8))
         want = np.asarray(whole.convert("L" if channels == 1 else "RGB"), np.int16)
-        shape = (picture.height, picture.width, channels)
+        shape = (image.height, image.width, channels)
         got = make_decoder(decoder, shape)(tf.constant([out.getvalue()]), None).numpy()[0]
         apart = np.abs(got.astype(np.int16) - want.reshape(shape)).max()
         assert apart <= (JPEG_LEVELS if form == "JPEG" else 1), name
@@ -147,24 +147,24 @@ def test_they_are_decoded_as_pillow_does(decoder: str, channels: int) -> None:
 
 def test_resizing_keeps_what_is_to_be_seen() -> None:
     """16 bits are not cut at 255, and what EXIF calls turned is turned."""
-    from tenfold.data.format.image_codec import decode_picture
+    from tenfold.data.format.image_codec import decode_image
 
     out = io.BytesIO()
     sixteen_bits().save(out, "PNG")
     assert np.array_equal(
-        np.asarray(decode_picture(out.getvalue())), waves(HEIGHT, WIDTH, 1)[..., 0]
+        np.asarray(decode_image(out.getvalue())), waves(HEIGHT, WIDTH, 1)[..., 0]
     )
     for least in (None, (9, 6)):
         out = io.BytesIO()
         color(240, 360).save(out, "JPEG", quality=95, **turned())
-        upright = decode_picture(out.getvalue(), at_least=least)
+        upright = decode_image(out.getvalue(), at_least=least)
         assert upright.height > upright.width >= (least or (0, 240))[1]
         want = color(240, 360).transpose(Image.Transpose.ROTATE_270).resize(upright.size)
         apart = np.abs(np.asarray(upright, np.int16) - np.asarray(want, np.int16))
         assert apart.mean() < 4
 
 
-def test_what_is_no_picture_is_named_and_left_out(
+def test_what_is_no_image_is_named_and_left_out(
     folder: Path, tenfold: Callable[..., Any], tmp_path: Path
 ) -> None:
     odd = folder / "odd"
@@ -216,7 +216,7 @@ def test_an_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) ->
     (folder / "empty class" / "a.webp").write_bytes(b"x")
     done = tenfold("plan", f"--source={folder}")
     assert done.status == 2
-    assert "empty class' has no pictures (.jpg, .jpeg, .png): add some, convert" in done.err
+    assert "empty class' has no images (.jpg, .jpeg, .png): add some, convert" in done.err
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_they_are_trained_on(
     assert tenfold("report", f"{tmp_path}/run").status == 0
 
 
-def test_a_sample_that_is_no_picture_is_named(
+def test_a_sample_that_is_no_image_is_named(
     make_class_folder: Callable[..., Path], tenfold: Callable[..., Any], tmp_path: Path
 ) -> None:
     source, shards = make_class_folder(each=2, classes=1, form="JPEG"), tmp_path / "shards"

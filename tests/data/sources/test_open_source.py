@@ -28,23 +28,23 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, make_picture: Callable[..., bytes]) -> list[Path]:
-    folder = tmp_path / "pictures; it's"
+def images(tmp_path: Path, make_image: Callable[..., bytes]) -> list[Path]:
+    folder = tmp_path / "images; it's"
     folder.mkdir()
     for index in range(EXAMPLES):
-        (folder / f"{index}.png").write_bytes(make_picture(seed=index))
+        (folder / f"{index}.png").write_bytes(make_image(seed=index))
     return [folder / f"{index}.png" for index in range(EXAMPLES)]
 
 
-def folder_source(tmp_path: Path, pictures: list[Path]) -> Any:
-    for index, path in enumerate(pictures):
+def folder_source(tmp_path: Path, images: list[Path]) -> Any:
+    for index, path in enumerate(images):
         target = tmp_path / "tree" / CLASSES[index % 3] / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     return str(tmp_path / "tree")
 
 
-def table_rows(tmp_path: Path, pictures: list[Path]) -> list[dict[str, Any]]:
+def table_rows(tmp_path: Path, images: list[Path]) -> list[dict[str, Any]]:
     return [
         {
             "path": os.path.relpath(path, tmp_path),
@@ -53,12 +53,12 @@ def table_rows(tmp_path: Path, pictures: list[Path]) -> list[dict[str, Any]]:
             "weight": index / 4,
             "zip": f"0{index}",
         }
-        for index, path in enumerate(pictures)
+        for index, path in enumerate(images)
     ]
 
 
-def csv_source(tmp_path: Path, pictures: list[Path], suffix: str = ".csv") -> Any:
-    rows = table_rows(tmp_path, pictures)
+def csv_source(tmp_path: Path, images: list[Path], suffix: str = ".csv") -> Any:
+    rows = table_rows(tmp_path, images)
     with open(tmp_path / f"table{suffix}", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",")
         writer.writeheader()
@@ -66,66 +66,64 @@ def csv_source(tmp_path: Path, pictures: list[Path], suffix: str = ".csv") -> An
     return str(tmp_path / f"table{suffix}")
 
 
-def tsv_source(tmp_path: Path, pictures: list[Path]) -> Any:
-    return csv_source(tmp_path, pictures, ".tsv")
+def tsv_source(tmp_path: Path, images: list[Path]) -> Any:
+    return csv_source(tmp_path, images, ".tsv")
 
 
-def jsonl_source(tmp_path: Path, pictures: list[Path]) -> Any:
-    rows = table_rows(tmp_path, pictures)
+def jsonl_source(tmp_path: Path, images: list[Path]) -> Any:
+    rows = table_rows(tmp_path, images)
     lines = [json.dumps({**row, "vector": [1.5, 2.5]}) + "\n" for row in rows]
     (tmp_path / "table.jsonl").write_text("".join(lines))
     return str(tmp_path / "table.jsonl")
 
 
-def parquet_source(tmp_path: Path, pictures: list[Path]) -> Any:
+def parquet_source(tmp_path: Path, images: list[Path]) -> Any:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
-    table = pa.Table.from_pylist(table_rows(tmp_path, pictures))
+    table = pa.Table.from_pylist(table_rows(tmp_path, images))
     parquet.write_table(table, tmp_path / "table.parquet")
     return str(tmp_path / "table.parquet")
 
 
-def npz_source(tmp_path: Path, pictures: list[Path]) -> Any:
+def npz_source(tmp_path: Path, images: list[Path]) -> Any:
     from PIL import Image
 
-    x = np.stack([np.asarray(Image.open(path)) for path in pictures])
+    x = np.stack([np.asarray(Image.open(path)) for path in images])
     y = np.array([CLASSES[index % 3] for index in range(EXAMPLES)])
     np.savez(tmp_path / "arrays.npz", x=x, y=y, extra=np.ones((EXAMPLES, 2, 3), np.float32))
     return str(tmp_path / "arrays.npz")
 
 
-def npy_source(tmp_path: Path, pictures: list[Path]) -> Any:
+def npy_source(tmp_path: Path, images: list[Path]) -> Any:
     np.save(tmp_path / "x.npy", np.arange(EXAMPLES * 4, dtype=np.float64).reshape(EXAMPLES, 4))
     return str(tmp_path / "x.npy")
 
 
-def tfrecord_source(tmp_path: Path, pictures: list[Path]) -> Any:
+def tfrecord_source(tmp_path: Path, images: list[Path]) -> Any:
     folder = tmp_path / "records"
     folder.mkdir()
     for part in range(5):  # of different lengths, the last one empty
         chosen = range(EXAMPLES)[part * 4 : part * 4 + 4]
         data = b"".join(
-            frame(
-                encode_example({"image": pictures[i].read_bytes(), "label": i % 3, "v": [i] * 3})
-            )
+            frame(encode_example({"image": images[i].read_bytes(), "label": i % 3, "v": [i] * 3}))
             for i in chosen
         )
         (folder / f"part-{part}.tfrecord").write_bytes(data)
     return str(folder)
 
 
-def iterable_source(tmp_path: Path, pictures: list[Path]) -> Any:
+def iterable_source(tmp_path: Path, images: list[Path]) -> Any:
     return [
         {"image": path.read_bytes(), "label": CLASSES[index % 3], "v": np.ones((2, 2))}
-        for index, path in enumerate(pictures)
+        for index, path in enumerate(images)
     ]
 
 
-def reference_source(tmp_path: Path, pictures: list[Path]) -> Any:
+def reference_source(tmp_path: Path, images: list[Path]) -> Any:
     (tmp_path / "mine.py").write_text(
         "from pathlib import Path\n"
-        f"FILES = {[str(path) for path in pictures]!r}\n"
+        f"FILES = {[str(path) for path in images]!r}\n"
         "def examples():\n"
         "    for i, file in enumerate(FILES):\n"
         "        yield Path(file).read_bytes(), i % 3\n"
@@ -148,10 +146,10 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("make", SOURCES)
-def test_contract(make: Make, tmp_path: Path, pictures: list[Path]) -> None:
+def test_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    spec = make(tmp_path, pictures)
+    spec = make(tmp_path, images)
     source = open_source(spec, scratch)
     stats = source.stats
     assert stats.num_examples == EXAMPLES
@@ -168,20 +166,16 @@ def test_contract(make: Make, tmp_path: Path, pictures: list[Path]) -> None:
     # Values, packed again, are the same record.
     for index in (0, EXAMPLES - 1):
         again = decode_example(encode_example(source.features(index)))
-        if make is not npz_source:  # whose pictures are arrays until they are stored
+        if make is not npz_source:  # whose images are arrays until they are stored
             assert again == decode_example(records[index].payload)
     # The same source has the same fingerprint.
     assert open_source(spec, scratch).stats.fingerprint == stats.fingerprint
 
 
 @pytest.mark.parametrize("make", [make for make in SOURCES if make is not npy_source])
-def test_what_is_written_is_what_was_given(
-    make: Make, tmp_path: Path, pictures: list[Path]
-) -> None:
+def test_what_is_written_is_what_was_given(make: Make, tmp_path: Path, images: list[Path]) -> None:
     output = tmp_path / "out"
-    result = write_shards(
-        make(tmp_path, pictures), str(output), policy=LayoutPolicy(num_workers=2)
-    )
+    result = write_shards(make(tmp_path, images), str(output), policy=LayoutPolicy(num_workers=2))
     manifest = result.manifest
     assert manifest is not None
     found = []
@@ -192,7 +186,7 @@ def test_what_is_written_is_what_was_given(
     if make is npz_source:
         assert len(got) == EXAMPLES
     else:
-        expected = {path.read_bytes(): [i % 3] for i, path in enumerate(pictures)}
+        expected = {path.read_bytes(): [i % 3] for i, path in enumerate(images)}
         assert got == expected
     assert manifest.splits[0].label_counts == (4, 4, 4)
     assert manifest.feature("image") == Feature("image", "image", (8, 8, 1))
@@ -215,9 +209,9 @@ def test_what_is_written_is_what_was_given(
 
 
 def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
-    tmp_path: Path, pictures: list[Path]
+    tmp_path: Path, images: list[Path]
 ) -> None:
-    rows = iterable_source(tmp_path, pictures)
+    rows = iterable_source(tmp_path, images)
     write_shards(rows, str(tmp_path / "a"), policy=LayoutPolicy(num_workers=1))
     write_shards(str(tmp_path / "a"), str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3))
     one, other = (read_manifest(str(tmp_path / name)) for name in "ab")
@@ -231,7 +225,7 @@ def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
     ("name", "text", "words"),
     [
         ("a.csv", "path,label\n", "has no rows"),
-        ("a.csv", "path,label\nmissing.png,cat\n", "row 0: there is no picture"),
+        ("a.csv", "path,label\nmissing.png,cat\n", "row 0: there is no image"),
         ("a.csv", "path,label\nx.png\n", "line 2: the row does not have the 2 columns"),
         ("a.csv", "path,label\nx.png,a,b\n", "line 2: the row does not have the 2 columns"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: no JSON"),
@@ -317,11 +311,11 @@ def test_batches_and_one_hot_labels(
 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
-def test_tensorflow_datasets_in_and_out(tmp_path: Path, pictures: list[Path]) -> None:
+def test_tensorflow_datasets_in_and_out(tmp_path: Path, images: list[Path]) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
     import tensorflow as tf
 
-    rows = iterable_source(tmp_path, pictures)
+    rows = iterable_source(tmp_path, images)
     dataset = tf.data.Dataset.from_tensor_slices(
         {name: [row[name] for row in rows] for name in ("image", "label", "v")}
     )

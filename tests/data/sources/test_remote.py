@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.runtime.threads import work_ahead
+from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import SourceChanged
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.local_folder import LocalFolder
@@ -18,18 +18,18 @@ from tenfold.data.writing.write_shards import WriteOptions, write_shards
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
-def test_results_come_in_order_and_few_are_ahead(items: list[int], at_once: int) -> None:
+def test_results_come_in_order_and_few_are_ahead(items: list[int], max_in_flight: int) -> None:
     given_out = taken = 0
 
     def source() -> Iterator[int]:
         nonlocal given_out
         for item in items:
             given_out += 1
-            assert given_out - taken <= at_once
+            assert given_out - taken <= max_in_flight
             yield item
 
     for item, result in zip(
-        items, work_ahead(lambda x: x * 2, source(), at_once=at_once), strict=True
+        items, prefetch_map(lambda x: x * 2, source(), max_in_flight=max_in_flight), strict=True
     ):
         assert result == item * 2
         taken += 1
@@ -45,13 +45,13 @@ def test_as_many_as_said_are_under_way_at_once() -> None:
         workers.add(threading.current_thread())
         return together.wait(30) >= 0
 
-    assert list(work_ahead(meet, range(8), at_once=4)) == [True] * 8
+    assert list(prefetch_map(meet, range(8), max_in_flight=4)) == [True] * 8
     assert len(workers) == 4
     assert not workers & set(threading.enumerate()), "they have not ended with their work"
 
 
 def test_an_error_comes_at_its_place() -> None:
-    results = work_ahead(lambda x: 6 // x, [3, 2, 0, 1], at_once=3)
+    results = prefetch_map(lambda x: 6 // x, [3, 2, 0, 1], max_in_flight=3)
     assert (next(results), next(results)) == (2, 3)
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -98,7 +98,7 @@ def test_class_folders_behind_fsspec(in_memory: tuple[Path, str], tmp_path: Path
     assert found == shards
 
 
-def test_a_picture_of_another_size_is_noticed(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_image_of_another_size_is_noticed(in_memory: tuple[Path, str], tmp_path: Path) -> None:
     _, url = in_memory
     (tmp_path / "scratch").mkdir()
     source = open_source(url, tmp_path / "scratch")

@@ -8,7 +8,7 @@ import pytest
 
 from tenfold.data.format.example import encode_example
 from tenfold.data.format.tfrecord import frame
-from tenfold.data.sources.base import BadRecord, SourceChanged
+from tenfold.data.sources.base import SourceChanged, UnusableRecord
 from tenfold.data.sources.open_source import open_source
 
 MakeFolder = Callable[..., Path]
@@ -47,7 +47,7 @@ def test_what_has_become_of_a_file_is_told(
     with pytest.raises(SourceChanged, match=f"{file.name} has gone since the source was scanned"):
         read()
     file.mkdir()
-    with pytest.raises(BadRecord, match=r"^it cannot be read \(Is a directory\)$"):
+    with pytest.raises(UnusableRecord, match=r"^it cannot be read \(Is a directory\)$"):
         read()
     file.rmdir()
     file.write_bytes(b"another" + whole)

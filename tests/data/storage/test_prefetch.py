@@ -29,14 +29,14 @@ for path in Path(sys.argv[1]).iterdir():
 
 from tenfold.data import worker_dataset
 from tenfold.data.storage.shard_cache import CacheOptions
-from tenfold.data.storage.prefetch import Stager
+from tenfold.data.storage.prefetch import ShardPrefetcher
 
-def slowly(self, path, open=Stager.open):
+def slowly(self, path, open=ShardPrefetcher.open):
     opened.append(path)
     time.sleep(0.05)
     return open(self, path)
 
-Stager.open = slowly
+ShardPrefetcher.open = slowly
 iterator = iter(worker_dataset(
     "memory://bucket", global_batch_size=64, threads=2, cache=CacheOptions(folder=sys.argv[2])
 ))
@@ -64,7 +64,7 @@ def test_only_what_failed_meanwhile_is_told_as_the_cause(monkeypatch: pytest.Mon
     monkeypatch.setattr(staging, "_failures", [JobError("an earlier pipeline's")])
 
     def fail(*meanwhile: JobError) -> None:
-        with staging.staging_failures():
+        with staging.prefetch_failures():
             staging._failures.extend(meanwhile)
             raise RuntimeError("what TensorFlow makes of it")
 

@@ -1,4 +1,4 @@
-"""Transforms: what they make of pictures, that they are seeded, and what is noticed."""
+"""Transforms: what they make of images, that they are seeded, and what is noticed."""
 
 import io
 import os
@@ -18,13 +18,13 @@ from PIL import Image
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.example import decode_example
 from tenfold.data.format.image_codec import to_uint8
-from tenfold.data.format.image_header import picture_format, picture_shape
+from tenfold.data.format.image_header import image_format, image_shape
 from tenfold.data.format.manifest import Feature, Manifest
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import parse_splits
-from tenfold.data.runtime.user_code import load_reference
-from tenfold.data.sources.base import BadRecord
+from tenfold.data.runtime.user_code import load_user_object
+from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.transforms.base import Draw
 from tenfold.data.transforms.chain import parse_chain
@@ -43,7 +43,7 @@ def encoded(array: np.ndarray, form: str = "PNG") -> bytes:
 
 def apply(texts: list[str], record: dict[str, Any], copy: int = 0, seed: int = 0) -> Any:
     [done] = parse_chain(texts).apply([record], [Draw(5, copy, seed)])
-    if isinstance(done, BadRecord):
+    if isinstance(done, UnusableRecord):
         raise done
     return {name: values for name, (_, values) in decode_example(done.payload).items()}
 
@@ -68,8 +68,8 @@ GRADIENT = np.stack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3, a
 def test_resize(text: str, shape: tuple[int, int, int], form: str) -> None:
     done = apply([text], {"image": encoded(GRADIENT, form), "label": 3})
     data = done["image"][0]
-    assert picture_shape(data) == shape
-    assert picture_format(data) == form.lower()
+    assert image_shape(data) == shape
+    assert image_format(data) == form.lower()
     assert done["label"] == [3]
     row = pixels(data)[shape[0] // 2, :, 0].astype(int)
     # The gradient is still one, from end to end; cropped to its middle, from 1/8 to 7/8.
@@ -83,9 +83,9 @@ def test_resize(text: str, shape: tuple[int, int, int], form: str) -> None:
 def test_resize_is_tensorflows_antialiased() -> None:
     import tensorflow as tf
 
-    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    ours = pixels(apply(["resize:20x24"], {"image": encoded(picture)})["image"][0])
-    theirs = tf.image.resize(picture, (20, 24), antialias=True).numpy()
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    ours = pixels(apply(["resize:20x24"], {"image": encoded(image)})["image"][0])
+    theirs = tf.image.resize(image, (20, 24), antialias=True).numpy()
     assert np.abs(ours - theirs).max() <= 1
 
 
@@ -105,10 +105,10 @@ def test_encode_changes_the_form_and_quality_the_size() -> None:
     fine, coarse = (
         apply([f"encode:jpeg,quality={quality}"], record)["image"][0] for quality in (95, 10)
     )
-    assert picture_format(fine) == "jpeg"
+    assert image_format(fine) == "jpeg"
     assert len(coarse) < len(fine)
     alpha = np.zeros((4, 4, 4), np.uint8)
-    assert picture_shape(apply(["encode:jpeg"], {"image": encoded(alpha)})["image"][0])[2] == 3
+    assert image_shape(apply(["encode:jpeg"], {"image": encoded(alpha)})["image"][0])[2] == 3
 
 
 def test_augment_is_seeded_and_leaves_the_first_copy() -> None:
@@ -119,7 +119,7 @@ def test_augment_is_seeded_and_leaves_the_first_copy() -> None:
     assert len(set(copies)) == 4
     assert copies == [apply(text, record, copy)["image"][0] for copy in range(4)]
     assert copies[1] != apply(text, record, 1, seed=1)["image"][0]
-    assert all(picture_shape(copy) == (48, 64, 3) for copy in copies)
+    assert all(image_shape(copy) == (48, 64, 3) for copy in copies)
 
 
 @pytest.mark.parametrize("option", ["flip=1", "crop=0.3", "rotate=90", "color=1"])
@@ -161,8 +161,8 @@ def test_a_wrong_transform_is_told(text: str, words: str) -> None:
         parse_chain([text])
 
 
-def test_records_without_a_picture_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs the picture.*there are: label"):
+def test_records_without_a_image_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs the image.*there are: label"):
         write_shards([{"label": 1}] * 4, str(tmp_path / "out"), transforms=["resize:4"])
 
 
@@ -188,7 +188,7 @@ def write(source: Path, output: Path, transforms: list[str], **options: Any) -> 
 def test_copies_stay_in_their_split_and_counts_balance(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    source = make_class_folder(classes=2, each=15)  # 29 pictures: 22 and 7
+    source = make_class_folder(classes=2, each=15)  # 29 images: 22 and 7
     texts = ["resize:6", "augment:copies=3"]
     manifest = write(source, tmp_path / "a", texts, processes=2).manifest
     assert [split.num_records for split in manifest.splits] == [66, 7]
@@ -198,7 +198,7 @@ def test_copies_stay_in_their_split_and_counts_balance(
     )
     plain = write(source, tmp_path / "b", ["resize:6"]).manifest
     originals = {r["image"][0] for r in records_of(tmp_path / "b", plain, "train")}
-    # The first copies are the split's own pictures; none of them validates.
+    # The first copies are the split's own images; none of them validates.
     assert sum(r["image"][0] in originals for r in train) == 22
     assert not originals & {r["image"][0] for r in validation}
     assert max(Counter(r["image"][0] for r in train).values()) == 1
@@ -234,7 +234,7 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for value in (1.5, 2.5):
         code.write_text(f"def f(): return {value}\n")
         os.utime(code, (10**9, 10**9))
-        assert load_reference(f"{code}:f", "transform")() == value
+        assert load_user_object(f"{code}:f", "transform")() == value
 
 
 def test_a_users_function_gets_pixels_and_a_generator(
@@ -245,8 +245,8 @@ def test_a_users_function_gets_pixels_and_a_generator(
         "import numpy as np\n"
         "def shade(features, rng):\n"
         "    assert isinstance(features['image'], np.ndarray)\n"
-        "    picture = features['image'] // 2 + rng.integers(0, 9, dtype=np.uint8)\n"
-        "    return {'image': picture.astype(np.uint8), 'label': features['label']}\n"
+        "    image = features['image'] // 2 + rng.integers(0, 9, dtype=np.uint8)\n"
+        "    return {'image': image.astype(np.uint8), 'label': features['label']}\n"
     )
     texts = ["resize:5x4", f"{code}:shade", "encode:jpeg"]
     outputs = [tmp_path / "a", tmp_path / "b"]
@@ -275,13 +275,13 @@ def test_a_function_that_raises_is_a_bad_record(
     assert sum(split.num_records for split in manifest.splits) == 19 - len(odd)
 
 
-def test_a_picture_whose_pixels_are_broken_is_named(
+def test_a_image_whose_pixels_are_broken_is_named(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_class_folder()
     victim = source / "class 0" / "0001.png"
     data = victim.read_bytes()
-    # Whole by its chunks and their sums, but what they hold is no picture.
+    # Whole by its chunks and their sums, but what they hold is no image.
     start = data.index(b"IDAT")
     (length,) = struct.unpack_from(">I", data, start - 4)
     body = b"IDAT" + bytes(length)
@@ -309,8 +309,8 @@ CHECK = """
 import sys, keras, numpy as np
 model = keras.models.load_model(sys.argv[1])
 part = keras.Model(model.inputs, model.get_layer("pooled").output)
-pictures = np.load(sys.argv[2])
-np.save(sys.argv[3], part.predict(pictures, verbose=0))
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], part.predict(images, verbose=0))
 """
 
 
@@ -341,12 +341,12 @@ def test_embeddings_are_the_layers_outputs(
     )
     got = sorted((r["label"][0], *r["embedding"]) for r in records_of(output, manifest, "train"))
     files = sorted(source.rglob("*.png"))
-    pictures = [
+    images = [
         Image.open(file).convert("RGB").resize((12, 10), Image.Resampling.BILINEAR)
         for file in files
     ]
-    np.save(tmp_path / "pictures.npy", np.stack([np.asarray(p, np.float32) for p in pictures]))
-    python(CHECK, model, tmp_path / "pictures.npy", tmp_path / "expected.npy")
+    np.save(tmp_path / "images.npy", np.stack([np.asarray(p, np.float32) for p in images]))
+    python(CHECK, model, tmp_path / "images.npy", tmp_path / "expected.npy")
     labels = [int(file.parent.name.split()[1]) for file in files]
     expected = sorted(
         (label, *row)

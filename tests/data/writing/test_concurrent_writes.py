@@ -14,7 +14,7 @@ from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.writing import output_folder as output
 from tenfold.data.writing.ledger import (
     KEYS_NAME,
-    ShardReceipt,
+    FinishedShard,
     WriteKeys,
     read_keys,
     read_receipts,
@@ -56,7 +56,7 @@ class Overtaken(LocalFolder):
             begin_output(other, keys, (), (), resume=True, overwrite=False)
             other.write(SHARD, b"data")
             info = ShardInfo(SHARD, 1, 4, crc32c(b"data"), 1)
-            write_receipt(other, ShardReceipt(info, (), {}), keys.digest)
+            write_receipt(other, FinishedShard(info, (), {}), keys.digest)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_write_that_has_just_ended_is_left_alone(tmp_path: Path, overwrite: bo
 
 
 def test_shards_that_go_while_they_are_written(tmp_path: Path) -> None:
-    """Somebody removes what is there: the write does not end as if it were one of a gang."""
+    """Somebody removes what is there: the write does not end as if it were one of a processes."""
     records = [{"x": number} for number in range(50)]
     out = tmp_path / "out"
 

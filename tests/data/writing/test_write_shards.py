@@ -53,7 +53,7 @@ def records_of(folder: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_every_picture_is_in_one_shard_as_it_was(
+def test_every_image_is_in_one_shard_as_it_was(
     make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source = make_class_folder(classes=3, each=30)
@@ -166,7 +166,7 @@ def break_empty(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [break_text, break_cut, break_empty])
-def test_a_broken_picture_is_named(
+def test_a_broken_image_is_named(
     damage: Callable[[Path], str], make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source, output = make_class_folder(), tmp_path / "out"
@@ -219,13 +219,13 @@ def test_a_source_that_changes_while_it_is_written_is_named(
 def test_a_gang_writes_what_one_does(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source = make_class_folder(each=20)
     write(source, tmp_path / "one")
-    gang = tmp_path / "gang"
+    processes = tmp_path / "processes"
     for task in (2, 0):
-        assert write(source, gang, task_index=task, num_tasks=3).manifest is None
-        assert not (gang / "manifest.json").exists()
-    last = write(source, gang, task_index=1, num_tasks=3)
+        assert write(source, processes, task_index=task, num_tasks=3).manifest is None
+        assert not (processes / "manifest.json").exists()
+    last = write(source, processes, task_index=1, num_tasks=3)
     assert last.manifest == read_manifest(str(tmp_path / "one"))
-    assert contents(gang) == contents(tmp_path / "one")
+    assert contents(processes) == contents(tmp_path / "one")
 
 
 @pytest.mark.timeout(120)

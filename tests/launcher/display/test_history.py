@@ -10,7 +10,7 @@ import pytest
 from tenfold.data.errors import UserError
 from tenfold.launcher.display.history import HistoryView, StepLines
 from tenfold.launcher.display.plain import PlainView
-from tenfold.launcher.job.environment_file import take_inventory
+from tenfold.launcher.job.environment_file import describe_environment
 from tenfold.launcher.job.events import WorkerEvent
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, result_from_json
 
@@ -66,7 +66,7 @@ def test_a_launch_writes_its_history_and_its_environment(tenfold: Any, tmp_path:
         assert workers == [0, 1], kind
     assert [line["time"] for line in history] == sorted(line["time"] for line in history)
     written = json.loads((run_dir / "environment.json").read_text())
-    assert written["packages"] == take_inventory()["packages"]
+    assert written["packages"] == describe_environment()["packages"]
     assert written["packages"].keys() >= {"tenfold", "tensorflow", "keras"}
 
 

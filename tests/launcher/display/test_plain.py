@@ -91,7 +91,7 @@ def test_a_row_of_the_live_table(record: WorkerRecord, row: tuple[str, ...]) -> 
 
 def test_the_row_of_a_worker_that_is_lost() -> None:
     record = worker(3, step=STEP, stat=STAT)
-    record.take_loss(now=101.0)
+    record.mark_lost(now=101.0)
     assert make_row(record) == ("3", "lost", "50/2000", "0.1235", "1,234", "", "")
 
 
@@ -118,7 +118,7 @@ def test_plain_progress_tells_workers_apart_that_differ(monkeypatch: pytest.Monk
     monkeypatch.setattr("tenfold.launcher.display.plain.PLAIN_INTERVAL_S", 0.0)
     stream = io.StringIO()
     lost = worker(2)
-    lost.take_loss(now=101.0)
+    lost.mark_lost(now=101.0)
     told = [worker(0, started=STARTED), worker(1, step=STEP, exit={"code": 1}), lost]
     PlainView(stream).tick([*told, worker(3, step={"step": 4})])
     assert stream.getvalue() == (

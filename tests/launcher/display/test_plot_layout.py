@@ -1,4 +1,4 @@
-"""plan --plot: a picture that says what the plan says."""
+"""plan --plot: a image that says what the plan says."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ def texts_of(svg: Path) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))
 
 
-def test_the_picture_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> None:
+def test_the_image_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> None:
     svg = tmp_path / "plan.svg"
     flags = ["--dataset_size=10GB", "--num_workers=4", "--worker_counts=1,2,4,8"]
     done = tenfold("plan", *flags, f"--plot={svg}")
@@ -37,7 +37,7 @@ def test_the_picture_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> No
     assert again.read_bytes() == svg.read_bytes()
 
 
-def test_a_huge_layout_is_still_a_picture(tenfold: Any, tmp_path: Path) -> None:
+def test_a_huge_layout_is_still_a_image(tenfold: Any, tmp_path: Path) -> None:
     svg = tmp_path / "plan.svg"
     flags = ["--dataset_size=900TB", "--num_examples=100000000", "--num_workers=48"]
     assert tenfold("plan", *flags, f"--plot={svg}").status == 0

@@ -20,7 +20,7 @@ VERSIONS = {
     "keras": "3.15.1",
     "tenfold": "0.1.0",
 }
-SEEN = {
+RECEIPT_COUNTS = {
     "time": 1000.0,
     "versions": VERSIONS,
     "taken": {},
@@ -44,7 +44,7 @@ def report(name="a", **changes):
         host=Host(name, "10.0.0.1", "python3", remote=True),
         workers=1,
         ports=(4000,),
-        seen={**SEEN, "versions": versions, **changes},
+        seen={**RECEIPT_COUNTS, "versions": versions, **changes},
         our_code="abc",
         asked_at=999.9,
         told_at=1000.1,

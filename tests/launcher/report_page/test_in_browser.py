@@ -109,7 +109,7 @@ def test_it_shows_the_runs_numbers_and_no_error(browser: Any, finished: Path) ->
 
 
 @pytest.mark.timeout(120)
-def test_every_curve_lies_in_its_picture(browser: Any, finished: Path) -> None:
+def test_every_curve_lies_in_its_image(browser: Any, finished: Path) -> None:
     show(browser, finished)
     boxes = browser.execute_script(
         "return [...document.querySelectorAll('figure svg')].map(svg => {"

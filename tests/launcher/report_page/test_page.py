@@ -166,7 +166,7 @@ def test_without_a_history_there_is_no_timeline() -> None:
 
 
 # time, kind, and what else a line of history.jsonl holds
-Heard = tuple[float, str, dict[str, Any]]
+WorkerMessage = tuple[float, str, dict[str, Any]]
 
 WAIT, JOINT = "waiting for input", "training (compute, exchange of gradients)"
 SUM = "communication (exchange of gradients)"
@@ -188,7 +188,7 @@ def test_communication_is_a_part_of_training_where_it_was_measured(
     tmp_path: Path, epochs: list[float | None], waited_s: float, expected: dict[str, float]
 ) -> None:
     write_job(tmp_path)
-    events: list[Heard] = [
+    events: list[WorkerMessage] = [
         (100.0, "launch", {}),
         (100.0, "started", {"worker": 0}),
         (100.0, "phase", {"worker": 0, "phase": "build"}),
@@ -215,7 +215,7 @@ def epoch_line(step: int, communication: float | None) -> dict[str, Any]:
     return metrics_line(step, 1.0, kind="epoch", receipt={"exact": True}, **more)
 
 
-def write_events(run_dir: Path, events: list[Heard]) -> None:
+def write_events(run_dir: Path, events: list[WorkerMessage]) -> None:
     lines = [{"time": time, "kind": kind, **more} for time, kind, more in events]
     write_lines(run_dir / "history.jsonl", lines)
 
@@ -232,11 +232,11 @@ def test_a_workers_own_rate_is_its_part_of_the_jobs(
     tmp_path: Path, train: dict[str, Any], rates: tuple[float, ...], shown: list[str]
 ) -> None:
     write_job(tmp_path, train=train)
-    started: list[Heard] = [(0.0, "started", {"worker": index}) for index in (1, 2, 0)]
-    steps: list[Heard] = [
+    started: list[WorkerMessage] = [(0.0, "started", {"worker": index}) for index in (1, 2, 0)]
+    steps: list[WorkerMessage] = [
         (1.0, "step", {"worker": at, "records_per_s": rate}) for at, rate in enumerate(rates)
     ]
-    exits: list[Heard] = [(2.0, "exit", {"worker": index}) for index in (1, 2, 0)]
+    exits: list[WorkerMessage] = [(2.0, "exit", {"worker": index}) for index in (1, 2, 0)]
     again = [started[0], started[2], *steps[:2]]  # then with two of them
     write_events(tmp_path, [(0.0, "launch", {}), *started, *steps, *exits, *again])
     text = render_page(read_run(tmp_path))

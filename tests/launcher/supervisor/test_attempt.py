@@ -10,11 +10,11 @@ from tenfold.launcher.job.events import WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import TICK_S, Attempt
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
-from tenfold.launcher.supervisor.worker_processes import Heard
+from tenfold.launcher.supervisor.worker_processes import WorkerMessage
 from tenfold.launcher.worker.stop_signals import StopRequest
 
 
-class Gang:
+class WorkerProcesses:
     """Workers that take note of how they are stopped, and end when they are killed."""
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class View:
         assert self.ticks < 100, "the second request was lost"
 
 
-def attempt(stop: StopRequest, gang: Gang) -> Attempt:
+def attempt(stop: StopRequest, processes: WorkerProcesses) -> Attempt:
     return Attempt(
-        gang=gang,  # type: ignore[arg-type]
+        processes=processes,  # type: ignore[arg-type]
         records=(),
         view=View(stop),  # type: ignore[arg-type]
         logs=None,  # type: ignore[arg-type]
@@ -62,21 +62,21 @@ def attempt(stop: StopRequest, gang: Gang) -> Attempt:
 
 
 def test_a_second_request_is_obeyed_however_soon_it_comes() -> None:
-    stop, gang = StopRequest(), Gang()
+    stop, processes = StopRequest(), WorkerProcesses()
     stop._on_signal(2, None)
-    attempt(stop, gang).run()
-    assert gang.graces == [600.0, 0.0]
+    attempt(stop, processes).run()
+    assert processes.graces == [600.0, 0.0]
 
 
 def test_two_requests_at_once_do_not_wait() -> None:
-    stop, gang = StopRequest(), Gang()
+    stop, processes = StopRequest(), WorkerProcesses()
     stop._on_signal(2, None)
     stop._on_signal(2, None)
-    attempt(stop, gang).run()
-    assert gang.graces == [0.0]
+    attempt(stop, processes).run()
+    assert processes.graces == [0.0]
 
 
-Round = tuple[float, list[Heard]]
+Round = tuple[float, list[WorkerMessage]]
 
 
 class ScriptedGang:
@@ -90,7 +90,7 @@ class ScriptedGang:
     def running(self) -> tuple[int, ...]:
         return (0, 1) if self.rounds else ()
 
-    def poll(self, timeout_s: float) -> Iterator[Heard]:
+    def poll(self, timeout_s: float) -> Iterator[WorkerMessage]:
         pause_s, said = self.rounds.pop(0)
         self.clock.now += pause_s
         yield from said
@@ -106,11 +106,11 @@ class Silent:
         return lambda *_: None
 
 
-def told(worker: int, kind: str, **data: Any) -> Heard:
-    return Heard(worker, event=WorkerEvent(kind, worker, "training", data=data))
+def told(worker: int, kind: str, **data: Any) -> WorkerMessage:
+    return WorkerMessage(worker, event=WorkerEvent(kind, worker, "training", data=data))
 
 
-def both(kind: str, **data: Any) -> list[Heard]:
+def both(kind: str, **data: Any) -> list[WorkerMessage]:
     return [told(worker, kind, **data) for worker in (0, 1)]
 
 
@@ -124,10 +124,10 @@ def run_script(monkeypatch: pytest.MonkeyPatch, clock: Any) -> RunScript:
 
 
 def _run_script(clock: Any, rounds: list[Round]) -> Attempt:
-    gang: Any = ScriptedGang(clock, [(TICK_S, both("started", pid=7)), *rounds])
+    processes: Any = ScriptedGang(clock, [(TICK_S, both("started", pid=7)), *rounds])
     silent: Any = Silent()
     one = Attempt(
-        gang=gang,
+        processes=processes,
         records=(WorkerRecord(0), WorkerRecord(1)),
         view=silent,
         logs=silent,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.launcher.supervisor.stack_dumps import holds_up_others, whereabouts
+from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 
 PROGRAM = """
 import os, sys, threading, time
@@ -77,5 +77,5 @@ def test_input_is_told_from_a_step(tmp_path: Path, arguments: tuple[str, str], p
     assert program.stdout.readline() == "all wait\n"
     program.send_signal(signal.SIGABRT)
     _, err = program.communicate(timeout=60)
-    assert whereabouts(err.splitlines()) == place.format(path=path)
+    assert describe_location(err.splitlines()) == place.format(path=path)
     assert holds_up_others(err.splitlines())

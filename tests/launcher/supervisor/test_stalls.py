@@ -11,7 +11,7 @@ from tenfold.launcher.job.events import WorkerEvent
 from tenfold.launcher.supervisor import attempt
 from tenfold.launcher.supervisor.attempt import Attempt
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
-from tenfold.launcher.supervisor.worker_processes import Heard
+from tenfold.launcher.supervisor.worker_processes import WorkerMessage
 from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.stop_signals import StopRequest
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 TURNS = 300  # of a tenth of a second each
 
 
-class Gang:
+class WorkerProcesses:
     """Two workers, half a second apart, that report a step and are looked at every second."""
 
     def __init__(self, clock: Any, *, sleep_at: int) -> None:
@@ -32,7 +32,7 @@ class Gang:
     def running(self) -> tuple[int, ...]:
         return (0, 1) if self.turn < TURNS else ()
 
-    def poll(self, timeout_s: float) -> Iterator[Heard]:
+    def poll(self, timeout_s: float) -> Iterator[WorkerMessage]:
         self.turn += 1
         self.clock.now += 3600.0 if self.turn == self.sleep_at else 0.1
         worker, rest = divmod(self.turn % 10, 5)
@@ -40,7 +40,7 @@ class Gang:
             start: dict[str, dict[str, Any]] = {"started": {"pid": 1}} if self.turn <= 10 else {}
             said = {**start, "stat": {"state": "S"}, "step": {"step": self.turn}}
             for kind, data in said.items():
-                yield Heard(worker, event=WorkerEvent(kind, worker, "", data=data))
+                yield WorkerMessage(worker, event=WorkerEvent(kind, worker, "", data=data))
 
     def signal(self, worker: int, number: int) -> None:
         self.signals.append(number)
@@ -55,10 +55,10 @@ def test_workers_are_not_taken_for_hung_after_an_hour_of_sleep(
     monkeypatch: pytest.MonkeyPatch, clock: Any, sleep_at: int
 ) -> None:
     monkeypatch.setattr(attempt, "time", clock)
-    gang = Gang(clock, sleep_at=sleep_at)
+    processes = WorkerProcesses(clock, sleep_at=sleep_at)
     ignore = SimpleNamespace(**dict.fromkeys(("note", "tick", "event"), lambda *_: None))
     watched: Any = Attempt(
-        gang=gang,  # type: ignore[arg-type]
+        processes=processes,  # type: ignore[arg-type]
         records=(attempt.WorkerRecord(0), attempt.WorkerRecord(1)),
         view=ignore,
         logs=None,  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_workers_are_not_taken_for_hung_after_an_hour_of_sleep(
         failure_grace_s=0.0,
     )
     watched.run()
-    assert (gang.signals, watched.verdict) == ([], None)
+    assert (processes.signals, watched.verdict) == ([], None)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tenfold.launcher.job.worker_record import TracebackCatcher, WorkerRecord
 from tenfold.launcher.supervisor.fault_injection import LossCheck
 from tenfold.launcher.supervisor.host_selection import choose_count, worker_counts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
-from tenfold.launcher.supervisor.stack_dumps import thread_stacks, whereabouts
+from tenfold.launcher.supervisor.stack_dumps import describe_location, thread_stacks
 from tenfold.launcher.supervisor.verdict import judge
 from tenfold.launcher.supervisor.watchdog import WatchPolicy, find_hang
 from tenfold.launcher.worker.agent import LineBuffer
@@ -33,7 +33,7 @@ def worker(index, *, code=None, at=0.0, says=(), oom=False, phases=(), state="",
         data = {"code": code, "oom": oom}
         record.take_event(WorkerEvent("exit", index, "", data=data), at + 0.1)
     if lost:
-        record.take_loss(at)
+        record.mark_lost(at)
     return record
 
 
@@ -322,9 +322,9 @@ Extension modules: numpy.core._multiarray_umath (total: 1)""".splitlines()
 )
 def test_where_a_stack_is(file, place):
     lines = [line.replace("{file}", file) for line in DUMP]
-    assert whereabouts(lines).startswith(place)
+    assert describe_location(lines).startswith(place)
     assert [len(stack) for stack in thread_stacks(lines)] == [1, 3]
-    assert whereabouts([]) == ""
+    assert describe_location([]) == ""
 
 
 @pytest.mark.parametrize(

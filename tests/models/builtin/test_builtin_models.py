@@ -27,7 +27,7 @@ def built(name: str, of: ModelSpec) -> keras.Model:
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 3), (1, 1, 1), (64, 48, 3)])
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
-def test_pictures_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
+def test_images_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
     model = built(name, spec(IMAGE, image_shape=shape))
     assert model(np.zeros((2, *shape), "float32")).shape == (2, 10)
     assert model.compiled
@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_resnet50_on_small_pictures() -> None:
+def test_resnet50_on_small_images() -> None:
     with pytest.raises(UserError, match="--image_size=32 or more"):
         built("resnet50", spec(IMAGE, image_shape=(8, 8, 1)))
     model = built("resnet50", spec(IMAGE, image_shape=(32, 32, 3)))
@@ -61,7 +61,7 @@ def test_several_inputs_are_joined() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet50"])
-def test_a_picture_model_needs_pictures(name: str) -> None:
+def test_a_image_model_needs_images(name: str) -> None:
     with pytest.raises(UserError, match="no 'image' feature"):
         built(name, spec(EMBEDDING))
 

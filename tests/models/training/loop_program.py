@@ -30,14 +30,14 @@ def strategy() -> tf.distribute.Strategy:
 
 def by_keras(model: keras.Model) -> dict[str, float]:
     """`model.evaluate` on the records that are no padding, in one process."""
-    pictures, labels = [], []
+    images, labels = [], []
     for x, y, weight in worker_dataset(
         SHARDS, split="validation", global_batch_size=64, training=False
     ):
         real = weight.numpy() > 0
-        pictures.append(x.numpy()[real])
+        images.append(x.numpy()[real])
         labels.append(y.numpy()[real])
-    x, y = np.concatenate(pictures), np.concatenate(labels)
+    x, y = np.concatenate(images), np.concatenate(labels)
     return {**model.evaluate(x, y, batch_size=64, verbose=0, return_dict=True), "records": len(x)}
 
 

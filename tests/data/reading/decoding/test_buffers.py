@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tenfold.data.reading.decoding import buffers as kept_memory
-from tenfold.data.reading.decoding.buffers import BatchMemory, KeptMemory
+from tenfold.data.reading.decoding.buffers import BatchBufferPool, ThreadBuffer
 
 
 def _base(array: Any) -> int:
@@ -20,7 +20,7 @@ def _base(array: Any) -> int:
 
 
 def test_a_batch_is_aligned_and_its_own_until_it_is_dropped() -> None:
-    batches = BatchMemory()
+    batches = BatchBufferPool()
     first, second = batches.array((3, 5, 7)), batches.array((3, 5, 7))
     assert first.shape == (3, 5, 7)
     assert first.ctypes.data % 64 == second.ctypes.data % 64 == 0
@@ -36,7 +36,7 @@ def test_a_batch_is_aligned_and_its_own_until_it_is_dropped() -> None:
 def test_what_tensorflow_holds_is_left_alone() -> None:
     import tensorflow as tf
 
-    batches = BatchMemory()
+    batches = BatchBufferPool()
 
     def fill(number: Any) -> Any:
         out = batches.array((64, 64))
@@ -61,7 +61,7 @@ def test_what_tensorflow_holds_is_left_alone() -> None:
 
 
 def test_batches_of_several_threads_never_meet() -> None:
-    batches, clash = BatchMemory(), threading.Event()
+    batches, clash = BatchBufferPool(), threading.Event()
 
     def work(number: int) -> None:
         for _ in range(300):
@@ -79,13 +79,13 @@ def test_batches_of_several_threads_never_meet() -> None:
 
 
 def test_no_more_is_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_memory, "MOST_BATCHES", 2)
-    monkeypatch.setattr(kept_memory, "MOST_BYTES", 100)
-    batches = BatchMemory()
+    monkeypatch.setattr(kept_memory, "MAX_BATCHES", 2)
+    monkeypatch.setattr(kept_memory, "MAX_BYTES", 100)
+    batches = BatchBufferPool()
     many = [batches.array((8,)) for _ in range(5)]
     assert len({_base(one) for one in many}) == 5
     assert len(batches._kept) == 2
-    kept = KeptMemory()
+    kept = ThreadBuffer()
     assert _base(kept.of(80)) == _base(kept.of(60))
     assert kept.of(300).size == 300
     assert kept.of(80).size == 80, "what is larger than the limit is given back"

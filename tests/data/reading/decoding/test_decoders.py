@@ -19,14 +19,14 @@ VIEWS = [WHOLE, [0.0, 0.0, 1.0, 1.0, 1.0], [0.25, 0.1, 0.5, 0.6, 0.0], [0.6, 0.3
 
 
 def photograph(height: int, width: int, *, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """A picture as smooth as photographs are."""
+    """A image as smooth as photographs are."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2)).convert(mode)
 
 
-def encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     out = io.BytesIO()
-    picture.save(out, form, **options)
+    image.save(out, form, **options)
     return out.getvalue()
 
 
@@ -35,7 +35,7 @@ def grey_16_bit() -> bytes:
     return encoded(Image.fromarray(pixels), "PNG")
 
 
-PICTURES: dict[str, Callable[[], bytes]] = {
+IMAGES: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: encoded(photograph(101, 75), "JPEG", quality=90),
     "jpeg 4:4:4": lambda: encoded(photograph(64, 200), "JPEG", quality=75, subsampling=0),
     "jpeg progressive": lambda: encoded(photograph(97, 131), "JPEG", progressive=True),
@@ -66,9 +66,9 @@ def difference(one: Any, other: Any) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("kind", IMAGES)
 def test_turbo_decodes_what_tensorflow_does(kind: str) -> None:
-    data = [PICTURES[kind]()] * len(VIEWS)
+    data = [IMAGES[kind]()] * len(VIEWS)
     for shape in [(48, 40, 3), (150, 140, 3)]:
         ours, theirs = (decode(name, data, shape, VIEWS) for name in ("turbo", "tf"))
         assert difference(ours, theirs) <= TOLERANCE
@@ -79,30 +79,30 @@ def test_turbo_decodes_what_tensorflow_does(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GREY_TOO)
-def test_grey_pictures(kind: str) -> None:
-    data = [PICTURES[kind]()] * len(VIEWS)
+def test_grey_images(kind: str) -> None:
+    data = [IMAGES[kind]()] * len(VIEWS)
     ours, theirs = (decode(name, data, (32, 36, 1), VIEWS) for name in ("turbo", "tf"))
     assert difference(ours, theirs) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["tf", "turbo"])
 def test_a_mixed_batch_equals_tensorflow_record_by_record(name: str) -> None:
-    data = [make() for make in PICTURES.values()]
-    pictures = decode(name, data, (45, 50, 3))
+    data = [make() for make in IMAGES.values()]
+    images = decode(name, data, (45, 50, 3))
     for at, one in enumerate(data):
         whole = tf.io.decode_image(one, channels=3, expand_animations=False)
         expected = tf.image.resize(whole, (45, 50)).numpy()
-        assert np.abs(pictures[at] - expected).max() <= TOLERANCE, list(PICTURES)[at]
+        assert np.abs(images[at] - expected).max() <= TOLERANCE, list(IMAGES)[at]
 
 
 def test_a_mirrored_view_is_the_view_mirrored() -> None:
-    data = [PICTURES["jpeg"]()] * 2
+    data = [IMAGES["jpeg"]()] * 2
     for name in DECODERS:
         plain, mirrored = decode(name, data, (40, 40, 3), VIEWS[:2])
         assert np.array_equal(plain[:, ::-1], mirrored)
 
 
-def test_scaled_decoding_is_near_and_only_for_far_larger_pictures() -> None:
+def test_scaled_decoding_is_near_and_only_for_far_larger_images() -> None:
     large = [encoded(photograph(401, 333), "JPEG", quality=95)]
     scaled, full = (decode(name, large, (50, 40, 3)) for name in ("turbo_scaled", "turbo"))
     assert not np.array_equal(scaled, full)
@@ -114,12 +114,12 @@ def test_scaled_decoding_is_near_and_only_for_far_larger_pictures() -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_a_damaged_picture_is_an_error(name: str, kind: str) -> None:
-    data = PICTURES[kind]()
+def test_a_damaged_image_is_an_error(name: str, kind: str) -> None:
+    data = IMAGES[kind]()
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(name, [data, data[: len(data) // 2]], (20, 20, 3))
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(name, [data, b"no picture"], (20, 20, 3))
+        decode(name, [data, b"no image"], (20, 20, 3))
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.augment_options import Augment, parse_augment
-from tenfold.data.reading.decoding.random_crops import draw_views
+from tenfold.data.reading.decoding.random_crops import random_crop_flip
 
 BOTH = Augment(flip=True, min_side=0.4)
 MASK = 2**64 - 1
 
 
 def views(prints: list[int], augment: Augment = BOTH, *, seed: int = 3, epoch: int = 0) -> Any:
-    return draw_views(augment, np.array(prints, np.uint64).view(np.int64), seed=seed, epoch=epoch)
+    return random_crop_flip(
+        augment, np.array(prints, np.uint64).view(np.int64), seed=seed, epoch=epoch
+    )
 
 
 def mix(value: int) -> int:
@@ -58,7 +60,7 @@ def test_epochs_and_seeds_differ(many: list[int]) -> None:
             assert abs(np.corrcoef(drawn[one][:, column], drawn[other][:, column])[0, 1]) < 0.06
 
 
-def test_views_lie_within_the_picture_and_spread_over_it(many: list[int]) -> None:
+def test_views_lie_within_the_image_and_spread_over_it(many: list[int]) -> None:
     top, left, height, width, mirrored = views(many).T
     for begin, extent in ((top, height), (left, width)):
         assert begin.min() >= 0

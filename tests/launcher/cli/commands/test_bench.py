@@ -34,7 +34,7 @@ def test_bench_says_what_it_would_feed(tenfold: Any, digit_shards: Path) -> None
         (0.9, 3000, 900, "decoding"),
         (0.9, 1000, 900, "decoding"),
         (0.3, 1000, 900, "reading"),
-        # a few huge pictures keep one thread at work while the other waits
+        # a few huge images keep one thread at work while the other waits
         (0.5, 3000, 9, "parsing and decoding"),
     ],
 )

@@ -147,10 +147,10 @@ def test_what_an_epoch_tells():
 def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
     if shutil.which("ip") is None:
         pytest.skip("there is no ip: apt-get install iproute2")
-    picture = tmp_path / "scaling.svg"
+    image = tmp_path / "scaling.svg"
     done = tenfold(
         "simulate", f"--shards={digit_shards}", "--num_workers=4", "--host_bandwidth=1gbit",
-        "--format=json", f"--plot={picture}",
+        "--format=json", f"--plot={image}",
     )  # fmt: skip
     if "simulated hosts cannot be made here" in done.err:
         pytest.skip(done.err)
@@ -161,7 +161,7 @@ def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
     assert one["communication_share"] == 0 < two["communication_share"]
     for found in real:
         assert found["steps_per_s"] * 64 == pytest.approx(found["records_per_s"])
-    assert picture.read_text().count("<svg") == 1
+    assert image.read_text().count("<svg") == 1
     done = tenfold(
         "simulate", "--dry_run", f"--shards={digit_shards}", "--num_workers=4",
         "--worker_counts=1,2,4", "--format=json",

@@ -108,7 +108,7 @@ def test_sources_that_cannot_be_used(
 
     make_class_folder(name="empty class")
     (tmp_path / "empty class" / "none").mkdir()
-    refused("none' has no pictures", "empty class")
+    refused("none' has no images", "empty class")
     (tmp_path / "flat").mkdir()
     refused("no class folders", "flat")
     make_class_folder(name="odd")
@@ -143,7 +143,7 @@ def test_an_unwritable_output(tenfold: Any, make_class_folder: Make, tmp_path: P
 
 def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
     source = make_class_folder(classes=2, each=10)
-    (source / "class 0" / "notes.txt").write_text("not a picture")
+    (source / "class 0" / "notes.txt").write_text("not a image")
     flags = [f"--source={source}", f"--output={tmp_path / 'out'}"]
     done = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "19 records" in done.out
@@ -155,9 +155,9 @@ def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path:
     other = tenfold("write", *flags)
     assert other.status == 2
     assert "different layout" in other.err
-    gang = [f"--source={source}", f"--output={tmp_path / 'gang'}", "--num_tasks=2"]
-    assert "other tasks have not finished" in tenfold("write", *gang).out
-    assert "19 records" in tenfold("write", *gang, "--task_index=1").out
+    processes = [f"--source={source}", f"--output={tmp_path / 'processes'}", "--num_tasks=2"]
+    assert "other tasks have not finished" in tenfold("write", *processes).out
+    assert "19 records" in tenfold("write", *processes, "--task_index=1").out
 
 
 def test_a_dry_run_changes_nothing(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_code_that_inspect_prints_runs(
     assert ran.stdout == "fine\n", ran.stderr
 
 
-def test_writing_pictures_as_they_are_imports_nothing_heavy(
+def test_writing_images_as_they_are_imports_nothing_heavy(
     make_class_folder: Make, tmp_path: Path
 ) -> None:
     code = (
