@@ -21,8 +21,8 @@ def prefetch_map(
 ) -> Iterator[Result]:
     """Yields what `work` returns for each item, in their order; raises what it raises.
 
-    Up to `max_in_flight` items are under way, or done and not yet taken: memory for so many results is
-    used. With one, no threads are.
+    Up to `max_in_flight` items are being worked on or wait to be taken, which bounds memory. With 1
+    the work runs on the caller's thread.
     """
     if max_in_flight <= 1:
         yield from map(work, items)

@@ -1,9 +1,9 @@
 """Shards on remote storage, brought to the local cache ahead of their use.
 
-A `ShardPrefetcher` knows the order in which its reader will ask for shards. It fetches them in that
-order, a few at once and each in several ranges, as far ahead as the cache has room for and at
-most `MAX_PREFETCHED` shards; what is asked for is fetched in any case, so that a cache that is too small
-makes reading slower but never stops it. A shard is pinned in the cache from the moment that it
+A `ShardPrefetcher` knows the order in which its reader will ask for shards. It fetches them in
+that order, a few at once and each in several ranges, as far ahead as the cache has room for and at
+most `MAX_PREFETCHED` shards. A shard that its reader asks for is fetched in any case: a cache that
+is too small slows reading but never stops it. A shard is pinned in the cache from the moment that it
 is there until its reader has come to its end.
 """
 

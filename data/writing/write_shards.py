@@ -50,8 +50,8 @@ class WriteOptions:
     """How to write.
 
     `processes` 0 takes one per processor of this machine, two where the output is remote.
-    `max_bad_records` None fails on the first broken record; a number leaves as many out. A processes
-    of `num_tasks` writes shares the shards; each is told its `task_index`. `engine` is
+    `max_bad_records` None fails on the first broken record; a number leaves as many out. With
+    `num_tasks` writers each writes its part of the shards, told by its `task_index`. `engine` is
     ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline with
     `engine_arguments`. A `dry_run` changes nothing: it only says what a write would do.
     """

@@ -1,4 +1,4 @@
-"""FaultInjector: how the supervisor carries out the faults of `launch --inject`, and what it learns."""
+"""Supervisor side of `launch --inject`: carry out faults, check that losses repeat."""
 
 import contextlib
 import dataclasses

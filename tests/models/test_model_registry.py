@@ -23,7 +23,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "data" / "__init__.py").write_text("NAME = 'their data'\n")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("")
-    code = "import data\nfrom tenfold.data.sizes import parse_size\n"
+    code = "import data\nfrom tenfold.data.units import parse_size\n"
     code += "def build():\n    return f'{data.NAME}, {parse_size(\"1KB\")}'\n"
     (tmp_path / "models" / "net.py").write_text(code)
     (tmp_path / "train.py").write_text(code)
