@@ -9,21 +9,14 @@ from tenfold.data.errors import JobError
 from tenfold.data.format.example import decode_example
 from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import LABEL, Feature, Manifest, Split
-from tenfold.data.format.tfrecord import (
-    FOOTER_BYTES,
-    FRAME_BYTES,
-    HEADER_BYTES,
-    RecordError,
-    check_payload,
-    read_length,
-)
+from tenfold.data.format.tfrecord import FOOTER_BYTES, Frame, ReadAt, RecordError, read_frame
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 
 _TYPES: Final = {"bytes": "tf.string", "image": "tf.string", "float": "tf.float32"}
 _SHOWN_VALUES: Final = 6
-# How often a record that looks broken is read.
-READS: Final = 3
+# Reads of a damaged record before it counts as damaged in storage, not on the way.
+MAX_READS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -51,34 +44,43 @@ def first_records(path: str, split: Split, count: int) -> Iterator[Sample]:
 
 
 def _payloads(folder: Folder, name: str, count: int) -> Iterator[bytes]:
-    """Yields the first `count` payloads of a shard, reading no more than those."""
+    """Yield the first `count` payloads of a shard, reading no more than those."""
     try:
-        offset = 0
-        size = folder.sizes().get(name, 0)
+        offset, size = 0, folder.sizes().get(name, 0)
         for index in range(count):
-            payload = _payload(folder, name, index=index, offset=offset, size=size)
-            yield payload
-            offset += len(payload) + FRAME_BYTES
+            frame = _sound_frame(folder, name, index=index, offset=offset, size=size)
+            yield frame.payload
+            offset = frame.end
     except (RecordError, OSError) as error:
         raise JobError(
             f"{folder.path}/{name}: {error}: 'tenfold verify' says what is wrong"
         ) from error
 
 
-def _payload(folder: Folder, name: str, *, index: int, offset: int, size: int) -> bytes:
-    """Returns one payload; what looks broken is read again, for it may have been on the way."""
-    for attempt in range(READS):
+def _sound_frame(folder: Folder, name: str, *, index: int, offset: int, size: int) -> Frame:
+    """Return one frame, checked; read again if damaged, as ranges may be damaged on the way."""
+    for attempt in range(MAX_READS):
         try:
-            header = folder.read_range(name, offset, HEADER_BYTES)
-            room = size - offset - HEADER_BYTES
-            length = read_length(header, index=index, offset=offset, room=room)
-            data = folder.read_range(name, offset + HEADER_BYTES, length + FOOTER_BYTES)
-            check_payload(data[:length], data[length:], index=index, offset=offset)
-            return data[:length]
+            frame = read_frame(_range_reader(folder, name), size, index=index, offset=offset)
+            frame.check()
+            return frame
         except RecordError:
-            if attempt == READS - 1:
+            if attempt == MAX_READS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _range_reader(folder: Folder, name: str) -> ReadAt:
+    """Return a reader of one file; each request also fetches the footer that comes next."""
+    begin, data = 0, b""
+
+    def read(offset: int, length: int) -> bytes:
+        nonlocal begin, data
+        if not begin <= offset <= offset + length <= begin + len(data):
+            begin, data = offset, folder.read_range(name, offset, length + FOOTER_BYTES)
+        return data[offset - begin :][:length]
+
+    return read
 
 
 def describe_feature(feature: Feature) -> str:

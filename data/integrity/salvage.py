@@ -22,13 +22,13 @@ from tenfold.data.format.manifest import (
 )
 from tenfold.data.format.tfrecord import (
     FOOTER_BYTES,
-    FRAME_BYTES,
     HEADER_BYTES,
     RecordError,
-    check_payload,
+    bytes_reader,
     crc32c,
     fingerprint64,
-    read_length,
+    read_frame,
+    read_frames,
 )
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
@@ -62,48 +62,41 @@ class Salvage:
 
     manifest: Manifest
     moved: dict[str, str] = field(default_factory=dict)
-    bad: tuple[DamagedRecord, ...] = ()
+    bad_records: tuple[DamagedRecord, ...] = ()
 
 
 def scan_records(data: bytes) -> tuple[list[tuple[int, int]], list[RecordError]]:
-    """Returns where the sound records of a shard's bytes begin and end, and the broken ones."""
+    """Return the ranges (begin, end) of a shard's sound records, and its damaged records."""
     sound: list[tuple[int, int]] = []
-    bad: list[RecordError] = []
-    offset = 0
+    damaged: list[RecordError] = []
+    read, offset = bytes_reader(data), 0
     while offset < len(data):
+        index = len(sound) + len(damaged)
         try:
-            end = _record_end(data, offset, index=len(sound) + len(bad))
-            sound.append((offset, end))
+            for frame in read_frames(read, len(data), index=index, offset=offset):
+                offset = frame.end
+                if error := frame.damage():
+                    damaged.append(error)
+                else:
+                    sound.append((frame.offset, frame.end))
         except RecordError as error:
-            bad.append(error)
-            end = _next_record(data, offset + 1) if error.lost else _framed_end(data, offset)
-        offset = end
-    return sound, bad
+            damaged.append(error)
+            offset = _next_sound_record(data, offset + 1)
+    return sound, damaged
 
 
-def _record_end(data: bytes, offset: int, *, index: int) -> int:
-    header = data[offset : offset + HEADER_BYTES]
-    room = len(data) - offset - HEADER_BYTES
-    length = read_length(header, index=index, offset=offset, room=room)
-    begin = offset + HEADER_BYTES
-    footer = data[begin + length : begin + length + FOOTER_BYTES]
-    check_payload(data[begin : begin + length], footer, index=index, offset=offset)
-    return offset + length + FRAME_BYTES
+def _next_sound_record(data: bytes, offset: int) -> int:
+    """Return the offset of the first sound record from `offset` on, or the end of `data`.
 
-
-def _framed_end(data: bytes, offset: int) -> int:
-    return offset + int.from_bytes(data[offset : offset + 8], "little") + FRAME_BYTES
-
-
-def _next_record(data: bytes, offset: int) -> int:
-    """Returns where the first sound record from `offset` on begins, or the end of `data`.
-
-    The upper half of a record's 64-bit length is zero.
+    Both checksums of a record must match, so a payload that contains a header is no match. Only
+    positions followed by four zero bytes are tried: lengths are below 2**32, so the upper half
+    of the 64-bit length is zero.
     """
+    read = bytes_reader(data)
     while (zeros := data.find(bytes(4), offset + 4)) >= 0:
         offset = zeros - 4
         try:
-            _record_end(data, offset, index=0)
+            read_frame(read, len(data), offset=offset).check()
         except RecordError:
             offset += 1
         else:
@@ -129,7 +122,7 @@ def check_sizes(folder_path: str, shards: Sequence[ShardInfo]) -> None:
             )
 
 
-def find_bad_record(folder_path: str, shards: Sequence[ShardInfo]) -> DamagedRecord | None:
+def find_damaged_record(folder_path: str, shards: Sequence[ShardInfo]) -> DamagedRecord | None:
     """Returns the first broken record of `shards`, or None where all are as they were written."""
     folder = open_folder(folder_path)
     for shard in shards:

@@ -10,16 +10,7 @@ from typing import BinaryIO, Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import Manifest, ShardInfo, parse_shard_name
-from tenfold.data.format.tfrecord import (
-    FOOTER_BYTES,
-    FRAME_BYTES,
-    HEADER_BYTES,
-    RecordError,
-    check_payload,
-    extend_crc32c,
-    fingerprint64,
-    read_length,
-)
+from tenfold.data.format.tfrecord import RecordError, extend_crc32c, fingerprint64, read_frames
 from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
@@ -110,7 +101,7 @@ def _check(
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        reading = _Reading(file, size)
+        reading = _ShardReader(file, size)
         reading.run()
     return ShardCheck(
         shard.name, reading.records, size, tuple(_compare(shard, reading, by_content))
@@ -128,40 +119,36 @@ def _open(folder: Folder, name: str) -> BinaryIO | None:
     return None if data is None else io.BytesIO(data)
 
 
-class _Reading:
-    """One pass over a shard's file; sums as in the manifest, problems as they come."""
+class _ShardReader:
+    """One pass over a shard's file: sums as in the manifest, and problems in their order."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
-        self._offset = 0
         self.size = size
         self.records = self.crc32c = self.fingerprint = 0
         self.problems: list[str] = []
         self.damaged = 0
 
     def run(self) -> None:
-        """Reads to the end, or as far as records can be told apart."""
-        while self._offset < self.size:
-            try:
-                self._record()
-            except RecordError as error:
-                self._add(error)
-                if error.lost:
-                    self._rest()
-                    return
+        """Read to the end of the file.
 
-    def _record(self) -> None:
-        index, offset = self.records, self._offset
-        header = self._read(HEADER_BYTES)
-        room = self.size - offset - HEADER_BYTES
-        length = read_length(header, index=index, offset=offset, room=room)
-        payload, footer = self._read(length), self._read(FOOTER_BYTES)
-        self.records += 1
-        self._offset = offset + length + FRAME_BYTES
-        self.fingerprint = (self.fingerprint + fingerprint64(payload)) % 2**64
-        check_payload(payload, footer, index=index, offset=offset)
+        After a damaged header the next record cannot be found; the rest counts for the
+        checksum of the file only.
+        """
+        try:
+            for frame in read_frames(self._read_next, self.size):
+                self.records += 1
+                self.fingerprint = (self.fingerprint + fingerprint64(frame.payload)) % 2**64
+                if error := frame.damage():
+                    self._add(error)
+        except RecordError as error:
+            self._add(error)
+            while self._read_next(0, 1 << 20):
+                pass
 
-    def _read(self, length: int) -> bytes:
+    def _read_next(self, offset: int, length: int) -> bytes:
+        """Read on; frames follow one another without a gap, so `offset` is where the file is."""
+        del offset
         data = self._file.read(length)
         self.crc32c = extend_crc32c(self.crc32c, data)
         return data
@@ -171,13 +158,9 @@ class _Reading:
         if self.damaged <= MAX_LISTED:
             self.problems.append(str(error))
 
-    def _rest(self) -> None:
-        while self._read(1 << 20):
-            pass
-
 
 def _compare(
-    shard: ShardInfo, reading: _Reading, by_content: Mapping[tuple[int, int, int], str]
+    shard: ShardInfo, reading: _ShardReader, by_content: Mapping[tuple[int, int, int], str]
 ) -> Iterator[str]:
     """Yields what differs between a shard's file and the manifest."""
     found = (reading.size, reading.crc32c, reading.fingerprint)

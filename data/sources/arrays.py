@@ -13,11 +13,10 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import Encoded
+from tenfold.data.sources.base import Encoded, SourceOptions
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
-    SourceOptions,
     encode_features,
     pick,
     rename,

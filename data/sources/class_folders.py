@@ -17,7 +17,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, feature_entry, field, to_list, varint
 from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
-from tenfold.data.format.row_file import RowFile, Texts
+from tenfold.data.format.row_file import BlobFile, RowFile
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
@@ -39,13 +39,13 @@ class FolderSource:
     notes: tuple[str, ...]
 
     def __init__(
-        self, root: str, files: Files, stats: SourceStats, rows: RowFile, paths: Texts,
+        self, root: str, files: Files, stats: SourceStats, rows: RowFile, paths: BlobFile,
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.root = root
         self.stats = stats
         self.notes = notes
-        self.reads_at_once = files.reads_at_once
+        self.concurrent_reads = files.concurrent_reads
         self._files = files
         self._rows = rows
         self._paths = paths
@@ -64,11 +64,11 @@ class FolderSource:
     def name(self, index: int) -> str:
         """Returns the image's path."""
         offset, length, *_ = self._rows[index]
-        return shown_path(self._prefix + self._paths(offset, length))
+        return shown_path(self._prefix + self._paths.read(offset, length))
 
     def _image(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
         offset, length, label, size, version = self._rows[index]
-        data = self._files.read(self._prefix + self._paths(offset, length), size, version)
+        data = self._files.read(self._prefix + self._paths.read(offset, length), size, version)
         try:
             return data, label, image_shape(data)
         except ValueError as error:
@@ -295,9 +295,9 @@ class _Scan:
             self._hash.update(joined)
             file.write(joined)
 
-    def tables(self) -> tuple[RowFile, Texts]:
+    def tables(self) -> tuple[RowFile, BlobFile]:
         """Returns the rows and the paths."""
-        return RowFile(self._rows, _ROW.format), Texts(self._paths)
+        return RowFile(self._rows, _ROW.format), BlobFile(self._paths)
 
     def notes(self, prefix: bytes) -> tuple[str, ...]:
         """Returns what the user should hear of; `prefix` comes before every path."""

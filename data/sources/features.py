@@ -5,7 +5,6 @@ PNG, and a one-hot label becomes the index of its class.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
@@ -17,21 +16,6 @@ from tenfold.data.sources.base import Encoded, UnusableRecord
 LABEL_NAMES: Final = ("label", "labels", "class", "target", "targets", "y")
 IMAGE_NAMES: Final = ("image", "img", "picture", "x")
 PATH_NAMES: Final = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """What a source cannot know by itself.
-
-    `image` and `label` name the features (columns) that are the image and the class; empty,
-    the usual names are looked for. `one_hot` is ``auto``, ``always`` or ``never``; `batched`
-    says the same of the batches of a stream.
-    """
-
-    image: str = ""
-    label: str = ""
-    one_hot: str = "auto"
-    batched: str = "auto"
 
 
 def pick(wanted: str, usual: tuple[str, ...], names: Mapping[str, Any], what: str) -> str:

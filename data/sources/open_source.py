@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.sources.base import Source
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.storage.folder import is_url
 
 KINDS = (

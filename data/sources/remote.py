@@ -21,9 +21,8 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfrecord import extend_crc32c
 from tenfold.data.runtime.threads import prefetch_map
-from tenfold.data.sources.base import Encoded, Source
+from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
-from tenfold.data.sources.features import SourceOptions
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.table_rows import SUFFIXES as TABLES
 from tenfold.data.storage.folder import Folder
@@ -136,7 +135,7 @@ class FetchedSource:
     def __init__(self, source: Source, local: Path, url: str, fingerprint: str = "") -> None:
         self.stats = replace(source.stats, fingerprint=fingerprint or source.stats.fingerprint)
         self.notes = source.notes
-        self.reads_at_once = int(getattr(source, "reads_at_once", 1))
+        self.concurrent_reads = int(getattr(source, "concurrent_reads", 1))
         self._source = source
         self._local = str(local)
         self._url = url

@@ -12,9 +12,9 @@ CONCURRENT_READS: Final = 16
 
 
 class Files(Protocol):
-    """Files by full path. `reads_at_once` says how many reads at once are worth it."""
+    """Files by full path. `concurrent_reads` says how many reads at once are worth it."""
 
-    reads_at_once: int
+    concurrent_reads: int
 
     def read(self, path: bytes, size: int, version: int) -> bytes:
         """Returns the bytes of a file that a scan has seen with this size and version.
@@ -35,7 +35,7 @@ def read_error(path: str, error: OSError) -> SourceChanged | UnusableRecord:
 class LocalFiles:
     """Files of the local file system; their versions are times of change, in ns."""
 
-    reads_at_once = 1
+    concurrent_reads = 1
 
     def read(self, path: bytes, size: int, version: int) -> bytes:
         """Returns the bytes of a file that a scan has seen; see `Files`."""
@@ -58,7 +58,7 @@ class LocalFiles:
 class RemoteFiles:
     """Files below the URL `root`; their versions are generations, 0 where there are none."""
 
-    reads_at_once = CONCURRENT_READS
+    concurrent_reads = CONCURRENT_READS
 
     def __init__(self, root: str) -> None:
         self._folder = open_folder(root)

@@ -14,11 +14,10 @@ from tenfold.data.format.example import decode_example
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
 from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import fingerprint64, frame
-from tenfold.data.sources.base import Encoded, UnusableRecord
+from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
-    SourceOptions,
     class_index,
     encode_features,
     is_one_hot,

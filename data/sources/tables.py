@@ -14,15 +14,14 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, decode_example, feature_entry, field, to_list
 from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
-from tenfold.data.format.row_file import RowFile, RowFileWriter, Texts
+from tenfold.data.format.row_file import BlobFile, RowFile, RowFileWriter
 from tenfold.data.format.schema import Schema, SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import Encoded, UnusableRecord
+from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
 from tenfold.data.sources.features import (
     LABEL_NAMES,
     PATH_NAMES,
-    SourceOptions,
     class_index,
     encode_features,
     is_one_hot,
@@ -47,12 +46,12 @@ class TableSource:
         path: str,
         stats: SourceStats,
         rows: RowFile,
-        texts: Texts,
+        texts: BlobFile,
         schema: Schema,
         images: Files | None,
     ) -> None:
         self.stats = stats
-        self.reads_at_once = images.reads_at_once if images else 1
+        self.concurrent_reads = images.concurrent_reads if images else 1
         self._path = path
         self._rows = rows
         self._texts = texts
@@ -63,10 +62,10 @@ class TableSource:
         """Returns the row and its image, packed; raises as `Source.encoded`."""
         offset, path_length, before, after, label, size, version = self._rows[index]
         start = offset + path_length
-        entries = [self._texts(start, before), self._texts(start + before, after)]
+        entries = [self._texts.read(start, before), self._texts.read(start + before, after)]
         schema = self._schema
         if self._images:
-            path = self._texts(offset, path_length)
+            path = self._texts.read(offset, path_length)
             image, feature = _with_feature(self._images.read(path, size, version))
             entries.insert(1, feature_entry(IMAGE, "bytes", field(1, image)))
             schema = tuple(sorted((*schema, feature), key=lambda feature: feature.name))
@@ -87,7 +86,7 @@ class TableSource:
         if not self._images:
             return f"{self._path}: row {index}"
         offset, length, *_ = self._rows[index]
-        return os.fsdecode(self._texts(offset, length))
+        return os.fsdecode(self._texts.read(offset, length))
 
 
 def _with_feature(image: bytes) -> tuple[bytes, Feature]:
@@ -255,7 +254,7 @@ class _Scan:
             self._path,
             stats,
             RowFile(self._rows, _ROW),
-            Texts(self._texts),
+            BlobFile(self._texts),
             self._observer.schema,
             self._images.files if self._image else None,
         )

@@ -18,13 +18,13 @@ from tenfold.data.format.manifest import LABEL, Feature
 from tenfold.data.format.row_file import RowFile, RowFileWriter
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import (
-    FOOTER_BYTES,
     FRAME_BYTES,
-    HEADER_BYTES,
+    Frame,
     RecordError,
-    check_payload,
+    bytes_reader,
     fingerprint64,
-    read_length,
+    read_frame,
+    read_frames,
 )
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import Encoded, SourceChanged, UnusableRecord
@@ -168,20 +168,16 @@ class TFRecordSource:
         return self._checked(data, file, offset, length)
 
     def _checked(self, data: bytes, file: int, offset: int, length: int) -> bytes:
+        """Return the payload of the frame `data`; the scan found `length` bytes in it."""
         try:
-            found = read_length(
-                data[:HEADER_BYTES], index=0, offset=offset, room=len(data) - HEADER_BYTES
-            )
+            frame = read_frame(bytes_reader(data), len(data))
         except RecordError:
-            found = -1
-        if found != length:
+            frame = None
+        if frame is None or frame.length != length:
             raise SourceChanged(f"{self._files[file]} has changed since the source was scanned")
-        payload = data[HEADER_BYTES : HEADER_BYTES + length]
-        try:
-            check_payload(payload, data[-FOOTER_BYTES:], index=0, offset=offset)
-        except RecordError as error:
-            raise UnusableRecord(error.problem) from error
-        return payload
+        if error := frame.damage():
+            raise UnusableRecord(error.problem)
+        return frame.payload
 
 
 def scan_tfrecords(
@@ -205,11 +201,11 @@ def scan_tfrecords(
         for number, file in enumerate(files):
             status = os.stat(file)
             seen += fingerprint64(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-            for offset, length in _headers(file):
-                rows.append(number, offset, length)
+            for frame in _scan_frames(file):
+                rows.append(number, frame.offset, frame.length)
                 examples += 1
-                total += length + FRAME_BYTES
-                largest = max(largest, length + FRAME_BYTES)
+                total += frame.end - frame.offset
+                largest = max(largest, frame.end - frame.offset)
     if not examples:
         raise UserError(f"source '{files[0]}' and the like hold no records")
     stats = SourceStats(
@@ -222,29 +218,22 @@ def scan_tfrecords(
     return TFRecordSource(files, stats, RowFile(path, _ROW), known)
 
 
-def _headers(path: str) -> Iterator[tuple[int, int]]:
-    """Yields offset and payload length of every record of a file.
+def _scan_frames(path: str) -> Iterator[Frame]:
+    """Yield the frames of a file, without their payloads.
 
     Raises:
-      UserError: the file is no sound TFRecord file.
+      UserError: the file is not a sound TFRecord file.
     """
     size = os.path.getsize(path)
-    if not size:
+    if not size:  # which cannot be mapped
         return
-    index = offset = 0
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        while offset < size:
-            header = data[offset : offset + HEADER_BYTES]
-            room = size - offset - HEADER_BYTES
-            try:
-                length = read_length(header, index=index, offset=offset, room=room)
-            except RecordError as error:
-                raise UserError(
-                    f"source file '{path}': {error}: it is no TFRecord file, or a damaged one"
-                ) from None
-            yield offset, length
-            offset += length + FRAME_BYTES
-            index += 1
+        try:
+            yield from read_frames(bytes_reader(data), size, payload=False)
+        except RecordError as error:
+            raise UserError(
+                f"source file '{path}': {error}: it is no TFRecord file, or a damaged one"
+            ) from None
 
 
 def known_from_manifest(folder: str) -> tuple[Schema, tuple[str, ...]]:

@@ -17,7 +17,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 GCS_SCHEMES: Final = ("gs://", "gcs://")
 
-TEMPORARY: Final = ".tmp"
+TEMPORARY_SUFFIX: Final = ".tmp"
 
 
 @dataclass(frozen=True)

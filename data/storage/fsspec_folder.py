@@ -21,7 +21,7 @@ _PIECE_BYTES: Final = 10 << 20
 Result = TypeVar("Result")
 
 
-class RemoteFolder:
+class FsspecFolder:
     """A folder behind fsspec. It may go to other processes."""
 
     def __init__(self, path: str) -> None:

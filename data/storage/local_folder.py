@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.storage.folder import TEMPORARY, Conflict, Entry, LocalPart, conflict_text
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Entry, LocalPart, conflict_text
 
 # What file systems without hard links say.
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -47,7 +47,7 @@ class LocalFolder:
         """Makes or replaces a whole file, synced to the disk; see `Folder`."""
         target = self._at(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
         try:
             temporary.write_bytes(data)
             if replaces == "":

@@ -35,7 +35,7 @@ def work_folder(url: str) -> Path:
     return cache.absolute() / "tenfold" / "runs" / f"{name}-{digest}"
 
 
-def empty_folder(path: Path) -> Path:
+def make_empty_folder(path: Path) -> Path:
     """Makes `path` an empty folder, and returns it.
 
     Raises:

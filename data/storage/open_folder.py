@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tenfold.data.errors import UserError
-from tenfold.data.storage.folder import GCS_SCHEMES, TEMPORARY, Folder, is_url
+from tenfold.data.storage.folder import GCS_SCHEMES, TEMPORARY_SUFFIX, Folder, is_url
 from tenfold.data.storage.local_folder import LocalFolder
 
 # How many small requests to remote storage are under way at once.
@@ -32,9 +32,9 @@ def open_folder(path: str) -> Folder:
         from tenfold.data.storage.gcs import GcsFolder
 
         return GcsFolder(bare)
-    from tenfold.data.storage.fsspec_folder import RemoteFolder
+    from tenfold.data.storage.fsspec_folder import FsspecFolder
 
-    return RemoteFolder(bare)
+    return FsspecFolder(bare)
 
 
 def for_each(
@@ -77,7 +77,7 @@ def make_writable(folder: Folder) -> None:
     if not isinstance(folder, LocalFolder):
         folder.sizes()
         return
-    probe = Path(folder.path, f".probe.{os.getpid()}{TEMPORARY}")
+    probe = Path(folder.path, f".probe.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         Path(folder.path).mkdir(parents=True, exist_ok=True)
         probe.touch()

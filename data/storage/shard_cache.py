@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class CacheOptions:
     """Whether shards on remote storage are cached (``auto``) or not (``off``), where, and how
-    many bytes at most; `folder` "" is `default_folder`.
+    many bytes at most; `folder` "" is `default_cache_folder`.
     """
 
     mode: str = AUTO
@@ -62,13 +62,13 @@ class CacheOptions:
 CACHE: Final = CacheOptions()
 
 
-def default_folder() -> Path:
+def default_cache_folder() -> Path:
     """Returns ``$XDG_CACHE_HOME/tenfold/shards``, by default ``~/.cache/tenfold/shards``."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(cache).absolute() / "tenfold" / "shards"
 
 
-class Damaged(TransientError):
+class DamagedFetch(TransientError):
     """What was fetched has not the CRC32C that it should have."""
 
 
@@ -148,7 +148,7 @@ class Cache:
         outgrows its limit for a shard that is `needed`; for another this returns None.
 
         Raises:
-          Damaged: what was fetched is not what it should be.
+          DamagedFetch: what was fetched is not what it should be.
           JobError: the disk is full.
         """
         path = self.path_of(shard)
@@ -164,7 +164,7 @@ class Cache:
                     return None
                 crc = self._fill(descriptor, fetch)
                 if (os.fstat(descriptor).st_size, crc) != (shard.bytes, shard.crc32c):
-                    raise Damaged("what was fetched is not what was written (CRC32C)")
+                    raise DamagedFetch("what was fetched is not what was written (CRC32C)")
                 self._checked.add(_state(descriptor))
                 with self._locked():  # who makes room sees it once, with one name or the other
                     os.rename(part, path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
+from tenfold.data.transforms.base import RecordSeed, Values, each, open_pixels, text_key
 from tenfold.data.transforms.options import number, parse_options, whole
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ class Augment:
         self._rotate, self._color = read["rotate"], read["color"]
         self.key = text_key("augment", _REVISION, *read.values())
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns the copies."""
         return each(records, draws, self._one)
 
-    def _one(self, record: Values, draw: Draw) -> Values:
+    def _one(self, record: Values, draw: RecordSeed) -> Values:
         if draw.copy == 0:
             return record
         pixels = open_pixels(record)

@@ -11,7 +11,7 @@ from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import is_reference
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
-from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
+from tenfold.data.transforms.base import Pixels, RecordSeed, Transform, Values, text_key
 
 BUILT_IN: Final = {
     "resize": "tenfold.data.transforms.resize:Resize",
@@ -64,7 +64,7 @@ class Chain:
         return made[0] if made else 1
 
     def apply(
-        self, records: Sequence[Values | UnusableRecord], draws: Sequence[Draw]
+        self, records: Sequence[Values | UnusableRecord], draws: Sequence[RecordSeed]
     ) -> list[Encoded | UnusableRecord]:
         """Returns every record transformed and packed, or why it cannot be."""
         current: list[Values | UnusableRecord] = list(records)

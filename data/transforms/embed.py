@@ -18,7 +18,7 @@ from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.data.transforms.base import Draw, Values, open_pixels, text_key
+from tenfold.data.transforms.base import RecordSeed, Values, open_pixels, text_key
 
 EMBEDDING: Final = "embedding"
 BATCH: Final = 32
@@ -47,7 +47,9 @@ class Embed:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_model": None}
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns the records with embeddings, computed in one batch of a fixed size."""
         import numpy as np
 

@@ -10,7 +10,7 @@ from tenfold.data.planning.plan_layout import SplitFraction
 from tenfold.data.planning.write_plan import SizeEstimate
 from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.sources.base import Source, UnusableRecord
-from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import Chain
 
 SAMPLED: Final = 32
@@ -51,7 +51,7 @@ def _measure(
     sizes, bad = [], None
     for index in range(0, count, max(count // SAMPLED, 1)):
         copies = range(min(chain.copies, 2))  # the first one is unchanged, the others are alike
-        draws = [Draw(index, copy, seed) for copy in copies]
+        draws = [RecordSeed(index, copy, seed) for copy in copies]
         try:
             records = [dict(source.features(index)) for _ in draws]
         except UnusableRecord as error:

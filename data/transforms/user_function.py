@@ -7,7 +7,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Pixels, Values, text_key
+from tenfold.data.transforms.base import Pixels, RecordSeed, Values, text_key
 
 
 class UserFunction:
@@ -36,7 +36,9 @@ class UserFunction:
                 raise UserError(f"transform '{self._text}' is not a function")
         return self._function
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns what the function gives for each record; an exception makes it a bad one."""
         function = self._load()
         with_rng = _wants_rng(function)
@@ -77,7 +79,7 @@ def _plain(record: Values) -> Values:
     return {**record, IMAGE: image_to_array(value.image)}
 
 
-def _generator(draw: Draw) -> Any:
+def _generator(draw: RecordSeed) -> Any:
     import numpy as np
 
     return np.random.default_rng(draw.rng("function").getrandbits(63))

@@ -16,7 +16,7 @@ from tenfold.data.format.example import decode_example, encode_example
 from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfrecord import FRAME_BYTES, frame, read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.writing.write_shards import write_shards

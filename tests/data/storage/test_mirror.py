@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.storage.mirror import Mirror, empty_folder, work_folder
+from tenfold.data.storage.mirror import Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 
 URL = "memory://bucket/run"
@@ -105,13 +105,13 @@ def test_each_url_has_a_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     names = {work_folder(url) for url in ("gs://a/x", "gs://b/x", "gs://a/x/", "gs://a/.. /é")}
     assert len(names) == 3
     assert {path.parent for path in names} == {tmp_path / "tenfold" / "runs"}
-    folder = empty_folder(work_folder("gs://a/x"))
+    folder = make_empty_folder(work_folder("gs://a/x"))
     (folder / "file").touch()
-    assert list(empty_folder(folder).iterdir()) == []
+    assert list(make_empty_folder(folder).iterdir()) == []
 
 
 def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
-        empty_folder(tmp_path / "file" / "folder")
+        make_empty_folder(tmp_path / "file" / "folder")
     assert os.path.isfile(tmp_path / "file")

@@ -17,7 +17,7 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.storage.retry import TransientError
-from tenfold.data.storage.shard_cache import Cache, CacheOptions, Pin, default_folder
+from tenfold.data.storage.shard_cache import Cache, CacheOptions, Pin, default_cache_folder
 
 
 def _data(number: int, size: int = 1000) -> bytes:
@@ -242,4 +242,4 @@ def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="cannot be below 0"):
         CacheOptions(limit_bytes=-1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "tenfold" / "shards"
+    assert default_cache_folder() == tmp_path / "tenfold" / "shards"

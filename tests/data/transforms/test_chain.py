@@ -26,7 +26,7 @@ from tenfold.data.planning.plan_layout import parse_splits
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import parse_chain
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
 from tenfold.launcher.worker.python_argv import module_argv
@@ -42,7 +42,7 @@ def encoded(array: np.ndarray, form: str = "PNG") -> bytes:
 
 
 def apply(texts: list[str], record: dict[str, Any], copy: int = 0, seed: int = 0) -> Any:
-    [done] = parse_chain(texts).apply([record], [Draw(5, copy, seed)])
+    [done] = parse_chain(texts).apply([record], [RecordSeed(5, copy, seed)])
     if isinstance(done, UnusableRecord):
         raise done
     return {name: values for name, (_, values) in decode_example(done.payload).items()}
