@@ -261,11 +261,11 @@ def _outcome(call: Callable[[], int]) -> "int | JobError":
 
 
 @given(
-    budget_s=st.floats(0, 500), first_s=st.floats(0.01, 5), failures=st.integers(0, 60)
+    budget_s=st.floats(0, 500), first_pause_s=st.floats(0.01, 5), failures=st.integers(0, 60)
 )  # fmt: skip
-def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures: int) -> None:
+def test_retries_keep_to_their_budget(budget_s: float, first_pause_s: float, failures: int) -> None:
     clock, attempts = _Clock(), 0
-    policy = RetryPolicy(budget_s, first_s, most_s=16.0)
+    policy = RetryPolicy(budget_s, first_pause_s, max_pause_s=16.0)
 
     def attempt() -> int:
         nonlocal attempts
@@ -283,7 +283,7 @@ def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures:
 
 
 def test_pauses_grow_to_their_bound() -> None:
-    policy = RetryPolicy(first_s=1.0, most_s=8.0)
+    policy = RetryPolicy(first_pause_s=1.0, max_pause_s=8.0)
     for attempt, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]:
         pauses = [policy.pause_s(attempt) for _ in range(200)]
         assert 0.5 * bound < max(pauses) <= bound

@@ -290,6 +290,6 @@ def test_storage_that_stays_away_is_named(
     assert done.status == 1
     last = done.err.splitlines()[-1]
     assert last.startswith(f"tenfold: {remote_digits}/train-")
-    assert "the server said 503" in last
+    assert "the server answered 503" in last
     assert "given up after" in last
     assert "Traceback" not in done.err
