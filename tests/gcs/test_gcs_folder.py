@@ -263,7 +263,9 @@ def _outcome(call: Callable[[], int]) -> "int | JobError":
 @given(
     budget_s=st.floats(0, 500), first_pause_s=st.floats(0.01, 5), failures=st.integers(0, 60)
 )  # fmt: skip
-def test_retries_keep_to_their_budget(budget_s: float, first_pause_s: float, failures: int) -> None:
+def test_retries_keep_to_their_budget(
+    budget_s: float, first_pause_s: float, failures: int
+) -> None:
     clock, attempts = _Clock(), 0
     policy = RetryPolicy(budget_s, first_pause_s, max_pause_s=16.0)
 

@@ -60,7 +60,7 @@ def test_a_write_that_failed_goes_on(make_class_folder: Callable[..., Path]) -> 
 
 
 def test_a_range_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(remote, "_RANGE_BYTES", 1000)
     folder, data = open_folder(URL), bytes(range(250)) * 20
     folder.write("x", data)
     descriptor = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)

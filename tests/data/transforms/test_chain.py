@@ -144,7 +144,7 @@ def test_every_option_of_augment_does_something(option: str) -> None:
         ("resise:3", "did you mean 'resize'"),
         ("resize", "write the size"),
         ("resize:3x4x5", "write the size"),
-        ("resize:0", "a side has 1 to"),
+        ("resize:0", "give each side 1 to"),
         ("resize:8,fit=round", "one of stretch, crop"),
         ("resize:8,size=3", "unknown option 'size'"),
         ("encode:gif", "encode:jpeg or encode:png"),
