@@ -1,4 +1,4 @@
-"""Reading every byte of a data set and comparing it with the manifest."""
+"""Read every byte of a data set and compare it with the manifest."""
 
 import io
 import os
@@ -23,7 +23,7 @@ _REMEDY: Final = "remove the shard and run the same 'tenfold write' again"
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """What stands in one shard's file, and what is wrong with it."""
+    """The records and bytes in the file of one shard, and every problem as one line."""
 
     name: str
     records: int
@@ -33,7 +33,7 @@ class ShardCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify_shards` found: records and bytes read, and every problem as one line."""
+    """The result of `verify_shards`: shards, records and bytes read, and every problem."""
 
     shards: int
     records: int
@@ -49,10 +49,22 @@ def verify_shards(
     processes: int = 1,
     on_progress: Callable[[int], None] = lambda num_bytes: None,
 ) -> Verification:
-    """Reads the shards at `path` (of `splits`, or all) and compares them with `manifest`.
+    """Read the shards at `path` and compare them with `manifest`.
 
-    Returns every problem, with the record's index and offset in bytes where there is one.
-    `on_progress` takes the bytes of each shard that was read.
+    Args:
+      path: The folder of shards, local or remote.
+      manifest: The manifest to compare with.
+      splits: Names of the splits to read; () for all.
+      processes: Number of processes that read.
+      on_progress: Called after each shard with its size in bytes.
+
+    Returns:
+      Every problem as one line that begins with the shard's name; damaged records by index and
+      offset in bytes.
+
+    Raises:
+      UserError: the manifest has no split of that name.
+      JobError: a shard could not be read.
     """
     folder = open_folder(path)
     chosen = [manifest.split(name) for name in splits] or manifest.splits
@@ -62,7 +74,7 @@ def verify_shards(
     }
     problems: dict[str, tuple[str, ...]] = {shard.name: () for shard in shards}
     records = num_bytes = 0
-    checks = run_pool(partial(_check, folder, by_content), shards, processes=processes)
+    checks = run_pool(partial(_check_shard, folder, by_content), shards, processes=processes)
     with closing(checks):
         for shard, check in checks:
             problems[shard.name] = check.problems
@@ -70,27 +82,32 @@ def verify_shards(
             num_bytes += check.bytes
             on_progress(check.bytes)
     listed = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
-    return Verification(len(shards), records, num_bytes, (*listed, *_foreign(folder, manifest)))
+    foreign = _foreign_shards(folder, manifest)
+    return Verification(len(shards), records, num_bytes, (*listed, *foreign))
 
 
 def _content(shard: ShardInfo) -> tuple[int, int, int]:
     return shard.bytes, shard.crc32c, shard.fingerprint
 
 
-def _foreign(folder: Folder, manifest: Manifest) -> Iterator[str]:
-    """Yields a problem for every shard in the folder that the manifest does not name."""
+def _foreign_shards(folder: Folder, manifest: Manifest) -> Iterator[str]:
+    """Yield a problem for every shard in the folder that the manifest does not name."""
     known = {shard.name for split in manifest.splits for shard in split.shards}
     for name in sorted(folder.sizes()):
         if parse_shard_name(name) and name not in known:
-            yield f"{name}: it is no part of this data set (the manifest does not name it)"
+            yield f"{name}: it is not part of this data set (the manifest does not name it)"
 
 
-def _check(
+def _check_shard(
     folder: Folder,
     by_content: Mapping[tuple[int, int, int], str],
     shard: ShardInfo,
     note: Callable[[int], None],
 ) -> ShardCheck:
+    """Read one shard and compare it with `shard`; runs in the processes of the pool.
+
+    `by_content` names each shard of the manifest by its content, to recognise swapped files.
+    """
     del note
     try:
         file = _open(folder, shard.name)
@@ -101,15 +118,14 @@ def _check(
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        reading = _ShardReader(file, size)
-        reading.run()
-    return ShardCheck(
-        shard.name, reading.records, size, tuple(_compare(shard, reading, by_content))
-    )
+        reader = _ShardReader(file, size)
+        reader.run()
+    problems = tuple(_compare(shard, reader, by_content))
+    return ShardCheck(shard.name, reader.records, size, problems)
 
 
 def _open(folder: Folder, name: str) -> BinaryIO | None:
-    """Opens a shard; a remote one is fetched whole."""
+    """Open a shard, or return None if it is missing; a remote shard is read into memory."""
     if isinstance(folder, LocalFolder):
         try:
             return open(os.path.join(folder.path, name), "rb")
@@ -160,26 +176,29 @@ class _ShardReader:
 
 
 def _compare(
-    shard: ShardInfo, reading: _ShardReader, by_content: Mapping[tuple[int, int, int], str]
+    shard: ShardInfo, reader: _ShardReader, by_content: Mapping[tuple[int, int, int], str]
 ) -> Iterator[str]:
-    """Yields what differs between a shard's file and the manifest."""
-    found = (reading.size, reading.crc32c, reading.fingerprint)
-    if found == _content(shard) and reading.records == shard.records and not reading.problems:
+    """Yield the differences between the file of a shard and its entry in the manifest."""
+    found = (reader.size, reader.crc32c, reader.fingerprint)
+    if found == _content(shard) and reader.records == shard.records and not reader.problems:
         return
     if found != _content(shard) and found in by_content:
-        yield f"it holds what should be {by_content[found]}: the two were swapped, or one copied"
+        yield (
+            f"it holds the content of {by_content[found]}: the two files were swapped, or one "
+            "was copied"
+        )
         return
-    yield from reading.problems
-    if reading.damaged > MAX_LISTED:
-        yield f"{reading.damaged - MAX_LISTED:,} more damaged records"
-    if reading.size != shard.bytes:
-        yield f"it has {reading.size:,} bytes, the manifest says {shard.bytes:,}: {_REMEDY}"
-    elif reading.records != shard.records and not reading.problems:
-        yield f"it has {reading.records:,} records, the manifest says {shard.records:,}"
-    elif not reading.problems:
+    yield from reader.problems
+    if reader.damaged > MAX_LISTED:
+        yield f"{reader.damaged - MAX_LISTED:,} more damaged records"
+    if reader.size != shard.bytes:
+        yield f"it has {reader.size:,} bytes, the manifest says {shard.bytes:,}: {_REMEDY}"
+    elif reader.records != shard.records and not reader.problems:
+        yield f"it has {reader.records:,} records, the manifest says {shard.records:,}: {_REMEDY}"
+    elif not reader.problems:
         yield f"its records are sound, but not those of the manifest (CRC32C): {_REMEDY}"
 
 
 def damaged_shards(problems: Sequence[str]) -> int:
-    """Returns how many shards `problems` speak of."""
+    """Return the number of shards that `problems` name."""
     return len({problem.split(":", 1)[0] for problem in problems})

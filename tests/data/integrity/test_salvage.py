@@ -182,7 +182,7 @@ def test_whole_shards_need_nothing(shards: Path, tmp_path: Path) -> None:
 def test_the_budget_holds(shards: Path, tmp_path: Path) -> None:
     damage(shard(shards, 0), [1, 2], 14)
     with pytest.raises(
-        JobError, match=r"2 broken records or more, --max_bad_records=1 .* record 2"
+        JobError, match=r"at least 2 damaged records, more than --max_bad_records=1 .* record 2"
     ):
         salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=1)
     with pytest.raises(JobError, match="start the job again"):

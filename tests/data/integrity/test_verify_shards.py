@@ -81,7 +81,7 @@ def swapped(folder: Path) -> str:
     data = other.read_bytes()
     shutil.move(folder / SHARD, other)
     (folder / SHARD).write_bytes(data)
-    return f"{SHARD}: it holds what should be {other.name}"
+    return f"{SHARD}: it holds the content of {other.name}"
 
 
 def forged(folder: Path) -> str:
@@ -101,7 +101,7 @@ def longer(folder: Path) -> str:
 
 def foreign(folder: Path) -> str:
     shutil.copy(folder / SHARD, folder / "train-00001-of-00005.tfrecord")
-    return "train-00001-of-00005.tfrecord: it is no part"
+    return "train-00001-of-00005.tfrecord: it is not part"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptu
 def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     for fetch in (_fetch(2), _fetch(1, 999), _fetch(1, 1001), lambda descriptor: 0):
-        with pytest.raises(TransientError, match="not what was written"):
+        with pytest.raises(TransientError, match="not as it was written"):
             cache.obtain(_info(1), fetch)
 
     def fail(descriptor: int) -> int:
