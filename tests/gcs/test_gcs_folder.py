@@ -26,7 +26,7 @@ ALL_FAULTS = (
 )  # fmt: skip
 
 
-def test_what_is_written_is_there(bucket: Any, tmp_path: Path) -> None:
+def test_written_objects_are_read_back(bucket: Any, tmp_path: Path) -> None:
     folder = open_folder(f"{bucket.url}/some folder/ü?#")
     assert folder.path == f"{bucket.url}/some folder/ü?#"
     assert (folder.read("a/b"), folder.entries(), folder.sizes("a")) == (None, {}, {})
@@ -51,13 +51,13 @@ def test_what_is_written_is_there(bucket: Any, tmp_path: Path) -> None:
     assert bucket.names() == ["some folder/ü?#/c"]
 
 
-def test_many_objects_are_listed_in_pages(bucket: Any) -> None:
+def test_listing_spans_pages(bucket: Any) -> None:
     for number in range(1003):
         bucket.write(f"p/{number}", b"1")
     assert len(open_folder(f"{bucket.url}/p").sizes()) == 1003
 
 
-def test_a_range_goes_to_its_place_in_a_local_file(bucket: Any, tmp_path: Path) -> None:
+def test_range_is_copied_to_its_offset(bucket: Any, tmp_path: Path) -> None:
     folder = open_folder(f"{bucket.url}/a")
     data = bytes(range(256)) * 9000  # of several blocks
     folder.write("x", data)
@@ -70,7 +70,7 @@ def test_a_range_goes_to_its_place_in_a_local_file(bucket: Any, tmp_path: Path) 
     assert target.read_bytes() == data
 
 
-def test_a_server_that_knows_no_ranges(
+def test_server_without_ranges_is_supported(
     bucket: Any, faulty: Callable[..., Any], tmp_path: Path
 ) -> None:
     data = bytes(range(256)) * 9000
@@ -88,7 +88,7 @@ def test_a_server_that_knows_no_ranges(
     assert proxy.struck()["whole"] == 3
 
 
-def test_a_full_disk_is_not_tried_again(bucket: Any) -> None:
+def test_full_local_disk_is_not_retried(bucket: Any) -> None:
     folder = open_folder(f"{bucket.url}/a")
     folder.write("x", b"data")
     descriptor = os.open("/dev/full", os.O_WRONLY)
@@ -98,7 +98,7 @@ def test_a_full_disk_is_not_tried_again(bucket: Any) -> None:
     assert raised.value.errno == errno.ENOSPC
 
 
-def test_preconditions(bucket: Any) -> None:
+def test_writes_respect_preconditions(bucket: Any) -> None:
     folder = open_folder(bucket.url)
     folder.write("x", b"first", replaces="")
     folder.write("x", b"first", replaces="")  # the same bytes are in nobody's way
@@ -114,7 +114,7 @@ def test_preconditions(bucket: Any) -> None:
     assert bucket.read("x") == b"fourth"
 
 
-def test_of_many_writers_one_wins(bucket: Any) -> None:
+def test_one_of_many_writers_wins(bucket: Any) -> None:
     for race in range(10):
         outcomes: list[bytes] = []
 
@@ -134,7 +134,7 @@ def test_of_many_writers_one_wins(bucket: Any) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_faults_are_got_over(
+def test_transient_faults_are_retried(
     bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = faulty(*ALL_FAULTS, seed=4)  # strikes with each, in whatever order threads come
@@ -173,9 +173,7 @@ def test_faults_are_got_over(
 
 
 @pytest.mark.timeout(60)
-def test_a_server_that_does_not_read_is_given_up(
-    bucket: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stalled_upload_times_out(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -189,7 +187,7 @@ def test_a_server_that_does_not_read_is_given_up(
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
-def test_no_permission_is_said_at_once(
+def test_missing_permission_is_not_retried(
     bucket: Any, faulty: Callable[..., Any], status: str
 ) -> None:
     proxy = faulty(f"{status}=1")
@@ -205,7 +203,7 @@ def test_no_permission_is_said_at_once(
     assert proxy.struck() == {status: 3}, "it was tried again"
 
 
-def test_an_account_without_the_right_role(
+def test_account_without_role_raises_user_error(
     bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faulty("403=1")
@@ -214,7 +212,7 @@ def test_an_account_without_the_right_role(
         open_folder(bucket.url).write("x", b"1")
 
 
-def test_a_key_file_that_is_none(
+def test_invalid_key_file_raises_user_error(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
@@ -223,7 +221,7 @@ def test_a_key_file_that_is_none(
         open_folder(bucket.url).sizes()
 
 
-def test_a_bucket_that_does_not_exist(bucket: Any) -> None:
+def test_missing_bucket_raises_user_error(bucket: Any) -> None:
     folder = open_folder("gs://no-such-bucket/x")
     calls: list[Callable[[], Any]] = [
         lambda: folder.read("x"),
@@ -263,9 +261,7 @@ def _outcome(call: Callable[[], int]) -> "int | JobError":
 @given(
     budget_s=st.floats(0, 500), first_pause_s=st.floats(0.01, 5), failures=st.integers(0, 60)
 )  # fmt: skip
-def test_retries_keep_to_their_budget(
-    budget_s: float, first_pause_s: float, failures: int
-) -> None:
+def test_retries_stay_within_budget(budget_s: float, first_pause_s: float, failures: int) -> None:
     clock, attempts = _Clock(), 0
     policy = RetryPolicy(budget_s, first_pause_s, max_pause_s=16.0)
 
@@ -284,7 +280,7 @@ def test_retries_keep_to_their_budget(
     assert clock.time <= budget_s
 
 
-def test_pauses_grow_to_their_bound() -> None:
+def test_pauses_grow_to_the_maximum() -> None:
     policy = RetryPolicy(first_pause_s=1.0, max_pause_s=8.0)
     for attempt, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]:
         pauses = [policy.pause_s(attempt) for _ in range(200)]
@@ -293,7 +289,7 @@ def test_pauses_grow_to_their_bound() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "inf", "nan"])
-def test_settings_that_are_no_seconds(
+def test_invalid_retry_seconds_raise_user_error(
     bucket: Any, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", text)
@@ -356,7 +352,7 @@ def test_credentials_are_sent_and_renewed(
 
 
 @pytest.mark.parametrize("bypass", [True, False])
-def test_a_proxy_of_the_environment_is_used(
+def test_proxy_of_environment_is_used(
     bucket: Any, monkeypatch: pytest.MonkeyPatch, bypass: bool
 ) -> None:
     endpoint = bucket.server.endpoint

@@ -74,7 +74,7 @@ def _stager(shards: dict[str, ShardInfo], options: CacheOptions) -> ShardPrefetc
     return ShardPrefetcher(shards, iter(shards), options)
 
 
-def test_shards_come_ahead_of_their_use(
+def test_shards_are_prefetched_in_order(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     until: Callable[..., None],
@@ -95,7 +95,7 @@ def test_shards_come_ahead_of_their_use(
         prefetcher.close(path)
 
 
-def test_a_cache_that_is_too_small_still_serves(
+def test_too_small_cache_still_serves(
     many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
     options = CacheOptions(folder=str(tmp_path), limit_bytes=60_000)
@@ -117,7 +117,7 @@ def test_a_cache_that_is_too_small_still_serves(
     until(lambda: _cached(options) >= 6)
 
 
-def test_shards_asked_for_out_of_turn(
+def test_shards_opened_out_of_order(
     many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
     prefetcher = _stager(many, CacheOptions(folder=str(tmp_path)))
@@ -136,7 +136,7 @@ def test_shards_asked_for_out_of_turn(
     until(lambda: _cached(CacheOptions(folder=str(tmp_path))) == 40)
 
 
-def test_a_reader_and_the_plan_come_to_a_shard_together(
+def test_reader_and_prefetcher_race_for_a_shard(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -173,7 +173,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
     assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
 
 
-def test_what_is_made_once_is_made_once() -> None:
+def test_once_builds_a_single_value() -> None:
     made = []
 
     @once
@@ -186,7 +186,7 @@ def test_what_is_made_once_is_made_once() -> None:
         assert list(pool.map(lambda _: make(), range(8))) == [1] * 8
 
 
-def test_a_shard_that_is_not_what_it_was(
+def test_changed_remote_shard_raises_job_error(
     bucket: Any, many: dict[str, ShardInfo], tmp_path: Path
 ) -> None:
     path = next(iter(many))
@@ -203,7 +203,7 @@ def test_a_shard_that_is_not_what_it_was(
     assert not open_cache(options).path_of(many[path]).exists()
 
 
-def test_what_is_staged() -> None:
+def test_only_remote_shards_need_prefetch() -> None:
     options = CacheOptions()
     assert needs_prefetch("gs://b/x", options)
     assert needs_prefetch("memory://b/x", options)
@@ -226,7 +226,7 @@ def _assert_fetched_once(ended: dict[str, Any], shards: int, manifests: int) -> 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("limit_bytes", [10**9, 1], ids=["ample", "tiny"])
-def test_batches_are_those_of_a_disk(
+def test_remote_batches_equal_local_batches(
     remote_digits: str, small_shards: Path, faulty: Callable[..., Any], tmp_path: Path,
     limit_bytes: int,
 ) -> None:  # fmt: skip
@@ -256,7 +256,7 @@ def test_batches_are_those_of_a_disk(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_launched_training_through_a_faulty_network(
+def test_training_survives_faulty_network(
     remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any],
     read_metrics: Callable[[Path], list[dict[str, Any]]], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -279,7 +279,7 @@ def test_a_launched_training_through_a_faulty_network(
 
 
 @pytest.mark.timeout(240)
-def test_storage_that_stays_away_is_named(
+def test_unreachable_storage_is_named(
     remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any], tmp_path: Path
 ) -> None:
     faulty("no_shards=1")

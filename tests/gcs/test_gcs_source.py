@@ -61,7 +61,7 @@ def tree(make_class_folder: Callable[..., Path], make_image: Callable[..., bytes
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("processes", [1, 3])
-def test_class_folders_give_the_same_shards(
+def test_class_folders_give_same_shards(
     bucket: Any, tree: Path, tmp_path: Path, processes: int
 ) -> None:
     bucket.write("a/tree/cats/", b"")  # what consoles make as folders
@@ -81,14 +81,14 @@ def _new(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(120)
-def test_transformed_images_are_the_same(bucket: Any, tree: Path, tmp_path: Path) -> None:
+def test_transforms_give_same_shards(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
     how: dict[str, Any] = {"transforms": ("resize:5",)}
     assert _write(url, tmp_path / "there", **how) == _write(str(tree), tmp_path / "here", **how)
 
 
 @pytest.mark.timeout(200)
-def test_through_a_faulty_network(
+def test_source_survives_faulty_network(
     bucket: Any, faulty: Callable[..., Any], tree: Path, tmp_path: Path
 ) -> None:
     url = _upload(tree, bucket, "tree")
@@ -98,9 +98,7 @@ def test_through_a_faulty_network(
     assert sum(struck.values()) >= 5, struck
 
 
-def test_a_image_that_changes_during_the_write_is_noticed(
-    bucket: Any, tree: Path, tmp_path: Path
-) -> None:
+def test_changed_image_raises_source_changed(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
     source = open_source(url, _new(tmp_path))
     name = source.name(0).removeprefix(f"{bucket.url}/")
@@ -115,7 +113,7 @@ def test_a_image_that_changes_during_the_write_is_noticed(
     assert source.features(1)["image"]
 
 
-def test_a_write_that_meets_a_change_ends(bucket: Any, tree: Path, tmp_path: Path) -> None:
+def test_write_ends_at_changed_image(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
 
     def change(plan: Any) -> None:
@@ -156,7 +154,7 @@ KINDS = (
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_give_the_same_shards_and_a_write_goes_on(
+def test_single_files_give_same_shards_and_resume(
     bucket: Any, files: Path, tmp_path: Path, kind: str
 ) -> None:
     url = _upload(files, bucket, "b")
@@ -175,7 +173,7 @@ def test_files_give_the_same_shards_and_a_write_goes_on(
 
 
 @pytest.mark.timeout(120)
-def test_a_file_is_fetched_through_a_faulty_network(
+def test_download_survives_faulty_network(
     bucket: Any, faulty: Callable[..., Any], files: Path, tmp_path: Path
 ) -> None:
     data = np.arange(2_800_000).reshape(40, -1)  # 22 MB, in three ranges
@@ -200,9 +198,7 @@ def test_a_file_is_fetched_through_a_faulty_network(
         ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no images"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(
-    bucket: Any, tmp_path: Path, path: str, said: str
-) -> None:
+def test_unusable_url_is_one_line(bucket: Any, tmp_path: Path, path: str, said: str) -> None:
     for name in ("b/notes.zip", "b/flat/1.png", "b/bad.jsonl", "b/text/cats/1.txt"):
         bucket.write(name, b"no")
     bucket.write("b/bad.csv", b"path,label\ngone.png,1\n")
@@ -213,7 +209,7 @@ def test_what_cannot_be_used_is_said_in_one_line(
     assert str(tmp_path) not in str(error.value)
 
 
-def test_files_that_this_disk_has_no_room_for_are_not_fetched(
+def test_download_without_room_is_refused(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.write("b/x.npy", bytes(2000))
@@ -224,7 +220,7 @@ def test_files_that_this_disk_has_no_room_for_are_not_fetched(
 
 
 @pytest.mark.timeout(120)
-def test_write_from_and_to_a_bucket_on_the_command_line(
+def test_cli_writes_from_bucket_to_bucket(
     bucket: Any, tenfold: Callable[..., Any], tree: Path, tmp_path: Path
 ) -> None:
     url = _upload(tree, bucket, "tree")

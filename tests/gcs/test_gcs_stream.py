@@ -108,7 +108,7 @@ def front(bucket: Any, tmp_path: Path) -> Iterator[tuple[dict[str, str], list[st
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_tensorflow_streams(
+def test_tensorflow_streams_without_cache(
     bucket: Any, digit_shards: Path, front: tuple[dict[str, str], list[str]],
     tenfold: Callable[..., Any], tmp_path: Path,
 ) -> None:  # fmt: skip

@@ -58,7 +58,7 @@ def _check_whole(bucket: Any, prefix: str, alike: Path) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_whole_write_through_a_faulty_network(
+def test_write_survives_faulty_network(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_whole_write_through_a_faulty_network(
 
 
 @pytest.mark.timeout(200)
-def test_a_write_that_is_killed_while_it_sends_goes_on(
+def test_write_killed_during_upload_resumes(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path,
     tmp_path: Path, until: Callable[..., None],
 ) -> None:  # fmt: skip
@@ -113,7 +113,7 @@ def test_a_write_that_is_killed_while_it_sends_goes_on(
     assert (done.status, "nothing to do" in done.out + done.err) == (0, True), done.out + done.err
 
 
-def test_shards_are_sent_while_others_are_made(
+def test_uploads_overlap_with_writing(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
 ) -> None:
     proxy = faulty("slow_upload=1")
@@ -124,7 +124,7 @@ def test_shards_are_sent_while_others_are_made(
 
 
 @pytest.mark.timeout(120)
-def test_of_two_writes_one_wins(
+def test_one_of_two_writes_wins(
     bucket: Any, start_tenfold: Any, tenfold: Callable[..., Any], table: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.csv"
@@ -142,7 +142,7 @@ def test_of_two_writes_one_wins(
     _check_whole(bucket, "set", alike)
 
 
-def test_a_shard_of_another_write_is_not_replaced(bucket: Any, table: Path) -> None:
+def test_shard_of_other_write_is_not_replaced(bucket: Any, table: Path) -> None:
     names: list[str] = []
 
     def overtake(progress: Progress) -> None:
@@ -159,7 +159,7 @@ def test_a_shard_of_another_write_is_not_replaced(bucket: Any, table: Path) -> N
     assert bucket.read("set/manifest.json") is None
 
 
-def test_what_cannot_be_written_to_is_said_at_once(
+def test_unwritable_output_is_reported_at_once(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
 ) -> None:
     done = tenfold("write", *_flags(table, "gs://no-such-bucket/set"))
@@ -172,7 +172,7 @@ def test_what_cannot_be_written_to_is_said_at_once(
     assert "no Google credentials were found" in done.err
 
 
-def test_verify_and_inspect(
+def test_verify_and_inspect_on_bucket(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
 ) -> None:
     url = f"{bucket.url}/set"

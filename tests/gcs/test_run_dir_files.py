@@ -49,7 +49,7 @@ def launch(bucket, start_tenfold, tmp_path, monkeypatch):
     return start
 
 
-def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, tmp_path):
+def test_run_dir_holds_exactly_the_files_of_a_job(bucket, launch, tenfold, tmp_path):
     where = f"{bucket.url}/some/run"
     process = launch(where)
     out, err = process.communicate(timeout=60)
@@ -91,9 +91,7 @@ def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, 
     )
 
 
-def test_a_killed_launcher_leaves_nothing_that_looks_whole(
-    bucket, launch, tenfold, tmp_path, until
-):
+def test_killed_launcher_leaves_no_result(bucket, launch, tenfold, tmp_path, until):
     where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
     process = launch(where, go_on)
     # What the workers say comes without the job's end.
@@ -125,7 +123,7 @@ def test_a_killed_launcher_leaves_nothing_that_looks_whole(
     assert b'"launch"' in bucket.read("run/history.jsonl").splitlines()[0]
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(launch, tenfold, tmp_path):
+def test_missing_bucket_is_reported_at_once(launch, tenfold, tmp_path):
     process = launch("gs://no-such-bucket/run")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
@@ -135,7 +133,7 @@ def test_a_bucket_that_is_not_there_is_told_at_once(launch, tenfold, tmp_path):
     assert (reported.status, reported.err) == (2, err)
 
 
-def test_what_is_no_run_directory_is_refused(bucket, launch, tenfold):
+def test_foreign_folder_is_refused_as_run_dir(bucket, launch, tenfold):
     bucket.write("shards/manifest.json", b"{}")
     process = launch(f"{bucket.url}/shards")
     _, err = process.communicate(timeout=60)
@@ -147,7 +145,7 @@ def test_what_is_no_run_directory_is_refused(bucket, launch, tenfold):
     assert bucket.names() == ["shards/manifest.json"]
 
 
-def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, until, monkeypatch):
+def test_unreachable_storage_keeps_local_files(own_server, launch, tmp_path, until, monkeypatch):
     bucket = own_server.make_bucket()
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "1")
     for name, value in bucket.env.items():
@@ -174,7 +172,7 @@ def quick_leases(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_leases")
-def test_a_lease_is_one_launch_s(bucket, tmp_path, monkeypatch):
+def test_lease_belongs_to_one_launch(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "VOID_AFTER_S", 60.0)  # nobody waits so long: the holder lives
     folder = open_folder(f"{bucket.url}/run")
     held = Lease(folder, tmp_path / "here", note=print)
@@ -188,7 +186,7 @@ def test_a_lease_is_one_launch_s(bucket, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_leases")
-def test_a_lease_without_a_sign_of_life_is_void(bucket, tmp_path):
+def test_lease_without_renewal_expires(bucket, tmp_path):
     """However wrong the clock of its holder was; on the holder's machine, and elsewhere."""
     folder = open_folder(f"{bucket.url}/run")
     for ahead in (-1e6, 1e6):
@@ -202,7 +200,7 @@ def test_a_lease_without_a_sign_of_life_is_void(bucket, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_leases")
-def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
+def test_one_of_many_launches_gets_the_lease(bucket, tmp_path):
     won, lost = [], []
 
     def take(number):
@@ -223,7 +221,7 @@ def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
     won[0].close()
 
 
-def test_what_platforms_are_given(bucket, tenfold, tmp_path):
+def test_submitted_jobs_get_the_run_dir_url(bucket, tenfold, tmp_path):
     where = f"{bucket.url}/runs/first"
     flags = ["--num_workers=1", "--dry_run", f"--run_dir={where}"]
     slurm = tenfold("launch", "--backend=slurm", *flags, "--", "true", cwd=tmp_path)
@@ -238,7 +236,7 @@ def test_what_platforms_are_given(bucket, tenfold, tmp_path):
     assert f'"run_dir": "{where}"' in pods.out.replace('\\"', '"')
 
 
-def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
+def test_pod_uploads_job_json(bucket, tmp_path):
     where = f"{bucket.url}/run"
     say = "import os; print(os.environ['TENFOLD_RUN_DIR'])"
     spec = JobSpec((sys.executable, "-c", say), 1, where)
@@ -255,7 +253,7 @@ def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
     assert bucket.read("run/job.json") == job.read_bytes()
 
 
-def test_a_kill_at_any_moment_leaves_whole_checkpoints(bucket):
+def test_kill_leaves_only_whole_checkpoints(bucket):
     """Each call of a socket is a moment: the checkpoint is one request, made in several."""
     program = Path(__file__).parents[1] / "models" / "training" / "killed_saves.py"
     done = subprocess.run(

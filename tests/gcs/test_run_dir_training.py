@@ -60,7 +60,7 @@ def python(program: str, *arguments: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_run_is_killed_and_goes_on_elsewhere(
+def test_killed_run_resumes_on_another_machine(
     bucket: Any, shards: str, tenfold: Any, digits: Path, tmp_path: Path
 ) -> None:
     where = f"{bucket.url}/runs/one"
@@ -120,7 +120,7 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     assert "receipts are exact" in page
 
 
-def test_what_is_left_of_damaged_shards_is_read_from_the_run_directory(
+def test_salvaged_shards_are_read_from_run_dir(
     bucket: Any, tenfold: Any, damaged_shards: Path, tmp_path: Path
 ) -> None:
     flags = [f"--shards={damaged_shards}", f"--run_dir={bucket.url}/run", "--num_workers=2"]

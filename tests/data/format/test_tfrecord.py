@@ -24,22 +24,22 @@ def read(data: bytes) -> list[bytes]:
 
 
 @given(st.lists(st.binary(max_size=500)))
-def test_what_was_framed_is_read(payloads: list[bytes]) -> None:
+def test_framed_payloads_are_read_back(payloads: list[bytes]) -> None:
     assert read(b"".join(map(frame, payloads))) == payloads
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50))
-def test_the_crc32c_of_two_parts(first: bytes, second: bytes) -> None:
+def test_joined_crc32c_of_two_parts(first: bytes, second: bytes) -> None:
     assert joined_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
 
 
-def test_the_crc32c_of_long_parts() -> None:
+def test_joined_crc32c_of_long_parts() -> None:
     first, second = b"\x5a" * 1000, bytes(range(256)) * 10_000
     assert joined_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
 
 
 @pytest.mark.timeout(120)
-def test_tensorflow_agrees(tmp_path: Path) -> None:
+def test_frames_equal_those_of_tensorflow(tmp_path: Path) -> None:
     import tensorflow as tf
 
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
@@ -54,7 +54,7 @@ def test_tensorflow_agrees(tmp_path: Path) -> None:
     ]
 
 
-def test_every_flipped_bit_and_every_cut_is_found() -> None:
+def test_flipped_bits_and_cuts_name_the_record() -> None:
     data = b"".join(map(frame, [*PAYLOADS[:2], b"xyz"]))
     bounds = [16, 33]
     for bit in range(len(data) * 8):

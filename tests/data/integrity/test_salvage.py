@@ -74,7 +74,7 @@ def config_of(folder: Path, salvaged: Any = None) -> ReadConfig:
     payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=12),
     data=st.data(),
 )
-def test_only_the_damaged_record_is_lost(payloads: list[bytes], data: st.DataObject) -> None:
+def test_scan_loses_only_damaged_records(payloads: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(map(frame, payloads))
     sound, bad = scan_records(whole)
     assert [whole[b + 12 : e - 4] for b, e in sound] == payloads
@@ -89,7 +89,7 @@ def test_only_the_damaged_record_is_lost(payloads: list[bytes], data: st.DataObj
 
 
 @given(payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=8), data=st.data())
-def test_a_cut_file_keeps_its_whole_records(payloads: list[bytes], data: st.DataObject) -> None:
+def test_scan_keeps_whole_records_of_cut_file(payloads: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(map(frame, payloads))
     cut = data.draw(st.integers(0, len(whole)))
     ends = [end for _, end in scan_records(whole)[0]]
@@ -99,7 +99,7 @@ def test_a_cut_file_keeps_its_whole_records(payloads: list[bytes], data: st.Data
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_error_of_reading_names_the_record(shards: Path, place: str) -> None:
+def test_read_error_names_damaged_record(shards: Path, place: str) -> None:
     offset = bounds(shard(shards, 2))[5][0]
     damage(shard(shards, 2), [5], PLACES[place])
     config = config_of(shards)
@@ -111,7 +111,7 @@ def test_an_error_of_reading_names_the_record(shards: Path, place: str) -> None:
     assert "--on_bad_record=skip" in str(explained)
 
 
-def test_what_cannot_be_parsed_is_named(make_shards: MakeShards) -> None:
+def test_unparsable_record_is_named(make_shards: MakeShards) -> None:
     examples: list[dict[str, Any]] = [{"id": at, "label": 0} for at in range(COUNT)]
     examples[50] = {"id": 50}
     folder = make_shards(examples, num_shards=4, num_lanes=2)
@@ -126,7 +126,7 @@ def test_what_cannot_be_parsed_is_named(make_shards: MakeShards) -> None:
     assert expected in str(explained)
 
 
-def test_errors_of_others_stay_as_they_are(shards: Path) -> None:
+def test_unrelated_errors_are_not_explained(shards: Path) -> None:
     assert explain_read_error(config_of(shards), start=BEGINNING, steps=3) is None
     assert (
         find_damaged_record(str(shards), read_manifest(str(shards)).split("train").shards) is None
@@ -142,7 +142,7 @@ def read_all(config: ReadConfig) -> tuple[list[int], int]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_skipping_loses_that_record_only(shards: Path, tmp_path: Path, place: str) -> None:
+def test_salvage_drops_only_damaged_record(shards: Path, tmp_path: Path, place: str) -> None:
     damage(shard(shards, 2), [5], PLACES[place])
     damage(shard(shards, 1), [0, 29], PLACES[place])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
@@ -162,7 +162,7 @@ def test_skipping_loses_that_record_only(shards: Path, tmp_path: Path, place: st
     assert load_salvage(str(tmp_path / "salvage")) == salvaged
 
 
-def test_the_end_of_a_cut_shard_is_reported(shards: Path, tmp_path: Path) -> None:
+def test_cut_shard_reports_missing_records(shards: Path, tmp_path: Path) -> None:
     path = shard(shards, 3)
     begin, end = bounds(path)[27]
     path.write_bytes(path.read_bytes()[: end - 3])
@@ -173,13 +173,13 @@ def test_the_end_of_a_cut_shard_is_reported(shards: Path, tmp_path: Path) -> Non
     assert salvaged.manifest.split("train").shards[3].records == 27
 
 
-def test_whole_shards_need_nothing(shards: Path, tmp_path: Path) -> None:
+def test_salvage_of_sound_shards_moves_nothing(shards: Path, tmp_path: Path) -> None:
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=0)
     assert (salvaged.bad_records, salvaged.moved) == ((), {})
     assert salvaged.manifest == read_manifest(str(shards))
 
 
-def test_the_budget_holds(shards: Path, tmp_path: Path) -> None:
+def test_too_many_damaged_records_raise_job_error(shards: Path, tmp_path: Path) -> None:
     damage(shard(shards, 0), [1, 2], 14)
     with pytest.raises(
         JobError, match=r"at least 2 damaged records, more than --max_bad_records=1 .* record 2"
@@ -189,7 +189,7 @@ def test_the_budget_holds(shards: Path, tmp_path: Path) -> None:
         load_salvage(str(tmp_path / "salvage"))
 
 
-def test_a_run_goes_on_with_what_it_began_with(shards: Path, tmp_path: Path) -> None:
+def test_second_salvage_reuses_the_first(shards: Path, tmp_path: Path) -> None:
     damage(shard(shards, 0), [1], 14)
     into = str(tmp_path / "salvage")
     first = salvage_shards(str(shards), into, max_bad_records=9)
@@ -201,7 +201,7 @@ def test_a_run_goes_on_with_what_it_began_with(shards: Path, tmp_path: Path) -> 
         salvage_shards(str(shards), into, max_bad_records=9)
 
 
-def test_sizes_are_checked_at_the_start(shards: Path) -> None:
+def test_check_sizes_finds_missing_and_cut_shards(shards: Path) -> None:
     infos = read_manifest(str(shards)).split("train").shards
     check_sizes(str(shards), infos)
     path = shard(shards, 1)

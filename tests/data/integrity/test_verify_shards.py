@@ -28,7 +28,7 @@ def problems(folder: Path, processes: int = 1) -> tuple[str, ...]:
     return verify_shards(str(folder), read_manifest(str(folder)), processes=processes).problems
 
 
-def test_sound_shards_are_sound(shards: Path) -> None:
+def test_sound_shards_have_no_problems(shards: Path) -> None:
     for processes in (1, 2):
         found = verify_shards(str(shards), read_manifest(str(shards)), processes=processes)
         assert not found.problems
@@ -36,7 +36,7 @@ def test_sound_shards_are_sound(shards: Path) -> None:
         assert found.bytes == sum(path.stat().st_size for path in shards.glob("*.tfrecord"))
 
 
-def test_a_flip_of_any_byte_is_found_at_its_record(shards: Path) -> None:
+def test_any_flipped_byte_names_its_record(shards: Path) -> None:
     path = shards / SHARD
     sound = path.read_bytes()
     starts = record_starts(sound)
@@ -107,7 +107,7 @@ def foreign(folder: Path) -> str:
 @pytest.mark.parametrize(
     "damage", [cut_inside, cut_between, missing, swapped, forged, longer, foreign]
 )
-def test_damage_is_told(damage: Callable[[Path], str], shards: Path) -> None:
+def test_damage_is_reported(damage: Callable[[Path], str], shards: Path) -> None:
     words = damage(shards)
     found = problems(shards, processes=2)
     assert words in found[0], found
@@ -115,7 +115,7 @@ def test_damage_is_told(damage: Callable[[Path], str], shards: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../train-00001-of-00004.tfrecord", "/etc/passwd", "a/b"])
-def test_a_manifest_cannot_name_files_elsewhere(name: str, shards: Path) -> None:
+def test_manifest_with_foreign_paths_is_refused(name: str, shards: Path) -> None:
     manifest = shards / "manifest.json"
     manifest.write_text(manifest.read_text().replace(SHARD, name))
     with pytest.raises(UserError, match="damaged or foreign"):

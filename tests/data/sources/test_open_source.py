@@ -146,7 +146,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("make", SOURCES)
-def test_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
+def test_source_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     spec = make(tmp_path, images)
@@ -173,7 +173,7 @@ def test_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("make", [make for make in SOURCES if make is not npy_source])
-def test_what_is_written_is_what_was_given(make: Make, tmp_path: Path, images: list[Path]) -> None:
+def test_written_records_equal_the_source(make: Make, tmp_path: Path, images: list[Path]) -> None:
     output = tmp_path / "out"
     result = write_shards(make(tmp_path, images), str(output), policy=LayoutPolicy(num_workers=2))
     manifest = result.manifest
@@ -208,9 +208,7 @@ def test_what_is_written_is_what_was_given(make: Make, tmp_path: Path, images: l
         assert shapes["v"] == ("int64", (3,))
 
 
-def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
-    tmp_path: Path, images: list[Path]
-) -> None:
+def test_resharding_keeps_bytes_schema_and_label_names(tmp_path: Path, images: list[Path]) -> None:
     rows = iterable_source(tmp_path, images)
     write_shards(rows, str(tmp_path / "a"), policy=LayoutPolicy(num_workers=1))
     write_shards(str(tmp_path / "a"), str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3))
@@ -246,7 +244,9 @@ def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
         ("a.py", "def f(): yield 7\n", "gives int"),
     ],
 )
-def test_a_wrong_source_is_told(name: str, text: str, words: str, tmp_path: Path) -> None:
+def test_unusable_source_raises_user_error(
+    name: str, text: str, words: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "x.png").write_bytes(b"")
     spec = str(tmp_path / name) + (":f" if name.endswith(".py") else "")
@@ -257,12 +257,12 @@ def test_a_wrong_source_is_told(name: str, text: str, words: str, tmp_path: Path
 @pytest.mark.parametrize(
     "spec", ["nowhere", "no/such.csv", "no_such_module:f", "gone.py:f", "gone.npz", "tfds:nope"]
 )
-def test_a_source_that_is_not_there(spec: str, tmp_path: Path) -> None:
+def test_missing_source_raises_user_error(spec: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=spec.split(":")[0].split(".")[0]):
         open_source(spec, tmp_path)
 
 
-def test_arrays_of_unequal_length_and_their_way_out(tmp_path: Path) -> None:
+def test_arrays_of_unequal_length_need_a_suffix(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "a.npz",
         x_train=np.zeros((6, 4, 4), np.uint8),
@@ -297,7 +297,7 @@ PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
         ([(np.zeros(3), np.array([0.2, 0.8]))], {"one_hot": "always", "batched": "no"}, [1]),
     ],
 )
-def test_batches_and_one_hot_labels(
+def test_stream_batches_and_one_hot_labels(
     stream: Any, options: dict[str, str], labels: list[int] | None, tmp_path: Path
 ) -> None:
     if labels is None:
@@ -311,7 +311,7 @@ def test_batches_and_one_hot_labels(
 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
-def test_tensorflow_datasets_in_and_out(tmp_path: Path, images: list[Path]) -> None:
+def test_tfds_can_read_and_be_read(tmp_path: Path, images: list[Path]) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
     import tensorflow as tf
 

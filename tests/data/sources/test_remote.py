@@ -18,7 +18,7 @@ from tenfold.data.writing.write_shards import WriteOptions, write_shards
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
-def test_results_come_in_order_and_few_are_ahead(items: list[int], max_in_flight: int) -> None:
+def test_prefetch_map_keeps_order_and_bound(items: list[int], max_in_flight: int) -> None:
     given_out = taken = 0
 
     def source() -> Iterator[int]:
@@ -37,7 +37,7 @@ def test_results_come_in_order_and_few_are_ahead(items: list[int], max_in_flight
 
 
 @pytest.mark.timeout(60)
-def test_as_many_as_said_are_under_way_at_once() -> None:
+def test_prefetch_map_runs_max_in_flight_items() -> None:
     together = threading.Barrier(4)  # breaks, and raises, unless four come to it
     workers = set()
 
@@ -50,7 +50,7 @@ def test_as_many_as_said_are_under_way_at_once() -> None:
     assert not workers & set(threading.enumerate()), "they have not ended with their work"
 
 
-def test_an_error_comes_at_its_place() -> None:
+def test_prefetch_map_raises_in_order() -> None:
     results = prefetch_map(lambda x: 6 // x, [3, 2, 0, 1], max_in_flight=3)
     assert (next(results), next(results)) == (2, 3)
     with pytest.raises(ZeroDivisionError):
@@ -73,7 +73,7 @@ def in_memory(
     files.rm(f"/{tmp_path.name}", recursive=True)
 
 
-def test_folders_are_walked_alike(in_memory: tuple[Path, str]) -> None:
+def test_walk_is_alike_on_disk_and_fsspec(in_memory: tuple[Path, str]) -> None:
     tree, url = in_memory
     there, here = open_folder(url), LocalFolder(str(tree))
     assert list(there.walk()) == list(here.walk())
@@ -85,7 +85,9 @@ def test_folders_are_walked_alike(in_memory: tuple[Path, str]) -> None:
     assert there.entry("none") is here.entry("none") is None
 
 
-def test_class_folders_behind_fsspec(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+def test_class_folders_behind_fsspec_give_same_shards(
+    in_memory: tuple[Path, str], tmp_path: Path
+) -> None:
     tree, url = in_memory
     for source, output in ((str(tree), "here"), (url, "there")):
         write_shards(
@@ -98,7 +100,9 @@ def test_class_folders_behind_fsspec(in_memory: tuple[Path, str], tmp_path: Path
     assert found == shards
 
 
-def test_a_image_of_another_size_is_noticed(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+def test_image_of_changed_size_raises_source_changed(
+    in_memory: tuple[Path, str], tmp_path: Path
+) -> None:
     _, url = in_memory
     (tmp_path / "scratch").mkdir()
     source = open_source(url, tmp_path / "scratch")

@@ -27,7 +27,7 @@ def tfrecords(tmp_path: Path, make_class_folder: MakeFolder) -> tuple[Path, Path
 
 
 @pytest.mark.parametrize("make", [class_folder, tfrecords])
-def test_what_has_become_of_a_file_is_told(
+def test_changed_source_file_is_reported(
     make: Callable[[Path, MakeFolder], tuple[Path, Path]],
     tmp_path: Path,
     make_class_folder: MakeFolder,

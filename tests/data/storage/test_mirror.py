@@ -48,7 +48,7 @@ def mirror(local: Path, remote: Counted, interval_s: float = 1000.0) -> Mirror:
     )
 
 
-def test_only_what_matches_and_has_changed_is_sent(tmp_path: Path) -> None:
+def test_mirror_uploads_only_changed_matches(tmp_path: Path) -> None:
     remote = Counted()
     (tmp_path / "logs").mkdir()
     for name in ("a.json", ".b.json", "c.txt", "logs/0.log", "logs/.1.log"):
@@ -66,7 +66,7 @@ def test_only_what_matches_and_has_changed_is_sent(tmp_path: Path) -> None:
     assert remote.inner.read("logs/0.log") == b"logs/0.log and more"
 
 
-def test_what_is_fetched_is_added_to(tmp_path: Path) -> None:
+def test_fetched_file_can_be_appended_to(tmp_path: Path) -> None:
     remote = Counted()
     for name in ("logs/0.log", "logs/1.log", "logs/deep/2.log", "a.json"):
         remote.inner.write(name, name.encode())
@@ -81,7 +81,7 @@ def test_what_is_fetched_is_added_to(tmp_path: Path) -> None:
     assert remote.inner.read("logs/1.log") == b"logs/1.log!"
 
 
-def test_the_background_gets_over_errors_and_flush_tells_of_them(tmp_path: Path) -> None:
+def test_mirror_survives_errors_and_flush_raises(tmp_path: Path) -> None:
     remote = Counted()
     remote.broken = True
     follower = mirror(tmp_path, remote, interval_s=0.01)
@@ -100,7 +100,7 @@ def test_the_background_gets_over_errors_and_flush_tells_of_them(tmp_path: Path)
     assert remote.inner.read("a.json") == b"22"
 
 
-def test_each_url_has_a_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_url_has_its_own_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = {work_folder(url) for url in ("gs://a/x", "gs://b/x", "gs://a/x/", "gs://a/.. /é")}
     assert len(names) == 3
@@ -110,7 +110,7 @@ def test_each_url_has_a_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert list(make_empty_folder(folder).iterdir()) == []
 
 
-def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_unwritable_work_folder_raises_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
         make_empty_folder(tmp_path / "file" / "folder")

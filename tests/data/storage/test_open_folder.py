@@ -28,7 +28,7 @@ def _empty() -> Iterator[None]:
     fsspec.filesystem("memory").store.clear()
 
 
-def test_remote_shards_are_those_of_a_disk(
+def test_fsspec_shards_equal_local_shards(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = str(make_class_folder(each=20))
@@ -49,7 +49,7 @@ def test_remote_shards_are_those_of_a_disk(
     assert folder.read(name) == here[name]
 
 
-def test_a_write_that_failed_goes_on(make_class_folder: Callable[..., Path]) -> None:
+def test_fsspec_write_in_two_tasks(make_class_folder: Callable[..., Path]) -> None:
     source = make_class_folder(each=20)
     for index in (0, 1):
         done = write_shards(
@@ -59,7 +59,9 @@ def test_a_write_that_failed_goes_on(make_class_folder: Callable[..., Path]) -> 
     assert done.manifest == read_manifest(URL)
 
 
-def test_a_range_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsspec_fetches_long_ranges_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote, "_RANGE_BYTES", 1000)
     folder, data = open_folder(URL), bytes(range(250)) * 20
     folder.write("x", data)
@@ -71,7 +73,7 @@ def test_a_range_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "x").read_bytes() == data
 
 
-def test_what_is_not_there() -> None:
+def test_missing_files_and_unknown_protocol() -> None:
     folder = open_folder(URL)
     assert folder.read("x") is None
     assert folder.sizes() == {}
@@ -82,6 +84,6 @@ def test_what_is_not_there() -> None:
         read_manifest("nosuch://bucket/x")
 
 
-def test_the_public_names_are_there() -> None:
+def test_public_names_of_tenfold_data() -> None:
     assert tenfold.data.write_shards is write_shards
     assert tenfold.data.read_manifest is read_manifest

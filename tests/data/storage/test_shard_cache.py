@@ -57,7 +57,7 @@ def _pinned(cache: Cache, number: int) -> Pin:
     return pin
 
 
-def test_a_shard_is_fetched_once(tmp_path: Path) -> None:
+def test_cached_shard_is_not_fetched_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c")
     assert cache.pin(_info(1)) is None
     with_pin = _pinned(cache, 1)
@@ -70,7 +70,7 @@ def test_a_shard_is_fetched_once(tmp_path: Path) -> None:
     assert cache.folder.stat().st_mode & 0o077 == 0, "others may read it"
 
 
-def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+def test_least_recently_used_is_evicted_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=3000)
     for number in (1, 2, 3):
         _pinned(cache, number).close()
@@ -84,7 +84,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert cache.used_bytes() == 3000
 
 
-def test_what_is_in_use_stays(tmp_path: Path) -> None:
+def test_pinned_shards_are_not_evicted(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=2000)
     pins = [_pinned(cache, 1), _pinned(cache, 2)]
     assert _take(cache, 3, needed=False) is None, "there is no room for what is not needed yet"
@@ -103,7 +103,7 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_many_at_once_keep_the_limit(tmp_path: Path) -> None:
+def test_concurrent_fetches_keep_the_limit(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 5000)
     used: list[int] = []
 
@@ -119,7 +119,9 @@ def test_many_at_once_keep_the_limit(tmp_path: Path) -> None:
     assert max(used) == 5000, "it is filled, and never outgrown"
 
 
-def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_cached_shard_is_fetched_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = Cache(tmp_path).path_of(_info(1))
     for damage in (_data(2), _data(1)[:-1], b"", _data(1) + b"x"):
         path.write_bytes(damage)
@@ -134,7 +136,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptu
     assert _pinned(cache, 1).path.read_bytes() == _data(1)
 
 
-def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
+def test_damaged_fetch_is_never_cached(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     for fetch in (_fetch(2), _fetch(1, 999), _fetch(1, 1001), lambda descriptor: 0):
         with pytest.raises(TransientError, match="not as it was written"):
@@ -149,7 +151,7 @@ def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_threads_fetch_a_shard_once(tmp_path: Path) -> None:
+def test_racing_threads_fetch_a_shard_once(tmp_path: Path) -> None:
     cache, fetched = Cache(tmp_path, limit_bytes=10_000), []
     pins = []
 
@@ -190,7 +192,7 @@ def _churn(folder: Path, seed: int, rounds: int, ready: Any) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_processes_share_it(tmp_path: Path) -> None:
+def test_processes_share_the_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = [context.Event() for _ in range(5)]
     churns = [
@@ -216,7 +218,9 @@ def test_processes_share_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_full_disk_raises_job_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     cache = Cache(tmp_path)
 
     def fetch(descriptor: int) -> int:
@@ -233,7 +237,9 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nu
     assert cache.obtain(_info(1), _never, needed=False) is None
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_cache_options_raise_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cache_dir '.*/file/c' cannot be written to"):
         Cache(tmp_path / "file" / "c")

@@ -65,7 +65,7 @@ GRADIENT = np.stack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3, a
         ("resize:32x32,fit=crop", (32, 32, 3)),
     ],
 )
-def test_resize(text: str, shape: tuple[int, int, int], form: str) -> None:
+def test_resize_gives_shape_and_format(text: str, shape: tuple[int, int, int], form: str) -> None:
     done = apply([text], {"image": encoded(GRADIENT, form), "label": 3})
     data = done["image"][0]
     assert image_shape(data) == shape
@@ -80,7 +80,7 @@ def test_resize(text: str, shape: tuple[int, int, int], form: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_resize_is_tensorflows_antialiased() -> None:
+def test_resize_equals_tensorflow_antialiased() -> None:
     import tensorflow as tf
 
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -89,7 +89,7 @@ def test_resize_is_tensorflows_antialiased() -> None:
     assert np.abs(ours - theirs).max() <= 1
 
 
-def test_floats_in_0_to_1_become_bytes_correctly() -> None:
+def test_float_images_are_rounded_to_bytes() -> None:
     levels = np.arange(256, dtype=np.float32).reshape(16, 16) / np.float32(255)
     assert (to_uint8(levels) == np.arange(256).reshape(16, 16)).all()
     done = apply(["encode:png"], {"image": levels})
@@ -100,7 +100,7 @@ def test_floats_in_0_to_1_become_bytes_correctly() -> None:
         to_uint8(np.array([[-1, 3]]))
 
 
-def test_encode_changes_the_form_and_quality_the_size() -> None:
+def test_encode_sets_format_and_quality() -> None:
     record = {"image": encoded(GRADIENT)}
     fine, coarse = (
         apply([f"encode:jpeg,quality={quality}"], record)["image"][0] for quality in (95, 10)
@@ -111,7 +111,7 @@ def test_encode_changes_the_form_and_quality_the_size() -> None:
     assert image_shape(apply(["encode:jpeg"], {"image": encoded(alpha)})["image"][0])[2] == 3
 
 
-def test_augment_is_seeded_and_leaves_the_first_copy() -> None:
+def test_augment_is_seeded_and_keeps_first_copy() -> None:
     record = {"image": encoded(GRADIENT)}
     text = ["augment:copies=4"]
     copies = [apply(text, record, copy)["image"][0] for copy in range(4)]
@@ -123,7 +123,7 @@ def test_augment_is_seeded_and_leaves_the_first_copy() -> None:
 
 
 @pytest.mark.parametrize("option", ["flip=1", "crop=0.3", "rotate=90", "color=1"])
-def test_every_option_of_augment_does_something(option: str) -> None:
+def test_every_augment_option_has_an_effect(option: str) -> None:
     none = {"flip": "0", "crop": "1", "rotate": "0", "color": "0"}
     nothing = ",".join(f"{name}={value}" for name, value in none.items())
     record = {"image": encoded(GRADIENT)}
@@ -156,12 +156,12 @@ def test_every_option_of_augment_does_something(option: str) -> None:
         ("no_such_module:f", "no module 'no_such_module'"),
     ],
 )
-def test_a_wrong_transform_is_told(text: str, words: str) -> None:
+def test_invalid_transform_raises_user_error(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_chain([text])
 
 
-def test_records_without_a_image_are_told(tmp_path: Path) -> None:
+def test_resize_without_image_raises_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs the image.*there are: label"):
         write_shards([{"label": 1}] * 4, str(tmp_path / "out"), transforms=["resize:4"])
 
@@ -185,7 +185,7 @@ def write(source: Path, output: Path, transforms: list[str], **options: Any) -> 
     )
 
 
-def test_copies_stay_in_their_split_and_counts_balance(
+def test_copies_stay_in_their_split(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_class_folder(classes=2, each=15)  # 29 images: 22 and 7
@@ -209,7 +209,7 @@ def test_copies_stay_in_their_split_and_counts_balance(
         assert path.read_bytes() == (tmp_path / "c" / path.name).read_bytes()
 
 
-def test_a_changed_transform_is_noticed(
+def test_changed_transform_refuses_resume(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, output, code = make_class_folder(), tmp_path / "out", tmp_path / "mine.py"
@@ -227,7 +227,9 @@ def test_a_changed_transform_is_noticed(
     assert records_of(output, first, "train")[0]["extra"] == [2.5]
 
 
-def test_a_file_is_read_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_function_file_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where it was changed within a second, and is as long as before."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     code = tmp_path / "changing.py"
@@ -237,7 +239,7 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert load_user_object(f"{code}:f", "transform")() == value
 
 
-def test_a_users_function_gets_pixels_and_a_generator(
+def test_user_function_gets_array_and_rng(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     code = tmp_path / "mine.py"
@@ -258,7 +260,7 @@ def test_a_users_function_gets_pixels_and_a_generator(
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
 
 
-def test_a_function_that_raises_is_a_bad_record(
+def test_raising_user_function_skips_the_record(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, code = make_class_folder(classes=2, each=10), tmp_path / "mine.py"
@@ -275,7 +277,7 @@ def test_a_function_that_raises_is_a_bad_record(
     assert sum(split.num_records for split in manifest.splits) == 19 - len(odd)
 
 
-def test_a_image_whose_pixels_are_broken_is_named(
+def test_undecodable_image_is_named(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_class_folder()
@@ -316,7 +318,7 @@ np.save(sys.argv[3], part.predict(images, verbose=0))
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_embeddings_are_the_layers_outputs(
+def test_embeddings_equal_layer_outputs(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     def python(code: str, *arguments: Any) -> None:
