@@ -1,4 +1,4 @@
-"""TFRecord framing against TensorFlow's own, and damage of every kind."""
+"""TFRecord frames: compared with TensorFlow's, read from any place, and damaged."""
 
 import io
 from pathlib import Path
@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from tenfold.data.format.tfrecord import (
     RecordError,
+    bytes_reader,
     crc32c,
+    file_reader,
     fingerprint64,
     frame,
     joined_crc32c,
+    read_frames,
     read_records,
 )
 
@@ -26,6 +29,29 @@ def read(data: bytes) -> list[bytes]:
 @given(st.lists(st.binary(max_size=500)))
 def test_framed_payloads_are_read_back(payloads: list[bytes]) -> None:
     assert read(b"".join(map(frame, payloads))) == payloads
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=8), st.data())
+def test_readers_give_the_same_frames(payloads: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(map(frame, payloads))
+    frames = list(read_frames(bytes_reader(whole), len(whole)))
+    assert [found.payload for found in frames] == payloads
+    assert list(read_frames(file_reader(io.BytesIO(whole)), len(whole))) == frames
+    assert [found.end for found in frames] == [*[f.offset for f in frames[1:]], len(whole)]
+    headers = list(read_frames(bytes_reader(whole), len(whole), payload=False))
+    assert [found[:3] for found in headers] == [found[:3] for found in frames]
+    # From any record on, the frames are the same.
+    start = data.draw(st.sampled_from(frames))
+    rest = read_frames(bytes_reader(whole), len(whole), index=start.index, offset=start.offset)
+    assert list(rest) == frames[start.index :]
+
+
+def test_damaged_payload_does_not_end_the_frames() -> None:
+    whole = bytearray(b"".join(map(frame, [b"first", b"second"])))
+    whole[12] ^= 1
+    first, second = read_frames(bytes_reader(whole), len(whole))
+    assert "the checksum of its 5 bytes" in str(first.damage())
+    assert second.damage() is None
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50))

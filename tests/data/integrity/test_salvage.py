@@ -1,4 +1,4 @@
-"""Damaged shards: what is named, and what can still be read."""
+"""Damaged shards: errors name the record, and salvage keeps the sound records."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +27,7 @@ from tenfold.data.storage.read_manifest import read_manifest
 COUNT, BATCH = 120, 12
 MakeShards = Callable[..., Path]
 
-# Where in record 5 of a shard the damage is: its length, the length's checksum, its payload,
-# the payload's checksum.
+# Offset of the damaged byte in its frame; negative from the end.
 PLACES = {"length": 1, "header checksum": 9, "payload": 14, "footer": -2}
 
 
@@ -42,12 +41,13 @@ def bounds(path: Path) -> list[tuple[int, int]]:
     return scan_records(path.read_bytes())[0]
 
 
-def damage(path: Path, indices: list[int], at: int) -> None:
+def damage(path: Path, indices: list[int], position: int) -> None:
+    """Flip a bit of some records, at `position` in their frames as in PLACES."""
     data = bytearray(path.read_bytes())
-    places = bounds(path)
+    frames = bounds(path)
     for index in indices:
-        begin, end = places[index]
-        data[(end if at < 0 else begin) + at] ^= 0x40
+        begin, end = frames[index]
+        data[(end if position < 0 else begin) + position] ^= 0x40
     path.write_bytes(data)
 
 
@@ -76,13 +76,13 @@ def config_of(folder: Path, salvaged: Any = None) -> ReadConfig:
 )
 def test_scan_loses_only_damaged_records(payloads: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(map(frame, payloads))
-    sound, bad = scan_records(whole)
+    sound, damaged = scan_records(whole)
     assert [whole[b + 12 : e - 4] for b, e in sound] == payloads
-    assert not bad
-    at = data.draw(st.integers(0, len(whole) - 1))
+    assert not damaged
+    position = data.draw(st.integers(0, len(whole) - 1))
     bit = 1 << data.draw(st.integers(0, 7))
-    broken = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
-    hit = next(index for index, (begin, end) in enumerate(sound) if begin <= at < end)
+    broken = whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :]
+    hit = next(index for index, (begin, end) in enumerate(sound) if begin <= position < end)
     left, errors = scan_records(broken)
     assert [broken[b + 12 : e - 4] for b, e in left] == payloads[:hit] + payloads[hit + 1 :]
     assert [(error.index, error.offset) for error in errors] == [(hit, sound[hit][0])]
@@ -112,7 +112,7 @@ def test_read_error_names_damaged_record(shards: Path, place: str) -> None:
 
 
 def test_unparsable_record_is_named(make_shards: MakeShards) -> None:
-    examples: list[dict[str, Any]] = [{"id": at, "label": 0} for at in range(COUNT)]
+    examples: list[dict[str, Any]] = [{"id": index, "label": 0} for index in range(COUNT)]
     examples[50] = {"id": 50}
     folder = make_shards(examples, num_shards=4, num_lanes=2)
     config = config_of(folder)
@@ -134,7 +134,7 @@ def test_unrelated_errors_are_not_explained(shards: Path) -> None:
 
 
 def read_all(config: ReadConfig) -> tuple[list[int], int]:
-    """Returns the ids of the steps and the sum of fingerprints, the tail included."""
+    """Return the ids of all full steps, and the sum of fingerprints including the tail."""
     steps = config.shards(drop_remainder=True).steps_per_epoch
     batches = list(training_batches(config, epochs=1, tail=True))
     ids = [int(number) for batch in batches[:steps] for number in batch["id"].numpy()]
@@ -146,7 +146,7 @@ def test_salvage_drops_only_damaged_record(shards: Path, tmp_path: Path, place: 
     damage(shard(shards, 2), [5], PLACES[place])
     damage(shard(shards, 1), [0, 29], PLACES[place])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
-    assert [(bad.shard[6:11], bad.index) for bad in salvaged.bad_records] == [
+    assert [(record.shard[6:11], record.index) for record in salvaged.bad_records] == [
         ("00001", 0),
         ("00001", 29),
         ("00002", 5),
@@ -167,7 +167,7 @@ def test_cut_shard_reports_missing_records(shards: Path, tmp_path: Path) -> None
     begin, end = bounds(path)[27]
     path.write_bytes(path.read_bytes()[: end - 3])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
-    assert [bad.index for bad in salvaged.bad_records] == [27, 28, 29]
+    assert [record.index for record in salvaged.bad_records] == [27, 28, 29]
     assert "the file ends" in salvaged.bad_records[0].problem
     assert salvaged.bad_records[0].offset == begin
     assert salvaged.manifest.split("train").shards[3].records == 27

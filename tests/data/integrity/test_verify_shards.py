@@ -1,4 +1,4 @@
-"""Every kind of damage to a data set is found, and told where it is."""
+"""`verify_shards` finds every kind of damage, and names the place."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def cut_inside(folder: Path) -> str:
 
 
 def cut_between(folder: Path) -> str:
-    # TensorFlow reads such a file without an error.
+    # The file ends between two records; TensorFlow reads it without an error.
     path = folder / SHARD
     os.truncate(path, record_starts(path.read_bytes())[-1])
     return "the manifest says"
@@ -85,7 +85,7 @@ def swapped(folder: Path) -> str:
 
 
 def forged(folder: Path) -> str:
-    # Sound checksums of other content of the same length.
+    # The first record gets other content of the same length, with sound checksums.
     path = folder / SHARD
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")

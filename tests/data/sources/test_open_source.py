@@ -1,4 +1,4 @@
-"""One suite over every kind of source, and what is special to each."""
+"""A contract suite over every kind of source, and the special cases of each kind."""
 
 import csv
 import json
@@ -155,20 +155,20 @@ def test_source_contract(make: Make, tmp_path: Path, images: list[Path]) -> None
     assert stats.num_examples == EXAMPLES
     records = [source.encoded(index) for index in range(EXAMPLES)]
     sizes = [len(record.payload) + FRAME_BYTES for record in records]
-    # Sizes are true: exact where nothing is encoded on the way.
+    # Sizes are exact, except for sources that encode images while writing.
     assert sum(sizes) == pytest.approx(stats.total_bytes, rel=0.01)
     assert max(sizes) == pytest.approx(stats.max_record_bytes, rel=0.05)
-    # It travels to other processes, and random access gives the same each time.
+    # A pickled copy gives the same records, in any order.
     copy = pickle.loads(pickle.dumps(source))  # noqa: S301
     for index in reversed(range(EXAMPLES)):
         assert copy.encoded(index) == records[index]
     assert len({copy.name(index) for index in range(EXAMPLES)}) == EXAMPLES
-    # Values, packed again, are the same record.
+    # The values of an example, packed again, are the same record.
     for index in (0, EXAMPLES - 1):
         again = decode_example(encode_example(source.features(index)))
-        if make is not npz_source:  # whose images are arrays until they are stored
+        if make is not npz_source:  # its images are arrays until they are stored
             assert again == decode_example(records[index].payload)
-    # The same source has the same fingerprint.
+    # A second scan gives the same fingerprint.
     assert open_source(spec, scratch).stats.fingerprint == stats.fingerprint
 
 
@@ -212,11 +212,11 @@ def test_resharding_keeps_bytes_schema_and_label_names(tmp_path: Path, images: l
     rows = iterable_source(tmp_path, images)
     write_shards(rows, str(tmp_path / "a"), policy=LayoutPolicy(num_workers=1))
     write_shards(str(tmp_path / "a"), str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3))
-    one, other = (read_manifest(str(tmp_path / name)) for name in "ab")
-    assert one.features == other.features
-    assert one.label_names == other.label_names
-    assert one.splits[0].fingerprint == other.splits[0].fingerprint
-    assert len(other.splits[0].shards) == 3
+    first, second = (read_manifest(str(tmp_path / name)) for name in "ab")
+    assert first.features == second.features
+    assert first.label_names == second.label_names
+    assert first.splits[0].fingerprint == second.splits[0].fingerprint
+    assert len(second.splits[0].shards) == 3
 
 
 @pytest.mark.parametrize(
@@ -234,14 +234,14 @@ def test_resharding_keeps_bytes_schema_and_label_names(tmp_path: Path, images: l
         ("a.parquet", "no parquet", "is not a Parquet file"),
         ("a.npz", "no zip", "is not an .npz file"),
         ("a.npy", "no array", "cannot be used"),
-        ("a.tfrecord", "not a record, but long enough to be one", "no TFRecord file"),
-        ("a.tfrecord", "short", "no TFRecord file"),
+        ("a.tfrecord", "not a record, but long enough to be one", "not a TFRecord file"),
+        ("a.tfrecord", "short", "not a TFRecord file"),
         ("a.bin", "x", "is of an unknown kind"),
         ("a.py", "def f(): return 7\n", "is of type int"),
         ("a.py", "def f(): raise ValueError('mine')\n", "raises ValueError: mine"),
         ("a.py", "import no_such_thing\n", "No module named 'no_such_thing'"),
         ("a.py", "def g(): pass\n", "has no 'f'"),
-        ("a.py", "def f(): yield 7\n", "gives int"),
+        ("a.py", "def f(): yield 7\n", "yields int"),
     ],
 )
 def test_unusable_source_raises_user_error(
@@ -287,10 +287,10 @@ PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
     [
         (PAIRS, {}, [0, 1, 2, 3] * 2),
         ([{"x": 1.0, "y": i} for i in range(3)], {}, [0, 1, 2]),
-        # a batch of pairs, and one of one-hot labels
+        # A batch of pairs, and a batch with one-hot labels.
         ([(np.zeros((4, 2)), np.array([3, 1, 2, 2]))], {}, [3, 1, 2, 2]),
         ([(np.zeros((2, 5)), np.eye(3)[[2, 0]])], {}, [2, 0]),
-        # what could be either is asked about
+        # Shapes that allow both answers need an option.
         ([(np.zeros((2, 5)), np.array([0, 1]))], {}, None),
         ([(np.zeros((2, 5)), np.array([0, 1]))], {"batched": "yes"}, [0, 1]),
         ([(np.zeros((2, 5)), np.array([0, 1]))], {"batched": "no"}, [1]),
@@ -331,7 +331,7 @@ def test_tfds_can_read_and_be_read(tmp_path: Path, images: list[Path]) -> None:
     }
     assert read == expected
     assert builder.info.features["label"].names == CLASSES
-    # And in again, from what TFDS says of it.
+    # Reading it back through TFDS's metadata gives the same data set.
     manifest = write_shards(
         f"tfds:{tmp_path / 'a'}:train", str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3)
     ).manifest

@@ -1,4 +1,4 @@
-"""A local folder that is followed by a remote one."""
+"""`Mirror`: uploads of growing local files to a remote folder."""
 
 import os
 import time
@@ -21,12 +21,12 @@ def _empty() -> Iterator[None]:
     fsspec.filesystem("memory").store.clear()
 
 
-class Counted:
-    """A remote folder that counts what it is sent, and fails while it is told to."""
+class FlakyFolder:
+    """A remote folder that records uploads, and rejects them while `broken`."""
 
     def __init__(self) -> None:
         self.inner = open_folder(URL)
-        self.sent: list[str] = []
+        self.uploaded: list[str] = []
         self.broken = False
 
     def __getattr__(self, name: str) -> object:
@@ -34,12 +34,12 @@ class Counted:
 
     def write(self, name: str, data: bytes) -> None:
         if self.broken:
-            raise JobError("the storage is away")
-        self.sent.append(name)
+            raise JobError("the storage is unreachable")
+        self.uploaded.append(name)
         self.inner.write(name, data)
 
 
-def mirror(local: Path, remote: Counted, interval_s: float = 1000.0) -> Mirror:
+def mirror(local: Path, remote: FlakyFolder, interval_s: float = 1000.0) -> Mirror:
     return Mirror(
         local,
         remote,  # type: ignore[arg-type]
@@ -49,54 +49,54 @@ def mirror(local: Path, remote: Counted, interval_s: float = 1000.0) -> Mirror:
 
 
 def test_mirror_uploads_only_changed_matches(tmp_path: Path) -> None:
-    remote = Counted()
+    remote = FlakyFolder()
     (tmp_path / "logs").mkdir()
     for name in ("a.json", ".b.json", "c.txt", "logs/0.log", "logs/.1.log"):
         (tmp_path / name).write_text(name)
-    follower = mirror(tmp_path, remote)
-    follower.flush()
-    assert remote.sent == ["a.json", "logs/0.log"]
+    uploads = mirror(tmp_path, remote)
+    uploads.flush()
+    assert remote.uploaded == ["a.json", "logs/0.log"]
     assert remote.inner.read("logs/0.log") == b"logs/0.log"
-    follower.flush()
-    assert len(remote.sent) == 2
+    uploads.flush()
+    assert len(remote.uploaded) == 2
     with (tmp_path / "logs/0.log").open("a") as file:
         file.write(" and more")
-    follower.flush()
-    assert remote.sent[2:] == ["logs/0.log"]
+    uploads.flush()
+    assert remote.uploaded[2:] == ["logs/0.log"]
     assert remote.inner.read("logs/0.log") == b"logs/0.log and more"
 
 
 def test_fetched_file_can_be_appended_to(tmp_path: Path) -> None:
-    remote = Counted()
+    remote = FlakyFolder()
     for name in ("logs/0.log", "logs/1.log", "logs/deep/2.log", "a.json"):
         remote.inner.write(name, name.encode())
-    follower = mirror(tmp_path, remote)
-    follower.fetch("logs/*.log", "missing.json")
+    uploads = mirror(tmp_path, remote)
+    uploads.fetch("logs/*.log", "missing.json")
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0.log", "1.log"]
-    follower.flush()
-    assert remote.sent == []
+    uploads.flush()
+    assert remote.uploaded == []
     with (tmp_path / "logs/1.log").open("a") as file:
         file.write("!")
-    follower.flush()
+    uploads.flush()
     assert remote.inner.read("logs/1.log") == b"logs/1.log!"
 
 
 def test_mirror_survives_errors_and_flush_raises(tmp_path: Path) -> None:
-    remote = Counted()
+    remote = FlakyFolder()
     remote.broken = True
-    follower = mirror(tmp_path, remote, interval_s=0.01)
-    follower.start()
+    uploads = mirror(tmp_path, remote, interval_s=0.01)
+    uploads.start()
     (tmp_path / "a.json").write_text("1")
-    with pytest.raises(JobError, match="the storage is away"):
-        follower.flush()
+    with pytest.raises(JobError, match="the storage is unreachable"):
+        uploads.flush()
     remote.broken = False
     end = time.monotonic() + 20
     while remote.inner.read("a.json") != b"1":
         assert time.monotonic() < end
         time.sleep(0.01)
-    # In the background a file is not sent all the time; at the end it is.
+    # The background thread may be throttled; `close` uploads the last state.
     (tmp_path / "a.json").write_text("22")
-    follower.close()
+    uploads.close()
     assert remote.inner.read("a.json") == b"22"
 
 

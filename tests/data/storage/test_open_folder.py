@@ -1,4 +1,4 @@
-"""Folders behind fsspec, here in memory: the same shards as on a disk."""
+"""Folders behind fsspec, here in memory: the same shards as on a local disk."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.integrity.verify_shards import verify_shards
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.storage import fsspec_folder as remote
+from tenfold.data.storage import fsspec_folder as module
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
 
 URL = "memory://bucket/some/folder"
-# Memory is not shared by processes.
-ALONE = WriteOptions(processes=1)
+# fsspec's in-memory files exist in one process only.
+ONE_PROCESS = WriteOptions(processes=1)
 
 
 @pytest.fixture(autouse=True)
@@ -33,19 +33,19 @@ def test_fsspec_shards_equal_local_shards(
 ) -> None:
     source = str(make_class_folder(each=20))
     policy = LayoutPolicy(num_workers=2)
-    write_shards(source, URL, policy=policy, options=ALONE)
+    write_shards(source, URL, policy=policy, options=ONE_PROCESS)
     write_shards(source, f"file://{tmp_path / 'out'}", policy=policy)
     folder = open_folder(URL)
     here = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {name: folder.read(name) for name in folder.sizes()} == here
     assert not fsspec.filesystem("memory").glob("/bucket/some/folder/.tenfold-write/*")
     assert not verify_shards(URL, read_manifest(URL)).problems
-    # What stands there is not written again; a shard that has gone is.
-    assert write_shards(source, URL, policy=policy, options=ALONE).written == 0
+    # Existing shards are not written again; a missing shard is.
+    assert write_shards(source, URL, policy=policy, options=ONE_PROCESS).written == 0
     name = read_manifest(URL).splits[0].shards[0].name
     folder.remove(name)
     assert "it is missing" in verify_shards(URL, read_manifest(URL)).problems[0]
-    write_shards(source, URL, policy=policy, options=ALONE)
+    write_shards(source, URL, policy=policy, options=ONE_PROCESS)
     assert folder.read(name) == here[name]
 
 
@@ -62,7 +62,7 @@ def test_fsspec_write_in_two_tasks(make_class_folder: Callable[..., Path]) -> No
 def test_fsspec_fetches_long_ranges_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_RANGE_BYTES", 1000)
+    monkeypatch.setattr(module, "_RANGE_BYTES", 1000)
     folder, data = open_folder(URL), bytes(range(250)) * 20
     folder.write("x", data)
     descriptor = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)

@@ -1,4 +1,4 @@
-"""Transforms: what they make of images, that they are seeded, and what is noticed."""
+"""Transforms: their results, their seeds, resumed writes, and errors."""
 
 import io
 import os
@@ -35,17 +35,17 @@ POLICY = LayoutPolicy(num_workers=2, min_shard_bytes=1)
 SPLITS = parse_splits("train:0.75,validation:0.25")
 
 
-def encoded(array: np.ndarray, form: str = "PNG") -> bytes:
+def encoded(array: np.ndarray, image_format: str = "PNG") -> bytes:
     out = io.BytesIO()
-    Image.fromarray(array).save(out, form, quality=95)
+    Image.fromarray(array).save(out, image_format, quality=95)
     return out.getvalue()
 
 
 def apply(texts: list[str], record: dict[str, Any], copy: int = 0, seed: int = 0) -> Any:
-    [done] = parse_chain(texts).apply([record], [RecordSeed(5, copy, seed)])
-    if isinstance(done, UnusableRecord):
-        raise done
-    return {name: values for name, (_, values) in decode_example(done.payload).items()}
+    [result] = parse_chain(texts).apply([record], [RecordSeed(5, copy, seed)])
+    if isinstance(result, UnusableRecord):
+        raise result
+    return {name: values for name, (_, values) in decode_example(result.payload).items()}
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -55,7 +55,7 @@ def pixels(data: bytes) -> np.ndarray:
 GRADIENT = np.stack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3, axis=2)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("source_format", ["PNG", "JPEG"])
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
@@ -65,14 +65,16 @@ GRADIENT = np.stack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3, a
         ("resize:32x32,fit=crop", (32, 32, 3)),
     ],
 )
-def test_resize_gives_shape_and_format(text: str, shape: tuple[int, int, int], form: str) -> None:
-    done = apply([text], {"image": encoded(GRADIENT, form), "label": 3})
-    data = done["image"][0]
+def test_resize_gives_shape_and_format(
+    text: str, shape: tuple[int, int, int], source_format: str
+) -> None:
+    record = apply([text], {"image": encoded(GRADIENT, source_format), "label": 3})
+    data = record["image"][0]
     assert image_shape(data) == shape
-    assert image_format(data) == form.lower()
-    assert done["label"] == [3]
+    assert image_format(data) == source_format.lower()
+    assert record["label"] == [3]
     row = pixels(data)[shape[0] // 2, :, 0].astype(int)
-    # The gradient is still one, from end to end; cropped to its middle, from 1/8 to 7/8.
+    # The result is still a gradient: over the full range, or from 1/8 to 7/8 if cropped.
     low, high = (32, 220) if "crop" in text else (0, 252)
     assert abs(row[0] - low) < 12
     assert abs(row[-1] - high) < 12
@@ -198,7 +200,7 @@ def test_copies_stay_in_their_split(
     )
     plain = write(source, tmp_path / "b", ["resize:6"]).manifest
     originals = {r["image"][0] for r in records_of(tmp_path / "b", plain, "train")}
-    # The first copies are the split's own images; none of them validates.
+    # The first copies are the split's own images; none of them is in the validation split.
     assert sum(r["image"][0] in originals for r in train) == 22
     assert not originals & {r["image"][0] for r in validation}
     assert max(Counter(r["image"][0] for r in train).values()) == 1
@@ -230,7 +232,7 @@ def test_changed_transform_refuses_resume(
 def test_changed_function_file_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it was changed within a second, and is as long as before."""
+    """Even if it changed within the same second and kept its size."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     code = tmp_path / "changing.py"
     for value in (1.5, 2.5):
@@ -283,7 +285,7 @@ def test_undecodable_image_is_named(
     source = make_class_folder()
     victim = source / "class 0" / "0001.png"
     data = victim.read_bytes()
-    # Whole by its chunks and their sums, but what they hold is no image.
+    # Chunks and checksums of the PNG are sound; the compressed pixels are not.
     start = data.index(b"IDAT")
     (length,) = struct.unpack_from(">I", data, start - 4)
     body = b"IDAT" + bytes(length)
@@ -355,7 +357,7 @@ def test_embeddings_equal_layer_outputs(
         for label, row in zip(labels, np.load(tmp_path / "expected.npy"), strict=True)
     )
     assert np.array(got) == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
-    # New weights are noticed; so is a layer that is not there.
+    # New weights and a missing layer are refused.
     python(MODEL.replace("seed(3)", "seed(4)"), model)
     again = subprocess.run(
         [*command, f"--output={output}"], capture_output=True, text=True, check=False
