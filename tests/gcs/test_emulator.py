@@ -1,4 +1,4 @@
-"""The server that the other tests of this folder trust."""
+"""The fake server that the other tests of this folder rely on."""
 
 import urllib.error
 from typing import Any

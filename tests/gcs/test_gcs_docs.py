@@ -1,4 +1,4 @@
-"""The page on gs:// does what it says."""
+"""The commands on the page about gs:// run as printed."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A folder of a bucket: what it promises, on a server and through a proxy that breaks things."""
+"""GcsFolder, against a server and through a proxy that injects faults."""
 
 import errno
 import os
@@ -59,7 +59,7 @@ def test_listing_spans_pages(bucket: Any) -> None:
 
 def test_range_is_copied_to_its_offset(bucket: Any, tmp_path: Path) -> None:
     folder = open_folder(f"{bucket.url}/a")
-    data = bytes(range(256)) * 9000  # of several blocks
+    data = bytes(range(256)) * 9000  # several blocks long
     folder.write("x", data)
     target = tmp_path / "x"
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT)
@@ -101,7 +101,7 @@ def test_full_local_disk_is_not_retried(bucket: Any) -> None:
 def test_writes_respect_preconditions(bucket: Any) -> None:
     folder = open_folder(bucket.url)
     folder.write("x", b"first", replaces="")
-    folder.write("x", b"first", replaces="")  # the same bytes are in nobody's way
+    folder.write("x", b"first", replaces="")  # identical bytes do not conflict
     with pytest.raises(Conflict, match="written by another process"):
         folder.write("x", b"second", replaces="")
     version = folder.entries()["x"].version
@@ -110,7 +110,7 @@ def test_writes_respect_preconditions(bucket: Any) -> None:
         folder.write("x", b"third", replaces=version)
     folder.write("x", b"third")
     bucket.remove("x")
-    folder.write("x", b"fourth", replaces=version)  # it may be replaced: it is gone
+    folder.write("x", b"fourth", replaces=version)  # the object to be replaced is gone
     assert bucket.read("x") == b"fourth"
 
 
@@ -137,7 +137,7 @@ def test_one_of_many_writers_wins(bucket: Any) -> None:
 def test_transient_faults_are_retried(
     bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = faulty(*ALL_FAULTS, seed=4)  # strikes with each, in whatever order threads come
+    proxy = faulty(*ALL_FAULTS, seed=4)  # with this seed every fault strikes
     monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "3")
     folder = open_folder(f"{bucket.url}/p")
     data = {f"{n:03d}": random.Random(n).randbytes(n * 1000) for n in range(0, 200, 5)}
@@ -146,7 +146,7 @@ def test_transient_faults_are_retried(
         for name in names:
             folder.write(name, data[name], replaces="" if int(name) % 10 else None)
             assert folder.read(name) == data[name]
-            # A part has no checksum of its own: its length is all that can be relied on.
+            # A range has no checksum of its own, so only its length is reliable.
             assert len(folder.read_range(name, 10, 5000)) == len(data[name][10:5010])
 
     failures: list[BaseException] = []
@@ -176,14 +176,14 @@ def test_transient_faults_are_retried(
 def test_stalled_upload_times_out(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # never reads
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "1")
         monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
         began = time.monotonic()
         with pytest.raises(JobError, match=r"timed out.* \(given up after 1 attempt"):
             open_folder(bucket.url).write("x", bytes(30_000_000))
-        assert time.monotonic() - began < 30  # rather than for ever
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
@@ -200,7 +200,7 @@ def test_missing_permission_is_not_retried(
     for call in calls:
         with pytest.raises(UserError, match=rf"no Google credentials were found.*{status}"):
             call()
-    assert proxy.struck() == {status: 3}, "it was tried again"
+    assert proxy.struck() == {status: 3}, "the request was retried"
 
 
 def test_account_without_role_raises_user_error(
@@ -239,7 +239,7 @@ def test_missing_bucket_raises_user_error(bucket: Any) -> None:
 
 
 class _Clock:
-    """A clock that moves when it is slept by."""
+    """A clock that only `sleep` advances."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -285,7 +285,7 @@ def test_pauses_grow_to_the_maximum() -> None:
     for attempt, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]:
         pauses = [policy.pause_s(attempt) for _ in range(200)]
         assert 0.5 * bound < max(pauses) <= bound
-        assert min(pauses) < 0.5 * bound  # full jitter: anything from nothing on
+        assert min(pauses) < 0.5 * bound  # full jitter: pauses begin at 0
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "inf", "nan"])
@@ -300,7 +300,7 @@ def test_invalid_retry_seconds_raise_user_error(
 
 @pytest.fixture
 def account(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Credentials for the server, taken for Google's; `problem` is what renewing them raises."""
+    """Credentials for the server in place of Google's; renewing them raises `problem`."""
     import google.auth.credentials
 
     class Account(google.auth.credentials.Credentials):
@@ -329,11 +329,11 @@ def test_credentials_are_sent_and_renewed(
 
     seen: list[str] = []
     client = gcs_client.client()
-    ask = client._pool.request
+    send = client._pool.request
 
     def request(*args: Any, headers: dict[str, str], **others: Any) -> Any:
         seen.append(headers.get("authorization", ""))
-        return ask(*args, headers=headers, **others)
+        return send(*args, headers=headers, **others)
 
     monkeypatch.setattr(client._pool, "request", request)
     folder = open_folder(bucket.url)
@@ -356,7 +356,7 @@ def test_proxy_of_environment_is_used(
     bucket: Any, monkeypatch: pytest.MonkeyPatch, bypass: bool
 ) -> None:
     endpoint = bucket.server.endpoint
-    # The server itself as the proxy of a host that there is not: it sees whole URLs.
+    # The server acts as the proxy of a host that does not exist, and gets full URLs.
     monkeypatch.setenv("http_proxy", endpoint)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "nowhere.invalid" if bypass else "")

@@ -1,4 +1,4 @@
-"""What commands save besides shards and run directories: images and pages, on gs:// too."""
+"""Other outputs and inputs of commands on gs://: plots, images, reports, models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,16 +58,16 @@ def test_embed_loads_model_from_bucket(
 
     from tenfold.data.transforms.embed import Embed
 
-    here = tmp_path / "backbone.keras"
+    local = tmp_path / "backbone.keras"
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")
-    keras.Sequential([keras.Input((8, 8, 3)), pooled, keras.layers.Dense(2)]).save(here)
-    bucket.write("models/backbone.keras", here.read_bytes())
+    keras.Sequential([keras.Input((8, 8, 3)), pooled, keras.layers.Dense(2)]).save(local)
+    bucket.write("models/backbone.keras", local.read_bytes())
     records = [{"image": make_image(form="PNG", seed=seed)} for seed in range(3)]
     found = []
-    for place in (here, f"{bucket.url}/models/backbone.keras"):
-        transform = Embed(f"embed:{place}:pooled")
-        made: list[Any] = transform.apply(records, [])
-        found.append((transform.key, [record["embedding"].tolist() for record in made]))
+    for path in (local, f"{bucket.url}/models/backbone.keras"):
+        transform = Embed(f"embed:{path}:pooled")
+        results: list[Any] = transform.apply(records, [])
+        found.append((transform.key, [record["embedding"].tolist() for record in results]))
     assert found[0] == found[1]
     assert len({tuple(embedding) for embedding in found[0][1]}) == 3
     with pytest.raises(UserError, match=r"there is no model 'gs://.*/other.keras'"):

@@ -1,4 +1,4 @@
-"""Reading shards from a bucket: through the cache, ahead of use, the records that a disk gives."""
+"""Reading shards from a bucket: cached, prefetched, and equal to reading from a local disk."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
 
 @pytest.fixture(autouse=True)
 def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is one per process is one per test here."""
+    """Reset the state that is global to a process."""
     monkeypatch.setattr(staging, "_failures", [])
     yield
     open_cache.cache_clear()
@@ -55,7 +55,7 @@ def remote_digits(bucket: Any, small_shards: Path) -> str:
 
 @pytest.fixture
 def many(bucket: Any) -> dict[str, ShardInfo]:
-    """Forty shards of 1 to 40 KB by path; the larger ones are of several ranges."""
+    """Forty shards of 1 to 40 KB by path; the larger ones span several ranges."""
     shards = {}
     for number in range(40):
         data = np.random.default_rng(number).bytes(1000 * (number + 1))
@@ -140,14 +140,14 @@ def test_reader_and_prefetcher_race_for_a_shard(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    come_to_rest: Callable[[], None],
+    wait_for_background: Callable[[], None],
 ) -> None:
-    """Whichever is first, none is fetched for a reader who has it already."""
+    """Whichever is first, no shard is prefetched for a reader that already has it."""
     prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
     chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take
 
     class Halting:
-        """The lock; in the background its thread stands still when it has looked at the shard."""
+        """The lock; a background thread pauses when it has chosen the shard."""
 
         left = 2
 
@@ -169,7 +169,7 @@ def test_reader_and_prefetcher_race_for_a_shard(
     monkeypatch.setattr(prefetcher, "_lock", Halting())
     monkeypatch.setattr(prefetcher, "_take", late_take)
     prefetcher.open(path)
-    come_to_rest()
+    wait_for_background()
     assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
 
 
@@ -214,8 +214,9 @@ def test_only_remote_shards_need_prefetch() -> None:
 
 
 def _assert_fetched_once(ended: dict[str, Any], shards: int, manifests: int) -> None:
-    """Checks that each shard came once, for all workers and epochs, and no more was asked for
-    than that, `manifests` at most, and again what a fault has struck.
+    """Check that each shard was delivered once for all workers and epochs.
+
+    Besides, at most `manifests` manifests and one retry for each fault may have been requested.
     """
     assert not ended["failures"], ended
     delivered = {name: n for name, n in ended["delivered"].items() if name.endswith(".tfrecord")}
@@ -250,7 +251,7 @@ def test_remote_batches_equal_local_batches(
         assert count == (3 * 25 if training else 3)
     ended = proxy.end()
     assert sum(ended["struck"].values()) >= 5
-    if limit_bytes > 1:  # the epochs after the first read from the disk
+    if limit_bytes > 1:  # later epochs read from the disk
         _assert_fetched_once(ended, shards=20, manifests=2)
 
 

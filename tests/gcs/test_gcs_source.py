@@ -1,4 +1,4 @@
-"""Sources at gs://: the same shards as from the same files on a disk."""
+"""Sources at gs:// give the same shards as the same files on a local disk."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ POLICY = LayoutPolicy(num_workers=2, shards_per_worker=2, min_shard_bytes=100)
 
 
 def _upload(folder: Path, bucket: Any, prefix: str) -> str:
-    """Copies all files of a folder; returns their URL."""
+    """Copy all files of a folder to the bucket; return their URL."""
     for path in folder.rglob("*"):
         if path.is_file():
             bucket.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
@@ -31,7 +31,7 @@ def _upload(folder: Path, bucket: Any, prefix: str) -> str:
 
 
 def _write(source: str, output: Path, *, processes: int = 1, **how: Any) -> dict[str, bytes]:
-    """Writes; returns the shards by name."""
+    """Write shards, and return their bytes by name."""
     write_shards(
         source, str(output), policy=POLICY, options=WriteOptions(processes=processes), **how
     )
@@ -41,14 +41,14 @@ def _write(source: str, output: Path, *, processes: int = 1, **how: Any) -> dict
 
 
 def _manifest(output: Path) -> dict[str, Any]:
-    """The manifest but for what it says of where the data came from."""
+    """Return the manifest without the fingerprint of its source."""
     manifest = json.loads((output / "manifest.json").read_text())
     return {name: value for name, value in manifest.items() if "fingerprint" not in name}
 
 
 @pytest.fixture
 def tree(make_class_folder: Callable[..., Path], make_image: Callable[..., bytes]) -> Path:
-    """Classes whose order is not that of the objects' names, and what is to be left out."""
+    """A tree with files to ignore, and classes in another order than the objects' names."""
     root = make_class_folder(classes=3, each=11)
     for name in ("cats/deep/1.png", "cats-2/1.png", "é t/2.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def tree(make_class_folder: Callable[..., Path], make_image: Callable[..., bytes
 def test_class_folders_give_same_shards(
     bucket: Any, tree: Path, tmp_path: Path, processes: int
 ) -> None:
-    bucket.write("a/tree/cats/", b"")  # what consoles make as folders
+    bucket.write("a/tree/cats/", b"")  # the marker of a folder that consoles create
     url = _upload(tree, bucket, "a/tree")
     here, there = tmp_path / "here", tmp_path / "there"
     assert _write(url, there, processes=processes) == _write(str(tree), here)
@@ -126,7 +126,7 @@ def test_write_ends_at_changed_image(bucket: Any, tree: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def files(tmp_path: Path, tree: Path) -> Path:
-    """One data set as every kind of file."""
+    """A folder with one file of every kind of source."""
     folder = tmp_path / "files"
     shutil.copytree(tree, folder / "images")
     images = sorted(str(p.relative_to(folder)) for p in folder.rglob("images/cats*/*.png"))
@@ -186,7 +186,7 @@ def test_download_survives_faulty_network(
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("nothing", "'gs://BUCKET/nothing' does not exist: there is no file of this name"),
         ("b/none.csv", "'gs://BUCKET/b/none.csv' does not exist: check the path"),
@@ -198,13 +198,13 @@ def test_download_survives_faulty_network(
         ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no images"),
     ],
 )
-def test_unusable_url_is_one_line(bucket: Any, tmp_path: Path, path: str, said: str) -> None:
+def test_unusable_url_is_one_line(bucket: Any, tmp_path: Path, path: str, message: str) -> None:
     for name in ("b/notes.zip", "b/flat/1.png", "b/bad.jsonl", "b/text/cats/1.txt"):
         bucket.write(name, b"no")
     bucket.write("b/bad.csv", b"path,label\ngone.png,1\n")
     with pytest.raises(UserError) as error:
         open_source(f"{bucket.url}/{path}", tmp_path)
-    assert said.replace("BUCKET", bucket.name) in str(error.value)
+    assert message.replace("BUCKET", bucket.name) in str(error.value)
     assert "\n" not in str(error.value)
     assert str(tmp_path) not in str(error.value)
 

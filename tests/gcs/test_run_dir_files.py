@@ -1,4 +1,4 @@
-"""Run directories on gs:// as the launcher keeps them: programs without TensorFlow."""
+"""Run directories on gs://, with user programs that do without TensorFlow."""
 
 import json
 import os
@@ -37,7 +37,7 @@ print("bye of", worker.index, flush=True)
 
 @pytest.fixture
 def launch(bucket, start_tenfold, tmp_path, monkeypatch):
-    """Starts `tenfold launch` of the program above into a run directory on gs://."""
+    """Return a function that starts `tenfold launch` of PROGRAM with a run directory on gs://."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -94,7 +94,7 @@ def test_run_dir_holds_exactly_the_files_of_a_job(bucket, launch, tenfold, tmp_p
 def test_killed_launcher_leaves_no_result(bucket, launch, tenfold, tmp_path, until):
     where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
     process = launch(where, go_on)
-    # What the workers say comes without the job's end.
+    # Logs are uploaded while the job runs.
     until(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
     other = launch(where, go_on)
     _, err = other.communicate(timeout=60)
@@ -103,7 +103,7 @@ def test_killed_launcher_leaves_no_result(bucket, launch, tenfold, tmp_path, unt
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert "run/result.json" not in bucket.names()
-    # Until the lease has run out nobody elsewhere can know.
+    # On other machines the job counts as running until its lease expires.
     assert is_held(where)
     held = json.loads(bucket.read(f"run/{LEASE_FILE}"))
     old = {**held, "time": held["time"] - lease.VOID_AFTER_S}
@@ -112,7 +112,7 @@ def test_killed_launcher_leaves_no_result(bucket, launch, tenfold, tmp_path, unt
     page = (tmp_path / "run-report.html").read_text()
     assert "<title>run: ended without a result</title>" in page
 
-    # On its own machine it is known to be dead.
+    # On its own machine, the launcher is known to be dead at once.
     bucket.write(f"run/{LEASE_FILE}", json.dumps({**held, "time": time.time()}).encode())
     go_on.touch()
     again = launch(where, go_on)
@@ -173,10 +173,10 @@ def quick_leases(monkeypatch):
 
 @pytest.mark.usefixtures("quick_leases")
 def test_lease_belongs_to_one_launch(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "VOID_AFTER_S", 60.0)  # nobody waits so long: the holder lives
+    monkeypatch.setattr(lease, "VOID_AFTER_S", 60.0)  # longer than the test: the holder is alive
     folder = open_folder(f"{bucket.url}/run")
     held = Lease(folder, tmp_path / "here", note=print)
-    check_usable(folder.path)  # whoever died before it wrote more is in nobody's way
+    check_usable(folder.path)  # a lease alone, of a launch that died early, is no obstacle
     notes: list[str] = []
     with pytest.raises(UserError, match=f"in use by another launch .process {os.getpid()} on"):
         Lease(folder, tmp_path / "elsewhere", note=notes.append)
@@ -187,7 +187,7 @@ def test_lease_belongs_to_one_launch(bucket, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("quick_leases")
 def test_lease_without_renewal_expires(bucket, tmp_path):
-    """However wrong the clock of its holder was; on the holder's machine, and elsewhere."""
+    """However wrong the clock of its holder was."""
     folder = open_folder(f"{bucket.url}/run")
     for ahead in (-1e6, 1e6):
         dead = {"machine": "x", "pid": 1, "time": time.time() + ahead}
@@ -254,17 +254,17 @@ def test_pod_uploads_job_json(bucket, tmp_path):
 
 
 def test_kill_leaves_only_whole_checkpoints(bucket):
-    """Each call of a socket is a moment: the checkpoint is one request, made in several."""
+    """Kill a process at each socket call of the single request that uploads a checkpoint."""
     program = Path(__file__).parents[1] / "models" / "training" / "killed_saves.py"
     done = subprocess.run(
         [sys.executable, program, f"{bucket.url}/run/checkpoints"],
         capture_output=True,
         text=True,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # forks while it has one thread
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # it may fork only with one thread
     )
     assert done.returncode == 0, done.stderr[-3000:]
     deaths = json.loads(done.stdout)
-    # The server may be through with a request or not when its sender has just died.
+    # The server may have finished a request or not when its sender dies.
     states = ([1, 2], [0, 1, 2], [0, 1])
     found = [states.index(death["found"]) for death in deaths]
     assert (found[0], found[-1]) == (0, 2)
