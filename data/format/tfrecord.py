@@ -11,7 +11,7 @@ A frame (tensorflow/core/lib/io/record_writer.h), all numbers little-endian:
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import farmhash
 import google_crc32c
@@ -143,7 +143,8 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 """Returns `length` bytes at `offset`, as `read(offset, length)`; fewer at the end."""
 
 
-class Frame(NamedTuple):
+@dataclass(slots=True)  # not frozen: creating a frozen instance takes several times as long
+class Frame:
     """One record in its file; `payload` is not yet checked.
 
     `offset` and `end` are in bytes from the beginning of the file. Without payloads, `payload`
@@ -191,8 +192,7 @@ def read_frame(
         offset of the next record is unknown then.
     """
     room = size - offset - HEADER_BYTES
-    header = read(offset, HEADER_BYTES)
-    length = read_length(header, index=index, offset=offset, room=room)
+    length = read_length(read(offset, HEADER_BYTES), index=index, offset=offset, room=room)
     if not payload:
         return Frame(index, offset, length)
     begin = offset + HEADER_BYTES

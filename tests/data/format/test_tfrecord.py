@@ -1,6 +1,7 @@
 """TFRecord frames: compared with TensorFlow's, read from any place, and damaged."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_readers_give_the_same_frames(payloads: list[bytes], data: st.DataObject
     assert list(read_frames(file_reader(io.BytesIO(whole)), len(whole))) == frames
     assert [found.end for found in frames] == [*[f.offset for f in frames[1:]], len(whole)]
     headers = list(read_frames(bytes_reader(whole), len(whole), payload=False))
-    assert [found[:3] for found in headers] == [found[:3] for found in frames]
+    assert headers == [replace(found, payload=b"", checksum=0) for found in frames]
     # From any record on, the frames are the same.
     start = data.draw(st.sampled_from(frames))
     rest = read_frames(bytes_reader(whole), len(whole), index=start.index, offset=start.offset)
