@@ -185,7 +185,7 @@ def _compare(
     if found != _content(shard) and found in by_content:
         yield (
             f"it holds the content of {by_content[found]}: the two files were swapped, or one "
-            "was copied"
+            "was copied over the other"
         )
         return
     yield from reader.problems

@@ -14,7 +14,7 @@ class UnusableRecord(ValueError):
 
 
 class SourceChanged(JobError):
-    """The source is no longer the one that was scanned."""
+    """The source has changed since it was scanned."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class Source(Protocol):
       or a resumed write would mix records;
     - must be safe to read from several threads at once if it sets the optional attribute
       `concurrent_reads`, the number of threads in which each writing process then reads
-      (without it, one);
+      (1 by default);
     - raises `UnusableRecord` for an example that is broken: ``--on_bad_record`` decides between
-      failing and skipping. It raises `SourceChanged` if the data is no longer the scanned one,
-      which always ends the write. Any other exception also ends the write.
+      failing and skipping. It raises `SourceChanged` if the data has changed since the scan.
+      This and any other exception ends the write.
 
     Attributes:
       stats: Number and sizes of the records as shards store them, before any transform. Its
@@ -84,13 +84,13 @@ class Source(Protocol):
 
         Raises:
           UnusableRecord: the example is broken.
-          SourceChanged: the data is no longer the scanned one.
+          SourceChanged: the data has changed since the scan.
         """
 
     def features(self, index: int) -> Features:
         """Return example `index` as values by feature name, for transforms.
 
-        An image stays encoded (bytes). Raises as `encoded`.
+        Encoded images stay bytes, and arrays stay arrays. Raises as `encoded`.
         """
 
     def name(self, index: int) -> str:

@@ -162,8 +162,8 @@ def scan_tree(tree: Tree, scratch: Path) -> FolderSource:
     """Scan a tree of class folders by listing it, without opening an image.
 
     Raises:
-      UserError: there are no class folders, or one has no images or a name that cannot be
-        a label.
+      UserError: there are no class folders, or a class folder has no images, or its name cannot
+        be a label.
     """
     labels = _checked_classes(tree)
     scan = _Scan(scratch)

@@ -263,7 +263,7 @@ def _check_room(folder: Folder, names: Sequence[str], local: Path) -> None:
 
 
 def _fetch(folder: Folder, name: str, target: Path) -> int:
-    """Download a file and return its CRC32C, compared with the storage's own if there is one."""
+    """Download a file and return its CRC32C, compared with the storage's own, if any."""
 
     def once() -> int:
         entry = folder.entry(name)
