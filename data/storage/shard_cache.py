@@ -33,7 +33,7 @@ from tenfold.data.units import format_size
 
 AUTO: Final = "auto"
 OFF: Final = "off"
-DEFAULT_BYTES: Final = 50 * 10**9
+DEFAULT_CACHE_BYTES: Final = 50 * 10**9
 
 _SUFFIX: Final = ".tfrecord"
 _PART: Final = ".part"
@@ -58,7 +58,7 @@ class CacheOptions:
 
     mode: str = AUTO
     folder: str = ""
-    limit_bytes: int = DEFAULT_BYTES
+    limit_bytes: int = DEFAULT_CACHE_BYTES
 
     def __post_init__(self) -> None:
         if self.mode not in (AUTO, OFF):
@@ -67,7 +67,7 @@ class CacheOptions:
             raise UserError(f"cache_size is {self.limit_bytes}: it cannot be below 0")
 
 
-CACHE: Final = CacheOptions()
+DEFAULT_CACHE: Final = CacheOptions()
 
 
 def default_cache_folder() -> Path:
@@ -103,7 +103,7 @@ class Cache:
       UserError: the folder cannot be created or written to.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._checked: set[tuple[int, int, int]] = set()
