@@ -49,7 +49,7 @@ class Lease:
         if entry is None or text is None:
             return ""
         if _parse(text).get("machine") != self._own["machine"]:
-            note(f"{_holder(text)}: waiting up to {VOID_AFTER_S:.0f} s for a sign of life of it")
+            note(f"{_holder(text)}: waiting up to {VOID_AFTER_S:.0f} s for it to renew its lease")
             self._wait_until_void(text)
         if not entry.version:  # the storage has none: only nothing can be replaced
             self._remote.remove(LEASE_FILE)

@@ -148,7 +148,7 @@ class Attempt:
         if asked > self._stops_asked:
             self._stops_asked = asked
             self._stop(self.grace_s if asked == 1 else 0.0)
-            hint = "; once more to kill them" if asked == 1 else ""
+            hint = "; interrupt again to kill them" if asked == 1 else ""
             self.view.note(f"stopping the workers{hint}")
 
     def _oversee(self) -> None:

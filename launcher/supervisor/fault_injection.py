@@ -18,6 +18,7 @@ from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.planning.lanes import deal_lanes
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, FaultyHosts, Host
 from tenfold.launcher.job.faults import AT_HOST, KINDS, Fault
 from tenfold.launcher.job.job_spec import ClusterSpec
@@ -225,4 +226,4 @@ class LossCheck:
         if not self._apart:
             return ""
         how = "equal" if max(self._apart) == 0 else f"at most {max(self._apart):.2g} apart"
-        return f"losses of {len(self._apart)} steps that were run again after a restart: {how}"
+        return f"losses of {plural(len(self._apart), 'step')} repeated after a restart: {how}"

@@ -54,7 +54,7 @@ def decide(policy: RestartPolicy, endings: Sequence[Ending]) -> Decision:
     if policy.max_restarts and _repeats(same):
         step = last.failure.step
         where = f"at step {step}" if step is not None else "before the first step"
-        return Decision(False, f"the same failure came again {where}: a restart would not help")
+        return Decision(False, f"the same failure repeated {where}: a restart would not help")
     return _within(len(same), policy.max_restarts, "restart", "--max_restarts")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
@@ -137,10 +138,10 @@ class Supervisor:
         self._reason = decision.reason
         hosts = self._muster() if decision.go_on else ()
         if hosts:
-            self.view.note(f"starting {len(hosts)} workers again: {decision.reason}")
+            self.view.note(f"restarting with {plural(len(hosts), 'worker')}: {decision.reason}")
             self._reason = ""
         elif decision.go_on:
-            self._reason = "too few hosts are there for any permitted number of workers"
+            self._reason = "too few hosts answer for any permitted number of workers"
         return hosts
 
     def _muster(self) -> tuple[Host, ...]:

@@ -115,9 +115,9 @@ def host_trouble(record: WorkerRecord, records: Sequence[WorkerRecord]) -> str:
     last_heard = max(other.agent_at for other in records)
     silent_s = last_heard - record.agent_at
     if not record.ended and record.state and silent_s >= SILENT_AGENT_S:
-        return f"its host stands still: not a word from its agent for {silent_s:.0f} s"
+        return f"host unresponsive: no heartbeat for {silent_s:.0f} s"
     if record.links_down and last_heard - record.links_down_at < LINGER_S:
-        return f"its host lost the network: {', '.join(record.links_down)} had no cable"
+        return f"host lost the network: no link on {', '.join(record.links_down)}"
     return ""
 
 
@@ -164,7 +164,7 @@ def describe_end(record: WorkerRecord) -> str:
     """Returns one line on how a worker ended, for one that said nothing of it itself."""
     code = record.exit_code
     if record.lost:
-        return "its host or its agent went away without a word"
+        return "host or agent lost: the connection closed without an exit status"
     if code is None:
         return "stopped by a signal (SIGSTOP)" if _is_stopped(record) else "failed"
     if code < 0:

@@ -76,7 +76,7 @@ def _still_host(
     silent_s = now - min(record.agent_at for record in silent)
     return Finding(
         tuple(record.index for record in silent),
-        f"its host stands still: not a word from its agent for {silent_s:.0f} s",
+        f"host unresponsive: no heartbeat for {silent_s:.0f} s",
     )
 
 
@@ -123,7 +123,7 @@ def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -
     first = min(overdue, key=_rank)
     behind = tuple(record.index for record in overdue if _rank(record) == _rank(first))
     reason = (
-        f"no sign of life for {_silent_s(first, now):.0f} s in phase "
+        f"no progress for {_silent_s(first, now):.0f} s in phase "
         f"{first.phase.replace('_', ' ')}{_usual(first)}"
     )
     return Finding(behind, reason)

@@ -40,7 +40,7 @@ class View:
         self.ticks = 0
 
     def note(self, text: str) -> None:
-        if "once more" in text:
+        if "interrupt again" in text:
             self.stop._on_signal(2, None)
 
     def tick(self, records: Any) -> None:

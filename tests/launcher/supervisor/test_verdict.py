@@ -86,12 +86,12 @@ def trace(error):
         # the out-of-memory killer
         ([worker(0, code=-9, at=1, oom=True), worker(1, code=75, at=1)], 0, "out-of-memory"),
         # a host that stands still: its agent says nothing while another does
-        ([worker(0, code=75, at=12), heard(worker(1), 2.5)], 1, "not a word from its agent"),
+        ([worker(0, code=75, at=12), heard(worker(1), 2.5)], 1, "no heartbeat"),
         # a host without a cable: even what its own worker says is a consequence
         (
             [worker(0, code=75, at=11), heard(worker(1, code=75, at=10), 9.0, links=["eth0"])],
             1,
-            "eth0 had no cable",
+            "no link on eth0",
         ),
         # a cable that was out long before is another story
         (
@@ -167,15 +167,15 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         (0, 9, [ending()], False, ""),
         (1, 9, [ending()], True, "restart 1 of 1"),
         (1, 9, [ending(step=1), ending(step=2)], False, "--max_restarts"),
-        (9, 9, [ending(), ending()], False, "came again at step 1"),
+        (9, 9, [ending(), ending()], False, "repeated at step 1"),
         (9, 9, [ending(step=None), ending(step=None)], False, "before the first step"),
         (9, 9, [ending(step=1), ending(step=2)], True, "restart 2 of 9"),
         (9, 9, [ending("A"), ending("B")], True, "restart 2 of 9"),
         (9, 9, [ending(), ending(step=2), ending()], True, "restart 3 of 9"),
         (9, 9, [ending(code=-9)] * 2, True, "restart 2 of 9"),
-        (9, 9, [ending(code=-9)] * 3, False, "came again"),
+        (9, 9, [ending(code=-9)] * 3, False, "repeated"),
         # A damaged record is the same one, at whichever step the readers met it.
-        (9, 9, [ending(f"{BAD} 5", step=1), ending(f"{BAD} 5", step=2)], False, "came again"),
+        (9, 9, [ending(f"{BAD} 5", step=1), ending(f"{BAD} 5", step=2)], False, "repeated"),
         (9, 9, [ending(f"{BAD} 5"), ending(f"{BAD} 7")], True, "restart 2 of 9"),
         # Each attempt has ports of its own: those may be taken again and again.
         (4, 9, [ending("UnknownError: Could not start gRPC server")] * 4, True, "restart 4"),
@@ -354,7 +354,7 @@ def test_losses_are_compared_where_steps_are_run_again():
     check.take({1: 0.9, 2: 0.8, 3: 0.7}, 0)
     assert check.sentence() == ""
     check.take({1: 0.9, 2: 0.8, 3: 0.7, 4: 0.6}, 2)
-    assert check.sentence() == "losses of 1 steps that were run again after a restart: equal"
+    assert check.sentence() == "losses of 1 step repeated after a restart: equal"
     check.take({1: 0.9, 2: 0.8, 3: 0.75, 4: 0.6}, 2)
     assert "3 steps" in check.sentence()
     assert "0.05 apart" in check.sentence()

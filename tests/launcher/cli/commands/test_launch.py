@@ -220,7 +220,7 @@ def test_the_second_signal_does_not_wait(launch):
     launch.start("--num_workers=2", "--grace=600", text=FAMILY)
     launch.wait_for("up-0", "up-1")
     launch.process.send_signal(signal.SIGINT)
-    while "once more" not in launch.process.stderr.readline():
+    while "interrupt again" not in launch.process.stderr.readline():
         pass
     launch.process.send_signal(signal.SIGINT)
     assert launch.finish().status == 130

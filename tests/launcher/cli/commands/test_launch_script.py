@@ -98,7 +98,7 @@ def test_a_stopped_worker_is_found_by_its_silence(launch):
     launch.run(*flags, text=STEADY.replace("STEPS", "10**6"))
     assert launch.status == 1
     assert launch.result["first_failure"]["worker"] == 1
-    assert "no sign of life" in launch.result["first_failure"]["error"]
+    assert "no progress for" in launch.result["first_failure"]["error"]
 
 
 def test_a_worker_that_stops_when_the_others_are_done_is_found(launch):
