@@ -86,8 +86,8 @@ def test_an_agent_waits_for_the_supervisor_as_long_as_it_is_awake(
     waiting_agent._tick()
     clock.now += 3600.0
     waiting_agent._tick()
-    assert not waiting_agent._told_to_stop
+    assert not waiting_agent._is_stopping
     for _ in range(10):
         clock.now += 1.0
         waiting_agent._tick()
-    assert waiting_agent._told_to_stop
+    assert waiting_agent._is_stopping
