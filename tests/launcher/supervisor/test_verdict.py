@@ -162,7 +162,7 @@ def ending(error="E", step=1, code=1, *, preempted=False):
 
 
 @pytest.mark.parametrize(
-    ("max_restarts", "max_preemptions", "endings", "go_on", "reason"),
+    ("max_restarts", "max_preemptions", "endings", "restarts", "reason"),
     [
         (0, 9, [ending()], False, ""),
         (1, 9, [ending()], True, "restart 1 of 1"),
@@ -185,9 +185,9 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         (1, 2, [ending(preempted=True)] * 2 + [ending()], True, "restart 1 of 1"),
     ],
 )
-def test_going_on(max_restarts, max_preemptions, endings, go_on, reason):
+def test_going_on(max_restarts, max_preemptions, endings, restarts, reason):
     decision = decide(RestartPolicy(max_restarts, max_preemptions), endings)
-    assert decision.go_on == go_on
+    assert decision.restart == restarts
     assert reason in decision.reason
 
 
