@@ -36,7 +36,7 @@ JOB = (
 CLUSTER = ClusterSpec(("10.0.0.1:4000", "10.0.0.2:4000"))
 
 
-def test_job_json_survives_the_way():
+def test_job_json_survives_encoding():
     for spec in (SPEC, replace(SPEC, train=None)):
         assert job_from_json(job_to_json(spec, CLUSTER), where="job.json") == (spec, CLUSTER)
 
@@ -64,12 +64,12 @@ def test_damaged_job_json_names_the_field(text, reason):
         job_from_json(text, where="x/job.json")
 
 
-def test_job_json_of_a_program_may_have_an_empty_configuration():
+def test_empty_training_configuration_is_none():
     spec, _ = job_from_json(JOB.replace("null", "{}"), where="job.json")
     assert spec.train is None
 
 
-def test_a_workers_environment():
+def test_worker_env_has_the_documented_names():
     env = worker_env(SPEC, CLUSTER, 1, restart=3)
     assert json.loads(env["TF_CONFIG"]) == {
         "cluster": {"worker": ["10.0.0.1:4000", "10.0.0.2:4000"]},
@@ -95,12 +95,12 @@ def test_workers_share_the_cores(cores, workers, threads):
     assert env["TF_NUM_INTEROP_THREADS"] == str(max(2, int(threads)))
 
 
-def test_what_the_user_has_set_stays():
+def test_variables_of_the_user_are_kept():
     mine = {"TF_NUM_INTRAOP_THREADS": "7", "TF_CPP_MIN_LOG_LEVEL": "0"}
     assert not set(worker_defaults(mine, num_workers=2, cores=2)) & set(mine)
 
 
-def test_proxies_are_kept_out_of_the_workers_traffic():
+def test_proxy_is_kept_out_of_worker_traffic():
     assert no_proxy_for({}, CLUSTER.workers) == {}
     behind = {"HTTPS_PROXY": "http://proxy:8080", "no_proxy": "example.org"}
     assert no_proxy_for(behind, CLUSTER.workers) == {
@@ -108,7 +108,7 @@ def test_proxies_are_kept_out_of_the_workers_traffic():
     }
 
 
-def test_ports_that_are_picked_are_free_and_different():
+def test_picked_ports_are_free_and_distinct():
     ports = pick_ports("127.0.0.1", 20)
     assert len(set(ports)) == 20
     assert all(is_free("127.0.0.1", port) for port in ports)
@@ -118,7 +118,7 @@ def test_ports_that_are_picked_are_free_and_different():
         assert "pid" in port_holder(ports[0])
 
 
-def test_a_run_dir_is_locked_while_it_is_held(tmp_path):
+def test_held_run_dir_is_locked(tmp_path):
     held = RunDir(tmp_path / "a")
     with pytest.raises(UserError, match="in use"):
         RunDir(tmp_path / "a")
@@ -126,7 +126,7 @@ def test_a_run_dir_is_locked_while_it_is_held(tmp_path):
     RunDir(tmp_path / "a").close()
 
 
-def test_a_look_at_whether_a_job_runs_stops_no_launch(tmp_path, monkeypatch):
+def test_is_locked_does_not_stop_a_launch(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("a") as look:
         fcntl.flock(look, fcntl.LOCK_SH)  # as `is_locked` does
         monkeypatch.setattr(rundir.time, "sleep", lambda _: look.close())
@@ -135,7 +135,7 @@ def test_a_look_at_whether_a_job_runs_stops_no_launch(tmp_path, monkeypatch):
     held.close()
 
 
-def test_a_lease_is_looked_at_as_often_as_said_before_it_is_void(monkeypatch):
+def test_lease_is_polled_until_it_is_void(monkeypatch):
     """However long that takes: what passes while both stand still proves nothing."""
     paused: list[float] = []
     looks: list[str] = []
@@ -153,7 +153,7 @@ def test_a_lease_is_looked_at_as_often_as_said_before_it_is_void(monkeypatch):
         waiting._wait_until_void(b"{another}")
 
 
-def test_a_run_dir_that_cannot_be_made(tmp_path):
+def test_run_dir_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--run_dir"):
         RunDir(tmp_path / "file" / "run")
@@ -179,17 +179,17 @@ def test_default_run_dirs_differ(tmp_path):
         ("2h", (0, 7200.0)),
     ],
 )
-def test_checkpoint_intervals(text, value):
+def test_checkpoint_intervals_are_parsed(text, value):
     assert parse_interval(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "1.5", "5 parsecs", "s", "0s"])
-def test_checkpoint_intervals_that_make_no_sense(text):
+def test_wrong_checkpoint_intervals_are_refused(text):
     with pytest.raises(UserError, match="checkpoint_every"):
         parse_interval(text)
 
 
-def test_image_sizes():
+def test_image_sizes_are_parsed():
     assert parse_image_size("32x48") == (32, 48)
     assert parse_image_size("32") == (32, 32)
     for text in ("0", "1x2x3", "x", "-1", "a"):
@@ -197,7 +197,7 @@ def test_image_sizes():
             parse_image_size(text)
 
 
-def test_modules_run_without_the_current_folder_on_their_path(tmp_path):
+def test_modules_run_without_current_folder_on_path(tmp_path):
     import subprocess
 
     (tmp_path / "json.py").write_text("raise SystemExit('shadowed')")
@@ -206,7 +206,7 @@ def test_modules_run_without_the_current_folder_on_their_path(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_result_in_words(tmp_path):
+def test_result_text_of_a_job_with_a_restart(tmp_path):
     failure = Failure(1, 0.0, "training", 40, -9, "killed by SIGKILL")
     result = JobResult(
         state="succeeded",

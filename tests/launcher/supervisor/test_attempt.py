@@ -61,14 +61,14 @@ def attempt(stop: StopRequest, processes: WorkerProcesses) -> Attempt:
     )
 
 
-def test_a_second_request_is_obeyed_however_soon_it_comes() -> None:
+def test_second_stop_request_kills_however_soon() -> None:
     stop, processes = StopRequest(), WorkerProcesses()
     stop._on_signal(2, None)
     attempt(stop, processes).run()
     assert processes.graces == [600.0, 0.0]
 
 
-def test_two_requests_at_once_do_not_wait() -> None:
+def test_two_stop_requests_at_once_kill() -> None:
     stop, processes = StopRequest(), WorkerProcesses()
     stop._on_signal(2, None)
     stop._on_signal(2, None)
@@ -143,7 +143,7 @@ def _run_script(clock: Any, rounds: list[Round]) -> Attempt:
 STEPS = [(TICK_S, both(Step(step))) for step in range(1, 6)]
 
 
-def test_a_cause_may_show_itself_after_the_machine_stood_still(
+def test_cause_is_awaited_after_a_suspension(
     run_script: RunScript,
 ) -> None:
     """Worker 0 blames a peer, and worker 1, the cause, could not get a word in."""
@@ -153,7 +153,7 @@ def test_a_cause_may_show_itself_after_the_machine_stood_still(
     assert one.verdict.first.worker == 1
 
 
-def test_who_tells_its_error_may_go_before_the_verdict(run_script: RunScript) -> None:
+def test_verdict_waits_for_the_exit_of_the_cause(run_script: RunScript) -> None:
     error = [sent(1, Error("ValueError", "no"))]
     dying: list[Round] = [(TICK_S, [])] * 15
     gone = [(TICK_S, [sent(1, Exit(1))]), (TICK_S, [])]
@@ -166,7 +166,7 @@ def test_who_tells_its_error_may_go_before_the_verdict(run_script: RunScript) ->
     assert one.verdict.first.exit_code is None
 
 
-def test_nobody_waits_where_all_have_said_what_they_know(run_script: RunScript) -> None:
+def test_verdict_comes_at_once_if_all_have_failed(run_script: RunScript) -> None:
     """The killed one is the cause; who blames it may take its time to go."""
     killed = [sent(1, Exit(-9)), sent(0, Error("UnavailableError", "peer"))]
     one = run_script([*STEPS, (TICK_S, killed), (TICK_S, both(Step(9)))])

@@ -14,7 +14,7 @@ mark(f"ended-{restart}-{index}")
 
 
 @pytest.mark.parametrize("fault", ["kill", "lose"])
-def test_a_kill_at_the_last_step_strikes(launch, fault):
+def test_kill_at_the_last_step_strikes(launch, fault):
     flags = ("--num_workers=2", "--min_workers=1", "--max_restarts=1")
     launch.run(*flags, f"--inject={fault}:worker=1,step=4", text=PROGRAM)
     assert launch.status == 0, launch.err

@@ -66,7 +66,7 @@ globals()[sys.argv[2]]()
         (("99", "wait"), "in user code: {path}:25 in wait"),
     ],
 )
-def test_input_is_told_from_a_step(tmp_path: Path, arguments: tuple[str, str], place: str) -> None:
+def test_stack_tells_waiting_for_input_from_a_step(tmp_path: Path, arguments: tuple[str, str], place: str) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     program = subprocess.Popen(

@@ -50,7 +50,7 @@ class WorkerProcesses:
 
 # In the middle of a silence; when the one worker, or the other, is the first to speak again.
 @pytest.mark.parametrize("sleep_at", [103, 105, 110])
-def test_workers_are_not_taken_for_hung_after_an_hour_of_sleep(
+def test_suspension_of_an_hour_is_not_a_hang(
     monkeypatch: pytest.MonkeyPatch, clock: Any, sleep_at: int
 ) -> None:
     monkeypatch.setattr(attempt, "time", clock)
@@ -80,7 +80,7 @@ def waiting_agent(monkeypatch: pytest.MonkeyPatch, clock: Any) -> Iterator[Any]:
         yield waiting
 
 
-def test_an_agent_waits_for_the_supervisor_as_long_as_it_is_awake(
+def test_heartbeat_timeout_does_not_count_suspension(
     waiting_agent: Any, clock: Any
 ) -> None:
     waiting_agent._tick()

@@ -109,7 +109,7 @@ def trace(error):
         ([worker(0, code=75, at=2), worker(1, code=75, at=1)], 1, "exited with 75"),
     ],
 )
-def test_the_cause(workers, cause, error):
+def test_first_failure_is_the_cause(workers, cause, error):
     verdict = judge(workers)
     assert verdict is not None
     assert verdict.first.worker == cause
@@ -117,7 +117,7 @@ def test_the_cause(workers, cause, error):
     assert cause not in [failure.worker for failure in verdict.consequences]
 
 
-def test_no_failure_no_verdict():
+def test_no_failure_gives_no_verdict():
     phases = [("training", 0.0), ("done", 1.0)]
     assert judge([worker(0, code=0, phases=phases), worker(1, code=0, phases=phases)]) is None
     assert judge([worker(0), worker(1, code=0)]) is None
@@ -126,13 +126,13 @@ def test_no_failure_no_verdict():
 @pytest.mark.parametrize(
     ("code", "preempted"), [(76, True), (-signal.SIGTERM, True), (-signal.SIGKILL, False)]
 )
-def test_preemption(code, preempted):
+def test_preempted_worker_is_recognised(code, preempted):
     verdict = judge([worker(0, code=code), worker(1)])
     assert verdict is not None
     assert verdict.preempted == preempted
 
 
-def test_tracebacks_keep_their_chain_and_their_message():
+def test_traceback_keeps_chain_and_message():
     catcher = TracebackCatcher()
     lines = [
         *trace("KeyError: 'handled long ago'"),
@@ -185,7 +185,7 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         (1, 2, [ending(preempted=True)] * 2 + [ending()], True, "restart 1 of 1"),
     ],
 )
-def test_going_on(max_restarts, max_preemptions, endings, restarts, reason):
+def test_restart_decisions(max_restarts, max_preemptions, endings, restarts, reason):
     decision = decide(RestartPolicy(max_restarts, max_preemptions), endings)
     assert decision.restart == restarts
     assert reason in decision.reason
@@ -255,7 +255,7 @@ WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
         ([worker(0), worker(1)], 10**6, None),
     ],
 )  # fmt: skip
-def test_hangs(records, now, culprits):
+def test_hangs_are_found(records, now, culprits):
     finding = find_hang(WATCH, records, now=now)
     assert (finding.workers if finding else None) == culprits
 
@@ -287,7 +287,7 @@ def looked_at(index, at, state):
         ([(19.5, "S"), (10.4, "S")], 20.0, (1,)),
     ],
 )
-def test_short_limits_wait_for_the_agents(looks, now, culprits):
+def test_hang_waits_for_the_state_of_workers(looks, now, culprits):
     records = [looked_at(index, at, state) for index, (at, state) in enumerate(looks)]
     finding = find_hang(SHORT, records, now=now)
     assert (finding.workers if finding else None) == culprits
@@ -315,7 +315,7 @@ Extension modules: numpy.core._multiarray_umath (total: 1)""".splitlines()
         ("/x/site-packages/keras/src/saving/saving_lib.py", "writing or reading a checkpoint"),
     ],
 )
-def test_where_a_stack_is(file, place):
+def test_location_of_a_stack(file, place):
     lines = [line.replace("{file}", file) for line in DUMP]
     assert describe_location(lines).startswith(place)
     assert [len(stack) for stack in thread_stacks(lines)] == [1, 3]
@@ -338,7 +338,7 @@ def test_worker_counts_divide_the_lanes(num_workers, least, lanes, counts):
 
 
 @given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)), st.data())
-def test_lines_come_whole_however_they_are_cut(lines, data):
+def test_lines_stay_whole_however_reads_cut_them(lines, data):
     text = b"".join(line + b"\n" for line in lines)
     buffer, seen = LineBuffer(), []
     while text:
@@ -349,7 +349,7 @@ def test_lines_come_whole_however_they_are_cut(lines, data):
     assert buffer.flush() == []
 
 
-def test_losses_are_compared_where_steps_are_run_again():
+def test_losses_of_repeated_steps_are_compared():
     check = LossCheck()
     check.take({1: 0.9, 2: 0.8, 3: 0.7}, 0)
     assert check.sentence() == ""

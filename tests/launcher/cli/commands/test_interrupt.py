@@ -89,7 +89,7 @@ def reads_shards(process: Process) -> bool:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_write_goes_on_after_it(
+def test_interrupted_write_can_be_resumed(
     begin: Begin, until: Callable[..., None], tmp_path: Path, processes: int
 ) -> None:
     (tmp_path / "hold.py").write_text(HOLD)
@@ -124,7 +124,7 @@ def test_a_write_goes_on_after_it(
     }
 
 
-def test_a_verify_of_a_shard_without_end(
+def test_verify_can_be_interrupted(
     begin: Begin, until: Callable[..., None], digit_shards: Path, tmp_path: Path
 ) -> None:
     shards = tmp_path / "shards"
@@ -137,7 +137,7 @@ def test_a_verify_of_a_shard_without_end(
 
 
 @pytest.mark.slow
-def test_a_bench(
+def test_bench_can_be_interrupted(
     begin: Begin, until: Callable[..., None], digit_shards: Path, tmp_path: Path
 ) -> None:
     process = begin("bench", f"--shards={digit_shards}", "--seconds=60", "--decoder=tf")
@@ -155,7 +155,7 @@ def held_run(tmp_path: Path) -> Iterator[Path]:
     held.close()
 
 
-def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
+def test_interrupted_report_writes_a_page_without_reload(
     begin: Begin, held_run: Path, tmp_path: Path
 ) -> None:
     run_dir = held_run
@@ -170,7 +170,7 @@ def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
     assert {path.name for path in run_dir.iterdir()} == {"job.json", "lock", "report.html"}
 
 
-def test_a_report_may_be_interrupted_as_soon_as_it_says_so(
+def test_report_can_be_interrupted_at_its_first_line(
     held_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(text: str, **_: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_every_worker_gets_its_place(launch):
+def test_every_worker_gets_its_task_index_and_cluster(launch):
     text = """
     config = json.loads(os.environ["TF_CONFIG"])
     mark(f"told-{index}", json.dumps([config, count, restart, os.getcwd()]))
@@ -39,12 +39,12 @@ def test_every_worker_gets_its_place(launch):
     launch.assert_nothing_left()
 
 
-def test_result_as_json(launch):
+def test_format_json_prints_the_result(launch):
     launch.run("--num_workers=1", "--format=json", text="pass")
     assert json.loads(launch.out) == launch.result
 
 
-def test_the_first_failure_is_told_with_its_own_traceback(launch):
+def test_first_failure_has_its_own_traceback(launch):
     """Worker 1 is the cause; worker 0 is louder, and worker 2 exits before it."""
     text = """
     if index == 1:
@@ -80,7 +80,7 @@ def test_the_first_failure_is_told_with_its_own_traceback(launch):
         ("os._exit(3)", "exited with 3", 3),
     ],
 )
-def test_deaths_without_words(launch, death, error, code):
+def test_silent_death_is_the_cause(launch, death, error, code):
     """The peers blame the connection; the one that said nothing is the cause."""
     text = f"""
     if index == 2:
@@ -96,7 +96,7 @@ def test_deaths_without_words(launch, death, error, code):
     assert (first["worker"], first["exit_code"], first["error"]) == (2, code, error)
 
 
-def test_an_early_exit_with_0_is_the_cause(launch):
+def test_early_exit_with_0_is_the_cause(launch):
     text = """
     say("phase", "training")
     if index == 1:
@@ -113,7 +113,7 @@ def test_an_early_exit_with_0_is_the_cause(launch):
     assert "before it was done" in launch.result["first_failure"]["error"]
 
 
-def test_a_stopped_worker_is_the_cause(launch):
+def test_stopped_worker_is_the_cause(launch):
     text = """
     if index == 1:
         mark("stopping")
@@ -128,7 +128,7 @@ def test_a_stopped_worker_is_the_cause(launch):
     launch.assert_nothing_left()
 
 
-def test_the_verdict_comes_at_once_and_sigterm_is_not_enough(launch):
+def test_worker_that_ignores_sigterm_is_killed(launch):
     """Workers that ignore SIGTERM, as TensorFlow does, are killed after the grace time."""
     text = """
     signal.signal(signal.SIGTERM, lambda *_: print("no", flush=True))
@@ -166,7 +166,7 @@ def worker_and_agent(launch, index):
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "agent", "worker"])
-def test_no_orphans_whatever_dies_first(launch, victim):
+def test_no_orphans_whichever_process_dies(launch, victim):
     """Each worker has a child, and one that has left its session; SIGKILL spares nobody."""
     launch.start("--num_workers=2", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0", "up-1")
@@ -184,7 +184,7 @@ def test_no_orphans_whatever_dies_first(launch, victim):
 
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "one by one"])
 @pytest.mark.parametrize("second", ["agent", "guard"])
-def test_no_orphans_where_two_die_in_the_same_instant(launch, second, apart):
+def test_no_orphans_when_two_processes_die_at_once(launch, second, apart):
     """The supervisor and what stands between it and the worker: neither sees the other die."""
     launch.start("--num_workers=1", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0")
@@ -205,7 +205,7 @@ def test_no_orphans_where_two_die_in_the_same_instant(launch, second, apart):
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_stopping_a_job(launch, number, status):
+def test_signal_cancels_the_job(launch, number, status):
     launch.start("--num_workers=2", "--grace=0.3", text=FAMILY)
     launch.wait_for("up-0", "up-1")
     launch.process.send_signal(number)
@@ -216,7 +216,7 @@ def test_stopping_a_job(launch, number, status):
     launch.assert_nothing_left()
 
 
-def test_the_second_signal_does_not_wait(launch):
+def test_second_signal_kills_at_once(launch):
     launch.start("--num_workers=2", "--grace=600", text=FAMILY)
     launch.wait_for("up-0", "up-1")
     launch.process.send_signal(signal.SIGINT)
@@ -227,7 +227,7 @@ def test_the_second_signal_does_not_wait(launch):
     launch.assert_nothing_left()
 
 
-def test_what_a_finished_worker_leaves_is_cleared_away(launch):
+def test_processes_of_finished_workers_are_killed(launch):
     text = """
     import subprocess
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -236,7 +236,7 @@ def test_what_a_finished_worker_leaves_is_cleared_away(launch):
     assert launch.processes() == []
 
 
-def test_output_of_any_kind_reaches_the_log(launch):
+def test_output_of_any_bytes_reaches_the_log(launch):
     text = r"""
     write = sys.stdout.buffer.write
     write(b"\xff\xfe bytes\n" + b"x" * 3_000_000 + b"\n\x1enot json\n\x1e[1]\n")
@@ -251,7 +251,7 @@ def test_output_of_any_kind_reaches_the_log(launch):
     assert launch.log(0).endswith("no newline at the end\n")
 
 
-def test_a_launch_starts_nothing_in_a_dry_run(launch):
+def test_dry_run_starts_nothing(launch):
     launch.run("--num_workers=2", "--dry_run", text="mark('ran')")
     assert launch.status == 0, launch.err
     assert launch.out.count("TF_CONFIG=") == 2
@@ -268,7 +268,7 @@ def refusal(launch):
     return launch.err
 
 
-def test_a_port_that_is_taken(launch):
+def test_taken_port_is_refused(launch):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -292,12 +292,12 @@ def test_a_port_that_is_taken(launch):
         (["--max_restart=3"], ("true",), ["--max_restarts"]),
     ],
 )
-def test_bad_input_is_one_clear_line(launch, flags, program, words):
+def test_wrong_input_is_refused_in_one_line(launch, flags, program, words):
     said = refusal(launch.run(*flags, program=program))
     assert all(word in said for word in words), said
 
 
-def test_a_run_dir_is_used_once(launch):
+def test_run_dir_of_a_successful_job_is_refused(launch):
     (launch.folder / "run").mkdir()
     (launch.folder / "run" / "thesis.txt").write_text("x")
     assert "other files" in refusal(launch.run("--num_workers=1", text="pass"))
@@ -309,7 +309,7 @@ def test_a_run_dir_is_used_once(launch):
     assert "succeeded" in launch.err
 
 
-def test_two_launches_do_not_share_a_run_dir(launch):
+def test_run_dir_in_use_is_refused(launch):
     launch.start("--num_workers=1", "--grace=0.3", text=FAMILY)
     launch.wait_for("up-0")
     first = launch.process

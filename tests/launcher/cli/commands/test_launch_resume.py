@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_the_whole_gang_starts_again(launch):
+def test_all_workers_restart_together(launch):
     """Worker 1 dies at another step each time; the others start anew with it."""
     text = """
     mark(f"ran-{index}-{restart}")
@@ -33,7 +33,7 @@ def test_the_whole_gang_starts_again(launch):
     launch.assert_nothing_left()
 
 
-def test_the_budget_is_kept(launch):
+def test_restarts_stop_at_the_budget(launch):
     text = """
     say("step", "training", step=restart)
     sys.exit(restart + 3)
@@ -46,7 +46,7 @@ def test_the_budget_is_kept(launch):
     assert "--max_restarts" in launch.out
 
 
-def test_a_failure_that_repeats_at_a_step_ends_the_job(launch):
+def test_failure_repeated_at_a_step_ends_the_job(launch):
     text = """
     say("step", "training", step=4)
     raise ValueError("bad record 17")
@@ -57,7 +57,7 @@ def test_a_failure_that_repeats_at_a_step_ends_the_job(launch):
     assert "at step 4" in launch.result["reason"]
 
 
-def test_preemptions_have_their_own_budget(launch):
+def test_preemptions_have_a_budget_of_their_own(launch):
     """Three hosts are taken away with notice; no crash budget is needed."""
     text = """
     def leave(*_):
@@ -82,7 +82,7 @@ def test_preemptions_have_their_own_budget(launch):
     assert "--max_preemptions" in launch.out
 
 
-def test_a_stopped_job_does_not_start_again(launch):
+def test_cancelled_job_is_not_restarted(launch):
     text = """
     mark(f"up-{index}")
     time.sleep(1000)
@@ -94,7 +94,7 @@ def test_a_stopped_job_does_not_start_again(launch):
     assert launch.result["restarts"] == 0
 
 
-def test_a_hang_names_the_one_that_holds_up_the_others(launch):
+def test_hang_names_the_worker_in_user_code(launch):
     """Worker 1 sleeps in its own code; worker 0 waits for it inside of a library."""
     library = launch.folder / "site-packages" / "tensorflow"
     library.mkdir(parents=True)
@@ -124,7 +124,7 @@ def test_a_hang_names_the_one_that_holds_up_the_others(launch):
     launch.assert_nothing_left()
 
 
-def test_steady_steps_are_no_hang(launch):
+def test_steady_steps_are_not_a_hang(launch):
     text = """
     say("phase", "training")
     for step in range(20):
@@ -136,7 +136,7 @@ def test_steady_steps_are_no_hang(launch):
 
 
 @pytest.mark.parametrize("speaks", [True, False])
-def test_a_rendezvous_that_misses_a_peer_says_which(launch, speaks):
+def test_rendezvous_timeout_names_the_missing_worker(launch, speaks):
     """Worker 2 never comes; told by phases, or else by the port that it never opens."""
     text = f"""
     import socket
@@ -159,7 +159,7 @@ def test_a_rendezvous_that_misses_a_peer_says_which(launch, speaks):
     launch.assert_nothing_left()
 
 
-def test_out_of_memory_is_named(launch):
+def test_out_of_memory_kill_is_named(launch):
     """A memory cgroup with a small limit, where this machine lets us make one."""
     group = make_memory_cgroup(64 << 20)
     if group is None:

@@ -38,7 +38,7 @@ def test_reports_reach_the_supervisor(launch):
     assert "\x1e" not in launch.log(0)
 
 
-def test_outside_of_a_launch_it_is_worker_0_of_1():
+def test_program_outside_a_launch_is_worker_0_of_1():
     program = """
 import sys, tenfold
 worker = tenfold.worker()
@@ -52,7 +52,7 @@ print("quiet")
     assert (done.stdout, done.stderr) == ("quiet\n", "")
 
 
-def test_an_exception_ends_the_worker_at_once(launch):
+def test_exception_ends_the_worker_at_once(launch):
     """A thread that never ends would keep Python, as TensorFlow's teardown does."""
     text = """
     import tenfold, threading
@@ -75,7 +75,7 @@ def test_an_exception_ends_the_worker_at_once(launch):
         ("disk_full:worker=1,step=5", "OSError: [Errno 27] File too large"),
     ],
 )
-def test_a_drill_and_the_recovery(launch, fault, error):
+def test_job_recovers_from_an_injected_fault(launch, fault, error):
     flags = ("--num_workers=2", "--max_restarts=1", "--grace=0.2", f"--inject={fault}")
     launch.run(*flags, text=loop(strikes=1))
     assert launch.status == 0, launch.err
@@ -86,14 +86,14 @@ def test_a_drill_and_the_recovery(launch, fault, error):
     assert f"{error}; next step after" in launch.out
 
 
-def test_a_preemption_drill(launch):
+def test_job_recovers_from_an_injected_preemption(launch):
     flags = ("--num_workers=2", "--grace=1", "--inject=preempt:worker=0,step=3")
     launch.run(*flags, text=loop(strikes=1))
     assert launch.status == 0, launch.err
     assert [recovery["preempted"] for recovery in launch.result["recoveries"]] == [True]
 
 
-def test_a_stopped_worker_is_found_by_its_silence(launch):
+def test_stopped_worker_is_found_by_its_silence(launch):
     flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
     launch.run(*flags, text=STEADY.replace("STEPS", "10**6"))
     assert launch.status == 1
@@ -101,7 +101,7 @@ def test_a_stopped_worker_is_found_by_its_silence(launch):
     assert "no progress for" in launch.result["first_failure"]["error"]
 
 
-def test_a_worker_that_stops_when_the_others_are_done_is_found(launch):
+def test_worker_stopped_after_the_others_ended_is_found(launch):
     flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
     launch.run(*flags, text=loop("index"))
     assert launch.status == 1
@@ -121,14 +121,14 @@ for step in range(1, STEPS):
 """
 
 
-def test_a_slow_worker_only_slows(launch):
+def test_slow_worker_only_slows_the_job(launch):
     text = STEADY.replace("STEPS", "6")
     launch.run("--num_workers=2", "--inject=slow:worker=1,step=3,seconds=0.5", text=text)
     assert launch.status == 0, launch.err
     assert launch.result["seconds"] > 1.4
 
 
-def test_a_port_drill(launch):
+def test_job_recovers_from_a_taken_port(launch):
     text = """
     import socket
     address = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][index]
@@ -139,7 +139,7 @@ def test_a_port_drill(launch):
     assert "Address already in use" in launch.result["recoveries"][0]["failure"]["error"]
 
 
-def test_fewer_workers_while_a_host_is_away(launch):
+def test_job_runs_on_fewer_hosts_while_one_is_away(launch):
     """4 workers; one is lost for two starts: 3, 3 with another crash, then 4 again."""
     text = """
 mark(f"count-{restart}-{index}", str(count))
@@ -184,7 +184,7 @@ def test_too_few_hosts_end_the_job(launch):
         ("kill:step=soon", ["'soon'"]),
     ],
 )
-def test_a_fault_that_makes_no_sense(launch, fault, words):
+def test_wrong_fault_is_refused_in_one_line(launch, fault, words):
     launch.run("--num_workers=2", f"--inject={fault}", program=("true",))
     assert launch.status == 2
     assert launch.err.count("\n") == 1
