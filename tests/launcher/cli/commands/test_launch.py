@@ -248,6 +248,7 @@ def test_output_of_any_bytes_reaches_the_log(launch):
     assert launch.status == 0, launch.err[-500:]
     assert "� bytes" in launch.log(0)
     assert launch.log(0).count("x") >= 3_000_000
+    assert '{"kind":"exit","worker":0,"phase":""}' in launch.log(0)  # malformed, so log text
     assert launch.log(0).endswith("no newline at the end\n")
 
 
