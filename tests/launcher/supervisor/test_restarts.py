@@ -25,10 +25,10 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         (9, 9, [ending(), ending(step=2), ending()], True, "restart 3 of 9"),
         (9, 9, [ending(code=-9)] * 2, True, "restart 2 of 9"),
         (9, 9, [ending(code=-9)] * 3, False, "repeated"),
-        # A damaged record is the same one, at whichever step the readers met it.
+        # A damaged record is the same failure, at whichever step it is read.
         (9, 9, [ending(f"{BAD} 5", step=1), ending(f"{BAD} 5", step=2)], False, "repeated"),
         (9, 9, [ending(f"{BAD} 5"), ending(f"{BAD} 7")], True, "restart 2 of 9"),
-        # Each attempt has ports of its own: those may be taken again and again.
+        # Each attempt has new ports, so a taken port may repeat.
         (4, 9, [ending("UnknownError: Could not start gRPC server")] * 4, True, "restart 4"),
         (3, 9, [ending("UnknownError: Could not start gRPC server")] * 4, False, "--max_restarts"),
         (0, 2, [ending(preempted=True)] * 2, True, "preemption 2 of 2"),

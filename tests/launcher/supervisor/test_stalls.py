@@ -15,11 +15,11 @@ from tenfold.launcher.worker.stop_signals import StopRequest
 
 pytestmark = pytest.mark.timeout(60)
 
-ROUNDS = 300  # of a tenth of a second each
+ROUNDS = 300  # of 0.1 s each
 
 
 class WorkerProcesses:
-    """Two workers, half a second apart, that report a step and are looked at every second."""
+    """Two workers that each report a step and a state every second, half a second apart."""
 
     def __init__(self, clock: Any, *, sleep_at: int) -> None:
         self.clock, self.sleep_at = clock, sleep_at
@@ -46,7 +46,7 @@ class WorkerProcesses:
         self.round = ROUNDS
 
 
-# In the middle of a silence; when the one worker, or the other, is the first to speak again.
+# The suspension falls between two messages, or before the next one of either worker.
 @pytest.mark.parametrize("sleep_at", [103, 105, 110])
 def test_suspension_of_an_hour_is_not_a_hang(
     monkeypatch: pytest.MonkeyPatch, clock: Any, sleep_at: int

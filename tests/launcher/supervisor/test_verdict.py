@@ -27,7 +27,7 @@ def worker(index, *, code=None, at=0.0, says=(), oom=False, phases=(), state="",
 
 
 def heard(record, at, *, links=()):
-    """The same, and its agent was heard at `at`."""
+    """The same worker, with a message of its agent at `at`."""
     ended = record.agent_at
     record.take_event(WorkerEvent(record.index, "", Stat("S", links_down=tuple(links))), at)
     record.agent_at = max(at, ended)
@@ -43,9 +43,9 @@ def trace(error):
     [
         # the first exit is a consequence, the cause follows
         ([worker(0, code=1, at=1, says=trace(PEER)), worker(1, code=-9, at=2)], 1, "SIGKILL"),
-        # exit code 75 says itself that it is a consequence
+        # exit code 75 means a consequence
         ([worker(0, code=75, at=1), worker(1, code=3, at=2)], 1, "exited with 3"),
-        # two causes: the earlier words, not the earlier exit
+        # two causes: the earlier error, not the earlier exit
         (
             [
                 worker(0, code=1, at=5, says=trace("ValueError: second")),
@@ -63,40 +63,40 @@ def trace(error):
             1,
             "exited with 0",
         ),
-        # an abort of one's own (free(): invalid pointer) is a cause
+        # an abort without a lost peer (free(): invalid pointer) is a cause
         (
             [worker(0, code=-6, at=1, says=["free(): invalid pointer"]), worker(1, code=75, at=1)],
             0,
             "SIGABRT",
         ),
-        # all blame a peer, but one is stopped, or still dying of its own exception
+        # all blame a peer, but one is stopped, or has raised an exception and still runs
         ([worker(0, code=75, at=1), worker(1, state="T")], 1, "SIGSTOP"),
         ([worker(0, code=75, at=20), worker(1, at=3, says=trace("ValueError: x"))], 1, "x"),
-        # a host that is gone
+        # a lost host
         ([worker(0, code=75, at=1), worker(1, lost=True, at=2)], 1, "host or agent lost"),
         # the out-of-memory killer
         ([worker(0, code=-9, at=1, oom=True), worker(1, code=75, at=1)], 0, "out-of-memory"),
-        # a host that stands still: its agent says nothing while another does
+        # an unresponsive host: its agent is silent while another is not
         ([worker(0, code=75, at=12), heard(worker(1), 2.5)], 1, "no heartbeat"),
-        # a host without a cable: even what its own worker says is a consequence
+        # a host without a link: even the error of its own worker is a consequence
         (
             [worker(0, code=75, at=11), heard(worker(1, code=75, at=10), 9.0, links=["eth0"])],
             1,
             "no link on eth0",
         ),
-        # a cable that was out long before is another story
+        # a link that was down long before does not count
         (
             [worker(0, code=75, at=98), heard(worker(1, code=75, at=99), 9.0, links=["eth0"])],
             0,
             "exited with 75",
         ),
-        # a cause of its own counts more than the cable
+        # an error of its own counts more than the link
         (
             [worker(0, code=75, at=9), heard(worker(1, code=3, at=9), 8.0, links=["e"])],
             1,
             "with 3",
         ),
-        # nobody but consequences: the earliest
+        # only consequences: the earliest
         ([worker(0, code=75, at=2), worker(1, code=75, at=1)], 1, "exited with 75"),
     ],
 )

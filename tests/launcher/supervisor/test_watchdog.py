@@ -52,14 +52,14 @@ WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
         # steps of 5 s: 50 s
         ([training(0, steps=[5, 10]), training(1, steps=[5, 10])], 59, None),
         ([training(0, steps=[5, 10]), training(1, steps=[5, 10])], 61, (0, 1)),
-        # the one that is behind, and the one that is stopped
+        # the worker that is behind, and the worker that is stopped
         ([training(0, steps=[1, 2, 3]), training(1, steps=[1, 2])], 30, (1,)),
         ([training(0, steps=[1, 2], state="T"), training(1, steps=[1, 2])], 30, (0,)),
-        # the other has ended well long ago
+        # the other has ended successfully long ago
         ([training(0, steps=[1, 2, 3], state="T"), ended(training(1, steps=[1, 2, 3]))], 30, (0,)),
-        # one still speaks: no hang yet
+        # one still reports: no hang yet
         ([training(0, steps=[1, 2]), training(1, steps=[1, 2, 29])], 30, None),
-        # a first step may take long, for it compiles
+        # a first step may take long, because it compiles
         ([training(0, steps=[], phases=[("first_step", 0.0)])], 600, None),
         ([training(0, steps=[], phases=[("first_step", 0.0)])], 901, (0,)),
         # an evaluation that took 3 s before
@@ -67,22 +67,22 @@ WATCH = WatchPolicy(hang_timeout_s=10, rendezvous_timeout_s=30)
          30, None),
         ([training(0, steps=[], phases=[("evaluation", 0), ("training", 3), ("evaluation", 5)])],
          36, (0,)),
-        # a peer that does not come
+        # a peer that does not come to the rendezvous
         ([worker(0, phases=[("rendezvous", 5.0)]), worker(1, phases=[("import", 0.0)])], 34, None),
         ([worker(0, phases=[("rendezvous", 5.0)]), worker(1, phases=[("import", 0.0)])], 36, (1,)),
         ([worker(0, phases=[("rendezvous", 5.0)]), worker(1)], 36, (1,)),
-        # all have come, but none gets on
+        # all have come, but none continues
         ([worker(n, phases=[("rendezvous", 5.0)]) for n in range(2)], 36, (0, 1)),
-        # an agent that is silent alone; when all are, it is we who were away
+        # an agent that is silent alone; if all are silent, the supervisor was suspended
         ([heard(worker(0), 100), heard(worker(1), 60)], 100, (1,)),
         ([heard(worker(0), 100), heard(worker(1), 97)], 100, None),
         ([heard(worker(0), 60), heard(worker(1), 60)], 100, None),
-        # programs that tell no phases: what they did before they opened a port is no waiting
+        # programs that report no phases do not wait before they open their port
         ([listens(worker(0), 200.0), worker(1)], 229, None),
         ([listens(worker(0), 200.0), worker(1)], 231, (1,)),
         ([listens(worker(0), 200.0), listens(worker(1), 205.0), worker(2)], 234, None),
         ([listens(worker(0), 200.0), listens(worker(1), 205.0), worker(2)], 236, (2,)),
-        # programs that say nothing are left alone
+        # programs that report nothing are not judged
         ([worker(0), worker(1)], 10**6, None),
     ],
 )  # fmt: skip
@@ -95,7 +95,7 @@ SHORT = WatchPolicy(hang_timeout_s=1)
 
 
 def looked_at(index, at, state):
-    """A worker that was last heard at its fifth step, at 10.0, its agent's look at it at `at`."""
+    """A worker whose last step is at 10.0, with a state reported at `at`."""
     record = worker(index)
     for step in (4, 5):
         record.take_event(WorkerEvent(index, "training", Step(step)), 9.5 + step / 10)
@@ -108,11 +108,11 @@ def looked_at(index, at, state):
     [
         # both have been silent for too long, and which of them is stopped is known
         ([(11.5, "S"), (11.6, "T")], 12.0, (1,)),
-        # nobody has looked at worker 1 since it fell silent
+        # the state of worker 1 is from before its silence
         ([(11.5, "S"), (9.95, "S")], 12.0, None),
-        # a look at the very end of its step belongs to the step
+        # a state reported right after the step belongs to the step
         ([(11.5, "S"), (10.1, "S")], 12.0, None),
-        # an agent that is late by little is on no host that stands still
+        # an agent that is slightly late is not on an unresponsive host
         ([(11.5, "S"), (10.6, "S")], 11.7, (0, 1)),
         # the agent of worker 1 has been silent for long, the other not
         ([(19.5, "S"), (10.4, "S")], 20.0, (1,)),

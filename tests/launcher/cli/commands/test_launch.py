@@ -15,19 +15,19 @@ pytestmark = pytest.mark.timeout(240)
 def test_every_worker_gets_its_task_index_and_cluster(launch):
     text = """
     config = json.loads(os.environ["TF_CONFIG"])
-    mark(f"told-{index}", json.dumps([config, count, restart, os.getcwd()]))
+    mark(f"place-{index}", json.dumps([config, count, restart, os.getcwd()]))
     print("hello from", index)
     """
     launch.run("--num_workers=3", text=text)
     assert launch.status == 0, launch.err
-    told = [json.loads((launch.run_dir / f"told-{index}").read_text()) for index in range(3)]
-    clusters = [config["cluster"] for config, *_ in told]
+    places = [json.loads((launch.run_dir / f"place-{index}").read_text()) for index in range(3)]
+    clusters = [config["cluster"] for config, *_ in places]
     assert clusters[0] == clusters[1] == clusters[2]
     assert len(set(clusters[0]["worker"])) == 3
-    assert [config["task"] for config, *_ in told] == [
+    assert [config["task"] for config, *_ in places] == [
         {"type": "worker", "index": index} for index in range(3)
     ]
-    assert all(rest == [3, 0, str(launch.folder)] for _, *rest in told)
+    assert all(rest == [3, 0, str(launch.folder)] for _, *rest in places)
     assert "[worker 2] hello from 2" in launch.err
     assert "hello from 1" in launch.log(1)
     assert launch.result["state"] == "succeeded"
@@ -45,7 +45,7 @@ def test_format_json_prints_the_result(launch):
 
 
 def test_first_failure_has_its_own_traceback(launch):
-    """Worker 1 is the cause; worker 0 is louder, and worker 2 exits before it."""
+    """Worker 1 is the cause; worker 0 prints more, and worker 2 exits before it."""
     text = """
     if index == 1:
         say("step", "training", step=7)
@@ -81,7 +81,7 @@ def test_first_failure_has_its_own_traceback(launch):
     ],
 )
 def test_silent_death_is_the_cause(launch, death, error, code):
-    """The peers blame the connection; the one that said nothing is the cause."""
+    """The peers blame the connection; the worker without any output is the cause."""
     text = f"""
     if index == 2:
         mark("dying")
@@ -119,7 +119,7 @@ def test_stopped_worker_is_the_cause(launch):
         mark("stopping")
         os.kill(os.getpid(), signal.SIGSTOP)
     wait_for("stopping")
-    time.sleep(2.5)  # agents look at their workers once a second
+    time.sleep(2.5)  # agents report the state of workers once a second
     sys.exit("UnavailableError: heartbeat timeout")
     """
     launch.run("--num_workers=2", text=text)
@@ -167,10 +167,10 @@ def worker_and_agent(launch, index):
 
 @pytest.mark.parametrize("victim", ["supervisor", "agent", "worker"])
 def test_no_orphans_whichever_process_dies(launch, victim):
-    """Each worker has a child, and one that has left its session; SIGKILL spares nobody."""
+    """Each worker has a child in its session and one in another."""
     launch.start("--num_workers=2", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0", "up-1")
-    # The supervisor, and per worker: its agent and that one's guard, itself and two children.
+    # The supervisor, and per worker: the guard, the agent, the worker and its two children.
     assert len(launch.processes()) == 1 + 2 * 5
     worker, agent = worker_and_agent(launch, 1)
     target = {"supervisor": launch.process.pid, "agent": agent.pid, "worker": worker.pid}[victim]
@@ -185,7 +185,7 @@ def test_no_orphans_whichever_process_dies(launch, victim):
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "one by one"])
 @pytest.mark.parametrize("second", ["agent", "guard"])
 def test_no_orphans_when_two_processes_die_at_once(launch, second, apart):
-    """The supervisor and what stands between it and the worker: neither sees the other die."""
+    """The supervisor, and the agent or its guard: neither can react to the death of the other."""
     launch.start("--num_workers=1", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0")
     assert len(launch.processes()) == 1 + 5
@@ -261,7 +261,7 @@ def test_dry_run_starts_nothing(launch):
 
 
 def refusal(launch):
-    """Returns the one line that refuses wrong input, before anything was written."""
+    """Return the line that refuses wrong input, before anything was written."""
     assert launch.status == 2, launch.err
     assert launch.err.count("\n") == 1
     assert "Traceback" not in launch.err
@@ -275,8 +275,10 @@ def test_taken_port_is_refused(launch):
         server.listen()
         port = server.getsockname()[1]
         launch.run("--num_workers=1", f"--port={port}", text="pass")
-    said = refusal(launch)
-    assert all(word in said for word in (f"port {port}", f"pid {os.getpid()}", "--port")), said
+    message = refusal(launch)
+    assert all(word in message for word in (f"port {port}", f"pid {os.getpid()}", "--port")), (
+        message
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,8 +296,8 @@ def test_taken_port_is_refused(launch):
     ],
 )
 def test_wrong_input_is_refused_in_one_line(launch, flags, program, words):
-    said = refusal(launch.run(*flags, program=program))
-    assert all(word in said for word in words), said
+    message = refusal(launch.run(*flags, program=program))
+    assert all(word in message for word in words), message
 
 
 def test_run_dir_of_a_successful_job_is_refused(launch):
@@ -304,7 +306,7 @@ def test_run_dir_of_a_successful_job_is_refused(launch):
     assert "other files" in refusal(launch.run("--num_workers=1", text="pass"))
     (launch.folder / "run" / "thesis.txt").unlink()
     assert launch.run("--num_workers=1", text="sys.exit(1)").status == 1
-    assert launch.run("--num_workers=1", text="pass").status == 0  # a failed one may go on
+    assert launch.run("--num_workers=1", text="pass").status == 0  # a failed job may be resumed
     launch.run("--num_workers=1", text="pass")
     assert launch.status == 2
     assert "succeeded" in launch.err

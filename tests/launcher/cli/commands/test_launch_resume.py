@@ -9,7 +9,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def test_all_workers_restart_together(launch):
-    """Worker 1 dies at another step each time; the others start anew with it."""
+    """Worker 1 dies at another step each time; the others restart with it."""
     text = """
     mark(f"ran-{index}-{restart}")
     say("step", "training", step=restart + 1, total_steps=9)
@@ -58,7 +58,7 @@ def test_failure_repeated_at_a_step_ends_the_job(launch):
 
 
 def test_preemptions_have_a_budget_of_their_own(launch):
-    """Three hosts are taken away with notice; no crash budget is needed."""
+    """Three preemptions use no restarts of the crash budget."""
     text = """
     def leave(*_):
         mark(f"saved-{index}-{restart}")
@@ -75,7 +75,7 @@ def test_preemptions_have_a_budget_of_their_own(launch):
     assert launch.status == 0, launch.err
     assert launch.result["restarts"] == 3
     assert all(recovery["preempted"] for recovery in launch.result["recoveries"])
-    # The peer was asked, and given the time, to leave in order too.
+    # The peer got SIGTERM and the time to save too.
     assert all((launch.run_dir / f"saved-1-{restart}").exists() for restart in range(3))
     launch.run_dir.joinpath("result.json").unlink()
     assert launch.run("--num_workers=2", "--max_preemptions=1", text=text).status == 1
@@ -95,7 +95,7 @@ def test_cancelled_job_is_not_restarted(launch):
 
 
 def test_hang_names_the_worker_in_user_code(launch):
-    """Worker 1 sleeps in its own code; worker 0 waits for it inside of a library."""
+    """Worker 1 sleeps in user code; worker 0 waits for it inside a library."""
     library = launch.folder / "site-packages" / "tensorflow"
     library.mkdir(parents=True)
     (library / "__init__.py").touch()
@@ -135,15 +135,15 @@ def test_steady_steps_are_not_a_hang(launch):
     assert launch.run("--num_workers=2", "--hang_timeout=0.5", text=text).status == 0, launch.err
 
 
-@pytest.mark.parametrize("speaks", [True, False])
-def test_rendezvous_timeout_names_the_missing_worker(launch, speaks):
-    """Worker 2 never comes; told by phases, or else by the port that it never opens."""
+@pytest.mark.parametrize("reports_phases", [True, False])
+def test_rendezvous_timeout_names_the_missing_worker(launch, reports_phases):
+    """Worker 2 never comes, as phases show or else its closed port."""
     text = f"""
     import socket
     if index != 2:
         mark(f"up-{{index}}")
         wait_for(f"up-{{1 - index}}")
-    if {speaks} and index != 2:
+    if {reports_phases} and index != 2:
         say("phase", "rendezvous")
     elif index != 2:
         address = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][index]
@@ -160,7 +160,7 @@ def test_rendezvous_timeout_names_the_missing_worker(launch, speaks):
 
 
 def test_out_of_memory_kill_is_named(launch):
-    """A memory cgroup with a small limit, where this machine lets us make one."""
+    """A memory cgroup with a small limit, where this machine permits it."""
     group = make_memory_cgroup(64 << 20)
     if group is None:
         pytest.skip("no memory cgroup can be made here")

@@ -1,4 +1,4 @@
-"""`tenfold.worker()` in a program of the user's own, and faults on purpose."""
+"""`tenfold.worker()` in a user's own program, and injected faults."""
 
 import json
 import subprocess
@@ -16,18 +16,20 @@ assert (worker.index, worker.num_workers, worker.restart) == (index, count, rest
 assert str(worker.run_dir) == run_dir and worker.is_chief == (index == 0)
 state = worker.run_dir / f"step-{index}"
 step = int(state.read_text() or 0) if state.exists() else 0
-most = 20 if restart >= STRIKES else 5 * (restart + 1)
+limit = 20 if restart >= STRIKES else 5 * (restart + 1)
 while step < 20:
     time.sleep(0.03)
-    step = min(step + 1, most)
+    step = min(step + 1, limit)
     state.write_text(str(step))
     worker.report(step=step, total_steps=20, loss=1 / step)
 """
 
 
 def loop(strikes=0):
-    """20 steps. The supervisor may be slow to strike: in its first `strikes` starts the program
-    does not get beyond step 5, 10, … before it is struck.
+    """Return a program of 20 steps.
+
+    The supervisor may be slow to inject a fault: in its first `strikes` starts the program waits
+    at step 5, 10, … until the fault has struck.
     """
     return LOOP.replace("STRIKES", str(strikes))
 
@@ -53,7 +55,7 @@ print("quiet")
 
 
 def test_exception_ends_the_worker_at_once(launch):
-    """A thread that never ends would keep Python, as TensorFlow's teardown does."""
+    """A thread that never ends would keep the process alive, as TensorFlow's teardown does."""
     text = """
     import tenfold, threading
     tenfold.worker()
@@ -140,7 +142,7 @@ def test_job_recovers_from_a_taken_port(launch):
 
 
 def test_job_runs_on_fewer_hosts_while_one_is_away(launch):
-    """4 workers; one is lost for two starts: 3, 3 with another crash, then 4 again."""
+    """4 workers; one host is away for two starts: 3 workers, 3 after another crash, then 4."""
     text = """
 mark(f"count-{restart}-{index}", str(count))
 """ + loop(strikes=3)
