@@ -50,7 +50,7 @@ def assert_alike(run, reference):
 def test_three_kills_and_a_lost_host_leave_the_losses_as_they_are(run_job, undisturbed):
     """2 workers, a kill; 2, a host is lost; 1 worker, a kill; 2 again to the end."""
     run_dir, result, out = run_job(
-        "drilled",
+        "with_faults",
         "--num_workers=2",
         "--min_workers=1",
         "--max_restarts=3",
