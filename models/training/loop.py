@@ -159,7 +159,7 @@ class _Run:
         return result.wait_s
 
     def _steps_until_next_stop(self) -> int:
-        """Return the steps of the next call, which ends at a checkpoint or the end of the epoch."""
+        """Return the steps of the next call; it ends at a checkpoint or the end of the epoch."""
         session, config = self.session, self.config
         steps = session.shards.steps_per_epoch - session.state.position.step
         if config.checkpoint_every_steps:
