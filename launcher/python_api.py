@@ -57,7 +57,7 @@ class Plan:
         return _html_table(rows_of(self.layout))
 
     def plot(self, path: str) -> None:
-        """Saves a image of the layout, as plan.svg or plan.png.
+        """Saves an image of the layout, as plan.svg or plan.png.
 
         Raises:
           UserError: matplotlib is missing, or the file cannot be written.
@@ -129,7 +129,7 @@ def write(source: Any, output: str, **flags: Any) -> Written:
 
     began = time.monotonic()
     values = _flag_values(command, {**flags, "output": str(output)}, source=source)
-    names = ("task_index", "num_tasks", "engine", "dry_run")
+    names = ("writer_index", "num_writers", "engine", "dry_run")
     result = write_from_flags(values, **{name: values[name].value for name in names})
     return Written(str(output), result, time.monotonic() - began)
 

@@ -121,7 +121,7 @@ def _join_cluster(events: EventWriter) -> tuple[Any, Any]:
     """Make the strategy, which waits for all other workers; returns it and this worker's place."""
     import tensorflow as tf
 
-    from tenfold.models.training.session import Place
+    from tenfold.data.reading.read_options import WorkerPlace
 
     events.enter("rendezvous")
     cluster = json.loads(os.environ["TF_CONFIG"])

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.storage.local_folder import LocalFolder
-from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, empty_folder, work_folder
+from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.metrics_line import (
     EpochMetrics,
@@ -41,7 +41,7 @@ class RunLog:
             self.path = Path(self._folder.path)
             self.path.mkdir(parents=True, exist_ok=True)
         else:
-            self.path = empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
+            self.path = make_empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
             patterns = (METRICS_FILE, f"{TENSORBOARD_FOLDER}/*")
             self._mirror = Mirror(self.path, self._folder, patterns=patterns)
             self._mirror.fetch(METRICS_FILE)

@@ -15,7 +15,7 @@ from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.receipts import Receipt, make_receipt
@@ -211,7 +211,7 @@ class Session:
     def _broken(self, split: Split) -> tuple[str, ...]:
         """Returns the records of `split` that were lost before the run began."""
         names = {shard.name for shard in split.shards}
-        bad = self.salvage.bad if self.salvage else ()
+        bad = self.salvage.bad_records if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:

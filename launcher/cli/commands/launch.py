@@ -106,7 +106,7 @@ def salvage(launch: Launch, view: View, *, max_bad_records: int) -> None:
     if train is None or not train.salvage:
         return
     saved = salvage_shards(train.shards, train.salvage, max_bad_records=max_bad_records)
-    for bad in saved.bad:
+    for bad in saved.bad_records:
         view.note(f"skipped: {bad}")
 
 
