@@ -12,17 +12,16 @@ import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.models.train_config import TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
-FOLDER: Final = "checkpoints"
 
 
 @dataclass(frozen=True)

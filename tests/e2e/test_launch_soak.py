@@ -11,7 +11,7 @@ SOAK = Path(__file__).parents[2] / "scripts" / "soak"
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_one_job_of_random_drills(digit_shards):
+def test_job_survives_random_faults(digit_shards):
     done = subprocess.run(
         [sys.executable, SOAK, f"--shards={digit_shards}", "--seconds=1", "--seed=5"],
         capture_output=True,

@@ -75,7 +75,7 @@ def test_killed_run_resumes_on_another_machine(
     assert result["first_failure"]["worker"] == 1
     # The steps between the checkpoint and the kill were run again, with the same losses.
     (note,) = result["notes"]
-    match = re.search(r"run again after a restart: (?:equal|at most (\S+) apart)", note)
+    match = re.search(r"repeated after a restart: (?:equal|at most (\S+) apart)", note)
     assert match is not None, note
     assert float(match[1] or 0) < 1e-3
     assert "runs/one/model.keras" not in bucket.names()
