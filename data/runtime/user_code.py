@@ -18,15 +18,15 @@ def is_reference(text: str) -> bool:
     return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
-def load_user_object(text: str, what: str) -> Any:
-    """Returns what `text` names, looked up where the user stands; `what` is for errors.
+def load_user_object(text: str, what: str, *, working_dir: str = "") -> Any:
+    """Returns what `text` names, looked up in `working_dir`; `what` is for errors.
 
     Raises:
       UserError: there is no such module, file or attribute, or its import fails.
     """
     place, _, name = text.rpartition(":")
     try:
-        module = import_place(place, what)
+        module = import_place(place, what, working_dir=working_dir)
     except UserError:
         raise
     except Exception as error:

@@ -115,13 +115,13 @@ def _work(events: EventWriter) -> int:
 def _join(events: EventWriter) -> tuple[Any, Any]:
     import tensorflow as tf
 
-    from tenfold.models.training.session import Place
+    from tenfold.data.reading.read_options import WorkerPlace
 
     events.enter("rendezvous")
     cluster = json.loads(os.environ["TF_CONFIG"])
     workers, index = len(cluster["cluster"]["worker"]), cluster["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return strategy, Place(index, workers)
+    return strategy, WorkerPlace(index, workers)
 
 
 def _final(result: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY, Folder
 from tenfold.models.train_config import TrainConfig
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from tenfold.data.storage.prefetch import prefetch_failures
+from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.reporter import Reporter
 from tenfold.models.training.run_log import MODEL_NAME, RunLog
-from tenfold.models.training.session import Place, Session
+from tenfold.models.training.session import Session
 from tenfold.models.training.steps import StepsResult
 
 
@@ -36,7 +37,7 @@ def train(
     config: TrainConfig,
     *,
     strategy: tf.distribute.Strategy,
-    place: Place,
+    place: WorkerPlace,
     reporter: Reporter,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -56,7 +57,7 @@ def train(
     run = _Run(session, reporter, stop)
     if resumed:
         reporter.send("resumed", epoch=session.state.position.epoch, step=session.steps_done)
-    with prefetch_failures():
+    with explain_errors():
         return run.to_the_end()
 
 

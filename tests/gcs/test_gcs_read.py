@@ -21,7 +21,6 @@ from tenfold.data.storage.prefetch import (
     ShardPrefetcher,
     needs_prefetch,
     open_cache,
-    prefetch_failures,
 )
 from tenfold.data.storage.shard_cache import CacheOptions, Pin
 
@@ -31,7 +30,6 @@ FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
 @pytest.fixture(autouse=True)
 def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is one per process is one per test here."""
-    monkeypatch.setattr(staging, "_failures", [])
     yield
     open_cache.cache_clear()
 
@@ -144,7 +142,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
 ) -> None:
     """Whichever is first, none is fetched for a reader who has it already."""
     prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
-    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take
+    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take_prefetched
 
     class Halting:
         """The lock; in the background its thread stands still when it has looked at the shard."""
@@ -156,7 +154,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
 
         def __exit__(self, *_: object) -> None:
             lock.release()
-            if threading.current_thread().name.startswith("staging"):
+            if threading.current_thread().name.startswith("prefetch"):
                 self.left -= 1
                 if self.left == 0:
                     chosen.set()
@@ -167,10 +165,10 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
         return take(path)
 
     monkeypatch.setattr(prefetcher, "_lock", Halting())
-    monkeypatch.setattr(prefetcher, "_take", late_take)
+    monkeypatch.setattr(prefetcher, "_take_prefetched", late_take)
     prefetcher.open(path)
     come_to_rest()
-    assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
+    assert not (prefetcher._opened_early[path] and prefetcher._prefetched[path])
 
 
 def test_what_is_made_once_is_made_once() -> None:
@@ -192,10 +190,7 @@ def test_a_shard_that_is_not_what_it_was(
     path = next(iter(many))
     bucket.write(f"many/{many[path].name}", b"x" * many[path].bytes)
     options = CacheOptions(folder=str(tmp_path))
-    with (
-        pytest.raises(JobError, match=f"{path} is not what the manifest says"),
-        prefetch_failures(),
-    ):
+    with pytest.raises(JobError, match=f"{path} is not what the manifest says"):
         _stager(many, options).open(path)
     bucket.remove(f"many/{many[path].name}")
     with pytest.raises(JobError, match=f"{path} is missing"):
