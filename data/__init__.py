@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
     from tenfold.data.reading.receipts import Receipt, epoch_receipt
     from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import SourceOptions
     from tenfold.data.storage.read_manifest import read_manifest
     from tenfold.data.storage.shard_cache import CacheOptions
-    from tenfold.data.transforms.base import Draw, Pixels, Transform
+    from tenfold.data.transforms.base import RecordSeed, Pixels, Transform
     from tenfold.data.writing.write_shards import WriteOptions, write_shards
 
 # The module that defines each public name.
 _MODULES: Final = {
     "CacheOptions": "storage.shard_cache",
-    "Draw": "transforms.base",
+    "RecordSeed": "transforms.base",
     "Encoded": "sources.base",
     "Feature": "format.manifest",
     "GraphDecoder": "reading.decoding.decoders",
@@ -72,7 +72,7 @@ _MODULES: Final = {
 
 __all__ = [
     "CacheOptions",
-    "Draw",
+    "RecordSeed",
     "Encoded",
     "Feature",
     "GraphDecoder",

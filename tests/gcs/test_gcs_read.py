@@ -14,7 +14,7 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
-from tenfold.data.runtime.threads import once
+from tenfold.data.runtime.threads import build_once
 from tenfold.data.storage import prefetch as staging
 from tenfold.data.storage.prefetch import (
     MAX_PREFETCHED,
@@ -138,7 +138,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    come_to_rest: Callable[[], None],
+    wait_for_background: Callable[[], None],
 ) -> None:
     """Whichever is first, none is fetched for a reader who has it already."""
     prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
@@ -167,14 +167,14 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
     monkeypatch.setattr(prefetcher, "_lock", Halting())
     monkeypatch.setattr(prefetcher, "_take_prefetched", late_take)
     prefetcher.open(path)
-    come_to_rest()
+    wait_for_background()
     assert not (prefetcher._opened_early[path] and prefetcher._prefetched[path])
 
 
 def test_what_is_made_once_is_made_once() -> None:
     made = []
 
-    @once
+    @build_once
     def make() -> int:
         made.append(1)
         time.sleep(0.05)  # so that all come before it is done

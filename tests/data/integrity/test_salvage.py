@@ -12,7 +12,7 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.tfrecord import frame
 from tenfold.data.integrity.salvage import (
     check_sizes,
-    find_bad_record,
+    find_damaged_record,
     load_salvage,
     salvage_shards,
     scan_records,
@@ -124,7 +124,9 @@ def test_what_cannot_be_parsed_is_named(make_shards: MakeShards) -> None:
 
 def test_errors_of_others_stay_as_they_are(shards: Path) -> None:
     assert explain_read_error(config_of(shards), start=BEGINNING, steps=3) is None
-    assert find_bad_record(str(shards), read_manifest(str(shards)).split("train").shards) is None
+    assert (
+        find_damaged_record(str(shards), read_manifest(str(shards)).split("train").shards) is None
+    )
 
 
 def read_all(config: ReadConfig) -> tuple[list[int], int]:
@@ -140,7 +142,7 @@ def test_skipping_loses_that_record_only(shards: Path, tmp_path: Path, place: st
     damage(shard(shards, 2), [5], PLACES[place])
     damage(shard(shards, 1), [0, 29], PLACES[place])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
-    assert [(bad.shard[6:11], bad.index) for bad in salvaged.bad] == [
+    assert [(bad.shard[6:11], bad.index) for bad in salvaged.bad_records] == [
         ("00001", 0),
         ("00001", 29),
         ("00002", 5),
@@ -161,15 +163,15 @@ def test_the_end_of_a_cut_shard_is_reported(shards: Path, tmp_path: Path) -> Non
     begin, end = bounds(path)[27]
     path.write_bytes(path.read_bytes()[: end - 3])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
-    assert [bad.index for bad in salvaged.bad] == [27, 28, 29]
-    assert "the file ends" in salvaged.bad[0].problem
-    assert salvaged.bad[0].offset == begin
+    assert [bad.index for bad in salvaged.bad_records] == [27, 28, 29]
+    assert "the file ends" in salvaged.bad_records[0].problem
+    assert salvaged.bad_records[0].offset == begin
     assert salvaged.manifest.split("train").shards[3].records == 27
 
 
 def test_whole_shards_need_nothing(shards: Path, tmp_path: Path) -> None:
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=0)
-    assert (salvaged.bad, salvaged.moved) == ((), {})
+    assert (salvaged.bad_records, salvaged.moved) == ((), {})
     assert salvaged.manifest == read_manifest(str(shards))
 
 
