@@ -171,33 +171,49 @@ class SplitFraction:
     name: str
     fraction: float
 
+    def __post_init__(self) -> None:
+        check_split_name(self.name)
+        if not 0 < self.fraction <= 1:
+            raise UserError(
+                f"split '{self.name}' has the fraction {self.fraction:g}: "
+                "it must be above 0 and at most 1"
+            )
+
 
 def parse_splits(text: str) -> tuple[SplitFraction, ...]:
-    """Returns the splits that ``train:0.9,validation:0.1`` names.
+    """Return the splits that ``train:0.9,validation:0.1`` names.
 
     Raises:
-      UserError: a name or number is not one, a name comes twice, or the sum is not 1.
+      UserError: a name or fraction is wrong, a name comes twice, or the sum is not 1.
     """
     splits = tuple(_parse_split(part.strip()) for part in text.split(","))
     names = [split.name for split in splits]
     if len(set(names)) < len(names):
         raise UserError(f"--split={text}: a split is named twice")
+    check_fractions(splits, f"--split={text}")
+    return splits
+
+
+def check_fractions(splits: Sequence[SplitFraction], where: str) -> None:
+    """Check that the fractions sum to 1; `where` names their place in the message.
+
+    Raises:
+      UserError: they do not.
+    """
     total = sum(split.fraction for split in splits)
     if abs(total - 1) > _ROUNDING:
-        raise UserError(f"--split={text}: the fractions sum to {total:g}, they must sum to 1")
-    return splits
+        raise UserError(f"{where}: the fractions sum to {total:g}, they must sum to 1")
 
 
 def _parse_split(text: str) -> SplitFraction:
     name, colon, number = text.partition(":")
     check_split_name(name)
     try:
-        fraction = float(number) if colon else 1.0
-    except ValueError:
-        fraction = 0.0
-    if not 0 < fraction <= 1:
-        raise UserError(f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1")
-    return SplitFraction(name, fraction)
+        return SplitFraction(name, float(number) if colon else 1.0)
+    except ValueError:  # no number, or a fraction out of range
+        raise UserError(
+            f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1"
+        ) from None
 
 
 def split_counts(num_examples: int, splits: Sequence[SplitFraction]) -> tuple[int, ...]:

@@ -86,6 +86,16 @@ def open_pixels(record: Values, *, at_least: tuple[int, int] | None = None) -> P
     )
 
 
+def plain_values(record: Values) -> Values:
+    """Return a record for users' code: a decoded image is uint8 (height, width, channels)."""
+    value = record.get(IMAGE)
+    if not isinstance(value, Pixels):
+        return dict(record)
+    from tenfold.data.format.image_codec import image_to_array
+
+    return {**record, IMAGE: image_to_array(value.image)}
+
+
 def text_key(*parts: object) -> str:
     """Returns a short hash of `parts`."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]

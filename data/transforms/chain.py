@@ -11,6 +11,7 @@ from tenfold.data.runtime.user_code import is_reference
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
 from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
+from tenfold.data.transforms.python_transforms import TransformLike, python_transform
 
 BUILT_IN: Final = {
     "resize": "tenfold.data.transforms.resize:Resize",
@@ -95,13 +96,18 @@ def _packed(record: Values) -> Encoded:
     return encode_features(record)
 
 
-def parse_chain(texts: Sequence[str]) -> Chain:
-    """Returns the chain of transforms as the user wrote them.
+def parse_chain(transforms: Sequence[TransformLike]) -> Chain:
+    """Return the chain of transforms as the user gave them: texts, functions or objects.
 
     Raises:
       UserError: one is unknown or wrong, or two make copies.
     """
-    chain = Chain(tuple(parse_transform(text) for text in texts))
+    chain = Chain(
+        tuple(
+            parse_transform(given) if isinstance(given, str) else python_transform(given)
+            for given in transforms
+        )
+    )
     if sum(step.copies > 1 for step in chain.steps) > 1:
         raise UserError("only one --transform can make copies: raise the copies of the one")
     return chain

@@ -4,10 +4,9 @@ import inspect
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Pixels, Values, text_key
+from tenfold.data.transforms.base import Draw, Values, plain_values, text_key
 
 
 class UserFunction:
@@ -24,7 +23,7 @@ class UserFunction:
     def __init__(self, text: str) -> None:
         self._text = text
         self._function: Any = None
-        self.key = text_key("function", text, _source_text(self._load(), text))
+        self.key = text_key("function", text, source_text(self._load(), text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_function": None}
@@ -42,7 +41,7 @@ class UserFunction:
         with_rng = _wants_rng(function)
         done: list[Values | UnusableRecord] = []
         for record, draw in zip(records, draws, strict=True):
-            arguments: list[Any] = [_plain(record)]
+            arguments: list[Any] = [plain_values(record)]
             if with_rng:
                 arguments.append(_generator(draw))
             try:
@@ -68,25 +67,16 @@ def _wants_rng(function: Any) -> bool:
         return False
 
 
-def _plain(record: Values) -> Values:
-    value = record.get(IMAGE)
-    if not isinstance(value, Pixels):
-        return dict(record)
-    from tenfold.data.format.image_codec import image_to_array
-
-    return {**record, IMAGE: image_to_array(value.image)}
-
-
 def _generator(draw: Draw) -> Any:
     import numpy as np
 
     return np.random.default_rng(draw.rng("function").getrandbits(63))
 
 
-def _source_text(function: Any, text: str) -> str:
+def source_text(function: Any, text: str) -> str:
     """Returns the text of the file that defines the function, or its name where there is none."""
     try:
-        path = inspect.getsourcefile(function)
+        path = inspect.getsourcefile(inspect.unwrap(function))
         if path is not None:
             with open(path, encoding="utf-8") as file:
                 return file.read()

@@ -53,7 +53,7 @@ def test_a_write_that_failed_goes_on(make_class_folder: Callable[..., Path]) -> 
     source = make_class_folder(each=20)
     for index in (0, 1):
         done = write_shards(
-            str(source), URL, options=WriteOptions(processes=1, task_index=index, num_tasks=2)
+            str(source), URL, options=WriteOptions(processes=1, writer_index=index, num_writers=2)
         )
         assert (done.manifest is None) == (index == 0)
     assert done.manifest == read_manifest(URL)

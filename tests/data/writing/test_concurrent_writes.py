@@ -16,9 +16,9 @@ from tenfold.data.writing.ledger import (
     KEYS_NAME,
     FinishedShard,
     WriteKeys,
+    read_finished,
     read_keys,
-    read_receipts,
-    write_receipt,
+    record_finished,
 )
 from tenfold.data.writing.output_folder import begin_output
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
@@ -56,7 +56,7 @@ class Overtaken(LocalFolder):
             begin_output(other, keys, (), (), resume=True, overwrite=False)
             other.write(SHARD, b"data")
             info = ShardInfo(SHARD, 1, 4, crc32c(b"data"), 1)
-            write_receipt(other, FinishedShard(info, (), {}), keys.digest)
+            record_finished(other, FinishedShard(info, (), {}), keys.digest)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_who_is_overtaken_by_other_data_is_told(
     with pytest.raises(UserError, match=r"^output '.*' is being written to by another process"):
         begin_output(folder, SECOND, (), (), resume=True, overwrite=overwrite)
     assert read_keys(LocalFolder(str(tmp_path))) == FIRST
-    assert list(read_receipts(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
+    assert list(read_finished(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
 
 
 @pytest.mark.parametrize("when", ["read", "listed"])
@@ -77,7 +77,7 @@ def test_tasks_of_a_gang_may_begin_at_once(tmp_path: Path, when: str) -> None:
     begin_output(Overtaken(tmp_path, FIRST, when), FIRST, (), (), resume=True, overwrite=False)
     folder = LocalFolder(str(tmp_path))
     assert read_keys(folder) == FIRST
-    assert list(read_receipts(folder, [SHARD], FIRST)) == [SHARD], "another task's work is lost"
+    assert list(read_finished(folder, [SHARD], FIRST)) == [SHARD], "another task's work is lost"
 
 
 class Finished(LocalFolder):

@@ -21,20 +21,18 @@ from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.plan_layout import parse_splits
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
 from tenfold.launcher.worker.python_argv import module_argv
 
 MakeFolder = Callable[..., Path]
 POLICY = LayoutPolicy(num_workers=2, min_shard_bytes=1)
-SPLITS = parse_splits("train:0.75,validation:0.25")
+SPLITS = {"train": 0.75, "validation": 0.25}
 
 
 def write(source: Path, output: Path, **options: Any) -> Any:
-    return write_shards(
-        str(source), str(output), policy=POLICY, splits=SPLITS, options=WriteOptions(**options)
-    )
+    chosen = WriteOptions(policy=POLICY, splits=SPLITS, **options)
+    return write_shards(str(source), output, options=chosen)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -221,9 +219,9 @@ def test_a_gang_writes_what_one_does(make_class_folder: MakeFolder, tmp_path: Pa
     write(source, tmp_path / "one")
     processes = tmp_path / "processes"
     for task in (2, 0):
-        assert write(source, processes, task_index=task, num_tasks=3).manifest is None
+        assert write(source, processes, writer_index=task, num_writers=3).manifest is None
         assert not (processes / "manifest.json").exists()
-    last = write(source, processes, task_index=1, num_tasks=3)
+    last = write(source, processes, writer_index=1, num_writers=3)
     assert last.manifest == read_manifest(str(tmp_path / "one"))
     assert contents(processes) == contents(tmp_path / "one")
 
@@ -260,7 +258,7 @@ def test_a_receipt_that_finds_no_room_is_told(
 
     source = make_class_folder()
     with monkeypatch.context() as patched:
-        patched.setattr("tenfold.data.writing.shard_writer.write_receipt", full)
+        patched.setattr("tenfold.data.writing.shard_writer.record_finished", full)
         said = r"out/train-\d+-of-\d+\.tfrecord could not be written: .* No space left on device"
         with pytest.raises(JobError, match=said):
             write(source, tmp_path / "out", processes=1)
