@@ -67,7 +67,7 @@ class DaemonExecutor:
             del future, work  # what they hold must not live until the next one comes
 
 
-def once(make: Callable[[], Result]) -> Callable[[], Result]:
+def build_once(make: Callable[[], Result]) -> Callable[[], Result]:
     """Returns a function that returns what its first call has made.
 
     Of several threads that come first together `lru_cache` alone lets each make one.

@@ -19,7 +19,7 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import joined_crc32c
-from tenfold.data.runtime.threads import DaemonExecutor, once
+from tenfold.data.runtime.threads import DaemonExecutor, build_once
 from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import with_retries
@@ -236,11 +236,11 @@ def open_cache(options: CacheOptions) -> Cache:
     return Cache(folder, options.limit_bytes)
 
 
-@once
+@build_once
 def _workers() -> DaemonExecutor:
     return DaemonExecutor(CONCURRENT_FETCHES, "staging")
 
 
-@once
+@build_once
 def _range_workers() -> DaemonExecutor:
     return DaemonExecutor(CONCURRENT_RANGES, "ranges")

@@ -14,7 +14,7 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
-from tenfold.data.runtime.threads import once
+from tenfold.data.runtime.threads import build_once
 from tenfold.data.storage import prefetch as staging
 from tenfold.data.storage.prefetch import (
     MAX_PREFETCHED,
@@ -176,7 +176,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
 def test_what_is_made_once_is_made_once() -> None:
     made = []
 
-    @once
+    @build_once
     def make() -> int:
         made.append(1)
         time.sleep(0.05)  # so that all come before it is done
