@@ -332,7 +332,7 @@ def test_a_lost_process_is_told(make_class_folder: MakeFolder, tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 1
-    assert "a writing process was lost (signal SIGKILL)" in done.stderr
+    assert "a process of the pool was lost (signal SIGKILL)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (output / "manifest.json").exists()
     assert subprocess.run(command(source, output, 2), check=False).returncode == 0
