@@ -35,7 +35,7 @@ def cut(payload: bytes) -> tuple[bytes, bytes]:
 def as_found(payload: bytes) -> tuple[bytes, dict[str, Any]] | None:
     """Returns the value, and the other features, by walking through; None for an error."""
     try:
-        value, rest = module._from_anywhere(memoryview(payload), "image")
+        value, rest = module._walk(memoryview(payload), "image")
         return bytes(value), decode_example(rest)
     except ValueError:
         return None
@@ -57,7 +57,7 @@ def test_a_value_is_cut_out_of_what_protobuf_writes(
         name: values for name, (_, values) in decode_example(cut(payload)[1]).items()
     } == others
     # What everybody writes need not be walked through.
-    quick = module._as_written(memoryview(payload), "image")
+    quick = module._match_common_layout(memoryview(payload), "image")
     assert quick is not None or (apart and others)
 
 
@@ -69,7 +69,7 @@ def test_a_damaged_example_is_cut_as_by_walking_through(data: st.DataObject) -> 
     for at in data.draw(st.lists(places, min_size=1, max_size=3)):
         whole[at] = data.draw(st.integers(0, 255))
     expected = as_found(bytes(whole))
-    quick = module._as_written(memoryview(bytes(whole)), "image")
+    quick = module._match_common_layout(memoryview(bytes(whole)), "image")
     assume(quick is not None)
     assert quick is not None
     if expected is None:
