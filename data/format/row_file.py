@@ -65,7 +65,7 @@ class RowFile:
         return self._struct.unpack_from(self._map or self._bytes(), index * self._struct.size)
 
 
-class Texts:
+class BlobFile:
     """A file of concatenated texts, each found by its offset and length."""
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class Texts:
         self._map: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Texts, (self._path,)
+        return BlobFile, (self._path,)
 
     def __call__(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import Source
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import SourceOptions
 from tenfold.data.storage.folder import is_url
 
 KINDS = (

@@ -17,7 +17,7 @@ Values: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Draw:
+class RecordSeed:
     """Which copy of which example a record is; `seed` is its own, wherever it is made."""
 
     example: int
@@ -47,11 +47,15 @@ class Transform(Protocol):
     copies: int
     splits: frozenset[str] | None
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns each record transformed, or why it cannot be."""
 
 
-def each(records: list[Values], draws: list[Draw], apply: Any) -> list[Values | UnusableRecord]:
+def each(
+    records: list[Values], draws: list[RecordSeed], apply: Any
+) -> list[Values | UnusableRecord]:
     """Returns `apply(record, draw)` for each record; a ValueError makes it a bad record."""
     done: list[Values | UnusableRecord] = []
     for record, draw in zip(records, draws, strict=True):

@@ -10,7 +10,7 @@ from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
-from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
+from tenfold.data.transforms.base import RecordSeed, Pixels, Transform, Values, text_key
 from tenfold.data.transforms.python_transforms import TransformLike, python_transform
 
 BUILT_IN: Final = {
@@ -63,7 +63,7 @@ class Chain:
         return made[0] if made else 1
 
     def apply(
-        self, records: Sequence[Values | UnusableRecord], draws: Sequence[Draw]
+        self, records: Sequence[Values | UnusableRecord], draws: Sequence[RecordSeed]
     ) -> list[Encoded | UnusableRecord]:
         """Returns every record transformed and packed, or why it cannot be."""
         current: list[Values | UnusableRecord] = list(records)

@@ -6,14 +6,14 @@ from typing import Any
 from tenfold.data.errors import UserError
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Values, plain_values, text_key
+from tenfold.data.transforms.base import RecordSeed, Values, plain_values, text_key
 
 
 class UserFunction:
     """Calls ``function(features)``, or ``function(features, rng)`` with a numpy random generator
     of the record's own seed.
 
-    A image is its encoded bytes as the source has it, or, after a transform that decodes, a
+    An image is its encoded bytes as the source has it, or, after a transform that decodes, a
     uint8 array (height, width, channels). It is identified by the text of its file.
     """
 
@@ -35,7 +35,9 @@ class UserFunction:
                 raise UserError(f"transform '{self._text}' is not a function")
         return self._function
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns what the function gives for each record; an exception makes it a bad one."""
         function = self._load()
         with_rng = _wants_rng(function)
@@ -67,7 +69,7 @@ def _wants_rng(function: Any) -> bool:
         return False
 
 
-def _generator(draw: Draw) -> Any:
+def _generator(draw: RecordSeed) -> Any:
     import numpy as np
 
     return np.random.default_rng(draw.rng("function").getrandbits(63))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
     from tenfold.data.planning.write_plan import WritePlan
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import SourceOptions
     from tenfold.data.writing.write_shards import Progress, WriteResult
 
 _POLICY: Final = LayoutPolicy()
@@ -74,7 +74,7 @@ def _define_source_flags(fv: FlagValues) -> None:
 
 def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
     """Return the options of the source that the flags give."""
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import SourceOptions
 
     return SourceOptions(
         image=fv.image_feature, label=fv.label_feature, one_hot=fv.one_hot, batched=fv.batched

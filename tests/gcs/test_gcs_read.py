@@ -140,11 +140,11 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    come_to_rest: Callable[[], None],
+    wait_for_background: Callable[[], None],
 ) -> None:
     """Whichever is first, none is fetched for a reader who has it already."""
     prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
-    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take
+    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take_prefetched
 
     class Halting:
         """The lock; in the background its thread stands still when it has looked at the shard."""
@@ -156,7 +156,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
 
         def __exit__(self, *_: object) -> None:
             lock.release()
-            if threading.current_thread().name.startswith("staging"):
+            if threading.current_thread().name.startswith("prefetch"):
                 self.left -= 1
                 if self.left == 0:
                     chosen.set()
@@ -167,10 +167,10 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
         return take(path)
 
     monkeypatch.setattr(prefetcher, "_lock", Halting())
-    monkeypatch.setattr(prefetcher, "_take", late_take)
+    monkeypatch.setattr(prefetcher, "_take_prefetched", late_take)
     prefetcher.open(path)
-    come_to_rest()
-    assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
+    wait_for_background()
+    assert not (prefetcher._opened_early[path] and prefetcher._prefetched[path])
 
 
 def test_what_is_made_once_is_made_once() -> None:
