@@ -40,11 +40,11 @@ class HistoryView:
         self._write("launch", num_workers=len(hosts), hosts=list(hosts))
 
     def line(self, worker: int, line: str) -> None:
-        """Passes a line of output on; the logs hold it."""
+        """Pass a line of output on; the logs hold it."""
         self._view.line(worker, line)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Writes down what a worker said."""
+        """Write down what a worker said."""
         if isinstance(event.data, dict):  # a worker's output is its own: it may be damaged
             if event.kind == "step":
                 self._write_step(worker, self._steps.take(worker, event.data, time.time()))
@@ -54,7 +54,7 @@ class HistoryView:
         self._view.event(worker, event)
 
     def note(self, text: str) -> None:
-        """Writes down what the supervisor has to say."""
+        """Write down what the supervisor has to say."""
         self._write("note", text=text)
         self._view.note(text)
 
@@ -65,7 +65,7 @@ class HistoryView:
         self._view.tick(records)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
         self._view.close()
 
@@ -95,7 +95,7 @@ class StepLines:
         self._pending: dict[int, dict[str, Any]] = {}
 
     def take(self, worker: int, data: dict[str, Any], now: float) -> dict[str, Any]:
-        """Takes a step; returns the fields of a line, none where it is too early for one."""
+        """Take a step; returns the fields of a line, none where it is too early for one."""
         share = data.get("wait_share")
         if isinstance(share, int | float):
             self._waited_s[worker] += share * (now - self._heard.get(worker, now))
@@ -104,7 +104,7 @@ class StepLines:
         return self._line(worker, now) if now - self._told[worker] >= STEP_INTERVAL_S else {}
 
     def finish(self, worker: int, now: float) -> dict[str, Any]:
-        """Returns the fields of the last step where no line told it: something else begins."""
+        """Return the fields of the last step where no line told it: something else begins."""
         fields = self._line(worker, now) if worker in self._pending else {}
         self._heard[worker] = now  # what lies before now is not the next step's time
         return fields

@@ -31,13 +31,13 @@ class TableView:
         self._started = False
 
     def line(self, worker: int, line: str) -> None:
-        """Shows a line of a worker's output above the table."""
+        """Show a line of a worker's output above the table."""
         if self._show_all or not is_noise(line):
             prefix = Text(f"[worker {worker}] ", style=COLOURS[worker % len(COLOURS)])
             self._console.print(prefix + Text(line[:SHOWN_CHARS]), soft_wrap=True)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Shows epochs, once."""
+        """Show epochs, once."""
         if event.kind == "epoch" and worker == 0:
             head, *said = epoch_lines(event)
             self._console.print(Text(head, style="bold"), soft_wrap=True)
@@ -45,11 +45,11 @@ class TableView:
                 self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Shows what the supervisor has to say."""
+        """Show what the supervisor has to say."""
         self._console.print(Text(f"[tenfold] {text}", style="bold"), soft_wrap=True)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Renews the table when it is due."""
+        """Renew the table when it is due."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -60,13 +60,13 @@ class TableView:
         self._live.update(make_table(records, seconds=now - self._began), refresh=True)
 
     def close(self) -> None:
-        """Takes the table away."""
+        """Take the table away."""
         if self._started:
             self._live.stop()
 
 
 def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
-    """Returns the table of a running job that began `seconds` ago."""
+    """Return the table of a running job that began `seconds` ago."""
     table = Table(
         title=f"{plural(len(records), 'worker')}, {format_duration(seconds)}", title_justify="left"
     )
@@ -80,7 +80,7 @@ def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
 
 
 def make_row(record: WorkerRecord) -> tuple[str, ...]:
-    """Returns a worker's cells; empty where it has not reported a figure."""
+    """Return a worker's cells; empty where it has not reported a figure."""
     told = record.progress
     total = f"/{record.total_steps}" if record.total_steps else ""
     return (

@@ -8,7 +8,7 @@ from tenfold.launcher.display.view import View
 
 
 def open_view(*, show_tf_logs: bool) -> View:
-    """Returns a live table where standard error is a terminal, else plain lines."""
+    """Return a live table where standard error is a terminal, else plain lines."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from tenfold.launcher.display.live_table import TableView
 

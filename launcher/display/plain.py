@@ -23,28 +23,28 @@ class PlainView:
         self._next = time.monotonic() + PLAIN_INTERVAL_S
 
     def line(self, worker: int, line: str) -> None:
-        """Shows a line of a worker's output."""
+        """Show a line of a worker's output."""
         if self._show_all or not is_noise(line):
             self._print(f"[worker {worker}] {line[:SHOWN_CHARS]}")
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Shows epochs, once."""
+        """Show epochs, once."""
         if event.kind == "epoch" and worker == 0:
             for line in epoch_lines(event):
                 self._print(f"[tenfold] {line}")
 
     def note(self, text: str) -> None:
-        """Shows what the supervisor has to say."""
+        """Show what the supervisor has to say."""
         self._print(f"[tenfold] {text}")
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Prints a line of progress when one is due."""
+        """Print a line of progress when one is due."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_INTERVAL_S
             self._print(f"[tenfold] {progress_line(records)}")
 
     def close(self) -> None:
-        """Flushes."""
+        """Flush."""
         self._stream.flush()
 
     def _print(self, text: str) -> None:
@@ -52,7 +52,7 @@ class PlainView:
 
 
 def epoch_lines(event: WorkerEvent) -> list[str]:
-    """Returns ``epoch 2/5: loss 0.1234, accuracy 0.9531; 418 records/s`` of an epoch event,
+    """Return ``epoch 2/5: loss 0.1234, accuracy 0.9531; 418 records/s`` of an epoch event,
     and a line for each sentence that comes with it.
 
     People count epochs from 1; the events and metrics.jsonl from 0.
@@ -78,7 +78,7 @@ def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def progress_line(records: Sequence[WorkerRecord]) -> str:
-    """Returns one line on all workers: alike ones are told once."""
+    """Return one line on all workers: alike ones are told once."""
     told = [describe(record) for record in records]
     if len(set(told)) == 1:
         return f"all {len(told)} workers: {told[0]}"
@@ -86,7 +86,7 @@ def progress_line(records: Sequence[WorkerRecord]) -> str:
 
 
 def describe(record: WorkerRecord) -> str:
-    """Returns a worker's phase and step in a few words."""
+    """Return a worker's phase and step in a few words."""
     if record.ended:
         return f"ended ({'lost' if record.lost else record.exit_code})"
     phase = record.phase.replace("_", " ") or ("running" if record.pid else "starting")

@@ -1,4 +1,4 @@
-"""A layout at a glance, as a image: which worker reads which shards, how large they are, and
+"""A layout at a glance, as an image: which worker reads which shards, how large they are, and
 what other numbers of workers would get.
 """
 
@@ -20,7 +20,7 @@ _MAX_COUNTS: Final = 8
 
 
 def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
-    """Saves a image of `layout`: a row of shards for each worker; where their size lies between
+    """Save an image of `layout`: a row of shards for each worker; where their size lies between
     the smallest and the largest that `policy` allows; and what each worker would read at every
     number of workers that divides the lanes.
 
@@ -58,14 +58,14 @@ def _title(layout: ShardLayout) -> str:
 
 
 def _other_counts(layout: ShardLayout) -> list[int]:
-    """Returns numbers of workers that divide the lanes: the layout's own, then the largest."""
+    """Return numbers of workers that divide the lanes: the layout's own, then the largest."""
     divisors = [n for n in range(layout.num_lanes, 0, -1) if layout.num_lanes % n == 0]
     wanted = dict.fromkeys([layout.num_workers, *layout.worker_counts, *divisors])
     return sorted(list(wanted)[:_MAX_COUNTS])
 
 
 def _draw_shards(axes: Any, layout: ShardLayout, rows: int) -> None:
-    """Draws a box for each shard in the row of the worker that reads it, lane by lane."""
+    """Draw a box for each shard in the row of the worker that reads it, lane by lane."""
     lanes_each = layout.num_lanes // layout.num_workers
     per_lane = layout.num_shards // layout.num_lanes
     shown = min(layout.shards_per_worker, MAX_SHARDS_EACH)
@@ -106,7 +106,7 @@ def _caption(layout: ShardLayout, rows: int, shown: int) -> str:
 
 
 def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
-    """Draws the range of allowed sizes and the shards' own on a logarithmic axis."""
+    """Draw the range of allowed sizes and the shards' own on a logarithmic axis."""
     low, high = policy.min_shard_bytes, policy.max_shard_bytes
     mean = layout.shard_bytes_mean
     largest = max(layout.shard_bytes_max, layout.max_record_bytes)
@@ -126,7 +126,7 @@ def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
 
 
 def _draw_counts(axes: Any, layout: ShardLayout, counts: list[int]) -> None:
-    """Draws what one worker reads, as a bar, at each number of workers."""
+    """Draw what one worker reads, as a bar, at each number of workers."""
     for row, count in enumerate(counts):
         chosen = count == layout.num_workers
         axes.barh(row, 1 / count, height=0.6, color="C0" if chosen else "0.75")

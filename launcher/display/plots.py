@@ -12,7 +12,7 @@ SUFFIXES: Final = (".svg", ".png")
 
 
 def check_plot_path(path: str) -> None:
-    """Checks that a image can be made at `path`.
+    """Check that an image can be made at `path`.
 
     Raises:
       UserError: its suffix is of no known kind, or its folder does not exist.
@@ -24,7 +24,7 @@ def check_plot_path(path: str) -> None:
 
 
 def save_figure(figure: Any, path: str, metadata: Any = None) -> None:
-    """Saves a matplotlib figure at a `--plot`, here or on remote storage.
+    """Save a matplotlib figure at a `--plot`, here or on remote storage.
 
     Raises:
       UserError: the file cannot be written.

@@ -13,7 +13,7 @@ TRACEBACK_TAIL = 25
 
 
 def result_text(result: JobResult, run_dir: str | Path) -> str:
-    """Returns what is printed at the end of a launch, newline included."""
+    """Return what is printed at the end of a launch, newline included."""
     lines = [f"{result.state} in {format_duration(result.seconds)}"]
     lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
     lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
@@ -41,7 +41,7 @@ def _recovery(number: int, recovery: Recovery) -> str:
 
 
 def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields names and values for a person; groups of figures are laid flat."""
+    """Yield names and values for a person; groups of figures are laid flat."""
     for name, value in final.items():
         if isinstance(value, dict):
             yield from _figures(value)

@@ -11,15 +11,15 @@ class View(Protocol):
     """Shows a running job."""
 
     def line(self, worker: int, line: str) -> None:
-        """Shows a line of a worker's output."""
+        """Show a line of a worker's output."""
         ...
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Shows what a worker said."""
+        """Show what a worker said."""
         ...
 
     def note(self, text: str) -> None:
-        """Shows what the supervisor has to say."""
+        """Show what the supervisor has to say."""
         ...
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:

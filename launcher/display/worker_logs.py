@@ -45,15 +45,15 @@ class WorkerLogs:
         ]
 
     def write(self, worker: int, line: str) -> None:
-        """Adds a line to a worker's log."""
+        """Add a line to a worker's log."""
         self._files[worker].write(line + "\n")
 
     def begin(self, title: str) -> None:
-        """Begins a section, an attempt, in every log."""
+        """Begin a section, an attempt, in every log."""
         for file in self._files:
             file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {title} ---\n")
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for file in self._files:
             file.close()

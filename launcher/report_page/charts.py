@@ -42,7 +42,7 @@ def line_chart(
     show_y: Callable[[float], str] = show,
     x_name: str = "step",
 ) -> Markup:
-    """Returns a figure of curves over `x_name`; a legend tells each one's last value.
+    """Return a figure of curves over `x_name`; a legend tells each one's last value.
 
     Values that are infinite or NaN are left out, and the figure says so.
     """
@@ -111,7 +111,7 @@ def _path(points: Sequence[Point], cls: str) -> Markup:
 def _tips(
     series: Series, frame: _Frame, x_name: str, show_y: Callable[[float], str]
 ) -> Markup | None:
-    """Returns invisible discs that tell a point's figures to a pointer."""
+    """Return invisible discs that tell a point's figures to a pointer."""
     every = -(-len(series.points) // MAX_TIPS)
     told = series.points[::-1][::every]
     return join(
@@ -140,7 +140,7 @@ class Stretch:
 
 
 def strip(stretches: Sequence[Stretch], *, label: str, marks: Sequence[Stretch] = ()) -> Markup:
-    """Returns a bar as wide as its place: stretches, and above them marks as thin lines."""
+    """Return a bar as wide as its place: stretches, and above them marks as thin lines."""
     parts = [_rect(one) for one in stretches]
     for mark in marks:
         at = min(mark.begin, 1 - 4 / STRIP)

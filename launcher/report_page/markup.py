@@ -19,7 +19,7 @@ Child = Markup | str | int | float | None
 
 
 def tag(name: str, /, *children: Child, **attributes: Child) -> Markup:
-    """Returns an element. Attributes: ``cls`` is class, ``a_b`` is a-b; None leaves one out."""
+    """Return an element. Attributes: ``cls`` is class, ``a_b`` is a-b; None leaves one out."""
     words = [name]
     for key, value in attributes.items():
         if value is not None:
@@ -34,7 +34,7 @@ def tag(name: str, /, *children: Child, **attributes: Child) -> Markup:
 
 
 def join(*children: Child) -> Markup:
-    """Returns the children one after the other, escaped where they are not Markup."""
+    """Return the children one after the other, escaped where they are not Markup."""
     return Markup(
         "".join(
             child if isinstance(child, Markup) else html.escape(str(child))
@@ -45,7 +45,7 @@ def join(*children: Child) -> Markup:
 
 
 def table(head: tuple[Child, ...], rows: list[tuple[Child, ...]], *, numbers: str = "") -> Markup:
-    """Returns a table that scrolls sideways where it is too wide.
+    """Return a table that scrolls sideways where it is too wide.
 
     `numbers` has a letter per column: ``n`` for one of numbers, set to the right.
     """

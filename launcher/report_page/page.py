@@ -13,7 +13,7 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
-    """Returns the report on `run`; with `refresh_s` it loads itself anew that often."""
+    """Return the report on `run`; with `refresh_s` it loads itself anew that often."""
     is_running = run.state == "running"
     timeline = build_timeline(run.events, now=run.read_at if is_running else None)
     refresh = refresh_s if is_running else None

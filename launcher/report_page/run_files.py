@@ -74,7 +74,7 @@ class RunFiles:
 
 
 def read_run(where: str | Path) -> RunFiles:
-    """Returns what the run directory `where`, a path or a URL, holds now.
+    """Return what the run directory `where`, a path or a URL, holds now.
 
     Raises:
       UserError: it is not a run directory.
@@ -106,7 +106,7 @@ def read_run(where: str | Path) -> RunFiles:
 
 
 def state_of(where: str | Path, result: JobResult | None) -> str:
-    """Returns the state of a run directory whose result.json holds `result`."""
+    """Return the state of a run directory whose result.json holds `result`."""
     if is_held(str(where)):
         return RUNNING
     return result.state if result else "ended without a result"
@@ -125,7 +125,7 @@ def _read_job(folder: Folder) -> tuple[JobSpec, ClusterSpec]:
 
 
 def read_result(folder: Folder) -> JobResult | None:
-    """Returns how the job of a run directory ended; None where it has not.
+    """Return how the job of a run directory ended; None where it has not.
 
     Raises:
       UserError: result.json is damaged.
@@ -156,12 +156,12 @@ def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
 
 
 def read_objects(folder: Folder, name: str) -> tuple[list[dict[str, Any]], int]:
-    """Returns the objects of a file of JSON lines, and how many lines it could not read."""
+    """Return the objects of a file of JSON lines, and how many lines it could not read."""
     return _read_lines(folder, name, dict)
 
 
 def _read_lines(folder: Folder, name: str, parse: Any) -> tuple[list[Any], int]:
-    """Returns what `parse` makes of each whole line, and how many it could not read."""
+    """Return what `parse` makes of each whole line, and how many it could not read."""
     parsed, damaged = [], 0
     # What follows the last newline is still being written.
     for line in (folder.read(name) or b"").split(b"\n")[:-1]:

@@ -42,7 +42,7 @@ _ESTIMATE: Final = (
 
 
 def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
-    """Returns the workers on the time axis, where their time went, and what happened."""
+    """Return the workers on the time axis, where their time went, and what happened."""
     if timeline is None or not timeline.workers:
         return None
     shown = timeline.workers[:MAX_WORKERS]
@@ -101,7 +101,7 @@ def _gantt(workers: Sequence[WorkerTime], timeline: Timeline) -> Markup:
 
 
 def _communication_share(run: RunFiles, timeline: Timeline) -> float:
-    """Returns the share of a step that summing gradients takes; 0 where it was not measured.
+    """Return the share of a step that summing gradients takes; 0 where it was not measured.
 
     It is the mean over this launch's epochs; the first, which holds the compiling, counts only
     where it is the only one.
@@ -111,7 +111,7 @@ def _communication_share(run: RunFiles, timeline: Timeline) -> float:
 
 
 def _parts(worker: WorkerTime, communication: float) -> dict[str, float]:
-    """Returns the seconds of each part of a worker's time; together they are all of it.
+    """Return the seconds of each part of a worker's time; together they are all of it.
 
     `communication` is its share of a step; 0 leaves it in one with computing.
     """
@@ -144,7 +144,7 @@ def _shares(workers: Sequence[Mapping[str, float]]) -> Markup:
 
 
 def _legend(workers: Sequence[Mapping[str, float]]) -> Markup:
-    """Returns what the colours mean, and the share of each in the time of all workers."""
+    """Return what the colours mean, and the share of each in the time of all workers."""
     total: dict[str, float] = {}
     for parts in workers:
         for kind, seconds in parts.items():
@@ -187,7 +187,7 @@ def _worker_table(run: RunFiles, workers: Sequence[WorkerTime]) -> Markup:
 
 
 def _own_rate(worker: WorkerTime, *, is_trainer: bool) -> str:
-    """Returns the worker's own rate: a program tells its own, the built-in trainer the job's.
+    """Return the worker's own rate: a program tells its own, the built-in trainer the job's.
 
     Of the job's every worker has an equal part: lanes give each as many records of a batch.
     """
@@ -213,7 +213,7 @@ def _mark_row(mark: Mark, timeline: Timeline) -> tuple[Child, ...]:
 
 
 def shards(run: RunFiles) -> Markup | None:
-    """Returns the shard layout and which worker reads what of it."""
+    """Return the shard layout and which worker reads what of it."""
     if not run.spec.train:
         return None
     title = tag("h2", "Shards, and who reads them")
@@ -291,7 +291,7 @@ def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
 
 
 def environment(run: RunFiles) -> Markup:
-    """Returns the configuration, the machine and versions, and where the logs are."""
+    """Return the configuration, the machine and versions, and where the logs are."""
     cards = [
         _listing("Configuration", run.spec.train or {"program": " ".join(run.spec.argv)}),
         _listing("Environment", _environment_items(run)),
@@ -324,7 +324,7 @@ def _listing(title: str, items: Mapping[str, Any]) -> Markup | None:
 
 
 def footer(run: RunFiles, *, refresh_s: float | None) -> Markup:
-    """Returns when the page was made, and whether it renews itself."""
+    """Return when the page was made, and whether it renews itself."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.read_at))
     words = [f"Made by tenfold report at {when}, from {run.where}."]
     if refresh_s:

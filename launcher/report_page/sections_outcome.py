@@ -17,7 +17,7 @@ MAX_EPOCHS: Final = 200
 
 
 def header(run: RunFiles) -> Markup:
-    """Returns the run's name and state, and what it runs."""
+    """Return the run's name and state, and what it runs."""
     badge = tag("span", run.state, cls=f"badge {STATE_CLASS.get(run.state, 'bad')}")
     train = run.spec.train
     what = f"model {train['model']}" if train.get("model") else " ".join(run.spec.argv)
@@ -29,7 +29,7 @@ def header(run: RunFiles) -> Markup:
 
 
 def tiles(run: RunFiles, timeline: Timeline | None) -> Markup:
-    """Returns the figures that one looks for first."""
+    """Return the figures that one looks for first."""
     cells = [tag("div", tag("b", value), tag("span", name), cls="tile") for name, value in
              _figures(run, timeline)]  # fmt: skip
     return tag("div", *cells, cls="tiles")
@@ -69,7 +69,7 @@ def _of_steps(run: RunFiles) -> str:
 
 
 def failures(run: RunFiles) -> Markup | None:
-    """Returns the first failure with its traceback, and what followed from it."""
+    """Return the first failure with its traceback, and what followed from it."""
     result = run.result
     if result is None or result.first_failure is None:
         return _failures_so_far(run) if result is None else None
@@ -86,7 +86,7 @@ def failures(run: RunFiles) -> Markup | None:
 
 
 def _failures_so_far(run: RunFiles) -> Markup | None:
-    """Returns what workers of an unfinished run said when they died, newest first."""
+    """Return what workers of an unfinished run said when they died, newest first."""
     told = [event for event in run.events if event.kind == "error"][-5:][::-1]
     if not told:
         return None
@@ -117,7 +117,7 @@ def _traceback(failure: Failure, *, is_open: bool) -> Markup | None:
 
 
 def recoveries(run: RunFiles) -> Markup | None:
-    """Returns the failures that the job got over, where there were any."""
+    """Return the failures that the job got over, where there were any."""
     if run.result is None or not run.result.recoveries:
         return None
     rows: list[tuple[Child, ...]] = []
@@ -141,7 +141,7 @@ def _first_line(text: str) -> str:
 
 
 def curves(run: RunFiles) -> Markup | None:
-    """Returns the charts over the steps; None for a run that tells none."""
+    """Return the charts over the steps; None for a run that tells none."""
     if not run.steps and not run.epochs:
         return None
     names = dict.fromkeys(name for line in (*run.steps, *run.epochs) for name in line.metrics)
@@ -183,7 +183,7 @@ def _show_percent(value: float) -> str:
 
 
 def receipts(run: RunFiles) -> Markup | None:
-    """Returns the proof of which records were read, epoch by epoch."""
+    """Return the proof of which records were read, epoch by epoch."""
     told = [(line, *one) for line in run.epochs for one in line.receipts.items()]
     if not told:
         return None

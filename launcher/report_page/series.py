@@ -17,12 +17,12 @@ class Series:
 
 
 def finite(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Returns the points whose values are numbers, neither infinite nor NaN."""
+    """Return the points whose values are numbers, neither infinite nor NaN."""
     return tuple(point for point in points if math.isfinite(point[1]))
 
 
 def thin(points: Sequence[Point], *, most: int = 600) -> tuple[Point, ...]:
-    """Returns at most about `most` of the points: of each stretch its lowest and highest.
+    """Return at most about `most` of the points: of each stretch its lowest and highest.
 
     So a spike of a single step stays in sight, however long the run.
     """
@@ -38,7 +38,7 @@ def thin(points: Sequence[Point], *, most: int = 600) -> tuple[Point, ...]:
 
 
 def ticks(low: float, high: float, *, most: int = 5) -> tuple[float, ...]:
-    """Returns round numbers that span `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
+    """Return round numbers that span `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
     span = high - low
     if not span > 0 or not math.isfinite(span):
         return (low,)
@@ -50,7 +50,7 @@ def ticks(low: float, high: float, *, most: int = 5) -> tuple[float, ...]:
 
 
 def show(value: float) -> str:
-    """Returns a figure as people read it: three or four digits, thousands grouped."""
+    """Return a figure as people read it: three or four digits, thousands grouped."""
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e15:
@@ -59,7 +59,7 @@ def show(value: float) -> str:
 
 
 def percents(values: Sequence[float]) -> list[int]:
-    """Returns the share of each value in whole percent; together they are 100.
+    """Return the share of each value in whole percent; together they are 100.
 
     What rounding down leaves goes to the largest remainders, one each.
     """

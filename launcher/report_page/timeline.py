@@ -69,7 +69,7 @@ class WorkerTime:
     peak_rss_bytes: int = 0
 
     def seconds(self) -> dict[str, float]:
-        """Returns the seconds of each kind, in ORDER."""
+        """Return the seconds of each kind, in ORDER."""
         total: dict[str, float] = defaultdict(float)
         for span in self.spans:
             total[span.kind] += span.end - span.begin
@@ -92,7 +92,7 @@ class Timeline:
 
 
 def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | None:
-    """Returns the timeline of the last launch; None where there is no history.
+    """Return the timeline of the last launch; None where there is no history.
 
     `now` ends what still runs; None where nothing does, so that the last event ends it.
     """
@@ -121,7 +121,7 @@ def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | 
 
 
 def _peers(events: Iterable[Event]) -> dict[int, int]:
-    """Returns for each worker how many were running together when it made its last step.
+    """Return for each worker how many were running together when it made its last step.
 
     A job may go on with fewer workers. All of a start are there before any of them steps.
     """
@@ -171,7 +171,7 @@ def _worker_time(events: Iterable[Event], end: float, *, peers: int) -> WorkerTi
 
 
 def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Joins neighbours of one kind, and what begins before the first phase with that phase."""
+    """Join neighbours of one kind, and what begins before the first phase with that phase."""
     merged: list[Span] = []
     for span in spans:
         if merged and merged[-1].end == span.begin and merged[-1].kind in (span.kind, "running"):

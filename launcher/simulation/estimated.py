@@ -63,14 +63,14 @@ class Estimate:
 
 
 def lane_records(data: DataSet, lane: int) -> int:
-    """Returns the records of lane `lane`: shards lane, lane + num_lanes, … of all."""
+    """Return the records of lane `lane`: shards lane, lane + num_lanes, … of all."""
     base, longer = divmod(data.num_records, data.num_shards)
     extra = longer // data.num_lanes + (lane < longer % data.num_lanes)
     return base * (data.num_shards // data.num_lanes) + extra
 
 
 def worker_records(data: DataSet, worker: int, num_workers: int) -> int:
-    """Returns the records of a worker: its num_lanes / num_workers neighbouring lanes."""
+    """Return the records of a worker: its num_lanes / num_workers neighbouring lanes."""
     lanes = data.num_lanes // num_workers
     more = (data.num_records % data.num_shards) % data.num_lanes
     longer = min(max(more - worker * lanes, 0), lanes)
@@ -78,7 +78,7 @@ def worker_records(data: DataSet, worker: int, num_workers: int) -> int:
 
 
 def estimate(data: DataSet, *, num_workers: int, global_batch_size: int, rates: Rates) -> Estimate:
-    """Returns what an epoch of `num_workers` hosts is like.
+    """Return what an epoch of `num_workers` hosts is like.
 
     The sum of the gradients takes the ring's bound, 2(N-1)/N x bytes / rate (Patarasuk and
     Yuan, 2009).
@@ -125,7 +125,7 @@ class StorageLoad:
 
 
 def storage_load(data: DataSet, found: Estimate, rates: Rates) -> StorageLoad | None:
-    """Returns the load on storage while training runs; None where no rate gives a time."""
+    """Return the load on storage while training runs; None where no rate gives a time."""
     per_shard = max(1, -(-data.num_bytes // data.num_shards // rates.request_bytes))
     requests = per_shard * data.num_shards
     if not found.epoch_s:

@@ -36,7 +36,7 @@ class Measured:
 
 
 def run_on(num_workers: int, flags: Sequence[str], *, run_dir: Path) -> Measured:
-    """Launches a run on `num_workers` simulated hosts; returns what it measured.
+    """Launch a run on `num_workers` simulated hosts; returns what it measured.
 
     Raises:
       JobError: it failed; the message is the launch's own.
@@ -55,7 +55,7 @@ def run_on(num_workers: int, flags: Sequence[str], *, run_dir: Path) -> Measured
 
 
 def read_epoch(line: Mapping[str, Any], num_workers: int, *, steps: int) -> Measured:
-    """Returns what an epoch's line of metrics.jsonl tells of its `steps` steps."""
+    """Return what an epoch's line of metrics.jsonl tells of its `steps` steps."""
     shares = line["bottleneck"]
     input_share = max(shares["wait"])
     return Measured(
@@ -71,7 +71,7 @@ def read_epoch(line: Mapping[str, Any], num_workers: int, *, steps: int) -> Meas
 
 
 def efficiency(found: Sequence[Measured], at: Measured) -> float:
-    """Returns the records per second and host, as a share of those on the fewest hosts."""
+    """Return the records per second and host, as a share of those on the fewest hosts."""
     first = min(found, key=lambda measured: measured.num_workers)
     per_host = first.records_per_s / first.num_workers
     return at.records_per_s / at.num_workers / per_host

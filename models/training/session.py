@@ -35,15 +35,15 @@ from tenfold.models.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.optimizer import balanced_weights
 from tenfold.models.training.steps import (
     EvaluateSteps,
     StepsResult,
     TrainSteps,
     metric_results,
-    sum_over_workers,
 )
-from tenfold.models.training.timing import Stopwatch, gather_over_workers, time_all_reduce
+from tenfold.models.training.timing import Stopwatch, time_all_reduce
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,9 @@ class Session:
             jit_compile=config.jit_compile,
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
+        self._collectives = WorkerCollectives(
+            strategy, worker=place.worker, num_workers=place.num_workers
+        )
         self.state = RunState(Position(), config.seed, config.global_batch_size)
         self._iterator: Any = None
         self._watch = Stopwatch()
@@ -140,7 +143,7 @@ class Session:
     # --- training ---
 
     def start_reading(self) -> None:
-        """Opens the input pipeline at the run's position.
+        """Open the input pipeline at the run's position.
 
         Raises:
           JobError: a shard is missing, or its size is not the manifest's.
@@ -158,7 +161,7 @@ class Session:
         )
 
     def run_steps(self, steps: int, *, stop: bool, save: bool) -> StepsResult:
-        """Trains `steps` steps and moves the state on.
+        """Train `steps` steps and moves the state on.
 
         Raises:
           JobError: a record cannot be read or decoded; the message names it.
@@ -185,10 +188,10 @@ class Session:
         return result
 
     def finish_epoch(self) -> tuple[float, dict[str, float], Receipt]:
-        """Returns the epoch's (mean loss, metrics, receipt) and moves to the next epoch."""
+        """Return the epoch's (mean loss, metrics, receipt) and moves to the next epoch."""
         steps = self.shards.steps_per_epoch
         tail = self._train.read_tail(self._iterator, self.shards.tail_steps)
-        records, fingerprint, left_out = self._total(
+        records, fingerprint, left_out = self._collectives.sum_ints(
             self.state.records, self.state.fingerprint + tail[1], tail[0]
         )
         receipt = make_receipt(
@@ -209,43 +212,29 @@ class Session:
         return loss, metrics, receipt
 
     def _broken(self, split: Split) -> tuple[str, ...]:
-        """Returns the records of `split` that were lost before the run began."""
+        """Return the records of `split` that were lost before the run began."""
         names = {shard.name for shard in split.shards}
         bad = self.salvage.bad if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:
-        """Returns what the steps since the last call waited for, over all workers."""
+        """Return what the steps since the last call waited for, over all workers."""
         own = self._watch.read(parallel_batches=self._reading.parallel_batches)
-        rows = gather_over_workers(
-            self.strategy, own, worker=self.place.worker, num_workers=self.place.num_workers
-        )
-        shares = shares_of(rows, communication_s=self._all_reduce_s)
+        shares = shares_of(self._collectives.gather(own), communication_s=self._all_reduce_s)
         images = self._reading.spec.image_shape is not None
         decoder = resolve_decoder(self.config.decoder) if images else None
         return find_bottleneck(shares, decoder=decoder)
 
-    def _total(self, *values: int) -> tuple[int, ...]:
-        """Sums 64-bit numbers over the workers, modulo 2**64."""
-        wrapped = [value % 2**64 for value in values]
-        signed = [value - 2**64 if value >= 2**63 else value for value in wrapped]
-        summed = self._sum(tf.constant(signed, tf.int64))
-        return tuple(int(value) % 2**64 for value in summed.numpy())
-
-    @tf.function(autograph=False)
-    def _sum(self, value: tf.Tensor) -> tf.Tensor:
-        return sum_over_workers(self.strategy, value)
-
-    def any_worker(self, mine: bool) -> bool:
-        """Returns whether any worker says yes."""
-        return self._total(int(mine), 0)[0] > 0
+    def any_worker(self, flag: bool) -> bool:
+        """Return True if `flag` is true on any worker; blocks until all workers call it."""
+        return self._collectives.any_worker(flag)
 
     def barrier(self) -> None:
-        """Waits for all workers."""
-        self._total(0, 0)
+        """Wait until all workers have called this method."""
+        self._collectives.barrier()
 
     def _take_metrics(self) -> dict[str, float]:
-        """Returns the metrics over all workers and resets them."""
+        """Return the metrics over all workers and resets them."""
         values = {name: float(value) for name, value in metric_results(self.model).items()}
         self.model.reset_metrics()
         return values
@@ -253,7 +242,7 @@ class Session:
     # --- evaluation ---
 
     def evaluate(self) -> tuple[float, dict[str, float], Receipt] | None:
-        """Returns (mean loss, metrics, receipt) over the whole validation split.
+        """Return (mean loss, metrics, receipt) over the whole validation split.
 
         None where the shards have no such split.
         """
@@ -267,8 +256,8 @@ class Session:
         ):
             batch_loss, count, prints = self._evaluate(batch)
             loss, records, fingerprint = loss + batch_loss, records + count, fingerprint + prints
-        records, fingerprint = self._total(records, fingerprint % 2**64)
-        total = float(self._sum(tf.constant([loss], tf.float64)).numpy()[0])
+        records, fingerprint = self._collectives.sum_ints(records, fingerprint % 2**64)
+        total = self._collectives.sum_float(loss)
         split = self.manifest.split(name)
         receipt = make_receipt(
             split, records=records, fingerprint=fingerprint, broken=self._broken(split)
@@ -278,8 +267,10 @@ class Session:
     # --- checkpoints ---
 
     def save(self) -> str | None:
-        """Saves a checkpoint; returns its path on the chief, None on the others."""
-        records, fingerprint = self._total(self.state.records, self.state.fingerprint)
+        """Save a checkpoint; returns its path on the chief, None on the others."""
+        records, fingerprint = self._collectives.sum_ints(
+            self.state.records, self.state.fingerprint
+        )
         values = tuple(keras.ops.convert_to_numpy(v) for v in self._variables())
         self.last_save = time.monotonic()
         if not self.place.is_chief:
@@ -311,14 +302,14 @@ class Session:
         return open_folder(f"{self.config.run_dir}/{FOLDER}")
 
     def _check_agreement(self, found: Checkpoint | None) -> None:
-        """Checks that all workers have found the same checkpoint, before any of them uses it.
+        """Check that all workers have found the same checkpoint, before any of them uses it.
 
         Raises:
           UserError: they have not.
         """
         at = found.state.position if found else Position()
         steps = at.epoch * self.shards.steps_per_epoch + at.step
-        if self._total(steps, 0)[0] != steps * self.place.num_workers:
+        if self._collectives.sum_ints(steps, 0)[0] != steps * self.place.num_workers:
             raise UserError(
                 f"worker {self.place.worker} would go on at step {steps}, others elsewhere: is "
                 f"the run directory {self.config.run_dir} the same on all hosts?"

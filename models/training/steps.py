@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.reading.batches import DECODE_S, FINGERPRINT, split_batch
+from tenfold.models.training.collectives import sum_over_workers
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TrainSteps:
     def __call__(
         self, iterator: Any, steps: int, *, stop: bool = False, save: bool = False
     ) -> StepsResult:
-        """Runs `steps` steps (at most `most`); `stop` and `save` reach the other workers."""
+        """Run `steps` steps (at most `most`); `stop` and `save` reach the other workers."""
         assert 1 <= steps <= self._most, steps
         losses, metrics, asked, records, fingerprint, seconds = self._run(
             iterator, tf.constant(steps), tf.constant([float(stop), float(save)])
@@ -106,14 +107,14 @@ class TrainSteps:
         _, losses, metrics, records, fingerprint, seconds = tf.while_loop(
             lambda step, *_: step < steps, one, begin, parallel_iterations=1
         )
-        summed = self._sum_over_workers(tf.concat([losses, metrics, asked], axis=0))
+        summed = sum_over_workers(self._strategy, tf.concat([losses, metrics, asked], axis=0))
         losses, metrics, asked = tf.split(summed, [self._most, len(names), 2])
         shares = metrics / self._strategy.num_replicas_in_sync
         named = {name: shares[at] for at, name in enumerate(names)}
         return losses, named, asked, records, fingerprint, seconds
 
     def read_tail(self, iterator: Any, steps: int) -> tuple[int, int]:
-        """Reads the `steps` steps that follow an epoch and hold what it left out.
+        """Read the `steps` steps that follow an epoch and hold what it left out.
 
         Returns this worker's (records, sum of fingerprints).
         """
@@ -129,11 +130,11 @@ class TrainSteps:
         return tf.math.count_nonzero(every), tf.reduce_sum(every)
 
     def _summed(self, value: Any) -> tf.Tensor:
-        """Returns the sum of a value over this worker's replicas."""
+        """Return the sum of a value over this worker's replicas."""
         return tf.add_n(list(self._strategy.experimental_local_results(value)))
 
     def _everywhere(self, batch: Any) -> tuple[tf.Tensor, ...]:
-        """Runs one step on this worker's replicas and sums what they return."""
+        """Run one step on this worker's replicas and sums what they return."""
         outputs = self._strategy.run(self._one_step, args=(batch,))
         return tuple(self._summed(value) for value in outputs)
 
@@ -164,7 +165,7 @@ class TrainSteps:
         return loss, model.compute_metrics(x, y, predicted, sample_weight=weight)
 
     def _forward_and_back(self, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
-        """Returns (loss, predictions, gradients) of one replica's batch."""
+        """Return (loss, predictions, gradients) of one replica's batch."""
         model = self._model
         with tf.GradientTape() as tape:
             predicted = model(x, training=True)
@@ -173,7 +174,7 @@ class TrainSteps:
         return loss, predicted, tape.gradient(scaled, model.trainable_variables)
 
     def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Clips the summed gradient, as one process would.
+        """Clip the summed gradient, as one process would.
 
         Keras clips each replica's own before it sums them. Here they are summed first; the
         equal shares that are handed on pass Keras's clipping and sum to the clipped gradient.
@@ -183,12 +184,9 @@ class TrainSteps:
         clipped = _clip(self._model.optimizer, summed)
         return [gradient / self._strategy.num_replicas_in_sync for gradient in clipped]
 
-    def _sum_over_workers(self, vector: tf.Tensor) -> tf.Tensor:
-        return sum_over_workers(self._strategy, vector)
-
 
 def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
-    """Returns the next batch and the seconds that it took, counted from when `after` was there.
+    """Return the next batch and the seconds that it took, counted from when `after` was there.
 
     Nothing but the control dependencies orders a clock and an iterator in a graph.
     """
@@ -201,7 +199,7 @@ def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
 
 
 def metric_results(model: keras.Model) -> dict[str, Any]:
-    """Returns the values of the model's compiled metrics by name; each worker must call it."""
+    """Return the values of the model's compiled metrics by name; each worker must call it."""
     results = model.get_metrics_result()
     return {name: value for name, value in results.items() if name != "loss"}
 
@@ -219,28 +217,6 @@ def _clip(optimizer: keras.Optimizer, gradients: list[tf.Tensor]) -> list[tf.Ten
     return [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients]
 
 
-def sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
-    """Returns the sum of every worker's `value`; each worker must call it.
-
-    float32 and float64 are summed as they are, int64 modulo 2**64.
-    """
-    if strategy.num_replicas_in_sync == 1:
-        return value
-
-    def replica(mine: tf.Tensor) -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        # Only one replica of each worker adds its worker's value.
-        first = context.replica_id_in_sync_group % _local_replicas(strategy) == 0
-        own = tf.where(first, mine, tf.zeros_like(mine))
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
-
-    return strategy.experimental_local_results(strategy.run(replica, args=(value,)))[0]
-
-
-def _local_replicas(strategy: tf.distribute.Strategy) -> int:
-    return len(strategy.extended.worker_devices)
-
-
 class EvaluateSteps:
     """Evaluates a compiled model on batches that may be padded with weight 0."""
 
@@ -250,7 +226,7 @@ class EvaluateSteps:
         self._run = tf.function(self._run_batch, reduce_retracing=True, autograph=False)
 
     def __call__(self, batch: Any) -> tuple[float, int, int]:
-        """Returns this worker's (sum of losses, records, fingerprint) of one batch."""
+        """Return this worker's (sum of losses, records, fingerprint) of one batch."""
         loss, records, fingerprint = self._run(batch)
         return float(loss), int(records), int(fingerprint) % 2**64
 

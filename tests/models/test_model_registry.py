@@ -45,7 +45,7 @@ def test_their_own_packages_are_theirs(project: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("cnnn", "none of the built-in ones"),
+        ("cnnn", "did you mean 'cnn'"),
         ("models.net:", "write module:name"),
         ("x:1+1", "write module:name"),
         ("absent.py:build", "there is no file"),

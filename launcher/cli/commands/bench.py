@@ -19,7 +19,7 @@ USAGE: Final = "--shards=PATH [--flag=value …]"
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of bench."""
+    """Define the flags of bench."""
     text, number = partial(flags.DEFINE_string, flag_values=fv), partial(_define_int, fv)
     text("shards", None, "folder (or gs://…) of shards, as 'tenfold write' made it")
     text("split", "train", "the split to read")
@@ -52,7 +52,7 @@ def _define_int(
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Measures and prints; returns the exit status."""
+    """Measure and prints; returns the exit status."""
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
@@ -104,7 +104,7 @@ def _as_text(bench: "ReadBench", appetite: float) -> str:
 
 
 def limit_of(bench: "ReadBench") -> str:
-    """Returns what bounds the pipeline: raw reading that is far quicker cannot."""
+    """Return what bounds the pipeline: raw reading that is far quicker cannot."""
     if bench.decode_share >= BUSY:
         return "decoding"
     quick = bench.raw.records_per_s > 2 * bench.decoded.records_per_s

@@ -24,7 +24,7 @@ _FOLLOWING: Final = "the job is running: following it until it ends (Ctrl-C to s
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of `report`."""
+    """Define the flags of `report`."""
     flags.DEFINE_string(
         "output",
         "",
@@ -43,7 +43,7 @@ def define_flags(fv: FlagValues) -> None:
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Writes the page; while the job runs, again and again; returns the exit status."""
+    """Write the page; while the job runs, again and again; returns the exit status."""
     if len(args.positional) != 1 or args.program:
         raise UserError("name one run directory: tenfold report RUN_DIR")
     run_dir = absolute_run_dir(args.positional[0])
@@ -57,14 +57,14 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def default_output(run_dir: str) -> str:
-    """Returns where the page of a run directory goes if nothing else is said."""
+    """Return where the page of a run directory goes if nothing else is said."""
     if is_url(run_dir):
         return f"{run_dir.rstrip('/').rpartition('/')[2]}-{REPORT_FILE}"
     return str(Path(run_dir, REPORT_FILE))
 
 
 def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
-    """Writes the page whole; returns the run's state. The page of a running job loads itself
+    """Write the page whole; returns the run's state. The page of a running job loads itself
     anew every `refresh_s` seconds.
 
     Raises:
@@ -82,7 +82,7 @@ def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
 
 
 def follow(run_dir: str, output: str, *, interval_s: float) -> None:
-    """Writes the page, and again every `interval_s` seconds while the job is running."""
+    """Write the page, and again every `interval_s` seconds while the job is running."""
     try:
         state = write_page(run_dir, output, refresh_s=interval_s)
         print(output, flush=True)

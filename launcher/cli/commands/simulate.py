@@ -46,7 +46,7 @@ _PASSED_ON: Final = ("shards", "model", "global_batch_size", *(o.name for o in O
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of simulate."""
+    """Define the flags of simulate."""
     text = partial(flags.DEFINE_string, flag_values=fv)
     number = partial(flags.DEFINE_integer, lower_bound=1, flag_values=fv)
     number("num_workers", 4, "the largest number of hosts")
@@ -71,7 +71,7 @@ def define_flags(fv: FlagValues) -> None:
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Prints one line per number of hosts; returns the exit status."""
+    """Print one line per number of hosts; returns the exit status."""
     args.expect_none()
     parse_shape({o.name: fv[o.name].value for o in OPTIONS if fv[o.name].value})
     _refuse(fv, _FOR_REAL if fv.dry_run else _ON_PAPER, dry_run=fv.dry_run)

@@ -1,4 +1,4 @@
-"""plan --plot: a image that says what the plan says."""
+"""plan --plot: an image that says what the plan says."""
 
 import re
 import subprocess
@@ -37,7 +37,7 @@ def test_the_image_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> None
     assert again.read_bytes() == svg.read_bytes()
 
 
-def test_a_huge_layout_is_still_a_image(tenfold: Any, tmp_path: Path) -> None:
+def test_a_huge_layout_is_still_an_image(tenfold: Any, tmp_path: Path) -> None:
     svg = tmp_path / "plan.svg"
     flags = ["--dataset_size=900TB", "--num_examples=100000000", "--num_workers=48"]
     assert tenfold("plan", *flags, f"--plot={svg}").status == 0

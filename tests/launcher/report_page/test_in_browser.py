@@ -174,7 +174,7 @@ def test_a_running_jobs_page_renews_itself_until_the_end(
 
 
 def settled(browser: Any, holds: Callable[[str], bool] = bool, *, within_s: float = 60) -> str:
-    """Returns the page's text as soon as `holds` says yes; a page just being loaded has none."""
+    """Return the page's text as soon as `holds` says yes; a page just being loaded has none."""
     from selenium.common.exceptions import WebDriverException
 
     end = time.monotonic() + within_s

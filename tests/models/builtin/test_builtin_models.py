@@ -61,7 +61,7 @@ def test_several_inputs_are_joined() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet50"])
-def test_a_image_model_needs_images(name: str) -> None:
+def test_an_image_model_needs_images(name: str) -> None:
     with pytest.raises(UserError, match="no 'image' feature"):
         built(name, spec(EMBEDDING))
 

@@ -45,7 +45,7 @@ def save(step: int) -> None:
 
 
 def look() -> tuple[list[str], list[bytes], Checkpoint | None]:
-    """Returns the names and bytes of all checkpoints, newest first, and the newest as it is read.
+    """Return the names and bytes of all checkpoints, newest first, and the newest as it is read.
 
     A server may still be at the request of a sender who has died: then it looks again.
     """
@@ -58,7 +58,7 @@ def look() -> tuple[list[str], list[bytes], Checkpoint | None]:
 
 
 def steps() -> list[int]:
-    """Returns the steps of all checkpoints, newest first, after a look at every value."""
+    """Return the steps of all checkpoints, newest first, after a look at every value."""
     names, data, newest = look()
     found = [checkpoint_from_bytes(one) for one in data]
     assert newest is not None
@@ -83,7 +83,7 @@ def reaches_storage(function: Any) -> bool:
 
 
 def die_at_call(number: int) -> None:
-    """Kills this process before or after its `number`-th call that reaches the storage."""
+    """Kill this process before or after its `number`-th call that reaches the storage."""
 
     def look(frame: FrameType, event: str, function: Any) -> None:
         nonlocal number
@@ -95,14 +95,14 @@ def die_at_call(number: int) -> None:
 
 
 def die_at_size(num_bytes: int) -> None:
-    """Lets the kernel kill this process once a file has `num_bytes`, in the middle of a write."""
+    """Let the kernel kill this process once a file has `num_bytes`, in the middle of a write."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 
 def dies(how: Callable[[], None], step: int) -> bool:
-    """Saves in a process of its own that dies as `how` says; returns whether it did."""
+    """Save in a process of its own that dies as `how` says; returns whether it did."""
     child = os.fork()
     if not child:
         status = 1

@@ -7,13 +7,13 @@ from tenfold.models.training.timing import Stopwatch
 
 # wait and decode shares of each worker, communication, decoder -> bound, what the advice says
 TABLE = [
-    ([0.1, 0.1], [0.9, 0.9], 0.2, "turbo", "compute", "steps wait 10% of the time"),
+    ([0.1, 0.1], [0.9, 0.9], 0.2, "turbo", "compute", "steps wait for input 10% of the time"),
     ([0.1, 0.1], [0.3, 0.3], 0.6, "turbo", "communication", "--global_batch_size"),
     ([0.7, 0.7], [0.9, 0.9], 0.1, "turbo", "input", "--decoder=turbo_scaled"),
     ([0.7, 0.7], [0.9, 0.9], 0.1, "tf", "input", "pip install 'tenfold[fast]'"),
     ([0.7, 0.7], [0.9, 0.9], 0.1, None, "input", "parsing is the limit"),
     ([0.7, 0.7], [0.2, 0.2], 0.1, "turbo", "input", "reading is the limit"),
-    ([0.1, 0.8, 0.1], [0.9] * 3, 0.1, "tf", "input", "worker 1 waits 80% of the time"),
+    ([0.1, 0.8, 0.1], [0.9] * 3, 0.1, "tf", "input", "worker 1 waits for input 80% of the time"),
     ([0.8], [0.9], 0.0, "tf", "input", "decoding is the limit"),
 ]
 

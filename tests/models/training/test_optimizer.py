@@ -55,7 +55,7 @@ def test_a_given_rate_and_norm_replace_the_models() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"schedule": "linear", "warmup_steps": 5}, "goes with --schedule=cosine"),
+        ({"schedule": "linear", "warmup_steps": 5}, "needs --schedule=cosine"),
         ({"schedule": "cosine", "warmup_steps": 100}, "only 100 steps"),
         ({"clip_norm": 1.0, "precision": "mixed_float16"}, "mixed_bfloat16"),
     ],
@@ -67,7 +67,7 @@ def test_what_does_not_go_together(options: dict[str, Any], words: str) -> None:
 
 def test_balanced_weights() -> None:
     assert balanced_weights(Split("train", (), (30, 10, 0))) == pytest.approx((2 / 3, 2.0, 0.0))
-    with pytest.raises(UserError, match="have no classes"):
+    with pytest.raises(UserError, match="have no class labels"):
         balanced_weights(Split("train", ()))
 
 
