@@ -39,5 +39,5 @@ def test_they_do_not_train_from_different_steps(
     program = ["--", sys.executable, "-c", WORKER, *map(str, folders)]
     done = tenfold("launch", "--num_workers=2", f"--run_dir={tmp_path / 'run'}", *program)
     assert done.status == 1
-    assert "others elsewhere: is the run directory" in done.out
-    assert "would go on at step 30" in done.out
+    assert "other workers at another step: --run_dir=" in done.out
+    assert "would resume at step 30" in done.out
