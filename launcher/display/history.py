@@ -1,14 +1,14 @@
-"""history.jsonl: what happened when on which worker, as the supervisor heard it.
+"""history.jsonl: the events of all workers and the actions of the supervisor, in time order.
 
-One JSON object a line, each with `time` (seconds since 1970, the supervisor's clock) and
+One JSON object per line, each with `time` (seconds since 1970 by the supervisor's clock) and
 `kind`:
 
 - launch: a launch begins in this run directory; num_workers, hosts
-- started, exit, phase, error, checkpoint, preempted: as in `launcher.events`, with `worker`
-  and `phase`; an exit has peak_rss_bytes too
-- step: step, epoch, total_steps, loss, records_per_s, and waited_s: how long the worker waited
-  for input since its last such line; at most one a second and worker
-- note: what the supervisor did, in words
+- started, exit, phase, error, checkpoint, preempted, resumed: as in `launcher.job.events`, with
+  `worker` and `phase`; an exit also has peak_rss_bytes
+- step: step, epoch, total_steps, loss, records_per_s, and waited_s, the seconds that the worker
+  waited for input since its last line of this kind; at most one line per second and worker
+- note: a message of the supervisor
 """
 
 import json
@@ -24,13 +24,20 @@ from tenfold.launcher.job.worker_record import WorkerRecord
 
 STEP_INTERVAL_S: Final = 1.0
 
+# Kinds of events that are written down; steps are thinned, the worker's own log has the rest.
 _KEPT: Final = ("started", "exit", "phase", "error", "checkpoint", "preempted", "resumed")
 
 _STEP_FIELDS: Final = ("step", "epoch", "total_steps", "loss", "records_per_s")
 
 
 class HistoryView:
-    """A view that writes down what another view shows."""
+    """A view that appends to history.jsonl and passes every call on to another view.
+
+    Args:
+      view: the view that shows the job.
+      path: the file to append to.
+      hosts: the host of each worker.
+    """
 
     def __init__(self, view: View, path: Path, *, hosts: Sequence[str]) -> None:
         self._view = view
@@ -40,12 +47,12 @@ class HistoryView:
         self._write("launch", num_workers=len(hosts), hosts=list(hosts))
 
     def line(self, worker: int, line: str) -> None:
-        """Pass a line of output on; the logs hold it."""
+        """Pass a line of output on; the workers' log files hold it."""
         self._view.line(worker, line)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Write down what a worker said."""
-        if isinstance(event.data, dict):  # a worker's output is its own: it may be damaged
+        """Write an event down."""
+        if isinstance(event.data, dict):  # a user's program may report anything
             if event.kind == "step":
                 self._write_step(worker, self._steps.take(worker, event.data, time.time()))
             elif event.kind in _KEPT:
@@ -54,12 +61,12 @@ class HistoryView:
         self._view.event(worker, event)
 
     def note(self, text: str) -> None:
-        """Write down what the supervisor has to say."""
+        """Write a message of the supervisor down."""
         self._write("note", text=text)
         self._view.note(text)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Remembers how much memory the workers take."""
+        """Record the peak memory of each worker."""
         for record in records:
             self._peaks[record.index] = max(self._peaks[record.index], record.rss_bytes)
         self._view.tick(records)
@@ -77,7 +84,7 @@ class HistoryView:
         data = dict(event.data)
         if event.kind == "exit":
             data["peak_rss_bytes"] = self._peaks.pop(worker, 0)
-        # A worker's own fields never stand in for ours.
+        # Ours come last: fields of a worker's event cannot replace them.
         self._write(**{**data, "kind": event.kind, "worker": worker, "phase": event.phase})
 
     def _write(self, kind: str, **fields: Any) -> None:
@@ -86,7 +93,7 @@ class HistoryView:
 
 
 class StepLines:
-    """Thins steps out to one a second and worker, the waiting for input summed up."""
+    """Thins step events to one per second and worker, summing the time of waiting for input."""
 
     def __init__(self) -> None:
         self._heard: dict[int, float] = {}
@@ -95,7 +102,13 @@ class StepLines:
         self._pending: dict[int, dict[str, Any]] = {}
 
     def take(self, worker: int, data: dict[str, Any], now: float) -> dict[str, Any]:
-        """Take a step; returns the fields of a line, none where it is too early for one."""
+        """Add a step event; return the fields of a line, or {} if a line is not due yet.
+
+        Args:
+          worker: index of the worker.
+          data: the fields of the event.
+          now: seconds since 1970.
+        """
         share = data.get("wait_share")
         if isinstance(share, int | float):
             self._waited_s[worker] += share * (now - self._heard.get(worker, now))
@@ -104,9 +117,9 @@ class StepLines:
         return self._line(worker, now) if now - self._told[worker] >= STEP_INTERVAL_S else {}
 
     def finish(self, worker: int, now: float) -> dict[str, Any]:
-        """Return the fields of the last step where no line told it: something else begins."""
+        """Return the fields of the last step if no line holds it yet, because a phase ends."""
         fields = self._line(worker, now) if worker in self._pending else {}
-        self._heard[worker] = now  # what lies before now is not the next step's time
+        self._heard[worker] = now  # time before now does not belong to the next step
         return fields
 
     def _line(self, worker: int, now: float) -> dict[str, Any]:

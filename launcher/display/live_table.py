@@ -20,7 +20,12 @@ COLOURS: Final = ("cyan", "magenta", "yellow", "blue", "green", "red")
 
 
 class TableView:
-    """Worker, phase, step, rate, waiting share and memory, renewed several times a second."""
+    """Shows the phase, step, rate, waiting share and memory of each worker, four times a second.
+
+    Args:
+      console: the terminal to draw on; standard error by default.
+      show_tf_logs: whether to show the log lines of TensorFlow's C++ code too.
+    """
 
     def __init__(self, console: Console | None = None, *, show_tf_logs: bool = False) -> None:
         self._console = console or Console(stderr=True)
@@ -37,19 +42,19 @@ class TableView:
             self._console.print(prefix + Text(line[:SHOWN_CHARS]), soft_wrap=True)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Show epochs, once."""
+        """Show the epochs of worker 0: all workers report the same figures."""
         if event.kind == "epoch" and worker == 0:
-            head, *said = epoch_lines(event)
+            head, *sentences = epoch_lines(event)
             self._console.print(Text(head, style="bold"), soft_wrap=True)
-            for line in said:
+            for line in sentences:
                 self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Show what the supervisor has to say."""
+        """Show a message of the supervisor."""
         self._console.print(Text(f"[tenfold] {text}", style="bold"), soft_wrap=True)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Renew the table when it is due."""
+        """Redraw the table if REFRESH_S is over."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -60,13 +65,13 @@ class TableView:
         self._live.update(make_table(records, seconds=now - self._began), refresh=True)
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table from the terminal."""
         if self._started:
             self._live.stop()
 
 
 def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
-    """Return the table of a running job that began `seconds` ago."""
+    """Return the table of a job that started `seconds` ago."""
     table = Table(
         title=f"{plural(len(records), 'worker')}, {format_duration(seconds)}", title_justify="left"
     )
@@ -80,7 +85,7 @@ def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
 
 
 def make_row(record: WorkerRecord) -> tuple[str, ...]:
-    """Return a worker's cells; empty where it has not reported a figure."""
+    """Return a worker's cells; a figure that it has not reported is an empty cell."""
     told = record.progress
     total = f"/{record.total_steps}" if record.total_steps else ""
     return (

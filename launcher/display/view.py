@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: workers' output with a prefix, and progress."""
+"""The View protocol: how a running job is shown. Implemented by plain lines and a live table."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,17 +15,17 @@ class View(Protocol):
         ...
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Show what a worker said."""
+        """Show an event that a worker reported."""
         ...
 
     def note(self, text: str) -> None:
-        """Show what the supervisor has to say."""
+        """Show a message of the supervisor."""
         ...
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Brings the progress up to date; called several times a second."""
+        """Show the progress of all workers; called several times a second."""
         ...
 
     def close(self) -> None:
-        """Leaves the screen in order."""
+        """Stop showing the job and restore the terminal."""
         ...

@@ -27,7 +27,7 @@ def test_the_image_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> None
     assert done.status == 0, done.err
     texts = texts_of(svg)
     assert "10 GB as 40 shards of 250 MB: 4 workers, 10 each" in texts
-    assert {"worker 0: lanes 0–1", "worker 3: lanes 6–7", "these: 250 MB", "10 MB"} <= {
+    assert {"worker 0: lanes 0–1", "worker 3: lanes 6–7", "mean shard: 250 MB", "10 MB"} <= {
         text.strip() for text in texts
     }
     assert [text for text in texts if text.isdecimal() and int(text) > 8]  # the shards' numbers
