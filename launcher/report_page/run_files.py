@@ -1,4 +1,4 @@
-"""A run directory, read: whatever of it is there, at any moment of the job."""
+"""Reading a run directory at any moment of its job, with whatever files exist."""
 
 import json
 import time
@@ -27,10 +27,10 @@ RUNNING: Final = "running"
 
 @dataclass(frozen=True)
 class MetricsLine:
-    """A line of metrics.jsonl: of one step, or of an epoch (which has `receipts`).
+    """A line of metrics.jsonl: of a step, or of an epoch (which has `receipts`).
 
-    `communication` is the share of a step that summing the gradients takes, as an epoch's line
-    estimates it; 0 where that was not measured, as with one worker.
+    `communication` is an epoch's estimate of the share of a step that summing the gradients
+    takes; 0 if it was not measured, as with one worker.
     """
 
     step: int
@@ -45,11 +45,11 @@ class MetricsLine:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run directory holds now.
+    """The contents of a run directory at `read_at` (seconds since 1970).
 
-    `state` is one of `launcher.job.STATES`, ``running``, or ``ended without a result``.
-    `manifest` is that of the shards, None where there is none or it cannot be read: then
-    `manifest_problem` says why. `damaged` counts lines that could not be read.
+    `state` is one of `launcher.job.job_result.STATES`, ``running``, or ``ended without a
+    result``. `manifest` is the manifest of the shards; if it is None, `manifest_problem` is the
+    reason. `damaged` is the number of lines that could not be parsed.
     """
 
     where: str
@@ -74,7 +74,7 @@ class RunFiles:
 
 
 def read_run(where: str | Path) -> RunFiles:
-    """Return what the run directory `where`, a path or a URL, holds now.
+    """Read the run directory `where`, a path or a URL.
 
     Raises:
       UserError: it is not a run directory.
@@ -106,7 +106,7 @@ def read_run(where: str | Path) -> RunFiles:
 
 
 def state_of(where: str | Path, result: JobResult | None) -> str:
-    """Return the state of a run directory whose result.json holds `result`."""
+    """Return the state of a run directory; `result` is its result.json, None if it has none."""
     if is_held(str(where)):
         return RUNNING
     return result.state if result else "ended without a result"
@@ -114,18 +114,18 @@ def state_of(where: str | Path, result: JobResult | None) -> str:
 
 def _read_job(folder: Folder) -> tuple[JobSpec, ClusterSpec]:
     if isinstance(folder, LocalFolder) and not Path(folder.path).is_dir():
-        raise UserError(f"there is no folder '{folder.path}': name the --run_dir of a launch")
+        raise UserError(f"there is no folder '{folder.path}': give the --run_dir of a launch")
     text = folder.read(JOB_FILE)
     if text is None:
         raise UserError(
             f"'{folder.path}' is not a run directory, it has no {JOB_FILE}: "
-            "name the --run_dir of a launch"
+            "give the --run_dir of a launch"
         )
     return job_from_json(text.decode(errors="replace"), where=f"{folder.path}/{JOB_FILE}")
 
 
 def read_result(folder: Folder) -> JobResult | None:
-    """Return how the job of a run directory ended; None where it has not.
+    """Return the result of the job of a run directory, or None if the job has not ended.
 
     Raises:
       UserError: result.json is damaged.
@@ -148,7 +148,7 @@ def _read_object(folder: Folder, name: str) -> Mapping[str, Any]:
 def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
     shards = spec.train.get("shards")
     if not shards:
-        return None, "a program of the user's own reads what it likes"
+        return None, "the job runs a program of the user's own, which reads its own data"
     try:
         return read_manifest(str(shards)), ""
     except (UserError, JobError, OSError) as error:
@@ -156,14 +156,14 @@ def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
 
 
 def read_objects(folder: Folder, name: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the objects of a file of JSON lines, and how many lines it could not read."""
+    """Return the objects of a file of JSON lines, and the number of lines that are damaged."""
     return _read_lines(folder, name, dict)
 
 
 def _read_lines(folder: Folder, name: str, parse: Any) -> tuple[list[Any], int]:
-    """Return what `parse` makes of each whole line, and how many it could not read."""
+    """Return `parse` of each complete line, and the number of lines that it could not parse."""
     parsed, damaged = [], 0
-    # What follows the last newline is still being written.
+    # The text after the last newline is a line that is still being written.
     for line in (folder.read(name) or b"").split(b"\n")[:-1]:
         try:
             parsed.append(parse(json.loads(line.decode(errors="replace"))))

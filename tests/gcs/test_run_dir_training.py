@@ -117,7 +117,7 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     assert reported.status == 0, reported.err
     page = (tmp_path / "one-report.html").read_text()
     assert "<title>one: succeeded</title>" in page
-    assert "receipts are exact" in page
+    assert "receipts, all exact" in page
 
 
 def test_what_is_left_of_damaged_shards_is_read_from_the_run_directory(
