@@ -258,8 +258,8 @@ def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Ma
     yield tag(
         "p",
         f"{plural(first.steps_per_epoch, 'step')} per epoch; each step takes "
-        f"{plural(first.lane_batch, 'record')} from every lane. A block is a shard; its shade "
-        "separates neighbouring lanes.",
+        f"{plural(first.lane_batch, 'record')} from every lane. A block is a shard; the "
+        "shade alternates from lane to lane.",
         cls="muted",
     )
     yield tag("div", *_reader_rows(assigned, split), cls="rows")

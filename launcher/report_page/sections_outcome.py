@@ -51,7 +51,7 @@ def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
         figures += [(name.replace("_", " "), show(value)) for name, value in last.metrics.items()]
     if lines:
         since = "last epoch" if lines[-1].receipts else "last steps"
-        figures.append((f"records/s of all workers, {since}", show(lines[-1].records_per_s)))
+        figures.append((f"records/s, {since}", show(lines[-1].records_per_s)))
     if run.result:
         figures.append(("restarts", str(run.result.restarts)))
     elif timeline:

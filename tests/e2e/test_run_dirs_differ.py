@@ -1,4 +1,4 @@
-"""Workers whose run directories are not one and the same."""
+"""Workers whose run directories are different folders."""
 
 import sys
 from dataclasses import replace
@@ -23,7 +23,7 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_they_do_not_train_from_different_steps(
+def test_workers_with_different_run_dirs_fail(
     tenfold: Any, digit_shards: Path, tmp_path: Path
 ) -> None:
     config = TrainConfig(str(digit_shards), "", epochs=2)

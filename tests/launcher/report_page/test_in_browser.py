@@ -97,7 +97,7 @@ def test_page_shows_figures_of_the_run_without_errors(browser: Any, finished: Pa
     shown = dict(zip(tiles[1::2], tiles[::2], strict=True))
     assert shown["val accuracy"] == "0.9876"
     assert shown["loss, last epoch"] == "0.125"
-    assert shown["records/s of all workers, last epoch"] == "1,300"
+    assert shown["records/s, last epoch"] == "1,300"
     assert text_of(browser, ".badge") == "succeeded"
     assert "3 receipts, all exact" in text_of(browser)
     titles = browser.execute_script(
