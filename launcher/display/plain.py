@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final
+from collections.abc import Sequence
+from typing import IO, Final
 
 from tenfold.launcher.display.worker_logs import is_noise
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Epoch, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 # Longer lines of a worker's output are cut on the screen; its log file holds them whole.
@@ -30,8 +30,8 @@ class PlainView:
 
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Show the epochs of worker 0: all workers report the same figures."""
-        if event.kind == "epoch" and worker == 0:
-            for line in epoch_lines(event):
+        if isinstance(event.message, Epoch) and worker == 0:
+            for line in epoch_lines(event.message):
                 self._print(f"[tenfold] {line}")
 
     def note(self, text: str) -> None:
@@ -52,30 +52,19 @@ class PlainView:
         print(text, file=self._stream, flush=True)
 
 
-def epoch_lines(event: WorkerEvent) -> list[str]:
-    """Return the lines that show an epoch event.
+def epoch_lines(epoch: Epoch) -> list[str]:
+    """Return the lines that show an epoch.
 
     The first is ``epoch 2/5: loss 0.1234, accuracy 0.9531; 418 records/s``, counting epochs from
-    1 (events and metrics.jsonl count from 0). A line for each sentence of the event follows.
+    1 (events and metrics.jsonl count from 0). A line for each sentence of the epoch follows.
     """
-    data = event.data
-    figures = {"loss": data.get("loss"), **(data.get("metrics") or _numbers(data))}
-    told = [f"{name} {value:.4g}" for name, value in figures.items() if value is not None]
-    head = f"epoch {data['epoch'] + 1}" if isinstance(data.get("epoch"), int) else "epoch"
-    if data.get("epochs"):
-        head += f"/{data['epochs']}"
-    rate = f"; {data['records_per_s']:,.0f} records/s" if "records_per_s" in data else ""
-    return [f"{head}: {', '.join(told)}{rate}", *(f"  {said}" for said in data.get("said", []))]
-
-
-def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of an event that a user's own program reported without `metrics`."""
-    hidden = ("epoch", "epochs", "records_per_s", "wait_share", "time", "step")
-    return {
-        name: value
-        for name, value in data.items()
-        if name not in hidden and isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    figures = {"loss": epoch.loss, **epoch.metrics}
+    shown = [f"{name} {value:.4g}" for name, value in figures.items() if value is not None]
+    head = "epoch" if epoch.epoch is None else f"epoch {epoch.epoch + 1}"
+    if epoch.epochs:
+        head += f"/{epoch.epochs}"
+    rate = "" if epoch.records_per_s is None else f"; {epoch.records_per_s:,.0f} records/s"
+    return [f"{head}: {', '.join(shown)}{rate}", *(f"  {text}" for text in epoch.sentences)]
 
 
 def progress_line(records: Sequence[WorkerRecord]) -> str:
@@ -94,7 +83,7 @@ def describe(record: WorkerRecord) -> str:
     if record.step is None:
         return phase
     total = f"/{record.total_steps}" if record.total_steps else ""
-    loss = record.progress.get("loss")
+    loss = record.progress.loss if record.progress else None
     return f"{phase}, step {record.step}{total}" + (
         f", loss {loss:.4g}" if loss is not None else ""
     )

@@ -14,6 +14,7 @@ from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import percents, show
 from tenfold.launcher.report_page.timeline import Mark, Timeline, WorkerTime
+from tenfold.models.train_config import TrainConfig
 
 MAX_WORKERS: Final = 64
 MAX_SPANS: Final = 2000
@@ -111,7 +112,11 @@ def _communication_share(run: RunFiles, timeline: Timeline) -> float:
     This is the mean over the epochs of this launch. The first epoch includes compiling and counts
     only if it is the only epoch.
     """
-    shares = [line.communication for line in run.epochs if line.step >= timeline.first_step]
+    shares = [
+        line.bottleneck.communication if line.bottleneck else 0.0
+        for line in run.epochs
+        if line.step >= timeline.first_step
+    ]
     return min(1.0, max(0.0, statistics.fmean(shares[1:] or shares or [0.0])))
 
 
@@ -224,20 +229,24 @@ def _mark_row(mark: Mark, timeline: Timeline) -> tuple[Child, ...]:
 
 def shards(run: RunFiles) -> Markup | None:
     """Return the shards of each split by the worker that reads them."""
-    if not run.spec.train:
+    train = run.spec.train
+    if train is None:
         return None
     title = tag("h2", "Shards by worker")
     if run.manifest is None:
         return tag("section", title, tag("p", run.manifest_problem, cls="muted"))
-    names = {run.spec.train.get("train_split"), run.spec.train.get("validation_split")}
+    names = {train.train_split, train.validation_split}
     splits = [split for split in run.manifest.splits if split.name in names]
-    where = tag("p", tag("code", str(run.spec.train.get("shards"))), cls="muted")
-    cards = [tag("div", *_split_parts(run, run.manifest, split), cls="card") for split in splits]
+    where = tag("p", tag("code", train.shards), cls="muted")
+    cards = [
+        tag("div", *_split_parts(run, train, run.manifest, split), cls="card") for split in splits
+    ]
     return tag("section", title, where, *cards)
 
 
-def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Markup]:
-    train = run.spec.train
+def _split_parts(
+    run: RunFiles, train: TrainConfig, manifest: Manifest, split: Split
+) -> Iterable[Markup]:
     total = (
         f"{plural(split.num_records, 'record')}, {format_size(split.num_bytes)} in "
         f"{plural(len(split.shards), 'shard')}, {plural(manifest.num_lanes, 'lane')}"
@@ -248,10 +257,10 @@ def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Ma
             manifest,
             split.name,
             num_workers=run.cluster.num_workers,
-            global_batch_size=int(train["global_batch_size"]),
-            drop_remainder=split.name == train.get("train_split"),
+            global_batch_size=train.global_batch_size,
+            drop_remainder=split.name == train.train_split,
         )
-    except (UserError, KeyError, ValueError, TypeError) as error:
+    except UserError as error:
         yield tag("p", str(error), cls="bad")
         return
     first = assigned[0]
@@ -304,7 +313,7 @@ def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
 def environment(run: RunFiles) -> Markup:
     """Return the configuration, the machine, the versions of packages, and links to the logs."""
     cards = [
-        _listing("Configuration", run.spec.train or {"program": " ".join(run.spec.argv)}),
+        _listing("Configuration", _configuration(run)),
         _listing("Environment", _environment_items(run)),
         _listing("Environment variables of the workers", run.spec.env),
     ]
@@ -313,6 +322,11 @@ def environment(run: RunFiles) -> Markup:
         cards.append(tag("div", tag("h3", "Logs"), tag("ul", *logs), cls="card"))
     title = tag("h2", "Configuration and environment")
     return tag("section", title, tag("div", *(c for c in cards if c), cls="columns"))
+
+
+def _configuration(run: RunFiles) -> dict[str, Any]:
+    train = run.spec.train
+    return train.to_json() if train else {"program": " ".join(run.spec.argv)}
 
 
 def _environment_items(run: RunFiles) -> dict[str, Any]:

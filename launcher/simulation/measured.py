@@ -1,14 +1,15 @@
 """Measurement of scaling: short training runs on several numbers of simulated hosts."""
 
-import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tenfold.data.errors import JobError
+from tenfold.launcher.job.run_dir import METRICS_FILE
 from tenfold.launcher.worker.python_argv import module_argv
+from tenfold.models.metrics_line import EpochMetrics, read_metrics_lines
 
 # The first epoch includes tracing and compiling; only the second is measured.
 EPOCHS: Final = 2
@@ -61,12 +62,12 @@ def run_on(num_workers: int, flags: Sequence[str], *, run_dir: Path) -> Measured
     if done.returncode:
         output = "\n".join([*done.stdout.splitlines()[:6], *done.stderr.splitlines()[-3:]])
         raise JobError(f"the run on {num_workers} hosts failed:\n{output}")
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
-    return read_epoch(epochs[-1], num_workers, steps=epochs[-1]["step"] - epochs[-2]["step"])
+    lines, _ = read_metrics_lines((run_dir / METRICS_FILE).read_bytes())
+    epochs = [line for line in lines if isinstance(line, EpochMetrics)]
+    return read_epoch(epochs[-1], num_workers, steps=epochs[-1].step - epochs[-2].step)
 
 
-def read_epoch(line: Mapping[str, Any], num_workers: int, *, steps: int) -> Measured:
+def read_epoch(line: EpochMetrics, num_workers: int, *, steps: int) -> Measured:
     """Return the measurement in an epoch's line of metrics.jsonl.
 
     Args:
@@ -74,18 +75,18 @@ def read_epoch(line: Mapping[str, Any], num_workers: int, *, steps: int) -> Meas
       num_workers: the number of hosts of the run.
       steps: steps of the epoch.
     """
-    shares = line["bottleneck"]
-    input_share = max(shares["wait"])
+    assert line.bottleneck is not None
+    input_share = max(line.bottleneck.wait)
     return Measured(
         num_workers=num_workers,
         steps_per_epoch=steps,
-        records_per_epoch=line["receipt"]["records"],
-        steps_per_s=steps / line["seconds"],
-        records_per_s=line["records_per_s"],
+        records_per_epoch=line.receipt.records,
+        steps_per_s=steps / line.seconds,
+        records_per_s=line.records_per_s,
         input_share=input_share,
         # The all-reduce was timed alone, before the first step. In the steps it may take less
         # time than that: the shares must not sum to more than 1.
-        communication_share=min(shares["communication"], 1.0 - input_share),
+        communication_share=min(line.bottleneck.communication, 1.0 - input_share),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
+from tenfold.launcher.job.events import Result
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 from tenfold.launcher.supervisor.verdict import Verdict, has_failed, is_consequence, judge
@@ -40,7 +41,7 @@ SHOW_AFTER_S: Final = 0.5
 STALL_S: Final = 0.5
 
 
-class Drill(Protocol):
+class Injector(Protocol):
     """A fault that is put into a running attempt on purpose."""
 
     def act(self, records: Sequence[WorkerRecord], processes: WorkerProcesses) -> None:
@@ -60,7 +61,7 @@ class Attempt:
     watch: WatchPolicy
     grace_s: float
     failure_grace_s: float
-    injector: Sequence[Drill] = ()
+    injectors: Sequence[Injector] = ()
     verdict: Verdict | None = None
     final: dict[str, Any] = field(default_factory=dict)
     _failed_at: float | None = None
@@ -107,8 +108,8 @@ class Attempt:
         elif heard.event is not None:
             record.take_event(heard.event, now)
             self.view.event(heard.worker, heard.event)
-            if heard.event.kind == "result" and heard.worker == 0:
-                self.final = heard.event.data
+            if isinstance(heard.event.message, Result) and heard.worker == 0:
+                self.final = dict(heard.event.message.figures)
         else:
             record.mark_lost(now)
 
@@ -152,8 +153,8 @@ class Attempt:
 
     def _oversee(self) -> None:
         now = self._now()
-        for drill in self.injector:
-            drill.act(self.records, self.processes)
+        for injector in self.injectors:
+            injector.act(self.records, self.processes)
         if self._dump_until is not None:
             self._finish_dump()
         elif any(has_failed(record) for record in self.records):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import difflib
-import json
 import math
 import os
 import shutil
@@ -24,6 +23,7 @@ from tenfold.launcher.job.faults import AT_HOST, KINDS, Fault
 from tenfold.launcher.job.job_spec import ClusterSpec
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.worker_processes import WorkerProcesses
+from tenfold.models.metrics_line import StepMetrics, read_metrics_lines
 
 _SIGNALS: Final = {
     "kill": signal.SIGKILL,
@@ -202,14 +202,9 @@ def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) ->
 
 
 def read_losses(metrics: bytes) -> dict[int, float]:
-    """Returns the losses by step that a metrics.jsonl holds."""
-    losses = {}
-    for line in metrics.splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            entry = json.loads(line)
-            if entry.get("kind") == "step":
-                losses[int(entry["step"])] = float(entry["loss"])
-    return losses
+    """Return the losses in a metrics.jsonl by step; damaged lines are skipped."""
+    lines, _ = read_metrics_lines(metrics)
+    return {line.step: line.loss for line in lines if isinstance(line, StepMetrics)}
 
 
 class LossCheck:

@@ -24,11 +24,12 @@ from tenfold.launcher.display.plain import PlainView
 from tenfold.launcher.job.events import (
     EXIT_PEER_FAILED,
     EXIT_PREEMPTED,
-    MARK,
+    Exit,
     WorkerEvent,
-    decode_event,
+    split_output,
 )
-from tenfold.launcher.job.job_spec import JOB_FILE, job_from_json, worker_env
+from tenfold.launcher.job.job_spec import job_from_json, worker_env
+from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.verdict import is_consequence
 from tenfold.launcher.worker.environment import remote_worker_defaults
@@ -96,7 +97,7 @@ def own_programs_status(code: int, record: WorkerRecord) -> int:
     that as a crash too. The built-in trainer exits so by itself.
     """
     end = -(code - 128) if code > 128 else code
-    record.take_event(WorkerEvent("exit", record.index, "", data={"code": end}), time.time())
+    record.take_event(WorkerEvent(record.index, "", Exit(end)), time.time())
     is_failure = code not in (0, EXIT_PREEMPTED)
     return EXIT_PEER_FAILED if is_failure and is_consequence(record) else code
 
@@ -138,14 +139,12 @@ class _Printer:
     def copy(self, source: IO[bytes], target: IO[str]) -> None:
         """Copies a stream to its end."""
         for raw in source:
-            line = raw.decode("utf-8", errors="replace").rstrip("\n")
-            text, mark, rest = line.partition(MARK)
-            event = decode_event(mark + rest) if mark else None
+            text, event = split_output(raw.decode("utf-8", errors="replace").rstrip("\n"))
             with self._lock:
                 if event is not None:
                     self._record.take_event(event, time.time())
                     self._view.event(self._record.index, event)
-                if text or not mark:
+                if text is not None:
                     self._record.take_line(text, time.time())
                     print(text, file=target, flush=True)
 

@@ -14,7 +14,7 @@ from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.faults import faults_to_env
 from tenfold.launcher.job.job_result import JobResult, Recovery
 from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
-from tenfold.launcher.job.run_dir import RunDir
+from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
@@ -36,7 +36,6 @@ from tenfold.launcher.worker.stop_signals import StopRequest
 HEARTBEAT_TIMEOUT_S: Final = 10.0
 
 PRELOAD_TIMEOUT_S: Final = 120.0
-METRICS_FILE: Final = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Supervisor:
         """Runs to the end; result.json holds what is returned."""
         agent.set_child_subreaper()
         began = time.monotonic()
-        logs = WorkerLogs(self.run_dir.path / "logs", self.spec.num_workers)
+        logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, self.spec.num_workers)
         try:
             with StopRequest() as stop, self._preloaded(stop):
                 attempt = self._run_attempts(logs, stop)
@@ -170,7 +169,7 @@ class Supervisor:
                 watch=self.how.watch,
                 grace_s=self.how.grace_s,
                 failure_grace_s=self._failure_grace_s,
-                injector=(self.injector,),
+                injectors=(self.injector,),
             )
             try:
                 with self.injector.at_hosts(self.backend, hosts):

@@ -13,7 +13,8 @@ from typing import Final
 
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_result import Failure
-from tenfold.launcher.job.worker_record import PEER_MESSAGES, WorkerRecord, failure_text
+from tenfold.launcher.job.peer_errors import reports_lost_peer
+from tenfold.launcher.job.worker_record import WorkerRecord, failure_text
 
 # TensorFlow's teardown keeps a process alive for up to half a minute after its exception.
 LINGER_S: Final = 60.0
@@ -42,7 +43,7 @@ def has_failed(record: WorkerRecord) -> bool:
 
 def left_early(record: WorkerRecord) -> bool:
     """Says whether a worker that reports phases exited with 0 before it was done."""
-    return record.exit_code == 0 and record.tells_phases and not record.done
+    return record.exit_code == 0 and record.reports_phases and not record.done
 
 
 def is_consequence(record: WorkerRecord) -> bool:
@@ -60,7 +61,7 @@ def is_consequence(record: WorkerRecord) -> bool:
 def _blames_peer(record: WorkerRecord) -> bool:
     error, traceback = failure_text(record)
     words = f"{error}\n{traceback[-4000:]}" if error else "\n".join(record.tail)
-    return bool(PEER_MESSAGES.search(words))
+    return reports_lost_peer(words)
 
 
 def judge(records: Sequence[WorkerRecord]) -> Verdict | None:
@@ -122,7 +123,7 @@ def host_trouble(record: WorkerRecord, records: Sequence[WorkerRecord]) -> str:
 
 def _is_dying(record: WorkerRecord) -> bool:
     caught = bool(record.traceback.error) and not record.ended
-    return caught and not PEER_MESSAGES.search(record.traceback.text[-4000:])
+    return caught and not reports_lost_peer(record.traceback.text[-4000:])
 
 
 def _is_gone_quietly(record: WorkerRecord) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from tenfold.launcher.backends.base import Host
-from tenfold.launcher.job.events import MARK, WorkerEvent, decode_event
+from tenfold.launcher.job.events import WorkerEvent, split_output
 from tenfold.launcher.job.job_spec import HostCommand
 from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.python_argv import remote_module_argv
@@ -154,7 +154,7 @@ class WorkerProcesses:
         except BlockingIOError:
             return
         for line in member.lines.feed(data) if data else member.lines.flush():
-            yield from _heard(member.index, line)
+            yield from _messages_of(member.index, line)
         if not data:
             self._selector.unregister(stream)
             member.gone = True
@@ -216,12 +216,9 @@ class WorkerProcesses:
         stream.close()
 
 
-def _heard(worker: int, raw: bytes) -> Iterator[WorkerMessage]:
-    """Splits one line of output: what stands before a mark is text, the rest an event."""
-    line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
-    text, mark, rest = line.partition(MARK)
-    event = decode_event(mark + rest) if mark else None
-    if text or not mark:
+def _messages_of(worker: int, raw: bytes) -> Iterator[WorkerMessage]:
+    text, event = split_output(raw.decode("utf-8", errors="replace").rstrip("\r\n"))
+    if text is not None:
         yield WorkerMessage(worker, line=text)
     if event is not None:
         yield WorkerMessage(worker, event=event)

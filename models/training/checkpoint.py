@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from tenfold.data.storage.folder import TEMPORARY, Folder
 from tenfold.models.train_config import TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
-FOLDER: Final = "checkpoints"
 
 
 @dataclass(frozen=True)

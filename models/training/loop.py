@@ -4,16 +4,19 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import tensorflow as tf
 
+from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.reading.receipts import Receipt
 from tenfold.data.storage.prefetch import prefetch_failures
+from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine, StepMetrics
+from tenfold.models.output_files import MODEL_FILE
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.reporter import Reporter
-from tenfold.models.training.run_log import MODEL_NAME, RunLog
+from tenfold.models.training.run_log import RunLog
 from tenfold.models.training.session import Place, Session
 from tenfold.models.training.steps import StepsResult
 
@@ -55,7 +58,7 @@ def train(
     resumed = session.restore()
     run = _Run(session, reporter, stop)
     if resumed:
-        reporter.send("resumed", epoch=session.state.position.epoch, step=session.steps_done)
+        reporter.resumed(epoch=session.state.position.epoch, step=session.steps_done)
     with prefetch_failures():
         return run.to_the_end()
 
@@ -103,20 +106,24 @@ class _Run:
         steps = session.shards.steps_per_epoch - first
         epoch = session.state.position.epoch
         loss, metrics, receipt = session.finish_epoch()
-        line: dict[str, Any] = {
-            "epoch": epoch,
-            "step": session.steps_done,
-            "loss": loss,
-            "seconds": seconds,
-            "records_per_s": steps * self.config.global_batch_size / seconds,
-            "wait_share": min(1.0, wait_s / seconds),
-            "receipt": receipt.to_json(),
-        }
         bottleneck = session.bottleneck()
-        line["bottleneck"] = bottleneck.to_json()
-        self._evaluate(line, metrics)
+        validation = self._evaluate(metrics)
+        line = EpochMetrics(
+            epoch=epoch,
+            step=session.steps_done,
+            loss=loss,
+            metrics=self.metrics,
+            seconds=seconds,
+            records_per_s=steps * self.config.global_batch_size / seconds,
+            wait_share=min(1.0, wait_s / seconds),
+            receipt=_receipt_line(receipt),
+            validation_receipt=_receipt_line(validation) if validation else None,
+            bottleneck=BottleneckLine(
+                bottleneck.bound, bottleneck.advice, **asdict(bottleneck.shares)
+            ),
+        )
         self.callbacks.on_epoch_end(epoch, {"loss": loss, **self.metrics})
-        self._tell_epoch(line, [receipt.sentence(), bottleneck.sentence()])
+        self._report_epoch(line, (receipt.sentence(), bottleneck.sentence()))
         self._checkpoint()
 
     def _call_of_steps(self) -> float:
@@ -127,7 +134,7 @@ class _Run:
         result = session.run_steps(
             self._steps_until_next_stop(), stop=self.stop(), save=self._time_to_save()
         )
-        self._tell_steps(result, first, max(time.monotonic() - begun, 1e-9))
+        self._report_steps(result, first, max(time.monotonic() - begun, 1e-9))
         logs = {"loss": float(result.losses[-1]), **result.metrics}
         self.callbacks.on_train_batch_end(session.state.position.step - 1, logs)
         if self.first_call:
@@ -162,59 +169,54 @@ class _Run:
         # The epoch's end saves; the next call of steps asks again.
 
     def _checkpoint(self) -> None:
-        phase = "checkpoint"
-        self.reporter.enter(phase)
+        self.reporter.enter("checkpoint")
         if self.log:
             self.log.flush()
         path = self.session.save()
         if path is not None:
             position = self.session.state.position
-            self.reporter.send(
-                phase, path=path, epoch=position.epoch, step=self.session.steps_done
-            )
+            self.reporter.checkpoint(path, epoch=position.epoch, step=self.session.steps_done)
         self.reporter.enter("training")
 
-    def _evaluate(self, line: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Adds the epoch's training and validation metrics to `line`."""
+    def _evaluate(self, metrics: dict[str, float]) -> Receipt | None:
+        """Evaluate on the validation split; returns its receipt, None where there is no split.
+
+        `self.metrics` then holds the epoch's training `metrics` and those of the validation.
+        """
         self.reporter.enter("evaluation")
+        self.metrics = metrics
         evaluated = self.session.evaluate()
-        if evaluated is not None:
-            loss, validation, receipt = evaluated
-            metrics = {
-                **metrics,
-                "val_loss": loss,
-                **{f"val_{name}": value for name, value in validation.items()},
-            }
-            line["validation_receipt"] = receipt.to_json()
-        line["metrics"] = self.metrics = metrics
+        if evaluated is None:
+            return None
+        loss, validation, receipt = evaluated
+        named = {f"val_{name}": value for name, value in validation.items()}
+        self.metrics = {**metrics, "val_loss": loss, **named}
+        return receipt
 
-    def _tell_steps(self, result: StepsResult, first: int, seconds: float) -> None:
+    def _report_steps(self, result: StepsResult, first: int, seconds: float) -> None:
+        """Log every step of a call and report the last; `first` were done before the call."""
         session = self.session
-        steps = len(result.losses)
-        rate = steps * self.config.global_batch_size / seconds
-        common = {
-            "epoch": session.state.position.epoch,
-            "metrics": result.metrics,
-            "records_per_s": rate,
-            "wait_share": min(1.0, result.wait_s / seconds),
-        }
-        losses = [float(loss) for loss in result.losses]
-        if self.log:
-            self.log.steps(
-                [
-                    {"step": first + at + 1, "loss": loss, **common}
-                    for at, loss in enumerate(losses)
-                ]
+        rate = len(result.losses) * self.config.global_batch_size / seconds
+        lines = [
+            StepMetrics(
+                epoch=session.state.position.epoch,
+                step=first + index + 1,
+                loss=float(loss),
+                metrics=result.metrics,
+                records_per_s=rate,
+                wait_share=min(1.0, result.wait_s / seconds),
             )
+            for index, loss in enumerate(result.losses)
+        ]
+        if self.log:
+            self.log.steps(lines)
         total = self.config.epochs * session.shards.steps_per_epoch
-        self.reporter.send(
-            "step", step=session.steps_done, total_steps=total, loss=losses[-1], **common
-        )
+        self.reporter.step(lines[-1], total_steps=total)
 
-    def _tell_epoch(self, line: dict[str, Any], said: list[str]) -> None:
+    def _report_epoch(self, line: EpochMetrics, sentences: tuple[str, ...]) -> None:
         if self.log:
             self.log.epoch(line)
-        self.reporter.send("epoch", **line, epochs=self.config.epochs, said=said)
+        self.reporter.epoch(line, epochs=self.config.epochs, sentences=sentences)
 
     def _save_model(self) -> str:
         """The chief saves the model, the others wait; returns its path."""
@@ -225,4 +227,8 @@ class _Run:
         # first one once they meet in the second, and nothing is lost if that one breaks.
         with contextlib.suppress(tf.errors.OpError):
             self.session.barrier()
-        return f"{self.config.run_dir}/{MODEL_NAME}"
+        return f"{self.config.run_dir}/{MODEL_FILE}"
+
+
+def _receipt_line(receipt: Receipt) -> ReceiptLine:
+    return from_json_fields(ReceiptLine, receipt.to_json())

@@ -23,11 +23,11 @@ from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
+from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.build import build_metrics, build_model
 from tenfold.models.training.checkpoint import (
-    FOLDER,
     Checkpoint,
     RunState,
     check_fits,
@@ -322,7 +322,7 @@ class Session:
         return True
 
     def _checkpoint_folder(self) -> Folder:
-        return open_folder(f"{self.config.run_dir}/{FOLDER}")
+        return open_folder(f"{self.config.run_dir}/{CHECKPOINTS_FOLDER}")
 
     def _check_agreement(self, found: Checkpoint | None) -> None:
         """Check that all workers have found the same checkpoint, before any worker uses it.

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import socket
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -24,16 +25,48 @@ from tenfold.launcher.job.job_spec import (
 from tenfold.launcher.job.run_dir import RunDir, default_run_dir
 from tenfold.launcher.worker.environment import no_proxy_for, worker_defaults
 from tenfold.launcher.worker.python_argv import module_argv
+from tenfold.models.train_config import TrainConfig
 
-SPEC = JobSpec(("python", "x.py"), 2, "/runs/a", cwd="/home", env={"A": "1"}, train={"epochs": 2})
+TRAIN = TrainConfig("/shards", "/runs/a", epochs=2, image_size=(32, 48), callbacks=("a:b",))
+SPEC = JobSpec(("python", "x.py"), 2, "/runs/a", cwd="/home", env={"A": "1"}, train=TRAIN)
+JOB = (
+    '{"argv": ["a"], "num_workers": 2, "run_dir": "r", "env": {}, "train": null, '
+    '"workers": ["a:1", "b:1"]}'
+)
 CLUSTER = ClusterSpec(("10.0.0.1:4000", "10.0.0.2:4000"))
 
 
 def test_job_json_survives_the_way():
-    assert job_from_json(job_to_json(SPEC, CLUSTER)) == (SPEC, CLUSTER)
-    for text in ("", "[]", "{}", '{"workers": ["a:1"], "argv": [], "what": 1}'):
-        with pytest.raises(UserError, match="not a job file"):
-            job_from_json(text)
+    for spec in (SPEC, replace(SPEC, train=None)):
+        assert job_from_json(job_to_json(spec, CLUSTER), where="job.json") == (spec, CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[]", r"\[\] is not a JSON object"),
+        ("{}", "argv is missing"),
+        ('{"workers": ["a:1"], "argv": [], "what": 1}', "unknown what; there are argv, "),
+        (JOB.replace("2", '"two"'), "num_workers is 'two', not a whole number"),
+        (JOB.replace('["a"]', "[7]"), r"argv\[0\] is 7, not a text"),
+        (JOB.replace('"env": {}', '"env": {"A": 1}'), "env.A is 1, not a text"),
+        (JOB.replace("null", '{"shards": "s"}'), "training configuration: run_dir is missing"),
+        (JOB.replace("null", '{"epoch": 1}'), "unknown epoch; there are shards, "),
+        (
+            JOB.replace("null", '{"shards": "s", "run_dir": "r", "epochs": 0}'),
+            "epochs is 0: it must be at least 1",
+        ),
+    ],
+)
+def test_damaged_job_json_names_the_field(text, reason):
+    with pytest.raises(UserError, match=f"^x/job.json is not a job file .*{reason}"):
+        job_from_json(text, where="x/job.json")
+
+
+def test_job_json_of_a_program_may_have_an_empty_configuration():
+    spec, _ = job_from_json(JOB.replace("null", "{}"), where="job.json")
+    assert spec.train is None
 
 
 def test_a_workers_environment():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Error, Exit, Message, Started, Step, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import TICK_S, Attempt
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
@@ -106,12 +106,12 @@ class Silent:
         return lambda *_: None
 
 
-def told(worker: int, kind: str, **data: Any) -> WorkerMessage:
-    return WorkerMessage(worker, event=WorkerEvent(kind, worker, "training", data=data))
+def sent(worker: int, message: Message) -> WorkerMessage:
+    return WorkerMessage(worker, event=WorkerEvent(worker, "training", message))
 
 
-def both(kind: str, **data: Any) -> list[WorkerMessage]:
-    return [told(worker, kind, **data) for worker in (0, 1)]
+def both(message: Message) -> list[WorkerMessage]:
+    return [sent(worker, message) for worker in (0, 1)]
 
 
 RunScript = Callable[[list[Round]], Attempt]
@@ -124,7 +124,7 @@ def run_script(monkeypatch: pytest.MonkeyPatch, clock: Any) -> RunScript:
 
 
 def _run_script(clock: Any, rounds: list[Round]) -> Attempt:
-    processes: Any = ScriptedGang(clock, [(TICK_S, both("started", pid=7)), *rounds])
+    processes: Any = ScriptedGang(clock, [(TICK_S, both(Started(7))), *rounds])
     silent: Any = Silent()
     one = Attempt(
         processes=processes,
@@ -140,23 +140,23 @@ def _run_script(clock: Any, rounds: list[Round]) -> Attempt:
     return one
 
 
-STEPS = [(TICK_S, both("step", step=step)) for step in range(1, 6)]
+STEPS = [(TICK_S, both(Step(step))) for step in range(1, 6)]
 
 
 def test_a_cause_may_show_itself_after_the_machine_stood_still(
     run_script: RunScript,
 ) -> None:
     """Worker 0 blames a peer, and worker 1, the cause, could not get a word in."""
-    blamed, cause = [told(0, "exit", code=75)], [told(1, "exit", code=3)]
+    blamed, cause = [sent(0, Exit(75))], [sent(1, Exit(3))]
     one = run_script([*STEPS, (TICK_S, blamed), (10.0, []), (TICK_S, cause)])
     assert one.verdict is not None
     assert one.verdict.first.worker == 1
 
 
 def test_who_tells_its_error_may_go_before_the_verdict(run_script: RunScript) -> None:
-    error = [told(1, "error", type="ValueError", message="no")]
+    error = [sent(1, Error("ValueError", "no"))]
     dying: list[Round] = [(TICK_S, [])] * 15
-    gone = [(TICK_S, [told(1, "exit", code=1)]), (TICK_S, [])]
+    gone = [(TICK_S, [sent(1, Exit(1))]), (TICK_S, [])]
     one = run_script([*STEPS, (TICK_S, error), *dying, *gone])
     assert one.verdict is not None
     assert (one.verdict.first.worker, one.verdict.first.exit_code) == (1, 1)
@@ -168,8 +168,8 @@ def test_who_tells_its_error_may_go_before_the_verdict(run_script: RunScript) ->
 
 def test_nobody_waits_where_all_have_said_what_they_know(run_script: RunScript) -> None:
     """The killed one is the cause; who blames it may take its time to go."""
-    killed = [told(1, "exit", code=-9), told(0, "error", type="UnavailableError", message="peer")]
-    one = run_script([*STEPS, (TICK_S, killed), (TICK_S, both("step", step=9))])
+    killed = [sent(1, Exit(-9)), sent(0, Error("UnavailableError", "peer"))]
+    one = run_script([*STEPS, (TICK_S, killed), (TICK_S, both(Step(9)))])
     assert one.verdict is not None
     assert one.verdict.first.worker == 1
     assert [record.step for record in one.records] == [5, 5], "it was judged before that"

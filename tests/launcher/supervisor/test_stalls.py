@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Message, Started, Stat, Step, WorkerEvent
 from tenfold.launcher.supervisor import attempt
 from tenfold.launcher.supervisor.attempt import Attempt
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
@@ -37,10 +37,9 @@ class WorkerProcesses:
         self.clock.now += 3600.0 if self.turn == self.sleep_at else 0.1
         worker, rest = divmod(self.turn % 10, 5)
         if rest == 0:
-            start: dict[str, dict[str, Any]] = {"started": {"pid": 1}} if self.turn <= 10 else {}
-            said = {**start, "stat": {"state": "S"}, "step": {"step": self.turn}}
-            for kind, data in said.items():
-                yield WorkerMessage(worker, event=WorkerEvent(kind, worker, "", data=data))
+            start: list[Message] = [Started(1)] if self.turn <= 10 else []
+            for message in [*start, Stat("S"), Step(self.turn)]:
+                yield WorkerMessage(worker, event=WorkerEvent(worker, "", message))
 
     def signal(self, worker: int, number: int) -> None:
         self.signals.append(number)

@@ -1,13 +1,12 @@
 """Verdicts, restarts, hangs: the supervisor's arithmetic, as tables."""
 
-import json
 import signal
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tenfold.launcher.job.events import MARK, WorkerEvent, decode_event, encode_event
+from tenfold.launcher.job.events import Exit, Phase, Started, Stat, Step, WorkerEvent
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.job.worker_record import TracebackCatcher, WorkerRecord
 from tenfold.launcher.supervisor.fault_injection import LossCheck
@@ -24,14 +23,13 @@ PEER = "UnavailableError: Collective ops is aborted by: Connection reset by peer
 def worker(index, *, code=None, at=0.0, says=(), oom=False, phases=(), state="", lost=False):
     """A worker that printed `says` at `at`, went through `phases` and exited with `code`."""
     record = WorkerRecord(index, state=state)
-    record.take_event(WorkerEvent("started", index, "", data={"pid": 100 + index}), 0.0)
+    record.take_event(WorkerEvent(index, "", Started(100 + index)), 0.0)
     for phase, since in phases:
-        record.take_event(WorkerEvent("phase", index, phase), since)
+        record.take_event(WorkerEvent(index, phase, Phase()), since)
     for line in says:
         record.take_line(line, at)
     if code is not None:
-        data = {"code": code, "oom": oom}
-        record.take_event(WorkerEvent("exit", index, "", data=data), at + 0.1)
+        record.take_event(WorkerEvent(index, "", Exit(code, oom)), at + 0.1)
     if lost:
         record.mark_lost(at)
     return record
@@ -40,8 +38,7 @@ def worker(index, *, code=None, at=0.0, says=(), oom=False, phases=(), state="",
 def heard(record, at, *, links=()):
     """The same, and its agent was heard at `at`."""
     ended = record.agent_at
-    data = {"state": "S", "links_down": links}
-    record.take_event(WorkerEvent("stat", record.index, "", data=data), at)
+    record.take_event(WorkerEvent(record.index, "", Stat("S", links_down=tuple(links))), at)
     record.agent_at = max(at, ended)
     return record
 
@@ -197,18 +194,18 @@ def test_going_on(max_restarts, max_preemptions, endings, go_on, reason):
 def training(index, *, steps, state="", phases=(("training", 0.0),)):
     record = worker(index, phases=phases, state=state)
     for number, at in enumerate(steps):
-        record.take_event(WorkerEvent("step", index, "training", data={"step": number}), at)
+        record.take_event(WorkerEvent(index, "training", Step(number)), at)
     return record
 
 
 def listens(record, since):
     for at in (since, since + 1, since + 2):
-        record.take_event(WorkerEvent("stat", record.index, "", data={"listening": True}), at)
+        record.take_event(WorkerEvent(record.index, "", Stat("", listening=True)), at)
     return record
 
 
 def ended(record):
-    record.take_event(WorkerEvent("exit", record.index, "", data={"code": 0}), 5)
+    record.take_event(WorkerEvent(record.index, "", Exit(0)), 5)
     return record
 
 
@@ -270,10 +267,8 @@ def looked_at(index, at, state):
     """A worker that was last heard at its fifth step, at 10.0, its agent's look at it at `at`."""
     record = worker(index)
     for step in (4, 5):
-        record.take_event(
-            WorkerEvent("step", index, "training", data={"step": step}), 9.5 + step / 10
-        )
-    record.take_event(WorkerEvent("stat", index, "", data={"state": state}), at)
+        record.take_event(WorkerEvent(index, "training", Step(step)), 9.5 + step / 10)
+    record.take_event(WorkerEvent(index, "", Stat(state)), at)
     return record
 
 
@@ -352,37 +347,6 @@ def test_lines_come_whole_however_they_are_cut(lines, data):
         text = text[cut:]
     assert seen == [line + b"\n" for line in lines]
     assert buffer.flush() == []
-
-
-_NUMBERS = st.floats(allow_nan=False) | st.integers() | st.text() | st.none()
-
-
-@given(st.dictionaries(st.text(), _NUMBERS), st.text(), st.integers(0, 99))
-def test_events_survive_the_way(data, phase, index):
-    event = WorkerEvent("step", index, phase, 1.5, data)
-    line = encode_event(event)
-    assert "\n" not in line
-    assert decode_event(line) == event
-
-
-_KEYS = st.sampled_from(["kind", "worker", "phase", "time", "data", "other"])
-_DOCUMENTS = st.dictionaries(
-    _KEYS, _NUMBERS | st.lists(_NUMBERS) | st.dictionaries(_KEYS, _NUMBERS)
-)
-
-
-@given(st.text() | _DOCUMENTS.map(json.dumps))
-@example('{"kind": "step", "worker": [], "phase": null, "data": []}')
-def test_no_line_breaks_the_reader(line):
-    assert decode_event(line) is None or line.startswith(MARK)
-    record = WorkerRecord(0)
-    record.take_line(line, 0.0)
-    assert list(record.tail) == [line]
-    event = decode_event(MARK + line)
-    if event is not None:
-        assert (event.kind, event.worker) == (json.loads(line)["kind"], json.loads(line)["worker"])
-        record.take_event(event, 1.0)
-        assert record.agent_at == 1.0
 
 
 def test_losses_are_compared_where_steps_are_run_again():
