@@ -38,12 +38,12 @@ def result_text(result: JobResult, run_dir: str | Path) -> str:
 
 def _recovery(number: int, recovery: Recovery) -> str:
     failure = recovery.failure
-    what = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
+    cause = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
     step = f" at step {failure.step}" if failure.step is not None else ""
     took = ""
     if recovery.seconds is not None:
         took = f"; next step after {format_duration(recovery.seconds)}"
-    return f"restart {number}: worker {failure.worker}{step}: {what}{took}"
+    return f"restart {number}: worker {failure.worker}{step}: {cause}{took}"
 
 
 def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Reading a run directory at any moment of its job, with whatever files exist."""
+"""Reading of a run directory at any moment of its job; missing files are no error."""
 
 import json
 import time
