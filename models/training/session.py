@@ -14,8 +14,8 @@ from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import resolve_decoder
-from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.records.graph_records import input_spec
+from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.receipts import Receipt, make_receipt
@@ -229,7 +229,7 @@ class Session:
     def _broken(self, split: Split) -> tuple[str, ...]:
         """Return the names of the damaged records of `split` that salvage left out."""
         names = {shard.name for shard in split.shards}
-        bad = self.salvage.bad if self.salvage else ()
+        bad = self.salvage.bad_records if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:

@@ -15,7 +15,7 @@ from tenfold.data.format.manifest import Split
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training import loop as train
 from tenfold.models.training.optimizer import balanced_weights, tune_optimizer
-from tenfold.models.training.session import Place
+from tenfold.data.reading.read_options import WorkerPlace
 
 PROGRAM = Path(__file__).with_name("tuned_program.py")
 
