@@ -1,12 +1,11 @@
 """Transforms by name, one after the other."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import is_reference
 from tenfold.data.sources.base import Encoded, UnusableRecord
@@ -35,10 +34,10 @@ def parse_transform(text: str) -> Transform:
         from tenfold.data.transforms.user_function import UserFunction
 
         return UserFunction(text)
-    near = difflib.get_close_matches(name, BUILT_IN, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    choices = f"there are {', '.join(BUILT_IN)} and module:function"
     raise UserError(
-        f"--transform={text}: unknown; {hint}there are {', '.join(BUILT_IN)} and module:function"
+        f"--transform={text}: unknown transform: "
+        f"{did_you_mean(name, BUILT_IN, otherwise=choices)}"
     )
 
 
