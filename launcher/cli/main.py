@@ -25,7 +25,6 @@ COMMANDS: Final = {
     "bench": "measures how fast the input pipeline alone reads, parses and decodes",
     "report": "shows a finished or running job as one HTML page",
     "doctor": "checks this machine and the hosts of a job before a launch",
-    "completion": "prints a completion script for bash or zsh",
 }
 
 EXIT_FAILED: Final = 1
