@@ -160,7 +160,7 @@ def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
 
 def options_of_backend(fv: FlagValues) -> dict[str, str]:
     """Returns the back ends' own options that were given."""
-    names = [option.name for options in backend_options().values() for option in options]
+    names = [option.name for options in backend_options(fv.backend).values() for option in options]
     return {name: fv[name].value for name in names if fv[name].value is not None}
 
 

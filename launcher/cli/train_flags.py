@@ -14,13 +14,14 @@ from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
 from tenfold.data.storage.shard_cache import DEFAULT_BYTES, CacheOptions
-from tenfold.launcher.cli.flags import FlagValues, define_size
+from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
 from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
 
 CACHE_MODES: Final = (shard_cache.AUTO, shard_cache.OFF)
 
 
+@in_group("Local cache")
 def define_cache_flags(fv: FlagValues) -> None:
     """Defines the flags of the cache."""
     flags.DEFINE_enum(
@@ -46,6 +47,7 @@ def cache_options(fv: FlagValues) -> CacheOptions:
 SALVAGE_DIR: Final = "salvage"
 
 
+@in_group("Training")
 def define_train_flags(fv: FlagValues) -> None:
     """Defines the flags of the built-in trainer."""
     text = partial(flags.DEFINE_string, flag_values=fv)

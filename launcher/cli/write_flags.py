@@ -9,7 +9,7 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.planning.layout import MB, LayoutPolicy
 from tenfold.data.units import format_size, plural
-from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size
+from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size, in_group
 
 if TYPE_CHECKING:
     from tenfold.data.planning.write_plan import WritePlan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _POLICY: Final = LayoutPolicy()
 
 
+@in_group("Shard layout")
 def define_plan_flags(fv: FlagValues) -> None:
     """Defines the flags that choose a layout, and --source."""
     _define_source_flags(fv)
@@ -36,6 +37,7 @@ def define_plan_flags(fv: FlagValues) -> None:
     define_size(fv, "max_shard_size", 250 * MB, "shards should not be larger")
 
 
+@in_group("Data")
 def _define_source_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
@@ -73,6 +75,7 @@ def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
     )
 
 
+@in_group("Writing")
 def define_write_flags(fv: FlagValues) -> None:
     """Defines all flags that decide what is written, --source and --output included."""
     define_plan_flags(fv)

@@ -12,6 +12,8 @@ from tenfold.launcher.cli.host_check import look_at
 from tenfold.launcher.host_checks.findings import ERROR, Finding, judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 
+MOST_USED: Final = launch_flags.MOST_USED
+
 USAGE: Final = "[the flags of launch] [-- program args…]"
 
 
@@ -19,6 +21,11 @@ def define_flags(fv: FlagValues) -> None:
     """Defines the flags of doctor: those of launch, but --dry_run: it starts nothing anyway."""
     launch_flags.define_flags(fv)
     delattr(fv, "dry_run")
+
+
+def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags of the back end that `argv` names."""
+    launch_flags.define_backend_flags(fv, argv)
 
 
 def run(fv: FlagValues, args: Arguments) -> int:

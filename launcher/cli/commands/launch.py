@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ from tenfold.launcher.job.run_dir import HISTORY_FILE
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, spoil_shards
 from tenfold.launcher.supervisor.supervisor import Supervisor
 
+MOST_USED: Final = launch_flags.MOST_USED
+
 USAGE: Final = (
     "--shards=PATH [--flag=value …]\n"
     "       tenfold launch --source=PATH --output=PATH [--flag=value …]\n"
@@ -39,6 +42,11 @@ EXIT_STATUS: Final = {"succeeded": 0, "failed": 1}
 def define_flags(fv: FlagValues) -> None:
     """Defines the flags of launch."""
     launch_flags.define_flags(fv)
+
+
+def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags of the back end that `argv` names."""
+    launch_flags.define_backend_flags(fv, argv)
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
