@@ -36,8 +36,7 @@ def parse_transform(text: str) -> Transform:
         return UserFunction(text)
     choices = f"there are {', '.join(BUILT_IN)} and module:function"
     raise UserError(
-        f"--transform={text}: unknown transform: "
-        f"{did_you_mean(name, BUILT_IN, otherwise=choices)}"
+        f"--transform={text}: unknown transform: {did_you_mean(name, BUILT_IN, otherwise=choices)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from absl import flags
@@ -12,9 +13,10 @@ from tenfold.data.units import format_size, plural
 from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size, in_group
 
 if TYPE_CHECKING:
+    from tenfold.data.planning.plan_layout import SplitFraction
     from tenfold.data.planning.write_plan import WritePlan
     from tenfold.data.sources.features import SourceOptions
-    from tenfold.data.writing.write_shards import Progress, WriteResult
+    from tenfold.data.writing.write_shards import Progress, WriteOptions, WriteResult
 
 _POLICY: Final = LayoutPolicy()
 
@@ -125,41 +127,85 @@ def policy_from_flags(fv: FlagValues) -> LayoutPolicy:
     )
 
 
-def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
-    """Writes what the flags ask for, with progress on stderr; `options` are more WriteOptions.
+@dataclass(frozen=True)
+class WriteRequest:
+    """The arguments of one `write_shards`, complete before it starts."""
+
+    source: Any
+    output: str
+    source_options: "SourceOptions"
+    policy: LayoutPolicy
+    splits: "tuple[SplitFraction, ...]"
+    transforms: tuple[str, ...]
+    shuffle_seed: int
+    options: "WriteOptions"
+
+
+def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
+    """Returns the write that the flags ask for; `options` are more WriteOptions.
 
     Raises:
-      UserError: a flag is missing or makes no sense, or as `write_shards`.
-      JobError: as `write_shards`.
+      UserError: a flag is missing or makes no sense.
     """
     from tenfold.data.planning.plan_layout import parse_splits
-    from tenfold.data.writing.write_shards import WriteOptions, write_shards
+    from tenfold.data.writing.write_shards import WriteOptions
 
     for name in ("source", "output"):
         if not fv[name].value:
             raise UserError(f"--{name} is missing: --help lists the flags")
     if fv.max_bad_records < 0:
         raise UserError(f"--max_bad_records={fv.max_bad_records}: it must be at least 0")
+    return WriteRequest(
+        source=fv.source,
+        output=fv.output,
+        source_options=source_options_from_flags(fv),
+        policy=policy_from_flags(fv),
+        splits=parse_splits(fv.split),
+        transforms=tuple(fv.transform),
+        shuffle_seed=fv.shuffle_seed,
+        options=WriteOptions(
+            processes=fv.processes,
+            resume=fv.resume,
+            overwrite=fv.overwrite,
+            max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
+            **options,
+        ),
+    )
+
+
+def run_write(request: WriteRequest) -> "WriteResult":
+    """Writes, with progress on stderr.
+
+    Raises:
+      UserError: as `write_shards`.
+      JobError: as `write_shards`.
+    """
+    from tenfold.data.writing.write_shards import write_shards
+
     progress = WriteProgress()
     with progress:
         return write_shards(
-            fv.source,
-            fv.output,
-            source_options=source_options_from_flags(fv),
-            policy=policy_from_flags(fv),
-            splits=parse_splits(fv.split),
-            transforms=fv.transform,
-            shuffle_seed=fv.shuffle_seed,
-            options=WriteOptions(
-                processes=fv.processes,
-                resume=fv.resume,
-                overwrite=fv.overwrite,
-                max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
-                **options,
-            ),
+            request.source,
+            request.output,
+            source_options=request.source_options,
+            policy=request.policy,
+            splits=request.splits,
+            transforms=request.transforms,
+            shuffle_seed=request.shuffle_seed,
+            options=request.options,
             on_progress=progress.show,
             on_plan=progress.begin,
         )
+
+
+def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
+    """Writes as the flags ask for, with progress on stderr; `options` are more WriteOptions.
+
+    Raises:
+      UserError: a flag is missing or makes no sense, or as `write_shards`.
+      JobError: as `write_shards`.
+    """
+    return run_write(write_request(fv, **options))
 
 
 class WriteProgress:
