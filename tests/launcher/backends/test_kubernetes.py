@@ -18,8 +18,7 @@ from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.backends.base import Submission
-from tenfold.launcher.backends.kubernetes import job_name, pod_addresses
-from tenfold.launcher.backends.yaml_text import to_yaml
+from tenfold.launcher.backends.kubernetes_manifests import job_name, pod_addresses, to_yaml
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json, job_to_json
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
@@ -184,6 +183,17 @@ def test_texts_of_several_lines_are_readable_blocks():
     assert to_yaml([{"at": "{\n x\n}\n"}]) == "at: |\n  {\n   x\n  }\n"
     for text in ("\n\n", " a\nb\n", "a\nb", "a \nb\n", "a\n\nb\n", "a\tb\nc\n"):
         assert yaml.safe_load(to_yaml([{"a": text}])) == {"a": text}
+
+
+@pytest.mark.parametrize("text", ["1e3", "0o17", "y", "NO", "1_0", "4", "0x1F", ".inf", "~", ""])
+def test_text_that_other_parsers_read_as_a_number_is_quoted(text):
+    """PyYAML follows YAML 1.1; Kubernetes' parser reads some of 1.2 as well."""
+    assert to_yaml([{"name": text}]).removeprefix("name: ")[0] in "'\""
+
+
+def test_shared_values_are_written_out():
+    shared = ["a value"]
+    assert to_yaml([{"one": shared, "two": shared}]).count("a value") == 2
 
 
 # --- kubectl ---
