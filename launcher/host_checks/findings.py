@@ -1,4 +1,4 @@
-"""Judge what probes report of hosts: errors and warnings. Pure."""
+"""Turn the reports of hosts into errors and warnings. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,23 +6,25 @@ from typing import Final
 
 from tenfold.data.units import format_size
 from tenfold.launcher.host_checks import probe
-from tenfold.launcher.host_checks.look import (
-    MAX_CLOCK_SKEW_S,
-    MIN_DISK_BYTES,
-    MIN_SHM_BYTES,
-    WORKER_MEMORY_BYTES,
-    HostReport,
-)
+from tenfold.launcher.host_checks.look import HostReport
 
 ERROR: Final = "error"
-
 WARNING: Final = "warning"
+MAX_CLOCK_SKEW_S: Final = 5.0
+MIN_DISK_BYTES: Final = 10**9
+MIN_SHM_BYTES: Final = 64 * 2**20
+WORKER_MEMORY_BYTES: Final = 600 * 10**6  # measured: TensorFlow imported, and a small model
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: `level` is ERROR or WARNING, `check` a word for what was looked at;
-    `text` says what to do. `host` is empty where it is about all of them.
+    """One problem.
+
+    Attributes:
+      level: ERROR or WARNING.
+      check: a word for the check that found it.
+      text: the problem and its remedy.
+      host: the host's name; "" where several hosts are concerned.
     """
 
     level: str
@@ -32,7 +34,12 @@ class Finding:
 
 
 def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
-    """Returns all that is wrong with the hosts, errors first. Pure."""
+    """Returns all problems of the hosts, errors first.
+
+    Args:
+      reports: one report per host.
+      needs_tensorflow: whether the built-in trainer is to run there.
+    """
     found = []
     for report in reports:
         judged = _judge_failure(report) or _judge_host(report, needs_tensorflow)
@@ -90,10 +97,10 @@ def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
     if report.unshared:
         text = f"{name} does not see this machine's '{report.unshared}': give a --run_dir on "
         text += "storage that all hosts share (NFS, or gs://…)"
-        # A program of the user's own need not write there.
+        # A program of the user's own may not write to the run directory.
         found.append(Finding(ERROR if needs_tensorflow else WARNING, "run_dir", text))
     if report.host.remote and seen["code"] != report.our_code:
-        text = f"{name} has another state of tenfold's code than this machine"
+        text = f"tenfold's code on {name} differs from this machine's"
         found.append(
             Finding(
                 ERROR, "packages", f"{text}: install the same there, under {report.host.python}"
@@ -127,8 +134,8 @@ def _judge_surroundings(report: HostReport) -> list[Finding]:
     if seen["proxies"]:
         text = f"{', '.join(seen['proxies'])} is set on {name}: the workers' own traffic goes "
         found.append(Finding(WARNING, "proxy", text + "past it (no_grpc_proxy is set for them)"))
-    middle = (report.asked_at + report.told_at) / 2
-    tolerance = MAX_CLOCK_SKEW_S + (report.told_at - report.asked_at) / 2
+    middle = (report.asked_at + report.answered_at) / 2
+    tolerance = MAX_CLOCK_SKEW_S + (report.answered_at - report.asked_at) / 2
     if abs(seen["time"] - middle) > tolerance:
         text = f"the clock of {name} is {seen['time'] - middle:+.0f} s off ours: start NTP there"
         found.append(Finding(WARNING, "clock", text))
@@ -138,9 +145,9 @@ def _judge_surroundings(report: HostReport) -> list[Finding]:
 def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
     found = []
     for package in ("python", *probe.PACKAGES):
-        told = {report.host.name: report.seen["versions"][package] for report in reports}
-        if len({_compatible(package, version) for version in told.values()}) > 1:
-            listed = ", ".join(f"{version} on {host}" for host, version in told.items())
+        versions = {report.host.name: report.seen["versions"][package] for report in reports}
+        if len({_compatible(package, version) for version in versions.values()}) > 1:
+            listed = ", ".join(f"{version} on {host}" for host, version in versions.items())
             text = f"{package} differs: {listed}; install the same everywhere"
             found.append(Finding(ERROR, "packages", text))
     gpus = {report.host.name: report.seen["gpus"] / report.workers for report in reports}
@@ -154,5 +161,5 @@ def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
 
 
 def _compatible(package: str, version: str | None) -> str | None:
-    """What must be equal of a version: for Python the first two numbers."""
+    """The part of a version that must be the same on all hosts: of Python's, two numbers."""
     return ".".join(version.split(".")[:2]) if package == "python" and version else version

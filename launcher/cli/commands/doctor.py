@@ -82,7 +82,7 @@ def _as_json(
 
 
 def _host_json(report: HostReport, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Returns what was seen of a host: nulls where it did not answer."""
+    """Returns the report of a host as JSON; nulls where the host did not answer."""
     seen, name = report.seen, report.host.name
     levels = [finding.level for finding in findings if finding.host == name]
     return {

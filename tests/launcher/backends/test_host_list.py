@@ -60,7 +60,7 @@ def test_a_host_file():
     ("text", "words"),
     [
         ("# nothing", "f names no host"),
-        ("a\nb slot=2", "f, line 2: 'slot=2' is not a setting: did you mean slots=…?"),
+        ("a\nb slot=2", "f, line 2: 'slot=2' is not a setting: did you mean 'slots=…'?"),
         ("a slots", "'slots' is not a setting"),
         ("a slots=0", "slots=0 is not a whole number"),
         ("a address=$(id)", "'$(id)' cannot be the address"),

@@ -228,7 +228,7 @@ def test_addresses_of_nodes():
 def test_an_allocation_of_another_kind(tenfold):
     done = tenfold("launch", "--backend=slurm", "--", "true", SLURM_JOB_ID="1")
     assert done.status == 2
-    assert "this is no allocation of Slurm's" in done.err
+    assert "this is not a Slurm allocation" in done.err
 
 
 def test_more_workers_than_tasks():

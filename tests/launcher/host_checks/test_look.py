@@ -1,4 +1,4 @@
-"""The look at the hosts before a launch."""
+"""Reports of hosts, and the errors and warnings that follow from them."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ VERSIONS = {
     "keras": "3.15.1",
     "tenfold": "0.1.0",
 }
-RECEIPT_COUNTS = {
+PROBE_REPORT = {
     "time": 1000.0,
     "versions": VERSIONS,
     "taken": {},
@@ -44,10 +44,10 @@ def report(name="a", **changes):
         host=Host(name, "10.0.0.1", "python3", remote=True),
         workers=1,
         ports=(4000,),
-        seen={**RECEIPT_COUNTS, "versions": versions, **changes},
+        seen={**PROBE_REPORT, "versions": versions, **changes},
         our_code="abc",
         asked_at=999.9,
-        told_at=1000.1,
+        answered_at=1000.1,
         **outside,
     )
 
@@ -60,7 +60,7 @@ def report(name="a", **changes):
         ([report(unresolved={"b": "unknown"})], ERROR, ["resolve 'b'", "/etc/hosts"]),
         ([report(unreached=(("b", 4001, "timed out"),))], ERROR, ["b:4001", "firewall"]),
         ([report(versions={"tensorflow": None})], ERROR, ["no TensorFlow", "pip install"]),
-        ([report(code="abd")], ERROR, ["a has another state", "python3"]),
+        ([report(code="abd")], ERROR, ["code on a differs", "python3"]),
         ([report(missing=["/x"])], ERROR, ["no '/x' on a", "share"]),
         ([report(unshared="/r")], ERROR, ["a does not see", "'/r'", "--run_dir"]),
         ([report(disk_free=10**8)], WARNING, ["run directory", "--run_dir"]),
