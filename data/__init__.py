@@ -9,6 +9,16 @@ _PUBLIC = {
     "steps_per_epoch": "tenfold.data.reading.dataset",
     "epoch_receipt": "tenfold.data.reading.receipts",
     "write_shards": "tenfold.data.writing.write_shards",
+    "WriteOptions": "tenfold.data.writing.write_shards",
+    "WriteResult": "tenfold.data.writing.write_shards",
+    "LayoutPolicy": "tenfold.data.planning.layout",
+    "plan_layout": "tenfold.data.planning.plan_layout",
+    "SourceOptions": "tenfold.data.sources.features",
+    "Transform": "tenfold.data.transforms.base",
+    "Draw": "tenfold.data.transforms.base",
+    "UnusableRecord": "tenfold.data.sources.base",
+    "UserError": "tenfold.data.errors",
+    "JobError": "tenfold.data.errors",
     "read_manifest": "tenfold.data.storage.read_manifest",
 }
 
