@@ -192,16 +192,8 @@ def _attempt(work: Callable[..., Any], item: Any, note: Callable[[Any], None]) -
         return "error", _Failure("JobError", message, traceback.format_exc())
 
 
-def usable_processors() -> int:
-    """Returns how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-
-
 def usable_cpus() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    """Return the number of CPU cores that this process may use: its affinity, where known."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

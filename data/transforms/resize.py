@@ -9,6 +9,7 @@ from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
 from tenfold.data.transforms.options import one_of, parse_options, whole
+from tenfold.data.units import parse_image_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ class Resize:
 
     def __init__(self, text: str) -> None:
         options = parse_options(text)
-        self._height, self._width = parse_image_size(options.positional, text)
+        self._height, self._width = parse_image_size(options.positional, f"--transform={text}")
         read = options.read(
             {
                 "fit": (one_of("stretch", "crop"), "stretch"),
@@ -60,21 +61,6 @@ class Resize:
         width, height = self._width * scale, self._height * scale
         left, top = (image.width - width) / 2, (image.height - height) / 2
         return left, top, left + width, top + height
-
-
-def parse_image_size(text: str, shown: str) -> tuple[int, int]:
-    """Returns (height, width) of ``224`` or ``192x256``.
-
-    Raises:
-      UserError: it is neither.
-    """
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() for part in parts):
-        raise UserError(f"--transform={shown}: write the size as 224 or as 192x256 (HEIGHTxWIDTH)")
-    sizes = [int(part) for part in parts]
-    if not all(1 <= size <= 16384 for size in sizes):
-        raise UserError(f"--transform={shown}: a side has 1 to 16,384 pixels")
-    return sizes[0], sizes[-1]
 
 
 class Encode:

@@ -13,7 +13,7 @@ from tenfold.data.format.manifest import Manifest
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import SplitFraction
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
-from tenfold.data.runtime.process_pool import run_pool, usable_processors
+from tenfold.data.runtime.process_pool import run_pool, usable_cpus
 from tenfold.data.sources.base import Source
 from tenfold.data.sources.features import SourceOptions
 from tenfold.data.sources.open_source import open_source
@@ -188,7 +188,7 @@ def _write(
 
 def default_processes(folder: Folder) -> int:
     """Returns one process per processor; for remote storage two, as half of them are sending."""
-    return usable_processors() * (1 if isinstance(folder, LocalFolder) else 2)
+    return usable_cpus() * (1 if isinstance(folder, LocalFolder) else 2)
 
 
 def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.ports import is_free, pick_ports, port_holder
-from tenfold.launcher.cli.train_flags import parse_image_size, parse_interval
+from tenfold.launcher.cli.train_flags import parse_interval
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.job import lease
 from tenfold.launcher.job import run_dir as rundir
@@ -154,14 +154,6 @@ def test_checkpoint_intervals(text, value):
 def test_checkpoint_intervals_that_make_no_sense(text):
     with pytest.raises(UserError, match="checkpoint_every"):
         parse_interval(text)
-
-
-def test_image_sizes():
-    assert parse_image_size("32x48") == (32, 48)
-    assert parse_image_size("32") == (32, 32)
-    for text in ("0", "1x2x3", "x", "-1", "a"):
-        with pytest.raises(UserError, match="image_size"):
-            parse_image_size(text)
 
 
 def test_modules_run_without_the_current_folder_on_their_path(tmp_path):
