@@ -17,7 +17,7 @@ import pytest
 
 import tenfold
 from tenfold.data.errors import JobError, UserError
-from tenfold.launcher.python_api import _defined, _words
+from tenfold.launcher.python_api import _command_words, _defined
 
 SLEEPER = "import time; print('asleep', flush=True); time.sleep(300)"
 
@@ -57,7 +57,7 @@ def test_a_misspelt_flag_is_told_as_on_the_command_line() -> None:
 def test_keywords_become_flags(flags: dict[str, Any], words: list[str]) -> None:
     from tenfold.launcher.cli.commands import write
 
-    assert _words(_defined(write), flags) == words
+    assert _command_words(_defined(write), flags) == words
 
 
 def test_records_made_in_python_are_written(tmp_path: Path) -> None:
