@@ -67,7 +67,7 @@ class Builder:
 
 
 @pytest.mark.slow
-def test_its_lines_install_a_tenfold_that_runs(tmp_path):
+def test_containerfile_commands_install_tenfold(tmp_path):
     builder = Builder(tmp_path)
     lines = list(instructions())
     assert lines[0][0] == "FROM"

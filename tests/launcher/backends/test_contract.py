@@ -46,7 +46,7 @@ def launch(launch, place):
     return launch
 
 
-def test_the_job_arrives_whole(launch, place):
+def test_arguments_and_environment_reach_workers(launch, place):
     program = (sys.executable, str(launch.program(MEET)), *HOSTILE)
     launch.run(*place.flags, "--num_workers=2", program=program)
     assert launch.status == 0, launch.err
@@ -61,7 +61,7 @@ def test_the_job_arrives_whole(launch, place):
     assert launch.result["exit_codes"] == [0, 0]
 
 
-def test_the_first_failure_is_told(launch, place):
+def test_first_failure_is_reported(launch, place):
     text = """
     if index == 1:
         raise ValueError("the cause")
@@ -75,7 +75,7 @@ def test_the_first_failure_is_told(launch, place):
     assert "in <module>" in first["traceback"]
 
 
-def test_a_killed_worker_is_started_again(launch, place):
+def test_killed_worker_is_restarted(launch, place):
     text = """
     if index == 1 and restart == 0:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_started_again(launch, place):
     assert {"again-0", "again-1"} <= set(os.listdir(launch.run_dir))
 
 
-def test_cancelling_lets_workers_put_their_things_in_order(launch, place):
+def test_workers_clean_up_when_cancelled(launch, place):
     text = """
     def stop(*_):
         mark(f"tidy-{index}")
@@ -109,7 +109,7 @@ def test_cancelling_lets_workers_put_their_things_in_order(launch, place):
     assert {"tidy-0", "tidy-1"} <= set(os.listdir(launch.run_dir))
 
 
-def test_nothing_outlives_a_killed_launcher(launch, place, until):
+def test_no_process_outlives_killed_launcher(launch, place, until):
     """Not the worker, and not what it has started in a session of its own."""
     text = """
     import subprocess

@@ -43,7 +43,7 @@ def pings(*, steps, patience):
         ("freeze", 40, "its host stands still: not a word from its agent for"),
     ],
 )
-def test_the_failed_host_is_named_and_the_job_goes_on(launch, netns_place, fault, patience, words):
+def test_failed_host_is_named_and_job_continues(launch, netns_place, fault, patience, words):
     """Every worker says that the other one is gone."""
     text = f"if restart: sys.exit(0)\n{pings(steps=300, patience=patience)}"
     flags = ("--num_workers=2", "--max_restarts=1", f"--inject={fault}:worker=1,step=5")
@@ -59,7 +59,7 @@ def test_the_failed_host_is_named_and_the_job_goes_on(launch, netns_place, fault
 
 
 @pytest.mark.parametrize("fault", ["unplug", "freeze"])
-def test_a_host_that_is_soon_back_is_no_failure(launch, netns_place, fault):
+def test_short_disconnection_is_no_failure(launch, netns_place, fault):
     text = pings(steps=40, patience=600) + "mark(f'steps-{index}', str(step))"
     flags = ("--num_workers=2", f"--inject={fault}:worker=1,step=5,seconds=1.5")
     launch.run(*netns_place.flags, *flags, text=text)
@@ -68,7 +68,7 @@ def test_a_host_that_is_soon_back_is_no_failure(launch, netns_place, fault):
 
 
 @pytest.mark.parametrize("user", ["root", "rootless"])
-def test_a_host_that_stands_still_where_nobody_waits_for_it(launch, request, user):
+def test_frozen_host_is_found_without_waiting_peers(launch, request, user):
     """Held by the kernel's freezer as root, by signals without."""
     place = request.getfixturevalue("netns_place" if user == "root" else "rootless_netns_place")
     launch.prefix = place.prefix
@@ -85,7 +85,7 @@ def test_a_host_that_stands_still_where_nobody_waits_for_it(launch, request, use
     assert [failure["worker"] for failure in launch.result["consequences"]] == [0]
 
 
-def test_a_frozen_host_does_not_outlive_a_killed_launcher(launch, netns_place, until, cgroups_of):
+def test_frozen_host_ends_with_killed_launcher(launch, netns_place, until, cgroups_of):
     text = """
     say("step", "training", step=1)
     mark(f"up-{index}")
@@ -103,7 +103,7 @@ def test_a_frozen_host_does_not_outlive_a_killed_launcher(launch, netns_place, u
     assert not cgroups_of(launch.process.pid)
 
 
-def test_other_hosts_cannot_be_unplugged(launch):
+def test_unplug_needs_simulated_hosts(launch):
     launch.run("--num_workers=2", "--inject=unplug:worker=1", program=("true",))
     assert launch.status == 2
     assert launch.err.startswith("tenfold: --inject=unplug is for simulated hosts, not for --back")
@@ -113,9 +113,7 @@ def test_other_hosts_cannot_be_unplugged(launch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_training_goes_on_after_a_host_stood_still(
-    launch, netns_place, digit_shards, read_metrics
-):
+def test_training_continues_after_frozen_host(launch, netns_place, digit_shards, read_metrics):
     """The page on simulated hosts shows the same for one that is unplugged."""
     flags = (
         "--num_workers=2", f"--shards={digit_shards}", "--epochs=2", "--global_batch_size=64",

@@ -39,7 +39,7 @@ def network_of(pid: int) -> str:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_the_job_goes_on_without_a_host_that_stays_away(launch, ssh_nodes, until, lost):
+def test_job_continues_without_missing_host(launch, ssh_nodes, until, lost):
     launch.prefix = ssh_nodes.prefix
     flags = ("--backend=ssh", "--hosts=node-a,node-b", f"--ssh_config={ssh_nodes.config}")
     count = ("--num_workers=2", "--min_workers=1", "--max_restarts=1", "--grace=1")
