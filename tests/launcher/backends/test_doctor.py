@@ -20,9 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def doctor(ssh_place, tmp_path):
-    """Runs doctor where it reaches two hosts: the one has no tenfold, and on both the port of
-    their sshd is wanted for a worker.
-    """
+    """Runs doctor on two hosts: one has no tenfold, and the workers' ports are those of sshd."""
     config = next(flag for flag in ssh_place.flags if flag.startswith("--ssh_config"))
     (tmp_path / "hosts").write_text("host-0\nhost-1 python=/usr/bin/python3\n")
 
@@ -59,7 +57,7 @@ def test_findings_as_json(doctor):
     assert document["hosts"][0]["versions"].keys() >= {"python", "tensorflow"}
     assert document["hosts"][1]["versions"] is None
     findings = {(one["host"], one["check"]): one for one in document["findings"]}
-    # There may be warnings besides: this machine may have little memory left.
+    # There may be warnings too: this machine may be short of memory.
     taken, silent = findings["host-0", "port"], findings["host-1", "answer"]
     assert taken["text"] == PORT
     assert silent["text"].startswith(ANSWER)
@@ -76,7 +74,7 @@ def test_usable_machine_and_shards_as_json(tenfold, digit_shards):
     (host,) = document["hosts"]
     assert (host["name"], host["workers"], len(set(host["ports"]))) == ("localhost", 2, 2)
     assert host["disk_free_bytes"] > 0
-    # This machine may have little memory left: a warning, which stops no launch.
+    # This machine may be short of memory: a warning, not an error.
     assert "error" not in {host["outcome"], *(one["level"] for one in document["findings"])}
 
 

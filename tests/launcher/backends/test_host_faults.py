@@ -5,8 +5,8 @@ import pytest
 
 pytestmark = pytest.mark.timeout(120)
 
-# Workers that send each other a word ten times a second, and die when they have heard one before
-# and then none so many times. Not by the clock: where the machine stalls, no host is lost.
+# Workers that send each other a message ten times a second, and die after a number of missing
+# messages. They count messages, not seconds: a stalled machine must not look like a lost host.
 PINGS = """
 import math, socket
 config = json.loads(os.environ["TF_CONFIG"])
@@ -26,7 +26,7 @@ for step in range(1, STEPS + 1):
         pass
     if missed > PATIENCE:
         print("ConnectionError: heartbeat timeout", flush=True)
-        os._exit(1)  # at once: its last words are left out where its end follows them soon
+        os._exit(1)  # at once: the view omits a last line that the exit follows
     say("step", "training", step=step)
     time.sleep(0.1)
 """
@@ -53,7 +53,7 @@ def test_failed_host_is_named_and_job_continues(launch, netns_place, fault, pati
     assert recovery["failure"]["worker"] == 1
     assert recovery["failure"]["error"].startswith(words)
     assert f"worker 1 failed: {words}" in launch.err
-    assert "heartbeat timeout" not in launch.err  # the logs have what they said of each other
+    assert "heartbeat timeout" not in launch.err  # the logs hold these consequences
     assert "heartbeat timeout" in launch.log(0)
     launch.assert_nothing_left()
 
@@ -118,7 +118,7 @@ def test_training_continues_after_frozen_host(launch, netns_place, digit_shards,
     flags = (
         "--num_workers=2", f"--shards={digit_shards}", "--epochs=2", "--global_batch_size=64",
         "--steps_per_execution=4", "--checkpoint_every=8", "--max_restarts=1",
-        # It waits for the fault, so that training is not over before that has struck.
+        # Wait for the fault, so that training does not end before it.
         "--inject=freeze:worker=1,step=12", "--inject=slow:worker=1,step=12,seconds=30",
     )  # fmt: skip
     launch.start(*netns_place.flags, *flags)
@@ -127,7 +127,7 @@ def test_training_continues_after_frozen_host(launch, netns_place, digit_shards,
     (recovery,) = launch.result["recoveries"]
     assert recovery["failure"]["worker"] == 1
     assert "its host stands still" in recovery["failure"]["error"]
-    # How many steps are run again depends on how soon the host stands still.
+    # The number of repeated steps depends on the moment of the freeze.
     assert all(
         note.endswith("run again after a restart: equal") for note in launch.result["notes"]
     )

@@ -1,4 +1,4 @@
-"""The pages of docs/ on hosts, followed word for word: see scripts/run_docs."""
+"""The guides to back ends run and print as they say: see scripts/run_docs."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ def test_page_on_simulated_hosts(run_page, netns_works):
 
 
 def test_page_on_ssh(run_page, ssh_nodes, tmp_path):
-    """The page takes ~/.ssh/config for granted; a stand-in of `ssh` gives the test's."""
+    """The page expects ~/.ssh/config; a wrapper of `ssh` passes the test's configuration."""
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {ssh_nodes.config} "$@"\n')

@@ -1,4 +1,4 @@
-"""Manifests for Kubernetes, held against its schemas, and the entry of a pod, run for real."""
+"""Manifests checked against the schemas of Kubernetes, and the entry of a pod as a process."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_jobset_fits_its_types(tenfold):
     documents = by_kind(rendered(tenfold, "--kubernetes_kind=jobset"))
     assert set(documents) == {"ConfigMap", "NetworkPolicy", "JobSet"}
     jobset = documents["JobSet"]
-    # Fields that there are not would be lost on the way through the types.
+    # Unknown fields would be lost in the conversion to the types and back.
     assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
     (replicated,) = jobset["spec"]["replicatedJobs"]
     check({"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, **replicated["template"]})
@@ -200,7 +200,7 @@ def test_shared_values_get_no_yaml_anchor():
 
 
 def test_kubectl_gets_the_rendered_manifests(tenfold, tmp_path):
-    """A stand-in for kubectl: no API server can be had here."""
+    """kubectl is a stand-in: there is no API server here."""
     stand_in = tmp_path / "kubectl"
     stand_in.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\nexec cat > {tmp_path}/text\n')
     stand_in.chmod(0o755)
@@ -306,7 +306,7 @@ def test_pod_forwards_sigterm_and_exit_code(start_pod):
 
 @pytest.mark.parametrize(("how", "status"), [("blame", 75), ("fail", 1), ("leave", 3)])
 def test_pod_exit_code_separates_cause_and_consequence(start_pod, how, status):
-    """And what a program leaves running does not hold up its pod."""
+    """A process that the program leaves running does not keep the pod alive."""
     pod = start_pod(how, index="0")
     _, err = pod.communicate(timeout=80)
     assert pod.returncode == status

@@ -101,7 +101,7 @@ def test_hosts_have_separate_names_and_loopbacks(open_hosts):
             server.kill()
 
 
-# Says the time ten times a second.
+# Writes the time ten times a second.
 TICK = "import time\nwhile True: print(time.monotonic(), flush=True); time.sleep(0.1)"
 
 
@@ -280,7 +280,7 @@ def test_cgroups_are_created_and_removed(tmp_path, version):
     for group in groups:
         for name, text in group.files.items():
             assert Path(group.path, name).read_text() == text
-            Path(group.path, name).unlink()  # the kernel's go with their folder
+            Path(group.path, name).unlink()  # the kernel removes its files with the folder
     keeper.clean_up()
     assert not [group for group in groups if Path(group.path).exists()]
     keeper._make_cgroups()

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(180)
 
-# Each holds a word that stands nowhere else: not in what other tests run meanwhile either.
+# Each value holds a random word, which no other test or process of this machine contains.
 WORD = secrets.token_hex(4)
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": f"aws-{WORD}",

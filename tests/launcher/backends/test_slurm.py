@@ -95,7 +95,7 @@ def test_job_saves_and_requeues_at_time_limit(launch, slurm):
         assert time.monotonic() < end, shown
         time.sleep(0.1)
     assert "Restarts=1" in shown
-    # Slurm lets a job that was queued again wait for two minutes.
+    # Slurm delays a requeued job by two minutes.
     slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
     wait_for_result(launch, "succeeded")
     marks = set(os.listdir(launch.run_dir))
@@ -139,7 +139,7 @@ def test_dry_run_prints_the_batch_script(tenfold, tmp_path):
     [
         ("run-7", "run-7"),
         ("my run", "'my run'"),
-        ("#1", "'#1'"),  # else a comment
+        ("#1", "'#1'"),  # unquoted it would start a comment
         ("it's", """'it'"'"'s'"""),
     ],
 )

@@ -131,7 +131,7 @@ def test_next_launch_removes_left_over_sockets(launch, ssh_place, short_folder, 
     launch.assert_nothing_left(within_s=60)
     (left,) = short_folder.glob("tenfold-ssh-*")
     with mock.patch.object(tempfile, "tempdir", str(short_folder)):
-        with socket_folder() as held:  # it may be about to get its lock
+        with socket_folder() as held:  # a young folder may not have its lock yet
             assert left.exists()
         age(left)
         with socket_folder() as held:
