@@ -1,6 +1,6 @@
 """Turn the reports of hosts into errors and warnings. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -56,90 +56,87 @@ def _judge_failure(report: HostReport) -> list[Finding]:
 
 
 def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
-    name, seen = report.host.name, report.seen
-    found = [
-        Finding(
-            ERROR, "port", f"port {port} on {name} is taken ({why}): give another --port, or none"
-        )
-        for port, why in seen["taken"].items()
+    return [
+        *_judge_network(report),
+        *_judge_tensorflow(report, needs_tensorflow),
+        *_judge_files(report, needs_tensorflow),
+        *_judge_code(report),
+        *_judge_resources(report),
+        *_judge_proxies(report),
+        *_judge_clock(report),
     ]
-    found += [
-        Finding(
-            ERROR, "names", f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there"
-        )
-        for peer, why in seen["unresolved"].items()
-    ]
-    found += [
-        Finding(
-            ERROR,
-            "network",
-            f"{name} cannot reach {address}:{port} ({why}): open the workers' ports in the "
-            "firewall, or name addresses of a network that the hosts share",
-        )
-        for address, port, why in report.unreached
-        if str(port) not in seen["taken"]
-    ]
-    if needs_tensorflow and not seen["versions"]["tensorflow"]:
-        python = report.host.python
-        found.append(
-            Finding(
-                ERROR, "packages", f"{python} on {name} has no TensorFlow: pip install tensorflow"
-            )
-        )
-    found += [
-        Finding(
-            ERROR,
-            "files",
-            f"there is no '{path}' on {name}: put it on storage that all hosts share",
-        )
-        for path in seen["missing"]
-    ]
+
+
+def _judge_network(report: HostReport) -> Iterator[Finding]:
+    name, taken = report.host.name, report.seen["taken"]
+    for port, why in taken.items():
+        text = f"port {port} on {name} is taken ({why}): give another --port, or none"
+        yield Finding(ERROR, "port", text)
+    for peer, why in report.seen["unresolved"].items():
+        text = f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there"
+        yield Finding(ERROR, "names", text)
+    for address, port, why in report.unreached:
+        if str(port) not in taken:
+            text = f"{name} cannot reach {address}:{port} ({why}): open the workers' ports in the "
+            text += "firewall, or name addresses of a network that the hosts share"
+            yield Finding(ERROR, "network", text)
+
+
+def _judge_tensorflow(report: HostReport, needs_tensorflow: bool) -> Iterator[Finding]:
+    if needs_tensorflow and not report.seen["versions"]["tensorflow"]:
+        text = f"{report.host.python} on {report.host.name} has no TensorFlow: "
+        yield Finding(ERROR, "packages", text + "pip install tensorflow")
+
+
+def _judge_files(report: HostReport, needs_tensorflow: bool) -> Iterator[Finding]:
+    name = report.host.name
+    for path in report.seen["missing"]:
+        text = f"there is no '{path}' on {name}: put it on storage that all hosts share"
+        yield Finding(ERROR, "files", text)
     if report.unshared:
         text = f"{name} does not see this machine's '{report.unshared}': give a --run_dir on "
         text += "storage that all hosts share (NFS, or gs://…)"
         # A program of the user's own may not write to the run directory.
-        found.append(Finding(ERROR if needs_tensorflow else WARNING, "run_dir", text))
-    if report.host.remote and seen["code"] != report.our_code:
-        text = f"tenfold's code on {name} differs from this machine's"
-        found.append(
-            Finding(
-                ERROR, "packages", f"{text}: install the same there, under {report.host.python}"
-            )
-        )
-    return found + _judge_space(report) + _judge_surroundings(report)
+        yield Finding(ERROR if needs_tensorflow else WARNING, "run_dir", text)
 
 
-def _judge_space(report: HostReport) -> list[Finding]:
-    name, seen, found = report.host.name, report.seen, []
+def _judge_code(report: HostReport) -> Iterator[Finding]:
+    if report.host.remote and report.seen["code"] != report.our_code:
+        text = f"tenfold's code on {report.host.name} differs from this machine's: install the "
+        yield Finding(ERROR, "packages", text + f"same there, under {report.host.python}")
+
+
+def _judge_resources(report: HostReport) -> Iterator[Finding]:
+    name, seen = report.host.name, report.seen
     if seen["disk_free"] < MIN_DISK_BYTES:
         free = format_size(seen["disk_free"])
         text = f"only {free} are free for the run directory on {name}: checkpoints may not fit"
-        found.append(
-            Finding(WARNING, "disk", text + "; free some, or give --run_dir on another disk")
-        )
+        yield Finding(WARNING, "disk", text + "; free some, or give --run_dir on another disk")
     shm = seen["shm_free"]
     if shm is not None and shm < MIN_SHM_BYTES:
         text = f"only {format_size(shm)} of /dev/shm are free on {name}: raise it"
-        found.append(Finding(WARNING, "memory", text + " (docker run --shm-size=1g)"))
-    memory, wanted = seen["memory_available"], report.workers * WORKER_MEMORY_BYTES
-    if memory is not None and memory < wanted:
-        text = f"{report.workers} workers on {name} want about {format_size(wanted)} of memory, "
+        yield Finding(WARNING, "memory", text + " (docker run --shm-size=1g)")
+    memory, needed = seen["memory_available"], report.workers * WORKER_MEMORY_BYTES
+    if memory is not None and memory < needed:
+        text = f"{report.workers} workers on {name} need about {format_size(needed)} of memory, "
         text += f"{format_size(memory)} are available: start fewer there"
-        found.append(Finding(WARNING, "memory", text))
-    return found
+        yield Finding(WARNING, "memory", text)
 
 
-def _judge_surroundings(report: HostReport) -> list[Finding]:
-    name, seen, found = report.host.name, report.seen, []
-    if seen["proxies"]:
-        text = f"{', '.join(seen['proxies'])} is set on {name}: the workers' own traffic goes "
-        found.append(Finding(WARNING, "proxy", text + "past it (no_grpc_proxy is set for them)"))
+def _judge_proxies(report: HostReport) -> Iterator[Finding]:
+    if proxies := report.seen["proxies"]:
+        text = f"{', '.join(proxies)} is set on {report.host.name}: traffic between workers "
+        yield Finding(WARNING, "proxy", text + "bypasses it (no_grpc_proxy is set for them)")
+
+
+def _judge_clock(report: HostReport) -> Iterator[Finding]:
+    """The host read its clock at some moment between question and answer, hence the tolerance."""
     middle = (report.asked_at + report.answered_at) / 2
     tolerance = MAX_CLOCK_SKEW_S + (report.answered_at - report.asked_at) / 2
-    if abs(seen["time"] - middle) > tolerance:
-        text = f"the clock of {name} is {seen['time'] - middle:+.0f} s off ours: start NTP there"
-        found.append(Finding(WARNING, "clock", text))
-    return found
+    skew = report.seen["time"] - middle
+    if abs(skew) > tolerance:
+        text = f"the clock of {report.host.name} is {skew:+.0f} s off ours: start NTP there"
+        yield Finding(WARNING, "clock", text)
 
 
 def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:

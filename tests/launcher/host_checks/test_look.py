@@ -150,4 +150,4 @@ def test_host_lost_during_probe_is_reported():
     host = dataclasses.replace(backend.hosts(1)[0], name="gone")
     (lost,) = look_at_hosts(backend, [host], ["127.0.0.1:1"], folder="/")
     (finding,) = judge_hosts([lost], needs_tensorflow=False)
-    assert finding.text == "gone cannot be used: the probe said nothing"
+    assert finding.text == "gone cannot be used: the probe printed nothing"
