@@ -37,7 +37,7 @@ class Launch:
       backend: how commands run on `hosts`.
       hosts: the host of each worker, by worker index.
       first_port: worker N listens on this port + N; None: on ports that are free.
-      min_workers: the job may go on with as few.
+      min_workers: the fewest workers that the job may continue with.
       supervision: restarts, time limits, and the worker counts that the job may run with.
       faults: what --inject asks for.
       passed_env: variables from --pass_env. They may be secrets and are written nowhere.

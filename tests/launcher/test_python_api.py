@@ -1,6 +1,7 @@
 """tenfold.plan, write and launch from Python, and in a real Jupyter kernel."""
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -20,6 +21,22 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.launcher.python_api import _command_words, _defined
 
 SLEEPER = "import time; print('asleep', flush=True); time.sleep(300)"
+
+
+@pytest.mark.parametrize("module", ["tenfold", "tenfold.launcher"])
+def test_published_names_import_on_use(module: str) -> None:
+    package = importlib.import_module(module)
+    assert package.__all__ == sorted(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_importing_tenfold_imports_no_launcher() -> None:
+    code = "import sys, tenfold; print(*[name for name in sys.modules if 'tenfold.' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_plan_displays_as_text_and_html() -> None:
