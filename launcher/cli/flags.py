@@ -53,7 +53,7 @@ class Arguments:
             raise UserError(f"unexpected argument '{extra[0]}': flags are written --name=value")
 
 
-class FlagValues(flags.FlagValues):  # type: ignore[misc]
+class FlagValues(flags.FlagValues):
     """The flags of one command. Each belongs to the group that was open at its definition."""
 
     def __init__(self) -> None:
