@@ -15,7 +15,7 @@ _PUBLIC = {
     "plan_layout": "tenfold.data.planning.plan_layout",
     "SourceOptions": "tenfold.data.sources.features",
     "Transform": "tenfold.data.transforms.base",
-    "Draw": "tenfold.data.transforms.base",
+    "RecordSeed": "tenfold.data.transforms.base",
     "UnusableRecord": "tenfold.data.sources.base",
     "UserError": "tenfold.data.errors",
     "JobError": "tenfold.data.errors",

@@ -154,7 +154,7 @@ def write(source: Any, output: str, **flags: Any) -> Written:
 
     began = time.monotonic()
     values = _flag_values(command, {**flags, "output": str(output)}, source=source)
-    names = ("task_index", "num_tasks", "engine", "dry_run")
+    names = ("writer_index", "num_writers", "engine", "dry_run")
     result = write_from_flags(values, **{name: values[name].value for name in names})
     return Written(str(output), result, time.monotonic() - began)
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.runtime.user_code import is_reference
+from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
-from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
+from tenfold.data.transforms.base import RecordSeed, Pixels, Transform, Values, text_key
 
 BUILT_IN: Final = {
     "resize": "tenfold.data.transforms.resize:Resize",
@@ -30,7 +30,7 @@ def parse_transform(text: str) -> Transform:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(import_module(module), attribute)(text)
-    if is_reference(text):
+    if names_user_object(text):
         from tenfold.data.transforms.user_function import UserFunction
 
         return UserFunction(text)
@@ -62,7 +62,7 @@ class Chain:
         return made[0] if made else 1
 
     def apply(
-        self, records: Sequence[Values | UnusableRecord], draws: Sequence[Draw]
+        self, records: Sequence[Values | UnusableRecord], draws: Sequence[RecordSeed]
     ) -> list[Encoded | UnusableRecord]:
         """Returns every record transformed and packed, or why it cannot be."""
         current: list[Values | UnusableRecord] = list(records)

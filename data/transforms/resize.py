@@ -7,7 +7,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.image_codec import FORMATS, JPEG_QUALITY
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
+from tenfold.data.transforms.base import RecordSeed, Values, each, open_pixels, text_key
 from tenfold.data.transforms.options import one_of, parse_options, whole
 from tenfold.data.units import parse_image_size
 
@@ -39,11 +39,13 @@ class Resize:
         self._crop, self._quality = read["fit"] == "crop", read["quality"]
         self.key = text_key("resize", _REVISION, self._height, self._width, *read.values())
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns the records with resized images."""
         return each(records, draws, self._one)
 
-    def _one(self, record: Values, draw: Draw) -> Values:
+    def _one(self, record: Values, draw: RecordSeed) -> Values:
         del draw
         pixels = open_pixels(record, at_least=(self._height, self._width))
         image = self._resized(pixels.image)
@@ -77,11 +79,13 @@ class Encode:
         self._quality = options.read({"quality": (whole(1, 100), JPEG_QUALITY)})["quality"]
         self.key = text_key("encode", _REVISION, self._form, self._quality)
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Returns the records with their images decoded, to be stored in the new form."""
         return each(records, draws, self._one)
 
-    def _one(self, record: Values, draw: Draw) -> Values:
+    def _one(self, record: Values, draw: RecordSeed) -> Values:
         del draw
         pixels = open_pixels(record)
         return {**record, IMAGE: replace(pixels, form=self._form, quality=self._quality)}

@@ -10,7 +10,7 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
-from tenfold.data.storage.shard_cache import DEFAULT_BYTES, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
 from tenfold.data.units import parse_image_size
 from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
@@ -34,7 +34,7 @@ def define_cache_flags(fv: FlagValues) -> None:
     define_size(
         fv,
         "cache_size",
-        DEFAULT_BYTES,
+        DEFAULT_CACHE_BYTES,
         "limit of the cache; it evicts the least recently used shards",
     )
 

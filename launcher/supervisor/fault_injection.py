@@ -227,4 +227,4 @@ class LossCheck:
         if not self._apart:
             return ""
         how = "equal" if max(self._apart) == 0 else f"at most {max(self._apart):.2g} apart"
-        return f"losses of {len(self._apart)} steps that were run again after a restart: {how}"
+        return f"losses of {len(self._apart)} steps repeated after a restart: {how}"

@@ -107,7 +107,7 @@ def _salvage(launch: Launch, view: View) -> None:
     saved = salvage_shards(
         launch.spec.train["shards"], into, max_bad_records=launch.max_bad_records
     )
-    for damaged in saved.bad:
+    for damaged in saved.bad_records:
         view.note(f"skipped: {damaged}")
 
 
