@@ -56,7 +56,7 @@ class Plan:
         return _html_table(rows_of(self.layout))
 
     def plot(self, path: str) -> None:
-        """Saves a image of the layout, as plan.svg or plan.png.
+        """Saves an image of the layout, as plan.svg or plan.png.
 
         Raises:
           UserError: matplotlib is missing, or the file cannot be written.

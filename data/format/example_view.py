@@ -1,6 +1,6 @@
 """One value cut out of a serialized Example (see `example`), as a view, not a copy.
 
-Of tens of KB of a image this touches a few bytes, once a record of every epoch: what is laid
+Of tens of KB of an image this touches a few bytes, once a record of every epoch: what is laid
 out as everybody's writers do it is matched as a whole, anything else is walked through.
 """
 

@@ -132,12 +132,12 @@ def to_uint8(array: "np.ndarray") -> "np.ndarray":
     if array.dtype.kind == "f":
         if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
             raise ValueError(
-                f"a image of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
+                f"an image of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
                 "divide by 255, or give whole numbers"
             )
         return (np.clip(array, 0, 1).astype(np.float64) * 255).round().astype(np.uint8)
     if array.dtype.kind not in "iub" or low < 0 or high > 255:
-        raise ValueError(f"a image of {array.dtype} from {low} to {high}: 0 to 255 is expected")
+        raise ValueError(f"an image of {array.dtype} from {low} to {high}: 0 to 255 is expected")
     return array.astype(np.uint8)
 
 

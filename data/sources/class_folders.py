@@ -1,6 +1,6 @@
 """A tree of class folders of images: ``cats/1.jpg``, ``dogs/2.png``, deeper ones included.
 
-The classes are the sorted names of the folders; a image's bytes pass through as they are.
+The classes are the sorted names of the folders; an image's bytes pass through as they are.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ def _pack(data: bytes, label: int) -> bytes:
 
 
 def _record_bytes(size: int, label: int) -> int:
-    """Returns the framed bytes of a image of `size` bytes, as `_pack` makes them."""
+    """Returns the framed bytes of an image of `size` bytes, as `_pack` makes them."""
     value = _as_field(_as_field(_as_field(size)))
     features = _as_field(len(_NAME_FIELD) + value) + len(_label_entry(label))
     return _as_field(features) + FRAME_BYTES
@@ -118,7 +118,7 @@ def _as_field(size: int) -> int:
 
 
 class Tree(Protocol):
-    """Class folders, listed. A image is its path below `root`, its bytes and its version."""
+    """Class folders, listed. An image is its path below `root`, its bytes and its version."""
 
     root: str
     files: Files
@@ -194,7 +194,7 @@ def _checked_classes(tree: Tree) -> tuple[str, ...]:
 
 
 def is_image_name(name: bytes) -> bool:
-    """Says whether a file of this name counts as a image, unless it is hidden."""
+    """Says whether a file of this name counts as an image, unless it is hidden."""
     return name.lower().endswith(_SUFFIXES)
 
 

@@ -66,7 +66,7 @@ def class_index(value: Any) -> int:
 
 
 def store_value(value: Any) -> Any:
-    """Returns a value as it is stored: an array of bytes that is a image becomes PNG."""
+    """Returns a value as it is stored: an array of bytes that is an image becomes PNG."""
     if getattr(value, "dtype", None) == "uint8" and _is_image_shape(value.shape):
         from tenfold.data.format.image_codec import encode_image, image_from_array
 

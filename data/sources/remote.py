@@ -163,7 +163,7 @@ class RemoteImages:
         self._found: dict[str, tuple[int, int]] | None = None
 
     def look(self, name: str) -> tuple[bytes, int, int]:
-        """Returns full path, bytes and version of a image; the first call lists them all.
+        """Returns full path, bytes and version of an image; the first call lists them all.
 
         Raises:
           FileNotFoundError: there is none.

@@ -1,6 +1,6 @@
 """A table of examples: a column of paths to images, one of labels, and further features.
 
-The scan packs all but the images once; a image's bytes are read when its record is written
+The scan packs all but the images once; an image's bytes are read when its record is written
 and pass through as they are. Paths are taken from the table's own folder.
 """
 
@@ -121,7 +121,7 @@ class LocalImages:
         self._folder = folder
 
     def look(self, name: str) -> tuple[bytes, int, int]:
-        """Returns full path, bytes and time of change of a image; see `Images`."""
+        """Returns full path, bytes and time of change of an image; see `Images`."""
         status = os.stat(self.path(name))
         return os.fsencode(self.path(name)), status.st_size, status.st_mtime_ns
 
@@ -136,7 +136,7 @@ def scan_table(
     """Returns the rows of a table; the `images` that they name lie in its folder by default.
 
     Raises:
-      UserError: the table cannot be read, a row does not fit the others, a image is missing.
+      UserError: the table cannot be read, a row does not fit the others, an image is missing.
     """
     images = images or LocalImages(os.path.dirname(os.path.abspath(path)))
     scan = _Scan(path, scratch, options, images)

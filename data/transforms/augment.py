@@ -71,7 +71,7 @@ class Augment:
 def _part(
     size: tuple[int, int], least_area: float, rng: random.Random
 ) -> tuple[float, float, float, float]:
-    """Returns a random part of a image of `size`, of its proportions."""
+    """Returns a random part of an image of `size`, of its proportions."""
     side = math.sqrt(rng.uniform(least_area, 1))
     width, height = size[0] * side, size[1] * side
     left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)

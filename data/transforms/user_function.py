@@ -14,7 +14,7 @@ class UserFunction:
     """Calls ``function(features)``, or ``function(features, rng)`` with a numpy random generator
     of the record's own seed.
 
-    A image is its encoded bytes as the source has it, or, after a transform that decodes, a
+    An image is its encoded bytes as the source has it, or, after a transform that decodes, a
     uint8 array (height, width, channels). It is identified by the text of its file.
     """
 

@@ -1,4 +1,4 @@
-"""A layout at a glance, as a image: which worker reads which shards, how large they are, and
+"""A layout at a glance, as an image: which worker reads which shards, how large they are, and
 what other numbers of workers would get.
 """
 
@@ -20,7 +20,7 @@ _MAX_COUNTS: Final = 8
 
 
 def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
-    """Saves a image of `layout`: a row of shards for each worker; where their size lies between
+    """Saves an image of `layout`: a row of shards for each worker; where their size lies between
     the smallest and the largest that `policy` allows; and what each worker would read at every
     number of workers that divides the lanes.
 

@@ -12,7 +12,7 @@ SUFFIXES: Final = (".svg", ".png")
 
 
 def check_plot_path(path: str) -> None:
-    """Checks that a image can be made at `path`.
+    """Checks that an image can be made at `path`.
 
     Raises:
       UserError: its suffix is of no known kind, or its folder does not exist.

@@ -1,4 +1,4 @@
-"""Scaling at a glance, as a image: speed over the number of hosts, and where the time goes."""
+"""Scaling at a glance, as an image: speed over the number of hosts, and where the time goes."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from tenfold.launcher.simulation.measured import Measured, efficiency
 
 
 def plot_scaling(found: Sequence[Measured], path: str, *, title: str) -> None:
-    """Saves a image of the runs: steps per second against perfect scaling, and the shares of
+    """Saves an image of the runs: steps per second against perfect scaling, and the shares of
     a step's time.
 
     Raises:

@@ -15,7 +15,7 @@ def build_mlp(spec: ModelSpec) -> keras.Model:
     """Returns two hidden layers on all inputs, flattened and joined; not compiled.
 
     Raises:
-      UserError: an input is neither a image nor numbers.
+      UserError: an input is neither an image nor numbers.
     """
     inputs, hidden = _joined(spec, "mlp")
     for units in _HIDDEN:
@@ -27,7 +27,7 @@ def build_head(spec: ModelSpec) -> keras.Model:
     """Returns one layer, the classifier on top of stored embeddings; not compiled.
 
     Raises:
-      UserError: an input is neither a image nor numbers.
+      UserError: an input is neither an image nor numbers.
     """
     inputs, hidden = _joined(spec, "head")
     return keras.Model(inputs, class_probabilities(hidden, spec), name="head")

@@ -4,7 +4,7 @@ python scripts/bench/read_records.py DATA small|large [--rounds=N]   (see script
 
 The same images, batches, threads and table as scripts/bench/read_images.py, whose readers
 these stand beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the
-encoded image and, where the format has one, its label. Where a library has no such stage, it is left out.
+encoded image and, where the format has one, its label. Libraries without such a stage are left out.
 The first reader of each stage, tf.data as its guides write it, is what the ratios refer to.
 """
 

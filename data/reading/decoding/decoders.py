@@ -54,7 +54,7 @@ class ImageDecoder(Protocol):
         """Returns uint8 [n, height, width, channels]; `views` is float32 [n, 5] or None.
 
         Raises:
-          ValueError: a image cannot be decoded; the message has its `name_of`.
+          ValueError: an image cannot be decoded; the message has its `name_of`.
         """
         ...
 

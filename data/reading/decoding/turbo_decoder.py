@@ -56,7 +56,7 @@ class TurboDecoder:
         """Returns uint8 [n, height, width, channels]; `views` is float32 [n, 5] or None.
 
         Raises:
-          ValueError: a image cannot be decoded; the message has its `name_of`.
+          ValueError: an image cannot be decoded; the message has its `name_of`.
         """
         out = self._batches.array((len(encoded), self._height, self._width, self._channels))
         at = 0

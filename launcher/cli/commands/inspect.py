@@ -112,7 +112,7 @@ def save_images(shards: str, manifest: Manifest, split: Split, count: int, folde
 
     Raises:
       UserError: the data set has no images, or `folder` cannot be written to.
-      JobError: a image cannot be decoded, or the storage could not be reached.
+      JobError: an image cannot be decoded, or the storage could not be reached.
     """
     if not any(feature.kind == "image" for feature in manifest.features):
         raise UserError(f"--save_images: the features of {shards} include no image")

@@ -1,4 +1,4 @@
-"""A image cut out of its Example, whoever wrote it, and out of what is no Example."""
+"""An image cut out of its Example, whoever wrote it, and out of what is no Example."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

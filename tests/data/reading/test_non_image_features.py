@@ -1,4 +1,4 @@
-"""What stands beside a image, parsed in Python or left to TensorFlow: both give the same."""
+"""What stands beside an image, parsed in Python or left to TensorFlow: both give the same."""
 
 from typing import Any
 

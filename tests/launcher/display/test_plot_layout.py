@@ -1,4 +1,4 @@
-"""plan --plot: a image that says what the plan says."""
+"""plan --plot: an image that says what the plan says."""
 
 import re
 import subprocess

@@ -19,7 +19,7 @@ VIEWS = [WHOLE, [0.0, 0.0, 1.0, 1.0, 1.0], [0.25, 0.1, 0.5, 0.6, 0.0], [0.6, 0.3
 
 
 def photograph(height: int, width: int, *, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """A image as smooth as photographs are."""
+    """An image as smooth as photographs are."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2)).convert(mode)
 

@@ -143,7 +143,7 @@ def test_an_unwritable_output(tenfold: Any, make_class_folder: Make, tmp_path: P
 
 def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
     source = make_class_folder(classes=2, each=10)
-    (source / "class 0" / "notes.txt").write_text("not a image")
+    (source / "class 0" / "notes.txt").write_text("not an image")
     flags = [f"--source={source}", f"--output={tmp_path / 'out'}"]
     done = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "19 records" in done.out
