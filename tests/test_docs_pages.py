@@ -153,7 +153,7 @@ false
         ("python program.py", "python other.py", "no command uses program.py"),
         ("```sh\ntest", "```perl\ntest", "a block of 'perl'"),
         ("<!-- not run: there is\nno such thing -->", "", "ended with 1, not 0"),
-        ("```console\n$ echo", "    $ false\n\n```console\n$ echo", "is in no fence"),
+        ("```console\n$ echo", "    $ false\n\n```console\n$ echo", "is outside of a fence"),
     ],
 )  # fmt: skip
 def test_difference_in_page_is_reported(tmp_path: Path, old: str, new: str, error: str) -> None:

@@ -1,4 +1,4 @@
-"""The layout of the source tree: small folders, unique names, an import contract for each folder."""
+"""The source tree: small folders, unique names, an import contract for every folder."""
 
 import ast
 from collections import defaultdict
