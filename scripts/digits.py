@@ -16,8 +16,12 @@ def write_digits(folder: Path) -> int:
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = folder / str(label) / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():  # its modification time is part of the fingerprint by which `write` resumes
-            grey = (image * (255 / 16)).round().astype("uint8")  # the data set has values from 0 to 16
+        if (
+            not path.exists()
+        ):  # its modification time is part of the fingerprint by which `write` resumes
+            grey = (
+                (image * (255 / 16)).round().astype("uint8")
+            )  # the data set has values from 0 to 16
             Image.fromarray(grey).save(path)
     return len(digits.images)
 
