@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where nothing of the checkout is."""
+"""The wheel: its contents, and that it works without the checkout."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from what git would put into a clone (and what is new)."""
+    """The wheel, built from the files that git tracks or would add."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     listed = subprocess.run(
@@ -36,13 +36,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_nothing_but_tenfold_reaches_site_packages(wheel: Path) -> None:
+def test_wheel_has_only_tenfold_at_top_level(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"tenfold"}
 
 
-def test_every_module_is_in_it(wheel: Path) -> None:
+def test_wheel_has_every_module(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("launcher", "data", "models"):
         for file in (ROOT / folder).rglob("*.py"):
@@ -65,8 +65,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             check=True,
         ).stdout.strip()
     )
-    # The dependencies of this environment, but not the editable install that it has too:
-    # a path that a .pth file adds is not searched for .pth files of its own.
+    # Adds the dependencies of this environment without its editable install of tenfold: Python
+    # ignores .pth files in a folder that was itself added by a .pth file.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     command = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
     subprocess.run([python, *command], check=True, timeout=220)
@@ -74,11 +74,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300, func_only=True)  # the wheel and its environment are made before
-def test_the_demos_steps_run_on_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
-    where = [str(installed / "python"), "-c", "import tenfold.data; print(tenfold.data.__file__)"]
-    place = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert Path(place.stdout.strip()).is_relative_to(installed.parent)
+@pytest.mark.timeout(300, func_only=True)  # without the time to build and install the wheel
+def test_demo_runs_on_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    locate = [str(installed / "python"), "-c", "import tenfold.data; print(tenfold.data.__file__)"]
+    found = subprocess.run(locate, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()).is_relative_to(installed.parent)
 
     environment = {**os.environ, "PATH": f"{installed}:{os.environ['PATH']}"}
     done = subprocess.run(
