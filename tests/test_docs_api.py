@@ -17,6 +17,7 @@ def test_api_reference_holds_published_names(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for package in PACKAGES:
         page = (tmp_path / f"{package.replace('.', '/')}.html").read_text(encoding="utf-8")
-        names = importlib.import_module(package).__all__
-        assert [name for name in names if f'id="{name}"' not in page] == []
-    assert 'id="repair"' in (tmp_path / "tenfold" / "models" / "keras_fit.html").read_text()
+        names = set(importlib.import_module(package).__all__) - {"keras_fit"}  # a page of its own
+        assert {name for name in names if f'id="{name}"' not in page} == set()
+    page = (tmp_path / "tenfold" / "models" / "keras_fit.html").read_text(encoding="utf-8")
+    assert 'id="repair"' in page

@@ -1,6 +1,7 @@
 """The source tree: small folders, unique names, an import contract for every folder."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_import_contract_lists_all_modules(folder: str, project: dict[str, Any])
     }
     assert contract["exhaustive"]
     assert listed == children - {"__init__", *contract.get("exhaustive_ignores", ())}
+
+
+def test_build_page_explains_every_dependency(project: dict[str, Any]) -> None:
+    page = (ROOT / "BUILD.md").read_text(encoding="utf-8")
+    table = page.partition("## Dependencies")[2].partition("\n## ")[0]
+    extras = project["project"]["optional-dependencies"]
+    needed = [
+        *project["project"]["dependencies"],
+        *(name for extra in extras.values() for name in extra),
+    ]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in needed}
+    assert {name for name in names if not re.search(rf"\b{name}\b", table)} == set()
+    assert {extra for extra in extras if f"`{extra}`" not in table} == set()
 
 
 def test_docstrings_name_what_they_return() -> None:
