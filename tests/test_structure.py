@@ -106,7 +106,7 @@ def test_build_page_explains_every_dependency(project: dict[str, Any]) -> None:
         *project["project"]["dependencies"],
         *(name for extra in extras.values() for name in extra),
     ]
-    names = {re.match(r"[\w-]+", requirement)[0] for requirement in needed}
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in needed}
     assert {name for name in names if not re.search(rf"\b{name}\b", table)} == set()
     assert {extra for extra in extras if f"`{extra}`" not in table} == set()
 
