@@ -19,7 +19,8 @@ from tenfold.data.storage.folder import is_url
 from tenfold.launcher.backends.base import Option, Submission, Submitter
 from tenfold.launcher.backends.yaml_text import to_yaml
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
-from tenfold.launcher.job.job_spec import JOB_FILE, ClusterSpec, job_to_json
+from tenfold.launcher.job.job_spec import ClusterSpec, job_to_json
+from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
 OPTIONS: Final = (

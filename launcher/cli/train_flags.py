@@ -13,8 +13,9 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
-from tenfold.data.storage.shard_cache import DEFAULT_BYTES, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
 from tenfold.launcher.cli.flags import FlagValues, define_size
+from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
 from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
 
@@ -33,7 +34,10 @@ def define_cache_flags(fv: FlagValues) -> None:
         "$XDG_CACHE_HOME/tenfold/shards, else ~/.cache/tenfold/shards)", flag_values=fv,
     )  # fmt: skip
     define_size(
-        fv, "cache_size", DEFAULT_BYTES, "how much the cache may hold; least recently used go"
+        fv,
+        "cache_size",
+        DEFAULT_CACHE_BYTES,
+        "how much the cache may hold; least recently used go",
     )
 
 
@@ -43,7 +47,6 @@ def cache_options(fv: FlagValues) -> CacheOptions:
 
 
 # Where in a run directory the readable rest of damaged shards is put.
-SALVAGE_DIR: Final = "salvage"
 
 
 def define_train_flags(fv: FlagValues) -> None:
@@ -116,7 +119,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
         cache=fv.cache,
         cache_dir=fv.cache_dir,
         cache_bytes=fv.cache_size,
-        salvage=f"{run_dir}/{SALVAGE_DIR}" if fv.on_bad_record == "skip" else "",
+        salvage=f"{run_dir}/{SALVAGE_FOLDER}" if fv.on_bad_record == "skip" else "",
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,
         keep_checkpoints=fv.keep_checkpoints,

@@ -12,7 +12,7 @@ from rich.text import Text
 from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.display.plain import SHOWN_CHARS, epoch_lines
 from tenfold.launcher.display.worker_logs import is_noise
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Epoch, Step, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 REFRESH_S: Final = 0.25
@@ -38,8 +38,8 @@ class TableView:
 
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Shows epochs, once."""
-        if event.kind == "epoch" and worker == 0:
-            head, *said = epoch_lines(event)
+        if isinstance(event.message, Epoch) and worker == 0:
+            head, *said = epoch_lines(event.message)
             self._console.print(Text(head, style="bold"), soft_wrap=True)
             for line in said:
                 self._console.print(Text(line), soft_wrap=True)
@@ -81,15 +81,15 @@ def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
 
 def make_row(record: WorkerRecord) -> tuple[str, ...]:
     """Returns a worker's cells; empty where it has not reported a figure."""
-    told = record.progress
+    step = record.progress or Step(0)
     total = f"/{record.total_steps}" if record.total_steps else ""
     return (
         str(record.index),
         _phase(record),
         f"{record.step}{total}" if record.step is not None else "",
-        _figure(told.get("loss"), "{:.4g}"),
-        _figure(told.get("records_per_s"), "{:,.0f}"),
-        _figure(told.get("wait_share"), "{:.0%}"),
+        _figure(step.loss, "{:.4g}"),
+        _figure(step.records_per_s, "{:,.0f}"),
+        _figure(step.wait_share, "{:.0%}"),
         format_size(record.rss_bytes) if record.rss_bytes and not record.ended else "",
     )
 
@@ -104,5 +104,5 @@ def _phase(record: WorkerRecord) -> str:
     return record.phase.replace("_", " ") or ("running" if record.pid else "starting")
 
 
-def _figure(value: object, form: str) -> str:
-    return form.format(value) if isinstance(value, int | float) else ""
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final
+from collections.abc import Sequence
+from typing import IO, Final
 
 from tenfold.launcher.display.worker_logs import is_noise
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Epoch, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 SHOWN_CHARS: Final = 2000  # of a line; the log has all of it
@@ -29,8 +29,8 @@ class PlainView:
 
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Shows epochs, once."""
-        if event.kind == "epoch" and worker == 0:
-            for line in epoch_lines(event):
+        if isinstance(event.message, Epoch) and worker == 0:
+            for line in epoch_lines(event.message):
                 self._print(f"[tenfold] {line}")
 
     def note(self, text: str) -> None:
@@ -51,30 +51,18 @@ class PlainView:
         print(text, file=self._stream, flush=True)
 
 
-def epoch_lines(event: WorkerEvent) -> list[str]:
-    """Returns ``epoch 2/5: loss 0.1234, accuracy 0.9531; 418 records/s`` of an epoch event,
-    and a line for each sentence that comes with it.
+def epoch_lines(epoch: Epoch) -> list[str]:
+    """Return ``epoch 2/5: loss 0.1234, accuracy 0.9531; 418 records/s``, then its sentences.
 
-    People count epochs from 1; the events and metrics.jsonl from 0.
+    People count epochs from 1; events and metrics.jsonl count from 0.
     """
-    data = event.data
-    figures = {"loss": data.get("loss"), **(data.get("metrics") or _numbers(data))}
-    told = [f"{name} {value:.4g}" for name, value in figures.items() if value is not None]
-    head = f"epoch {data['epoch'] + 1}" if isinstance(data.get("epoch"), int) else "epoch"
-    if data.get("epochs"):
-        head += f"/{data['epochs']}"
-    rate = f"; {data['records_per_s']:,.0f} records/s" if "records_per_s" in data else ""
-    return [f"{head}: {', '.join(told)}{rate}", *(f"  {said}" for said in data.get("said", []))]
-
-
-def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
-    """The figures that a user's own program has told, without metrics set apart."""
-    hidden = ("epoch", "epochs", "records_per_s", "wait_share", "time", "step")
-    return {
-        name: value
-        for name, value in data.items()
-        if name not in hidden and isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    figures = {"loss": epoch.loss, **epoch.metrics}
+    shown = [f"{name} {value:.4g}" for name, value in figures.items() if value is not None]
+    head = "epoch" if epoch.epoch is None else f"epoch {epoch.epoch + 1}"
+    if epoch.epochs:
+        head += f"/{epoch.epochs}"
+    rate = "" if epoch.records_per_s is None else f"; {epoch.records_per_s:,.0f} records/s"
+    return [f"{head}: {', '.join(shown)}{rate}", *(f"  {text}" for text in epoch.sentences)]
 
 
 def progress_line(records: Sequence[WorkerRecord]) -> str:
@@ -93,7 +81,7 @@ def describe(record: WorkerRecord) -> str:
     if record.step is None:
         return phase
     total = f"/{record.total_steps}" if record.total_steps else ""
-    loss = record.progress.get("loss")
+    loss = record.progress.loss if record.progress else None
     return f"{phase}, step {record.step}{total}" + (
         f", loss {loss:.4g}" if loss is not None else ""
     )

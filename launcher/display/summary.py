@@ -8,6 +8,7 @@ from typing import Any
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import format_duration
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery
+from tenfold.launcher.job.run_dir import LOGS_FOLDER, MODEL_FILE
 
 TRACEBACK_TAIL = 25
 
@@ -24,9 +25,9 @@ def result_text(result: JobResult, run_dir: str | Path) -> str:
         lines.append(f"not started again: {result.reason}")
     lines += result.notes
     lines.append(f"run directory: {run_dir}")
-    if "model.keras" in open_folder(str(run_dir)).sizes():
-        lines.append(f"model: {run_dir}/model.keras")
-    lines.append(f"logs: {run_dir}/logs")
+    if MODEL_FILE in open_folder(str(run_dir)).sizes():
+        lines.append(f"model: {run_dir}/{MODEL_FILE}")
+    lines.append(f"logs: {run_dir}/{LOGS_FOLDER}")
     return "\n".join(lines) + "\n"
 
 

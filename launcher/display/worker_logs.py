@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
+from tenfold.launcher.job.run_dir import worker_log_name
+
 # A line of TensorFlow's C++, its level and message. 2.21 writes
 #   I0000 00:00:1795382899.355895   10743 port.cc:153] oneDNN custom operations are on. …
 # (with the date and time once absl's logging has been set up), older ones
@@ -40,7 +42,7 @@ class WorkerLogs:
     def __init__(self, folder: Path, num_workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files: list[IO[str]] = [
-            (folder / f"worker-{index}.log").open("a", encoding="utf-8", buffering=1)
+            (folder / worker_log_name(index)).open("a", encoding="utf-8", buffering=1)
             for index in range(num_workers)
         ]
 

@@ -9,11 +9,13 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.planning.lanes import WorkerShards, assign_lanes
 from tenfold.data.units import format_duration, format_size, plural
+from tenfold.launcher.job.run_dir import LOGS_FOLDER
 from tenfold.launcher.report_page.charts import Stretch, strip
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import percents, show
 from tenfold.launcher.report_page.timeline import Mark, Timeline, WorkerTime
+from tenfold.models.train_config import TrainConfig
 
 MAX_WORKERS: Final = 64
 MAX_SPANS: Final = 2000
@@ -106,7 +108,11 @@ def _communication_share(run: RunFiles, timeline: Timeline) -> float:
     It is the mean over this launch's epochs; the first, which holds the compiling, counts only
     where it is the only one.
     """
-    told = [line.communication for line in run.epochs if line.step >= timeline.first_step]
+    told = [
+        line.bottleneck.communication if line.bottleneck else 0.0
+        for line in run.epochs
+        if line.step >= timeline.first_step
+    ]
     return min(1.0, max(0.0, statistics.fmean(told[1:] or told or [0.0])))
 
 
@@ -214,20 +220,24 @@ def _mark_row(mark: Mark, timeline: Timeline) -> tuple[Child, ...]:
 
 def shards(run: RunFiles) -> Markup | None:
     """Returns the shard layout and which worker reads what of it."""
-    if not run.spec.train:
+    train = run.spec.train
+    if train is None:
         return None
     title = tag("h2", "Shards, and who reads them")
     if run.manifest is None:
         return tag("section", title, tag("p", run.manifest_problem, cls="muted"))
-    names = {run.spec.train.get("train_split"), run.spec.train.get("validation_split")}
+    names = {train.train_split, train.validation_split}
     splits = [split for split in run.manifest.splits if split.name in names]
-    where = tag("p", tag("code", str(run.spec.train.get("shards"))), cls="muted")
-    cards = [tag("div", *_split_parts(run, run.manifest, split), cls="card") for split in splits]
+    where = tag("p", tag("code", train.shards), cls="muted")
+    cards = [
+        tag("div", *_split_parts(run, train, run.manifest, split), cls="card") for split in splits
+    ]
     return tag("section", title, where, *cards)
 
 
-def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Markup]:
-    train = run.spec.train
+def _split_parts(
+    run: RunFiles, train: TrainConfig, manifest: Manifest, split: Split
+) -> Iterable[Markup]:
     total = (
         f"{plural(split.num_records, 'record')}, {format_size(split.num_bytes)} in "
         f"{plural(len(split.shards), 'shard')}, {plural(manifest.num_lanes, 'lane')}"
@@ -238,10 +248,10 @@ def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Ma
             manifest,
             split.name,
             num_workers=run.cluster.num_workers,
-            global_batch_size=int(train["global_batch_size"]),
-            drop_remainder=split.name == train.get("train_split"),
+            global_batch_size=train.global_batch_size,
+            drop_remainder=split.name == train.train_split,
         )
-    except (UserError, KeyError, ValueError, TypeError) as error:
+    except UserError as error:
         yield tag("p", str(error), cls="bad")
         return
     one = assigned[0]
@@ -293,15 +303,22 @@ def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
 def environment(run: RunFiles) -> Markup:
     """Returns the configuration, the machine and versions, and where the logs are."""
     cards = [
-        _listing("Configuration", run.spec.train or {"program": " ".join(run.spec.argv)}),
+        _listing("Configuration", _configuration(run)),
         _listing("Environment", _environment_items(run)),
         _listing("Set in every worker", run.spec.env),
     ]
-    logs = [tag("li", tag("a", name, href=f"logs/{name}")) for name in run.logs[:MAX_WORKERS]]
+    logs = [
+        tag("li", tag("a", name, href=f"{LOGS_FOLDER}/{name}")) for name in run.logs[:MAX_WORKERS]
+    ]
     if logs:
         cards.append(tag("div", tag("h3", "Logs"), tag("ul", *logs), cls="card"))
     title = tag("h2", "Configuration and environment")
     return tag("section", title, tag("div", *(c for c in cards if c), cls="columns"))
+
+
+def _configuration(run: RunFiles) -> dict[str, Any]:
+    train = run.spec.train
+    return train.to_json() if train else {"program": " ".join(run.spec.argv)}
 
 
 def _environment_items(run: RunFiles) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """The parts of the page on how a run went: its state, figures, failures, curves, receipts."""
 
 import time
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from tenfold.data.units import format_duration, plural
+from tenfold.launcher.job.events import Error
+from tenfold.launcher.job.history_line import StepProgress
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.report_page.charts import line_chart
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
-from tenfold.launcher.report_page.run_files import MetricsLine, RunFiles
+from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import Point, Series, show
 from tenfold.launcher.report_page.timeline import Timeline
+from tenfold.models.metrics_line import EpochMetrics, MetricsLine, ReceiptLine
 
 STATE_CLASS: Final = {"succeeded": "good", "running": "running", "cancelled": "muted"}
 MAX_CONSEQUENCES: Final = 20
@@ -20,7 +24,7 @@ def header(run: RunFiles) -> Markup:
     """Returns the run's name and state, and what it runs."""
     badge = tag("span", run.state, cls=f"badge {STATE_CLASS.get(run.state, 'bad')}")
     train = run.spec.train
-    what = f"model {train['model']}" if train.get("model") else " ".join(run.spec.argv)
+    what = f"model {train.model}" if train else " ".join(run.spec.argv)
     words = [what, plural(run.spec.num_workers, "worker")]
     if run.environment.get("launched"):
         words.append(f"launched {run.environment['launched']}")
@@ -36,7 +40,7 @@ def tiles(run: RunFiles, timeline: Timeline | None) -> Markup:
 
 
 def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
-    lines = sorted((*run.steps, *run.epochs), key=lambda line: line.step)
+    lines: list[MetricsLine] = sorted([*run.steps, *run.epochs], key=lambda line: line.step)
     figures = []
     if run.result:
         figures.append(("took", format_duration(run.result.seconds)))
@@ -46,11 +50,13 @@ def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
         figures.append(("step" + _of_steps(run), f"{lines[-1].step:,}"))
     if run.epochs:
         last = run.epochs[-1]
-        figures.append((f"epochs of {run.spec.train.get('epochs', '?')}", str(last.epoch + 1)))
+        figures.append(
+            (f"epochs of {run.spec.train.epochs if run.spec.train else '?'}", str(last.epoch + 1))
+        )
         figures.append(("loss, last epoch", show(last.loss)))
         figures += [(name.replace("_", " "), show(value)) for name, value in last.metrics.items()]
     if lines:
-        since = "last epoch" if lines[-1].receipts else "last steps"
+        since = "last epoch" if isinstance(lines[-1], EpochMetrics) else "last steps"
         figures.append((f"job's records/s, {since}", show(lines[-1].records_per_s)))
     if run.result:
         figures.append(("restarts", str(run.result.restarts)))
@@ -61,8 +67,9 @@ def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
 
 
 def _of_steps(run: RunFiles) -> str:
-    totals = [e.data["total_steps"] for e in run.events if e.data.get("total_steps")]
-    return f" of {totals[-1]:,}" if totals and isinstance(totals[-1], int) else ""
+    steps = [event.entry for event in run.events if isinstance(event.entry, StepProgress)]
+    totals = [step.total_steps for step in steps if step.total_steps]
+    return f" of {totals[-1]:,}" if totals else ""
 
 
 # --- failures ---
@@ -87,14 +94,13 @@ def failures(run: RunFiles) -> Markup | None:
 
 def _failures_so_far(run: RunFiles) -> Markup | None:
     """Returns what workers of an unfinished run said when they died, newest first."""
-    told = [event for event in run.events if event.kind == "error"][-5:][::-1]
-    if not told:
+    failed = [(event, event.entry) for event in run.events if isinstance(event.entry, Error)]
+    if not failed:
         return None
     cards = []
-    for event in told:
-        text = f"{event.data.get('type', 'Error')}: {event.data.get('message', '')}"
-        trace = str(event.data.get("traceback", ""))
-        failure = Failure(event.worker, event.time, event.phase, None, None, text, trace)
+    for event, error in failed[-5:][::-1]:
+        text = f"{error.type}: {error.message}"
+        failure = Failure(event.worker, event.time, event.phase, None, None, text, error.traceback)
         cards.append(_failure_card("Failure", failure))
     return tag("section", *cards)
 
@@ -144,7 +150,8 @@ def curves(run: RunFiles) -> Markup | None:
     """Returns the charts over the steps; None for a run that tells none."""
     if not run.steps and not run.epochs:
         return None
-    names = dict.fromkeys(name for line in (*run.steps, *run.epochs) for name in line.metrics)
+    lines: list[MetricsLine] = [*run.steps, *run.epochs]
+    names = dict.fromkeys(name for line in lines for name in line.metrics)
     plain = [name for name in names if not name.startswith("val_")]
     alone = [n for n in names if n.startswith("val_") and n[4:] not in (*plain, "loss")]
     charts = [_chart_of("loss", run), *(_chart_of(name, run) for name in (*plain, *alone))]
@@ -169,7 +176,7 @@ def _chart_of(name: str, run: RunFiles) -> Markup:
     return line_chart(name.replace("_", " "), [one for one in series if one.points])
 
 
-def _points(lines: tuple[MetricsLine, ...], name: str) -> tuple[Point, ...]:
+def _points(lines: Sequence[MetricsLine], name: str) -> tuple[Point, ...]:
     if name == "loss":
         return tuple((float(line.step), line.loss) for line in lines)
     return tuple((float(line.step), line.metrics[name]) for line in lines if name in line.metrics)
@@ -184,10 +191,10 @@ def _show_percent(value: float) -> str:
 
 def receipts(run: RunFiles) -> Markup | None:
     """Returns the proof of which records were read, epoch by epoch."""
-    told = [(line, *one) for line in run.epochs for one in line.receipts.items()]
+    told = [item for line in run.epochs for item in _receipts_of(line)]
     if not told:
         return None
-    wrong = [line for line, _, receipt in told if not receipt.get("exact")]
+    wrong = [line for line, _, receipt in told if not receipt.exact]
     if wrong:
         epochs = ", ".join(str(line.epoch + 1) for line in wrong[:10])
         verdict = tag("p", f"NOT every record was read exactly once: epoch {epochs}", cls="bad")
@@ -209,18 +216,19 @@ def receipts(run: RunFiles) -> Markup | None:
     )
 
 
-def _receipt_row(line: MetricsLine, name: str, receipt: Any) -> tuple[Child, ...]:
-    exact = bool(receipt.get("exact"))
+def _receipts_of(line: EpochMetrics) -> list[tuple[EpochMetrics, str, ReceiptLine]]:
+    named = (("training", line.receipt), ("validation", line.validation_receipt))
+    return [(line, split, receipt) for split, receipt in named if receipt is not None]
+
+
+def _receipt_row(line: EpochMetrics, split: str, receipt: ReceiptLine) -> tuple[Child, ...]:
+    exact = receipt.exact
     return (
         line.epoch + 1,
-        "validation" if name.startswith("validation") else "training",
-        _count(receipt.get("records")),
-        _count(receipt.get("left_out")),
-        _count(receipt.get("expected")),
+        split,
+        f"{receipt.records:,}",
+        f"{receipt.left_out:,}",
+        f"{receipt.expected:,}",
         tag("span", "yes" if exact else "NO", cls="good" if exact else "bad"),
-        tag("code", str(receipt.get("fingerprint", ""))),
+        tag("code", receipt.fingerprint),
     )
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "?"

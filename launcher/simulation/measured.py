@@ -1,14 +1,15 @@
 """Short real runs on simulated hosts, at several numbers of them, side by side."""
 
-import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tenfold.data.errors import JobError
+from tenfold.launcher.job.run_dir import METRICS_FILE
 from tenfold.launcher.worker.python_argv import module_argv
+from tenfold.models.metrics_line import EpochMetrics, read_metrics_lines
 
 # The first epoch holds the tracing and compiling of the steps; the second one counts.
 EPOCHS: Final = 2
@@ -49,24 +50,24 @@ def run_on(num_workers: int, flags: Sequence[str], *, run_dir: Path) -> Measured
     if done.returncode:
         said = "\n".join([*done.stdout.splitlines()[:6], *done.stderr.splitlines()[-3:]])
         raise JobError(f"the run on {num_workers} hosts failed:\n{said}")
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
-    return read_epoch(epochs[-1], num_workers, steps=epochs[-1]["step"] - epochs[-2]["step"])
+    lines, _ = read_metrics_lines((run_dir / METRICS_FILE).read_bytes())
+    epochs = [line for line in lines if isinstance(line, EpochMetrics)]
+    return read_epoch(epochs[-1], num_workers, steps=epochs[-1].step - epochs[-2].step)
 
 
-def read_epoch(line: Mapping[str, Any], num_workers: int, *, steps: int) -> Measured:
+def read_epoch(line: EpochMetrics, num_workers: int, *, steps: int) -> Measured:
     """Returns what an epoch's line of metrics.jsonl tells of its `steps` steps."""
-    shares = line["bottleneck"]
-    input_share = max(shares["wait"])
+    assert line.bottleneck is not None
+    input_share = max(line.bottleneck.wait)
     return Measured(
         num_workers=num_workers,
         steps_per_epoch=steps,
-        records_per_epoch=line["receipt"]["records"],
-        steps_per_s=steps / line["seconds"],
-        records_per_s=line["records_per_s"],
+        records_per_epoch=line.receipt.records,
+        steps_per_s=steps / line.seconds,
+        records_per_s=line.records_per_s,
         input_share=input_share,
         # One sum was timed alone, after the steps: its share of them is not exact.
-        communication_share=min(shares["communication"], 1.0 - input_share),
+        communication_share=min(line.bottleneck.communication, 1.0 - input_share),
     )
 
 

@@ -15,19 +15,19 @@ from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import Position
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
+from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.receipts import Receipt, make_receipt
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
+from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.build import build_metrics, build_model
 from tenfold.models.training.checkpoint import (
-    FOLDER,
     Checkpoint,
     RunState,
     check_fits,
@@ -211,7 +211,7 @@ class Session:
     def _broken(self, split: Split) -> tuple[str, ...]:
         """Returns the records of `split` that were lost before the run began."""
         names = {shard.name for shard in split.shards}
-        bad = self.salvage.bad if self.salvage else ()
+        bad = self.salvage.bad_records if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:
@@ -308,7 +308,7 @@ class Session:
         return True
 
     def _checkpoint_folder(self) -> Folder:
-        return open_folder(f"{self.config.run_dir}/{FOLDER}")
+        return open_folder(f"{self.config.run_dir}/{CHECKPOINTS_FOLDER}")
 
     def _check_agreement(self, found: Checkpoint | None) -> None:
         """Checks that all workers have found the same checkpoint, before any of them uses it.

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
+from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.checkpoint import FOLDER, Checkpoint, RunState, save_checkpoint
+from tenfold.models.training.checkpoint import Checkpoint, RunState, save_checkpoint
 
 WORKER = """
 import os, sys
@@ -30,11 +31,13 @@ def test_they_do_not_train_from_different_steps(
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder in folders:
         folder.mkdir()
-        train = replace(config, run_dir=str(folder)).to_json()
+        train = replace(config, run_dir=str(folder))
         spec = JobSpec(("unused",), 2, str(folder), train=train)
         (folder / "job.json").write_text(job_to_json(spec, ClusterSpec(("a:1", "b:1"))))
     state = RunState(Position(1, 5), config.seed, config.global_batch_size)
-    save_checkpoint(open_folder(str(folders[0] / FOLDER)), Checkpoint(state, ()), keep=1)
+    save_checkpoint(
+        open_folder(str(folders[0] / CHECKPOINTS_FOLDER)), Checkpoint(state, ()), keep=1
+    )
 
     program = ["--", sys.executable, "-c", WORKER, *map(str, folders)]
     done = tenfold("launch", "--num_workers=2", f"--run_dir={tmp_path / 'run'}", *program)

@@ -110,7 +110,7 @@ def test_training_from_a_notebook_and_what_its_report_shows(
     )
     assert run.state == "succeeded"
     assert run.result is not None
-    accuracy = run.epochs[-1]["metrics"]["val_accuracy"]
+    accuracy = run.epochs[-1].metrics["val_accuracy"]
     assert run.result.final["metrics"]["val_accuracy"] == accuracy
     page = run.report().read_text(encoding="utf-8")
     assert f"<b>{accuracy:.4g}</b><span>val accuracy</span>" in page

@@ -23,7 +23,7 @@ from tenfold.launcher.job.environment_file import write_environment_file
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import JobSpec, worker_env
 from tenfold.launcher.job.remote_run_dir import open_run_dir
-from tenfold.launcher.job.run_dir import HISTORY_FILE
+from tenfold.launcher.job.run_dir import HISTORY_FILE, SPOILED_SHARDS_FOLDER
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, spoil_shards
 from tenfold.launcher.supervisor.supervisor import Supervisor
 
@@ -102,28 +102,28 @@ def salvage(launch: Launch, view: View, *, max_bad_records: int) -> None:
     Raises:
       JobError: there are more broken records than `max_bad_records`.
     """
-    into = (launch.spec.train or {}).get("salvage")
-    if not into:
+    train = launch.spec.train
+    if train is None or not train.salvage:
         return
-    saved = salvage_shards(launch.spec.train["shards"], into, max_bad_records=max_bad_records)
-    for bad in saved.bad:
+    saved = salvage_shards(train.shards, train.salvage, max_bad_records=max_bad_records)
+    for bad in saved.bad_records:
         view.note(f"skipped: {bad}")
 
 
 def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
-    """Returns the job, on shards with a flipped bit where a drill wants them."""
+    """Returns the job, on shards with a flipped bit where an injected fault wants them."""
     spec = launch.spec
     for fault in launch.faults:
         if fault.kind == "bad_shard":
             if not spec.train:
                 raise UserError("--inject=bad_shard is for the built-in trainer")
             shards = spoil_shards(
-                spec.train["shards"],
-                run_dir / "drill-shards",
+                spec.train.shards,
+                run_dir / SPOILED_SHARDS_FOLDER,
                 worker=fault.worker,
                 num_workers=spec.num_workers,
             )
-            spec = replace(spec, train={**spec.train, "shards": shards})
+            spec = replace(spec, train=replace(spec.train, shards=shards))
     return spec
 
 
@@ -137,7 +137,9 @@ def _describe(launch: Launch) -> str:
     spec, cluster = launch.spec, launch.choose_cluster(launch.hosts)
     lines = [f"run directory  {spec.run_dir}", f"program        {' '.join(spec.argv)}"]
     if spec.train:
-        lines += ["training"] + [f"  {name} = {value}" for name, value in spec.train.items()]
+        lines += ["training"] + [
+            f"  {name} = {value}" for name, value in spec.train.to_json().items()
+        ]
     for index, host in enumerate(launch.hosts):
         lines.append(f"worker {index} on {host.name}")
         env = worker_env(spec, cluster, index)

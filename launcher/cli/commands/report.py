@@ -11,13 +11,12 @@ from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import save_file
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.job.run_dir import absolute_run_dir
+from tenfold.launcher.job.run_dir import REPORT_FILE, absolute_run_dir
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import RUNNING, read_run
 
 USAGE: Final = "RUN_DIR [--flag=value …]"
 
-REPORT_FILE: Final = "report.html"
 # A long run takes long to read: following it must not take more than this share of a core.
 _MAX_SHARE: Final = 0.2
 _FOLLOWING: Final = "the job is running: following it until it ends (Ctrl-C to stop)"

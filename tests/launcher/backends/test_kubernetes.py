@@ -89,9 +89,10 @@ def test_only_peers_reach_the_workers_port(tenfold):
 
 def test_the_job_file_and_the_services_names_agree(tenfold):
     documents = by_kind(rendered(tenfold))
-    spec, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"])
+    spec, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"], where="job.json")
     assert cluster.workers == tuple(f"run-1-{i}.run-1:2222" for i in range(3))
-    assert spec.train["shards"] == "gs://bucket/shards"
+    assert spec.train is not None
+    assert spec.train.shards == "gs://bucket/shards"
     assert documents["Service"]["metadata"]["name"] == "run-1"
     assert documents["Service"]["spec"]["publishNotReadyAddresses"] is True
     assert str(Path.cwd()) not in json.dumps(documents)
@@ -116,7 +117,7 @@ def test_a_jobset_is_what_its_types_want(tenfold):
     assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
     (replicated,) = jobset["spec"]["replicatedJobs"]
     check({"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, **replicated["template"]})
-    _, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"])
+    _, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"], where="job.json")
     assert cluster.workers == tuple(f"run-1-workers-0-{i}.run-1:2222" for i in range(3))
     assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": "run-1"}
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 2

@@ -1,6 +1,7 @@
 """The lines that a person reads while a job runs."""
 
 import io
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from tenfold.launcher.display.live_table import make_row
 from tenfold.launcher.display.plain import PLAIN_INTERVAL_S, PlainView, epoch_lines
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import MARK, Epoch, WorkerEvent, decode_event
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 TRAINER = {
@@ -21,7 +22,7 @@ TRAINER = {
     "wait_share": 0.1,
     "metrics": {"accuracy": 0.72251, "val_loss": 0.3},
     "receipt": {"records": 50},
-    "said": ["50 of 50 records, each read once", "compute-bound: fine"],
+    "sentences": ["50 of 50 records, each read once", "compute-bound: fine"],
 }
 
 
@@ -41,15 +42,22 @@ TRAINER = {
     ],
 )
 def test_an_epoch_as_it_is_read(data: dict[str, Any], lines: list[str]) -> None:
-    assert epoch_lines(WorkerEvent("epoch", 0, "training", data=data)) == lines
+    epoch = event("epoch", 0, data).message
+    assert isinstance(epoch, Epoch)
+    assert epoch_lines(epoch) == lines
+
+
+def event(kind: str, index: int, data: dict[str, Any]) -> WorkerEvent:
+    phase = data.get("phase", "")
+    document = {"kind": kind, "worker": index, "phase": phase, "time": 1.0, "data": data}
+    return decode_event(MARK + json.dumps(document))
 
 
 def worker(index: int = 1, **told: dict[str, Any]) -> WorkerRecord:
     """A worker that has told events of these kinds, in this order."""
     record = WorkerRecord(index)
     for kind, data in told.items():
-        event = WorkerEvent(kind, index, data.get("phase", ""), data=data)
-        record.take_event(event, now=100.0)
+        record.take_event(event(kind, index, data), now=100.0)
     return record
 
 

@@ -15,6 +15,14 @@ from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
 from tenfold.data.units import format_duration
+from tenfold.launcher.job.events import Phase, Started
+from tenfold.launcher.job.history_line import (
+    HistoryLine,
+    LaunchBegun,
+    Note,
+    StepProgress,
+    WorkerExit,
+)
 from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
 from tenfold.launcher.report_page.charts import line_chart
@@ -22,7 +30,8 @@ from tenfold.launcher.report_page.markup import tag
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
 from tenfold.launcher.report_page.series import Series, percents, show, thin, ticks
-from tenfold.launcher.report_page.timeline import Event, Span, build_timeline
+from tenfold.launcher.report_page.timeline import Span, build_timeline
+from tenfold.models.train_config import TrainConfig
 
 HOSTILE = "</pre></title><script>alert('x')</script><img src=http://example.com/x onerror=y>\"'&"
 
@@ -61,12 +70,15 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def write_job(run_dir: Path, *, text: str = "cnn", train: dict[str, Any] | None = None) -> None:
+def write_job(run_dir: Path, *, text: str = "cnn", trains: bool = True) -> None:
     run_dir.mkdir(exist_ok=True)
-    train = {"model": text} if train is None else train
+    train = TrainConfig("/no/shards", str(run_dir), model=text) if trains else None
     spec = JobSpec(("python", text), 2, str(run_dir), env={"NAME": text}, train=train)
     cluster = ClusterSpec(("127.0.0.1:1", "127.0.0.1:2"))
     (run_dir / "job.json").write_text(job_to_json(spec, cluster), encoding="utf-8")
+
+
+RECEIPT = {"records": 9, "expected": 10, "left_out": 1, "exact": True}
 
 
 def metrics_line(step: int, loss: float, **more: Any) -> dict[str, Any]:
@@ -130,19 +142,19 @@ def test_values_that_are_no_numbers_are_told() -> None:
 
 def test_a_timeline_tells_phases_restarts_and_waiting() -> None:
     events = [
-        Event(5.0, "launch"),
-        Event(5.0, "started", 0),  # of an earlier launch
-        Event(10.0, "launch", data={"num_workers": 1}),
-        Event(10.0, "started", 0),
-        Event(10.5, "phase", 0, "import"),
-        Event(12.0, "phase", 0, "rendezvous"),
-        Event(14.0, "phase", 0, "training"),
-        Event(15.0, "step", 0, data={"step": 7, "waited_s": 0.5, "records_per_s": 9.0}),
-        Event(20.0, "exit", 0, data={"code": -9, "peak_rss_bytes": 100}),
-        Event(20.1, "note", data={"text": "starting again"}),
-        Event(21.0, "started", 0),
-        Event(22.0, "phase", 0, "training"),
-        Event(23.0, "step", 0, data={"step": 8, "waited_s": 0.25}),
+        HistoryLine(5.0, LaunchBegun()),
+        HistoryLine(5.0, Started(7), 0),  # of an earlier launch
+        HistoryLine(10.0, LaunchBegun(1)),
+        HistoryLine(10.0, Started(8), 0),
+        HistoryLine(10.5, Phase(), 0, "import"),
+        HistoryLine(12.0, Phase(), 0, "rendezvous"),
+        HistoryLine(14.0, Phase(), 0, "training"),
+        HistoryLine(15.0, StepProgress(7, waited_s=0.5, records_per_s=9.0), 0),
+        HistoryLine(20.0, WorkerExit(-9, peak_rss_bytes=100), 0),
+        HistoryLine(20.1, Note("starting again")),
+        HistoryLine(21.0, Started(9), 0),
+        HistoryLine(22.0, Phase(), 0, "training"),
+        HistoryLine(23.0, StepProgress(8, waited_s=0.25), 0),
     ]
     timeline = build_timeline(events, now=30.0)
     assert timeline is not None
@@ -190,7 +202,7 @@ def test_communication_is_a_part_of_training_where_it_was_measured(
     write_job(tmp_path)
     events: list[WorkerMessage] = [
         (100.0, "launch", {}),
-        (100.0, "started", {"worker": 0}),
+        (100.0, "started", {"worker": 0, "pid": 7}),
         (100.0, "phase", {"worker": 0, "phase": "build"}),
         (110.0, "step", {"worker": 0, "step": 20, "waited_s": 7.0}),  # of building
         (110.0, "phase", {"worker": 0, "phase": "training"}),
@@ -212,7 +224,7 @@ def test_communication_is_a_part_of_training_where_it_was_measured(
 
 def epoch_line(step: int, communication: float | None) -> dict[str, Any]:
     more = {} if communication is None else {"bottleneck": {"communication": communication}}
-    return metrics_line(step, 1.0, kind="epoch", receipt={"exact": True}, **more)
+    return metrics_line(step, 1.0, kind="epoch", receipt=RECEIPT, **more)
 
 
 def write_events(run_dir: Path, events: list[WorkerMessage]) -> None:
@@ -222,27 +234,32 @@ def write_events(run_dir: Path, events: list[WorkerMessage]) -> None:
 
 # what the job is, the rates that workers 0 to 2 told -> what is shown of each as its own
 RATES = [
-    ({"model": "cnn"}, (900.0, 930.0, 960.0), ["450", "465", "320"]),
-    ({}, (900.0, 930.0, 960.0), ["900", "930", "960"]),  # a program tells its own
+    (True, (900.0, 930.0, 960.0), ["450", "465", "320"]),
+    (False, (900.0, 930.0, 960.0), ["900", "930", "960"]),  # a program tells its own
 ]
 
 
-@pytest.mark.parametrize(("train", "rates", "shown"), RATES)
+@pytest.mark.parametrize(("trains", "rates", "shown"), RATES)
 def test_a_workers_own_rate_is_its_part_of_the_jobs(
-    tmp_path: Path, train: dict[str, Any], rates: tuple[float, ...], shown: list[str]
+    tmp_path: Path, trains: bool, rates: tuple[float, ...], shown: list[str]
 ) -> None:
-    write_job(tmp_path, train=train)
-    started: list[WorkerMessage] = [(0.0, "started", {"worker": index}) for index in (1, 2, 0)]
-    steps: list[WorkerMessage] = [
-        (1.0, "step", {"worker": at, "records_per_s": rate}) for at, rate in enumerate(rates)
+    write_job(tmp_path, trains=trains)
+    started: list[WorkerMessage] = [
+        (0.0, "started", {"worker": index, "pid": 7}) for index in (1, 2, 0)
     ]
-    exits: list[WorkerMessage] = [(2.0, "exit", {"worker": index}) for index in (1, 2, 0)]
+    steps: list[WorkerMessage] = [
+        (1.0, "step", {"worker": at, "step": 1, "records_per_s": rate})
+        for at, rate in enumerate(rates)
+    ]
+    exits: list[WorkerMessage] = [
+        (2.0, "exit", {"worker": index, "code": 0}) for index in (1, 2, 0)
+    ]
     again = [started[0], started[2], *steps[:2]]  # then with two of them
     write_events(tmp_path, [(0.0, "launch", {}), *started, *steps, *exits, *again])
     text = render_page(read_run(tmp_path))
     table = text.partition("own records/s, last steps")[2].partition("</table>")[0]
     rows = [re.findall(r">([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
-    assert [row[2] for row in rows] == shown
+    assert [row[3] for row in rows] == shown
 
 
 # --- reading and writing ---
@@ -260,7 +277,7 @@ def test_whatever_is_no_markup_is_escaped(text: str, attribute: str) -> None:
 def test_a_hostile_runs_texts_stay_texts(tmp_path: Path) -> None:
     run_dir = tmp_path / "a'<b>"
     write_job(run_dir, text=HOSTILE)
-    receipt = {"records": HOSTILE, "exact": True, "fingerprint": HOSTILE}
+    receipt = {**RECEIPT, "fingerprint": HOSTILE}
     write_lines(
         run_dir / "metrics.jsonl",
         [

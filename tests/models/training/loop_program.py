@@ -13,8 +13,7 @@ import tensorflow as tf
 from tenfold.data.reading.dataset import worker_dataset
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import Silence
-from tenfold.models.training.session import Place
+from tenfold.models.training.reporter import NullReporter
 
 SHARDS, RUN_DIR, REPLICAS, MODEL = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 
@@ -44,6 +43,6 @@ def by_keras(model: keras.Model) -> dict[str, float]:
 config = TrainConfig(
     SHARDS, RUN_DIR, model=MODEL, epochs=1, seed=3, steps_per_execution=10, working_dir=sys.path[0]
 )
-result = train(config, strategy=strategy(), place=Place(), reporter=Silence())
+result = train(config, strategy=strategy(), place=Place(), reporter=NullReporter())
 model = keras.models.load_model(result.model_path)
 print(json.dumps({"ours": result.metrics, "keras": by_keras(model), "steps": result.steps}))

@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from tenfold.models.train_config import config_from_json
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import Silence
-from tenfold.models.training.session import Place
+from tenfold.models.training.reporter import NullReporter
 
 options = {
     "shards": sys.argv[1],
@@ -24,7 +23,9 @@ options = {
     **json.loads(sys.argv[3]),
 }
 config = config_from_json(options)
-result = train(config, strategy=tf.distribute.get_strategy(), place=Place(), reporter=Silence())
+result = train(
+    config, strategy=tf.distribute.get_strategy(), place=Place(), reporter=NullReporter()
+)
 model = keras.models.load_model(result.model_path)
 rate = model.optimizer.learning_rate
 print(

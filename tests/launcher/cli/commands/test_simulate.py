@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from tenfold.launcher.simulation.estimated import (
     worker_records,
 )
 from tenfold.launcher.simulation.measured import Measured, efficiency, read_epoch
+from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine
 
 
 @given(
@@ -127,16 +129,14 @@ def test_wrong_flags_are_told_in_one_line(tenfold, flags, words):
 
 
 def test_what_an_epoch_tells():
-    bottleneck = {"wait": [0.1, 0.3], "decode": [0.0, 0.0], "communication": 0.5}
-    line = {
-        "seconds": 4.0, "records_per_s": 160.0,
-        "bottleneck": bottleneck, "receipt": {"records": 640},
-    }  # fmt: skip
+    bottleneck = BottleneckLine(wait=(0.1, 0.3), decode=(0.0, 0.0), communication=0.5)
+    receipt = ReceiptLine(640, 640, 0, exact=True)
+    line = EpochMetrics(1, 40, 0.5, {}, 160.0, 0.3, receipt, 4.0, bottleneck=bottleneck)
     found = read_epoch(line, 2, steps=20)
     assert found == Measured(2, 20, 640, 5.0, 160.0, 0.3, 0.5)
     assert found.compute_share == pytest.approx(0.2)
-    bottleneck["communication"] = 1.0
-    assert read_epoch(line, 2, steps=20).communication_share == pytest.approx(0.7)
+    slow = replace(line, bottleneck=replace(bottleneck, communication=1.0))
+    assert read_epoch(slow, 2, steps=20).communication_share == pytest.approx(0.7)
     one = Measured(1, 30, 960, 3.0, 100.0, 0.0, 0.0)
     assert efficiency([one, found], found) == pytest.approx(0.8)
     assert efficiency([one, found], one) == 1
@@ -152,7 +152,7 @@ def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
         "simulate", f"--shards={digit_shards}", "--num_workers=4", "--host_bandwidth=1gbit",
         "--format=json", f"--plot={image}",
     )  # fmt: skip
-    if "simulated hosts cannot be made here" in done.err:
+    if "simulated hosts cannot be created here" in done.err:
         pytest.skip(done.err)
     assert done.status == 0, done.err
     one, two, _ = real = json.loads(done.out)
