@@ -9,7 +9,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.reading.decoding.augment_options import parse_augment
-from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
+from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
@@ -98,8 +98,7 @@ class TrainConfig:
             raise UserError(f"clip_norm is {self.clip_norm}: it must be above 0")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
-        if self.decoder not in (AUTO, *DECODERS):
-            raise UserError(f"decoder '{self.decoder}' is none of {', '.join((AUTO, *DECODERS))}")
+        check_decoder(self.decoder)
         parse_augment(self.augment)
         self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:

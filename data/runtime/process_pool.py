@@ -192,7 +192,7 @@ def _attempt(work: Callable[..., Any], item: Any, note: Callable[[Any], None]) -
         return "error", _Failure("JobError", message, traceback.format_exc())
 
 
-def usable_processors() -> int:
+def usable_cpus() -> int:
     """Returns how many processors this process may use."""
     try:
         return len(os.sched_getaffinity(0))

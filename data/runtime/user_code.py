@@ -12,30 +12,30 @@ from typing import Any
 from tenfold.data.errors import UserError
 
 
-def is_reference(text: str) -> bool:
+def names_user_object(text: str) -> bool:
     """Says whether `text` may be ``module:name`` or ``file.py:name``."""
     place, colon, name = text.rpartition(":")
     return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
-def load_user_object(text: str, what: str) -> Any:
-    """Returns what `text` names, looked up where the user stands; `what` is for errors.
+def load_user_object(text: str, what: str, *, working_dir: str = "") -> Any:
+    """Returns what `text` names, looked up in `working_dir`; `what` is for errors.
 
     Raises:
       UserError: there is no such module, file or attribute, or its import fails.
     """
     place, _, name = text.rpartition(":")
     try:
-        module = import_place(place, what)
+        module = import_user_module(place, what, working_dir=working_dir)
     except UserError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{what}: importing {place} fails: {reason}") from error
-    return attribute_of(module, name, f"{what} '{text}'")
+    return get_user_attribute(module, name, f"{what} '{text}'")
 
 
-def import_place(place: str, what: str, *, working_dir: str = "") -> ModuleType:
+def import_user_module(place: str, what: str, *, working_dir: str = "") -> ModuleType:
     """Imports a module, or the file at `place`, as Python would run it.
 
     A module is looked for in `working_dir` ("" is where the process stands) first, what a file
@@ -45,7 +45,7 @@ def import_place(place: str, what: str, *, working_dir: str = "") -> ModuleType:
       UserError: there is no such module or file. What the import itself raises passes.
     """
     if place.endswith(".py"):
-        return _import_file(file_of(place, working_dir), what)
+        return _import_file(user_file_path(place, working_dir), what)
     folder = working_dir or os.getcwd()
     if not place.startswith("tenfold."):
         _put_first(folder)
@@ -59,7 +59,7 @@ def import_place(place: str, what: str, *, working_dir: str = "") -> ModuleType:
         ) from None
 
 
-def attribute_of(module: ModuleType, name: str, what: str) -> Any:
+def get_user_attribute(module: ModuleType, name: str, what: str) -> Any:
     """Returns a module's attribute.
 
     Raises:
@@ -71,7 +71,7 @@ def attribute_of(module: ModuleType, name: str, what: str) -> Any:
         raise UserError(f"{what}: {module.__name__} has no '{name}'") from None
 
 
-def file_of(place: str, working_dir: str) -> Path:
+def user_file_path(place: str, working_dir: str) -> Path:
     """Returns the absolute path of ``file.py`` as seen from `working_dir`."""
     return Path(working_dir or ".", place).expanduser().absolute()
 

@@ -100,9 +100,9 @@ def _table(path: str, scratch: Path, options: SourceOptions) -> Source:
 
 
 def _reference(spec: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.runtime.user_code import is_reference, load_user_object
+    from tenfold.data.runtime.user_code import load_user_object, names_user_object
 
-    if not is_reference(spec):
+    if not names_user_object(spec):
         raise UserError(f"source '{spec}' does not exist: a source is {KINDS}")
     function = load_user_object(spec, "source")
     try:

@@ -8,7 +8,7 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.runtime.user_code import is_reference
+from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
 from tenfold.data.transforms.base import DecodedImage, RecordSeed, Transform, Values, text_key
@@ -31,7 +31,7 @@ def parse_transform(text: str) -> Transform:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(import_module(module), attribute)(text)
-    if is_reference(text):
+    if names_user_object(text):
         from tenfold.data.transforms.user_function import UserFunction
 
         return UserFunction(text)

@@ -13,7 +13,7 @@ from tenfold.data.format.manifest import Manifest
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import SplitFraction
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
-from tenfold.data.runtime.process_pool import run_pool, usable_processors
+from tenfold.data.runtime.process_pool import run_pool, usable_cpus
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.folder import Folder
@@ -50,7 +50,7 @@ class WriteOptions:
 
     `processes` 0 takes one per processor of this machine, two where the output is remote.
     `max_bad_records` None fails on the first broken record; a number leaves as many out. With
-    `num_tasks` writers each writes its part of the shards, told by its `task_index`. `engine` is
+    `num_writers` writers each writes its part of the shards, told by its `writer_index`. `engine` is
     ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline with
     `engine_arguments`. A `dry_run` changes nothing: it only says what a write would do.
     """
@@ -59,8 +59,8 @@ class WriteOptions:
     resume: bool = True
     overwrite: bool = False
     max_bad_records: int | None = None
-    task_index: int = 0
-    num_tasks: int = 1
+    writer_index: int = 0
+    num_writers: int = 1
     engine: str = "local"
     engine_arguments: tuple[str, ...] = ()
     dry_run: bool = False
@@ -70,12 +70,12 @@ class WriteOptions:
             raise UserError(f"processes is {self.processes}: it must be at least 1, or 0 for all")
         if self.engine not in ENGINES:
             raise UserError(f"engine '{self.engine}': there are {', '.join(ENGINES)}")
-        if not 0 <= self.task_index < self.num_tasks:
+        if not 0 <= self.writer_index < self.num_writers:
             raise UserError(
-                f"task_index {self.task_index} of num_tasks {self.num_tasks}: "
+                f"writer_index {self.writer_index} of num_writers {self.num_writers}: "
                 "tasks are numbered from 0"
             )
-        if self.overwrite and self.num_tasks > 1:
+        if self.overwrite and self.num_writers > 1:
             raise UserError(
                 "tasks of a processes cannot --overwrite: empty the output folder first"
             )
@@ -147,7 +147,7 @@ def _foresee(
 ) -> WriteResult:
     """Returns what a write would do."""
     keys = plan_keys(source.stats, plan, transform_key=chain.key)
-    mine = plan.tasks[options.task_index :: options.num_tasks]
+    mine = plan.tasks[options.writer_index :: options.num_writers]
     kept = count_kept(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
     return WriteResult(None, plan, len(mine) - kept, kept, source.notes, dry_run=True)
 
@@ -164,7 +164,7 @@ def _write(
     finished = find_finished(folder, keys, overwrite=options.overwrite)
     if finished is not None:
         return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
-    mine = plan.tasks[options.task_index :: options.num_tasks]
+    mine = plan.tasks[options.writer_index :: options.num_writers]
     begin_output(
         folder, keys, plan.tasks, mine, resume=options.resume, overwrite=options.overwrite
     )
@@ -177,7 +177,7 @@ def _write(
         processes = options.processes or default_processes(folder)
         _write_missing(job, missing, receipts, processes, on_progress)
     manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
-    if manifest is None and options.num_tasks == 1:
+    if manifest is None and options.num_writers == 1:
         raise JobError(
             f"output '{folder.path}': shards of this write have been removed meanwhile: "
             "run it again"
@@ -187,7 +187,7 @@ def _write(
 
 def default_processes(folder: Folder) -> int:
     """Returns one process per processor; for remote storage two, as half of them are sending."""
-    return usable_processors() * (1 if isinstance(folder, LocalFolder) else 2)
+    return usable_cpus() * (1 if isinstance(folder, LocalFolder) else 2)
 
 
 def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:

@@ -207,7 +207,7 @@ class NetnsBackend:
         answer: dict[str, Any] = json.loads(keeper.stdout.readline() or '{"error": "it died"}')
         if "error" in answer:
             hint = _HINTS.get(answer.get("step", ""), "or use --backend=local")
-            raise UserError(f"simulated hosts cannot be made here: {answer['error']}: {hint}")
+            raise UserError(f"simulated hosts cannot be created here: {answer['error']}: {hint}")
         return answer
 
     def unplug(self, host: Host) -> None:

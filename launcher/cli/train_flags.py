@@ -76,7 +76,10 @@ def define_train_flags(fv: FlagValues) -> None:
         fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
     )
     text("augment", "", "random views of training images: flip, crop, crop:MIN_SIDE, flip,crop")
-    text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
+    text(
+        "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
+        "file.py:name"
+    )  # fmt: skip
     define_cache_flags(fv)
     text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
     number("keep_checkpoints", 2, "the newest so many checkpoints are kept", 1)

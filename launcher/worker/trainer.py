@@ -121,12 +121,13 @@ def _join_cluster(events: EventWriter) -> tuple[Any, Any]:
     """Make the strategy, which waits for all other workers; returns it and this worker's place."""
     import tensorflow as tf
 
+    from tenfold.data.reading.read_options import WorkerPlace
 
     events.enter("rendezvous")
     cluster = json.loads(os.environ["TF_CONFIG"])
     workers, index = len(cluster["cluster"]["worker"]), cluster["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return strategy, Place(index, workers)
+    return strategy, WorkerPlace(index, workers)
 
 
 def _final_figures(result: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One worker's part of a run: its model, its steps, its state, and how they are saved."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -12,12 +12,10 @@ from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
 from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.reading.batches import evaluation_batches, training_batches
-from tenfold.data.reading.decoding.augment_options import parse_augment
-from tenfold.data.reading.decoding.decoders import resolve_decoder
-from tenfold.data.reading.graph_records import input_spec
+from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
-from tenfold.data.reading.read_options import Position
+from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
@@ -46,19 +44,6 @@ from tenfold.models.training.steps import (
 from tenfold.models.training.timing import Stopwatch, gather_over_workers, time_all_reduce
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which of the workers this process is."""
-
-    worker: int = 0
-    num_workers: int = 1
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes what all share."""
-        return self.worker == 0
-
-
 class Session:
     """A worker's model under a strategy, with everything that a checkpoint holds.
 
@@ -66,11 +51,12 @@ class Session:
     """
 
     def __init__(
-        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: Place
+        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: WorkerPlace
     ) -> None:
         self.config = config
         self.strategy = strategy
-        self.place = place
+        replicas = strategy.num_replicas_in_sync // place.num_workers
+        self.place = replace(place, replicas=replicas)
         self.salvage = load_salvage(config.salvage) if config.salvage else None
         self.manifest: Manifest = (
             self.salvage.manifest if self.salvage else read_manifest(config.shards)
@@ -112,15 +98,18 @@ class Session:
             manifest=self.manifest,
             split=split,
             global_batch_size=self.config.global_batch_size,
-            num_workers=self.place.num_workers,
-            worker=self.place.worker,
-            spec=input_spec(self.manifest, self.config.image_size),
-            seed=self.config.seed,
-            replicas=self.strategy.num_replicas_in_sync // self.place.num_workers,
-            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
-            decoder=self.config.decoder,
-            augment=parse_augment(self.config.augment),
+            place=self.place,
+            options=self._read_options(),
             moved=self.salvage.moved if self.salvage else {},
+        )
+
+    def _read_options(self) -> ReadOptions:
+        return ReadOptions(
+            image_size=self.config.image_size,
+            augment=self.config.augment,
+            decoder=load_decoder(self.config.decoder, working_dir=self.config.working_dir),
+            seed=self.config.seed,
+            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             cache=self.config.cache_options(),
         )
 
@@ -168,7 +157,7 @@ class Session:
         try:
             result = self._train(self._iterator, steps, stop=stop, save=save)
         except READ_ERRORS as error:
-            explained = explain_read_error(self._reading, start=position, steps=steps)
+            explained = explain_read_error(self._reading, start=position, steps=steps, error=error)
             if explained is None:
                 raise
             raise explained from error
@@ -218,7 +207,7 @@ class Session:
         """Returns what the steps since the last call waited for, over all workers."""
         own = self._watch.read(parallel_batches=self._reading.parallel_batches)
         rows = gather_over_workers(
-            self.strategy, own, worker=self.place.worker, num_workers=self.place.num_workers
+            self.strategy, own, worker=self.place.index, num_workers=self.place.num_workers
         )
         shares = shares_of(rows, communication_s=self._all_reduce_s)
         images = self._reading.spec.image_shape is not None
@@ -320,7 +309,7 @@ class Session:
         steps = at.epoch * self.shards.steps_per_epoch + at.step
         if self._total(steps, 0)[0] != steps * self.place.num_workers:
             raise UserError(
-                f"worker {self.place.worker} would go on at step {steps}, others elsewhere: is "
+                f"worker {self.place.index} would go on at step {steps}, others elsewhere: is "
                 f"the run directory {self.config.run_dir} the same on all hosts?"
             )
 

@@ -107,16 +107,15 @@ def ceiling(data: Path, kind: str) -> Epochs:
 def tenfold(data: Path, kind: str, decoder: str = "turbo") -> Epochs:
     from tenfold.data.reading.batches import training_batches
     from tenfold.data.reading.dataset import steps_per_epoch
-    from tenfold.data.reading.graph_records import input_spec
-    from tenfold.data.reading.read_config import ReadConfig
-    from tenfold.data.storage.read_manifest import read_manifest
+    from tenfold.data.reading.read_config import read_config
+    from tenfold.data.reading.read_options import ReadOptions
 
     shards = f"{data}/{kind}-shards"
-    manifest = read_manifest(shards)
-    config = ReadConfig(
-        shards, manifest, "train", BATCH, 1, 0, input_spec(manifest, (SIDE, SIDE)),
-        threads=THREADS, decoder=decoder, shuffle_buffer_bytes=64 * 10**6,
+    options = ReadOptions(
+        image_size=(SIDE, SIDE), threads=THREADS, decoder=decoder,
+        shuffle_buffer_bytes=64 * 10**6,
     )  # fmt: skip
+    config = read_config(shards, split="train", global_batch_size=BATCH, options=options)
     iterator = iter(training_batches(config, tail=True))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
     tail = config.shards(drop_remainder=True).tail_steps

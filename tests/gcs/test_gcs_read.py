@@ -14,14 +14,13 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
-from tenfold.data.runtime.threads import once
+from tenfold.data.runtime.threads import build_once
 from tenfold.data.storage import prefetch as staging
 from tenfold.data.storage.prefetch import (
     MAX_PREFETCHED,
     ShardPrefetcher,
     needs_prefetch,
     open_cache,
-    prefetch_failures,
 )
 from tenfold.data.storage.shard_cache import CacheOptions, Pin
 
@@ -31,7 +30,6 @@ FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
 @pytest.fixture(autouse=True)
 def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Reset the state that is global to a process."""
-    monkeypatch.setattr(staging, "_failures", [])
     yield
     open_cache.cache_clear()
 
@@ -144,7 +142,7 @@ def test_reader_and_prefetcher_race_for_a_shard(
 ) -> None:
     """Whichever is first, no shard is prefetched for a reader that already has it."""
     prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
-    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take
+    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take_prefetched
 
     class Halting:
         """The lock; a background thread pauses when it has chosen the shard."""
@@ -156,7 +154,7 @@ def test_reader_and_prefetcher_race_for_a_shard(
 
         def __exit__(self, *_: object) -> None:
             lock.release()
-            if threading.current_thread().name.startswith("staging"):
+            if threading.current_thread().name.startswith("prefetch"):
                 self.left -= 1
                 if self.left == 0:
                     chosen.set()
@@ -167,16 +165,16 @@ def test_reader_and_prefetcher_race_for_a_shard(
         return take(path)
 
     monkeypatch.setattr(prefetcher, "_lock", Halting())
-    monkeypatch.setattr(prefetcher, "_take", late_take)
+    monkeypatch.setattr(prefetcher, "_take_prefetched", late_take)
     prefetcher.open(path)
     wait_for_background()
-    assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
+    assert not (prefetcher._opened_early[path] and prefetcher._prefetched[path])
 
 
 def test_once_builds_a_single_value() -> None:
     made = []
 
-    @once
+    @build_once
     def make() -> int:
         made.append(1)
         time.sleep(0.05)  # so that all come before it is done
@@ -192,10 +190,7 @@ def test_changed_remote_shard_raises_job_error(
     path = next(iter(many))
     bucket.write(f"many/{many[path].name}", b"x" * many[path].bytes)
     options = CacheOptions(folder=str(tmp_path))
-    with (
-        pytest.raises(JobError, match=f"{path} is not what the manifest says"),
-        prefetch_failures(),
-    ):
+    with pytest.raises(JobError, match=f"{path} is not what the manifest says"):
         _stager(many, options).open(path)
     bucket.remove(f"many/{many[path].name}")
     with pytest.raises(JobError, match=f"{path} is missing"):

@@ -26,7 +26,10 @@ def define_flags(fv: FlagValues) -> None:
     number("num_workers", 1, "read what worker 0 of so many would read")
     number("global_batch_size", 64, "records per step over all workers")
     text("image_size", None, "images are resized to this: HEIGHTxWIDTH or one number, in pixels")
-    text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
+    text(
+        "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
+        "file.py:name"
+    )  # fmt: skip
     text("augment", "", "random views of the images: flip, crop, crop:MIN_SIDE, flip,crop")
     number("threads", 0, "batches decoded side by side; 0: one per processor", lower=0)
     define_size(

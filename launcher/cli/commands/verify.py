@@ -37,13 +37,13 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
     from tenfold.data.integrity.verify_shards import verify_shards
-    from tenfold.data.runtime.process_pool import usable_processors
+    from tenfold.data.runtime.process_pool import usable_cpus
     from tenfold.data.storage.read_manifest import read_manifest
 
     started = time.monotonic()
     manifest = read_manifest(fv.shards)
     result = verify_shards(
-        fv.shards, manifest, splits=fv.split, processes=fv.processes or usable_processors()
+        fv.shards, manifest, splits=fv.split, processes=fv.processes or usable_cpus()
     )
     seconds = time.monotonic() - started
     if fv.format == "json":

@@ -26,10 +26,10 @@ def define_flags(fv: FlagValues) -> None:
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "task_index", 0, "which task of a processes this is, from 0", flag_values=fv
+        "writer_index", 0, "which task of a processes this is, from 0", flag_values=fv
     )
     flags.DEFINE_integer(
-        "num_tasks", 1, "tasks that share the writing; the last to finish publishes",
+        "num_writers", 1, "tasks that share the writing; the last to finish publishes",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_bool(
@@ -47,8 +47,8 @@ def run(fv: FlagValues, args: Arguments) -> int:
     started = time.monotonic()
     result = write_from_flags(
         fv,
-        task_index=fv.task_index,
-        num_tasks=fv.num_tasks,
+        writer_index=fv.writer_index,
+        num_writers=fv.num_writers,
         engine=fv.engine,
         engine_arguments=args.program,
         dry_run=fv.dry_run,

@@ -18,10 +18,9 @@ from tenfold.data.integrity.salvage import (
     scan_records,
 )
 from tenfold.data.reading.batches import FINGERPRINT, training_batches
-from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import BEGINNING
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
+from tenfold.data.reading.read_options import BEGINNING, ReadOptions
 from tenfold.data.storage.read_manifest import read_manifest
 
 COUNT, BATCH = 120, 12
@@ -62,10 +61,7 @@ def config_of(folder: Path, salvaged: Any = None) -> ReadConfig:
         manifest=manifest,
         split="train",
         global_batch_size=BATCH,
-        num_workers=1,
-        worker=0,
-        spec=input_spec(manifest),
-        threads=2,
+        options=ReadOptions(threads=2),
         moved=salvaged.moved if salvaged else {},
     )
 

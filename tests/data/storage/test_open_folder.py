@@ -53,7 +53,7 @@ def test_fsspec_write_in_two_tasks(make_class_folder: Callable[..., Path]) -> No
     source = make_class_folder(each=20)
     for index in (0, 1):
         done = write_shards(
-            str(source), URL, options=WriteOptions(processes=1, task_index=index, num_tasks=2)
+            str(source), URL, options=WriteOptions(processes=1, writer_index=index, num_writers=2)
         )
         assert (done.manifest is None) == (index == 0)
     assert done.manifest == read_manifest(URL)

@@ -221,9 +221,9 @@ def test_a_gang_writes_what_one_does(make_class_folder: MakeFolder, tmp_path: Pa
     write(source, tmp_path / "one")
     processes = tmp_path / "processes"
     for task in (2, 0):
-        assert write(source, processes, task_index=task, num_tasks=3).manifest is None
+        assert write(source, processes, writer_index=task, num_writers=3).manifest is None
         assert not (processes / "manifest.json").exists()
-    last = write(source, processes, task_index=1, num_tasks=3)
+    last = write(source, processes, writer_index=1, num_writers=3)
     assert last.manifest == read_manifest(str(tmp_path / "one"))
     assert contents(processes) == contents(tmp_path / "one")
 

@@ -75,7 +75,7 @@ def test_a_plan_is_drawn_where_a_path_or_url_says(tenfold: Any, tmp_path: Path) 
         (["write"], "--source is missing"),
         (["write", "--source=nowhere"], "--output is missing"),
         (["write", "--source=nowhere", "--output=out"], "'nowhere' does not exist"),
-        (["write", "--source=.", "--output=out", "--task_index=2"], "numbered from 0"),
+        (["write", "--source=.", "--output=out", "--writer_index=2"], "numbered from 0"),
         (["write", "--source=.", "--output=out", "--max_bad_records=-1"], "at least 0"),
         (["write", "--source=.", "--output=out", "--processes=-1"], "processes is -1"),
         (["write", "--source=.", "--output=out", "--transform=x"], "unknown"),
@@ -155,9 +155,9 @@ def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path:
     other = tenfold("write", *flags)
     assert other.status == 2
     assert "different layout" in other.err
-    processes = [f"--source={source}", f"--output={tmp_path / 'processes'}", "--num_tasks=2"]
+    processes = [f"--source={source}", f"--output={tmp_path / 'processes'}", "--num_writers=2"]
     assert "other tasks have not finished" in tenfold("write", *processes).out
-    assert "19 records" in tenfold("write", *processes, "--task_index=1").out
+    assert "19 records" in tenfold("write", *processes, "--writer_index=1").out
 
 
 def test_a_dry_run_changes_nothing(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_dry_run_sees_an_unfinished_write(
 ) -> None:
     output = tmp_path / "out"
     flags = [f"--source={make_class_folder()}", f"--output={output}", "--dry_run"]
-    tenfold("write", *flags[:2], "--num_tasks=2")
+    tenfold("write", *flags[:2], "--num_writers=2")
     assert ": 2 shards would be written, 2 are there" in tenfold("write", *flags).out
     assert ": 4 shards would be written; " in tenfold("write", *flags, "--noresume").out
     other = tenfold("write", *flags, "--shuffle_seed=1")
