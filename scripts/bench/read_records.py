@@ -47,9 +47,9 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
     """Tenfold's own order, shuffled within its lanes; one iterator for all epochs."""
     from tenfold.data.reading.batches import raw_records, reading_options
     from tenfold.data.reading.dataset import steps_per_epoch
-    from tenfold.data.reading.graph_records import parse_features
     from tenfold.data.reading.read_config import read_config
     from tenfold.data.reading.read_options import ReadOptions
+    from tenfold.data.reading.records.graph_records import parse_features
 
     shards, side = f"{data}/{kind}-shards", read_images.SIDE
     options = ReadOptions(
