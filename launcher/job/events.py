@@ -169,7 +169,8 @@ class Unknown:
 
 
 Message = (
-    Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | Error | WorkerPreempted
+    Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | Error
+    | WorkerPreempted
     | Result | Unknown
 )  # fmt: skip
 
