@@ -170,8 +170,7 @@ class Unknown:
 
 Message = (
     Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | Error
-    | WorkerPreempted
-    | Result | Unknown
+    | WorkerPreempted | Result | Unknown
 )  # fmt: skip
 
 MESSAGES: Final[dict[str, type]] = {
