@@ -76,9 +76,20 @@ class Transform(Protocol):
       splits: Names of the splits that the transform applies to; None for all.
     """
 
-    key: str
-    copies: int
-    splits: frozenset[str] | None
+    @property
+    def key(self) -> str:
+        """See the attributes of this class."""
+        ...
+
+    @property
+    def copies(self) -> int:
+        """See the attributes of this class."""
+        ...
+
+    @property
+    def splits(self) -> frozenset[str] | None:
+        """See the attributes of this class."""
+        ...
 
     def apply(
         self, records: list[Values], seeds: list[RecordSeed]
@@ -137,6 +148,16 @@ def decode_record_image(
         f"the transform needs the image of a record as its feature '{IMAGE}'; "
         f"there are: {', '.join(sorted(record))}"
     )
+
+
+def plain_values(record: Values) -> Values:
+    """Return a record for users' code: a decoded image is uint8 (height, width, channels)."""
+    value = record.get(IMAGE)
+    if not isinstance(value, DecodedImage):
+        return dict(record)
+    from tenfold.data.format.image_codec import image_to_array
+
+    return {**record, IMAGE: image_to_array(value.pixels)}
 
 
 def text_key(*parts: object) -> str:

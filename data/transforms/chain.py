@@ -1,17 +1,17 @@
 """Transforms by name, applied one after the other."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
 from tenfold.data.transforms.base import DecodedImage, RecordSeed, Transform, Values, text_key
+from tenfold.data.transforms.python_transforms import TransformLike, python_transform
 
 BUILT_IN: Final = {
     "resize": "tenfold.data.transforms.resize:Resize",
@@ -35,10 +35,9 @@ def parse_transform(text: str) -> Transform:
         from tenfold.data.transforms.user_function import UserFunction
 
         return UserFunction(text)
-    near = difflib.get_close_matches(name, BUILT_IN, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    choices = f"there are {', '.join(BUILT_IN)} and module:function"
     raise UserError(
-        f"--transform={text}: unknown; {hint}there are {', '.join(BUILT_IN)} and module:function"
+        f"--transform={text}: unknown transform: {did_you_mean(name, BUILT_IN, otherwise=choices)}"
     )
 
 
@@ -108,13 +107,18 @@ def _with_encoded_image(record: Values) -> Values:
     return {**record, IMAGE: encode_image(image.pixels, image.format, quality=image.quality)}
 
 
-def parse_chain(texts: Sequence[str]) -> Chain:
-    """Return the chain of the transforms that `texts` describe, in order.
+def parse_chain(transforms: Sequence[TransformLike]) -> Chain:
+    """Return the chain of transforms as the user gave them: texts, functions or objects.
 
     Raises:
       UserError: a transform is unknown or has invalid options, or two make copies.
     """
-    chain = Chain(tuple(parse_transform(text) for text in texts))
+    chain = Chain(
+        tuple(
+            parse_transform(given) if isinstance(given, str) else python_transform(given)
+            for given in transforms
+        )
+    )
     if sum(step.copies > 1 for step in chain.steps) > 1:
         raise UserError(
             "only one --transform can make copies: remove one, and raise the copies of the other"

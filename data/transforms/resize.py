@@ -15,6 +15,7 @@ from tenfold.data.transforms.base import (
     text_key,
 )
 from tenfold.data.transforms.options import one_of, parse_options, whole_number
+from tenfold.data.units import parse_image_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +36,7 @@ class Resize:
 
     def __init__(self, text: str) -> None:
         options = parse_options(text)
-        self._height, self._width = parse_image_size(options.positional, text)
+        self._height, self._width = parse_image_size(options.positional, f"--transform={text}")
         read = options.read(
             {
                 "fit": (one_of("stretch", "crop"), "stretch"),
@@ -69,21 +70,6 @@ class Resize:
         width, height = self._width * scale, self._height * scale
         left, top = (image.width - width) / 2, (image.height - height) / 2
         return left, top, left + width, top + height
-
-
-def parse_image_size(text: str, shown: str) -> tuple[int, int]:
-    """Return (height, width) of ``224`` or ``192x256``; `shown` is the whole flag, for errors.
-
-    Raises:
-      UserError: `text` is neither, or a side is out of range.
-    """
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() for part in parts):
-        raise UserError(f"--transform={shown}: write the size as 224 or as 192x256 (HEIGHTxWIDTH)")
-    sizes = [int(part) for part in parts]
-    if not all(1 <= size <= 16384 for size in sizes):
-        raise UserError(f"--transform={shown}: give each side 1 to 16,384 pixels")
-    return sizes[0], sizes[-1]
 
 
 class Encode:

@@ -4,10 +4,9 @@ import inspect
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import DecodedImage, RecordSeed, Values, text_key
+from tenfold.data.transforms.base import RecordSeed, Values, plain_values, text_key
 
 
 class UserFunction:
@@ -24,7 +23,7 @@ class UserFunction:
     def __init__(self, text: str) -> None:
         self._text = text
         self._function: Any = None
-        self.key = text_key("function", text, _source_text(self._load(), text))
+        self.key = text_key("function", text, source_text(self._load(), text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_function": None}
@@ -44,7 +43,7 @@ class UserFunction:
         with_rng = _takes_rng(function)
         results: list[Values | UnusableRecord] = []
         for record, seed in zip(records, seeds, strict=True):
-            arguments: list[Any] = [_with_image_array(record)]
+            arguments: list[Any] = [plain_values(record)]
             if with_rng:
                 arguments.append(_numpy_rng(seed))
             try:
@@ -67,25 +66,16 @@ def _takes_rng(function: Any) -> bool:
         return False
 
 
-def _with_image_array(record: Values) -> Values:
-    image = record.get(IMAGE)
-    if not isinstance(image, DecodedImage):
-        return dict(record)
-    from tenfold.data.format.image_codec import image_to_array
-
-    return {**record, IMAGE: image_to_array(image.pixels)}
-
-
 def _numpy_rng(seed: RecordSeed) -> Any:
     import numpy as np
 
     return np.random.default_rng(seed.rng("function").getrandbits(63))
 
 
-def _source_text(function: Any, text: str) -> str:
+def source_text(function: Any, text: str) -> str:
     """Return the text of the file that defines `function`, or `text` if there is no file."""
     try:
-        path = inspect.getsourcefile(function)
+        path = inspect.getsourcefile(inspect.unwrap(function))
         if path is not None:
             with open(path, encoding="utf-8") as file:
                 return file.read()

@@ -14,6 +14,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
+from tenfold.data.units import parse_image_size
 from tenfold.launcher.cli.flags import FlagValues, define_size
 from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
@@ -106,7 +107,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
         epochs=fv.epochs,
         global_batch_size=fv.global_batch_size,
         seed=fv.seed,
-        image_size=parse_image_size(fv.image_size),
+        image_size=image_size_from_flags(fv),
         learning_rate=fv.learning_rate,
         schedule=fv.schedule,
         warmup_steps=fv.warmup_steps,
@@ -134,18 +135,15 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
     return config
 
 
-def parse_image_size(text: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) of ``32x48`` or ``32``; None of None.
+def image_size_from_flags(fv: FlagValues) -> tuple[int, int] | None:
+    """Return (height, width) of --image_size, or None where the flag is not given.
 
     Raises:
-      UserError: it is neither.
+      UserError: the flag's value is no size.
     """
-    if text is None:
+    if fv.image_size is None:
         return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise UserError(f"image_size '{text}' is not HEIGHTxWIDTH or one number, in pixels")
-    return int(sides[0]), int(sides[-1])
+    return parse_image_size(fv.image_size, f"--image_size={fv.image_size}")
 
 
 _INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(steps?|s|min|h|)")
