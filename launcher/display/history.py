@@ -1,6 +1,6 @@
-"""history.jsonl, written by a view: what happened when on which worker.
+"""The view that writes history.jsonl: the events of all workers, the supervisor's actions.
 
-See `launcher.job.history_line` for the lines.
+`launcher.job.history_line` defines the lines.
 """
 
 import time
@@ -34,11 +34,17 @@ from tenfold.launcher.job.history_line import (
 )
 from tenfold.launcher.job.worker_record import WorkerRecord
 
-STEP_INTERVAL_S: Final = 1.0
+STEP_INTERVAL_S: Final = 1.0  # between two step lines of a worker
 
 
 class HistoryView:
-    """A view that writes down what another view shows."""
+    """A view that appends to history.jsonl and passes every call on to another view.
+
+    Args:
+      view: the view that shows the job.
+      path: the file to append to.
+      hosts: the host of each worker.
+    """
 
     def __init__(self, view: View, path: Path, *, hosts: Sequence[str]) -> None:
         self._view = view
@@ -48,11 +54,11 @@ class HistoryView:
         self._write(LaunchBegun(len(hosts), tuple(hosts)))
 
     def line(self, worker: int, line: str) -> None:
-        """Pass a line of output on; the logs hold it."""
+        """Pass a line of output on; the workers' log files hold it."""
         self._view.line(worker, line)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Write down an event of a worker."""
+        """Write an event of a worker."""
         match event.message:
             case Step() as step:
                 self._write_step(worker, self._steps.take(worker, step, time.time()))
@@ -71,12 +77,12 @@ class HistoryView:
         self._view.event(worker, event)
 
     def note(self, text: str) -> None:
-        """Write down a note of the supervisor."""
+        """Write a message of the supervisor."""
         self._write(Note(text))
         self._view.note(text)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Remember the peak memory of the workers."""
+        """Record the peak memory of each worker."""
         for record in records:
             self._peaks[record.index] = max(self._peaks[record.index], record.rss_bytes)
         self._view.tick(records)
@@ -100,7 +106,7 @@ class HistoryView:
 
 
 class StepLines:
-    """Thins steps out to one line per second and worker, and sums up the waiting for input."""
+    """Thins steps to one line per second and worker, summing the time of waiting for input."""
 
     def __init__(self) -> None:
         self._heard_at: dict[int, float] = {}
@@ -109,7 +115,13 @@ class StepLines:
         self._pending: dict[int, Step] = {}
 
     def take(self, worker: int, step: Step, now: float) -> StepProgress | None:
-        """Take a step; returns a line, None where the last one is too recent."""
+        """Add a step; return a line, or None if the last line is too recent.
+
+        Args:
+          worker: index of the worker.
+          step: the step that the worker reported.
+          now: seconds since 1970.
+        """
         if step.wait_share is not None:
             passed_s = now - self._heard_at.get(worker, now)
             self._waited_s[worker] += step.wait_share * passed_s

@@ -20,7 +20,12 @@ COLOURS: Final = ("cyan", "magenta", "yellow", "blue", "green", "red")
 
 
 class TableView:
-    """Worker, phase, step, rate, waiting share and memory, renewed several times a second."""
+    """Shows the phase, step, rate, waiting share and memory of each worker, four times a second.
+
+    Args:
+      console: the terminal to draw on; standard error by default.
+      show_tf_logs: whether to show the log lines of TensorFlow's C++ code too.
+    """
 
     def __init__(self, console: Console | None = None, *, show_tf_logs: bool = False) -> None:
         self._console = console or Console(stderr=True)
@@ -31,25 +36,25 @@ class TableView:
         self._started = False
 
     def line(self, worker: int, line: str) -> None:
-        """Shows a line of a worker's output above the table."""
+        """Show a line of a worker's output above the table."""
         if self._show_all or not is_noise(line):
             prefix = Text(f"[worker {worker}] ", style=COLOURS[worker % len(COLOURS)])
             self._console.print(prefix + Text(line[:SHOWN_CHARS]), soft_wrap=True)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Shows epochs, once."""
+        """Show the epochs of worker 0: all workers report the same figures."""
         if isinstance(event.message, Epoch) and worker == 0:
-            head, *said = epoch_lines(event.message)
+            head, *sentences = epoch_lines(event.message)
             self._console.print(Text(head, style="bold"), soft_wrap=True)
-            for line in said:
+            for line in sentences:
                 self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Shows what the supervisor has to say."""
+        """Show a message of the supervisor."""
         self._console.print(Text(f"[tenfold] {text}", style="bold"), soft_wrap=True)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Renews the table when it is due."""
+        """Redraw the table if REFRESH_S is over."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -60,13 +65,13 @@ class TableView:
         self._live.update(make_table(records, seconds=now - self._began), refresh=True)
 
     def close(self) -> None:
-        """Takes the table away."""
+        """Remove the table from the terminal."""
         if self._started:
             self._live.stop()
 
 
 def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
-    """Returns the table of a running job that began `seconds` ago."""
+    """Return the table of a job that started `seconds` ago."""
     table = Table(
         title=f"{plural(len(records), 'worker')}, {format_duration(seconds)}", title_justify="left"
     )
@@ -80,7 +85,7 @@ def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
 
 
 def make_row(record: WorkerRecord) -> tuple[str, ...]:
-    """Returns a worker's cells; empty where it has not reported a figure."""
+    """Return a worker's cells; a figure that it has not reported is an empty cell."""
     step = record.progress or Step(0)
     total = f"/{record.total_steps}" if record.total_steps else ""
     return (

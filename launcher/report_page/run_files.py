@@ -1,4 +1,4 @@
-"""A run directory, read: whatever of it is there, at any moment of the job."""
+"""Reading of a run directory at any moment of its job; missing files are no error."""
 
 import json
 import time
@@ -39,11 +39,11 @@ RUNNING: Final = "running"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run directory holds now.
+    """The contents of a run directory at `read_at` (seconds since 1970).
 
-    `state` is one of `launcher.job.STATES`, ``running``, or ``ended without a result``.
-    `manifest` is that of the shards, None where there is none or it cannot be read: then
-    `manifest_problem` says why. `damaged` counts lines that could not be read.
+    `state` is one of `launcher.job.job_result.STATES`, ``running``, or ``ended without a
+    result``. `manifest` is the manifest of the shards; if it is None, `manifest_problem` is the
+    reason. `damaged` is the number of lines that could not be parsed.
     """
 
     where: str
@@ -68,7 +68,7 @@ class RunFiles:
 
 
 def read_run(where: str | Path) -> RunFiles:
-    """Returns what the run directory `where`, a path or a URL, holds now.
+    """Read the run directory `where`, a path or a URL.
 
     Raises:
       UserError: it is not a run directory.
@@ -100,7 +100,7 @@ def read_run(where: str | Path) -> RunFiles:
 
 
 def state_of(where: str | Path, result: JobResult | None) -> str:
-    """Returns the state of a run directory whose result.json holds `result`."""
+    """Return the state of a run directory; `result` is its result.json, None if it has none."""
     if is_held(str(where)):
         return RUNNING
     return result.state if result else "ended without a result"
@@ -108,18 +108,18 @@ def state_of(where: str | Path, result: JobResult | None) -> str:
 
 def _read_job(folder: Folder) -> tuple[JobSpec, ClusterSpec]:
     if isinstance(folder, LocalFolder) and not Path(folder.path).is_dir():
-        raise UserError(f"there is no folder '{folder.path}': name the --run_dir of a launch")
+        raise UserError(f"there is no folder '{folder.path}': give the --run_dir of a launch")
     text = folder.read(JOB_FILE)
     if text is None:
         raise UserError(
             f"'{folder.path}' is not a run directory, it has no {JOB_FILE}: "
-            "name the --run_dir of a launch"
+            "give the --run_dir of a launch"
         )
     return job_from_json(text.decode(errors="replace"), where=f"{folder.path}/{JOB_FILE}")
 
 
 def read_result(folder: Folder) -> JobResult | None:
-    """Returns how the job of a run directory ended; None where it has not.
+    """Return the result of the job of a run directory, or None if the job has not ended.
 
     Raises:
       UserError: result.json is damaged.
@@ -141,7 +141,7 @@ def _read_object(folder: Folder, name: str) -> Mapping[str, Any]:
 
 def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
     if spec.train is None:
-        return None, "a program of the user's own reads what it likes"
+        return None, "the job runs a program of the user's own, which reads its own data"
     try:
         return read_manifest(spec.train.shards), ""
     except (UserError, JobError, OSError) as error:

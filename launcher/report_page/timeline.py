@@ -1,4 +1,4 @@
-"""Who did what when: the spans of every worker, made of history.jsonl. Pure."""
+"""The timeline of a launch: the spans of every worker, from history.jsonl. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from tenfold.launcher.job.history_line import (
     WorkerExit,
 )
 
-# What is shown of the phases of `launcher.events`; a user's own program has none.
+# The span that shows each phase of `launcher.job.events`; a user's own program has no phases.
 KINDS: Final = {
     "": "running",
     "import": "starting",
@@ -41,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment that something went wrong on a worker, or (-1) that the supervisor acted."""
+    """A failure of a worker, or an action of the supervisor (worker -1)."""
 
     time: float
     worker: int
@@ -52,9 +52,9 @@ class Mark:
 class WorkerTime:
     """One worker over all attempts of a launch.
 
-    `waited_s` is how much of its training it waited for input; `records_per_s` the last rate
-    that it told (of the built-in trainer: that of the whole job, as this worker saw it), and
-    `peers` how many workers, itself included, then ran; `starts` how often it was started.
+    `waited_s` is the time that its training waited for input; `records_per_s` is the last rate
+    that it reported (the built-in trainer reports the rate of the whole job), and `peers` the
+    number of workers that ran then, itself included; `starts` is the number of its starts.
     """
 
     spans: tuple[Span, ...] = ()
@@ -67,7 +67,7 @@ class WorkerTime:
     peak_rss_bytes: int = 0
 
     def seconds(self) -> dict[str, float]:
-        """Returns the seconds of each kind, in ORDER."""
+        """Return the seconds of each kind of span, in ORDER."""
         total: dict[str, float] = defaultdict(float)
         for span in self.spans:
             total[span.kind] += span.end - span.begin
@@ -76,9 +76,10 @@ class WorkerTime:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The last launch in a run directory: from `begin` to `end`, seconds since 1970.
+    """The last launch in a run directory, from `begin` to `end` in seconds since 1970.
 
-    `first_step` is the first that it told of: what an earlier launch did lies before it.
+    `first_step` is the first step that this launch reported: earlier steps belong to earlier
+    launches. `launches` is the number of launches into the run directory.
     """
 
     begin: float
@@ -90,9 +91,12 @@ class Timeline:
 
 
 def build_timeline(events: Sequence[HistoryLine], *, now: float | None) -> Timeline | None:
-    """Returns the timeline of the last launch; None where there is no history.
+    """Return the timeline of the last launch, or None if there is no history.
 
-    `now` ends what still runs; None where nothing does, so that the last event ends it.
+    Args:
+      events: the lines of history.jsonl.
+      now: seconds since 1970, where the spans of a running job end; None if the job has ended,
+        so that they end at the last event.
     """
     launches = [
         index for index, event in enumerate(events) if isinstance(event.entry, LaunchBegun)
@@ -121,9 +125,10 @@ def build_timeline(events: Sequence[HistoryLine], *, now: float | None) -> Timel
 
 
 def _peers(events: Iterable[HistoryLine]) -> dict[int, int]:
-    """Returns for each worker how many were running together when it made its last step.
+    """Return for each worker the number of workers that ran when it made its last step.
 
-    A job may go on with fewer workers. All of a start are there before any of them steps.
+    A job may continue with fewer workers. All workers of an attempt start before any of them
+    makes a step.
     """
     together: set[int] = set()
     peers: dict[int, int] = {}
@@ -145,7 +150,7 @@ def _worker_time(events: Sequence[HistoryLine], end: float, *, peers: int) -> Wo
     for event in events:
         match event.entry:
             case StepProgress() as step:
-                # The waiting of the first steps is a part of building.
+                # Waiting in the first steps belongs to the span `building`.
                 waited_s = total.waited_s + step.waited_s * (kind == "training")
                 total = replace(total, step=step.step, waited_s=waited_s)
                 if step.records_per_s is not None:
@@ -166,7 +171,7 @@ def _kind_of(event: HistoryLine) -> str:
 
 
 def _spans(events: Iterable[HistoryLine], end: float) -> list[Span]:
-    """Return the time between neighbouring starts, phases and exits; the last may last on."""
+    """Return the spans between neighbouring starts, phases and exits; the last ends at `end`."""
     spans: list[Span] = []
     since, kind = 0.0, ""
     for event in events:
@@ -182,7 +187,7 @@ def _spans(events: Iterable[HistoryLine], end: float) -> list[Span]:
 
 
 def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Joins neighbours of one kind, and what begins before the first phase with that phase."""
+    """Join neighbouring spans of one kind, and the time before the first phase with that phase."""
     merged: list[Span] = []
     for span in spans:
         if merged and merged[-1].end == span.begin and merged[-1].kind in (span.kind, "running"):

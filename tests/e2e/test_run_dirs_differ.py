@@ -1,4 +1,4 @@
-"""Workers whose run directories are not one and the same."""
+"""Workers whose run directories are different folders."""
 
 import sys
 from dataclasses import replace
@@ -24,7 +24,7 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_they_do_not_train_from_different_steps(
+def test_workers_with_different_run_dirs_fail(
     tenfold: Any, digit_shards: Path, tmp_path: Path
 ) -> None:
     config = TrainConfig(str(digit_shards), "", epochs=2)
@@ -42,5 +42,5 @@ def test_they_do_not_train_from_different_steps(
     program = ["--", sys.executable, "-c", WORKER, *map(str, folders)]
     done = tenfold("launch", "--num_workers=2", f"--run_dir={tmp_path / 'run'}", *program)
     assert done.status == 1
-    assert "others elsewhere: is the run directory" in done.out
-    assert "would go on at step 30" in done.out
+    assert "other workers at another step: --run_dir=" in done.out
+    assert "would resume at step 30" in done.out

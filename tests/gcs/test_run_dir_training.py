@@ -117,7 +117,7 @@ def test_killed_run_resumes_on_another_machine(
     assert reported.status == 0, reported.err
     page = (tmp_path / "one-report.html").read_text()
     assert "<title>one: succeeded</title>" in page
-    assert "receipts are exact" in page
+    assert "receipts, all exact" in page
 
 
 def test_salvaged_shards_are_read_from_run_dir(

@@ -1,4 +1,4 @@
-"""Trains in one process on one or two replicas, and evaluates by Keras itself too.
+"""Trains in one process on one or two replicas, then evaluates with Keras too.
 
 python loop_program.py SHARDS RUN_DIR REPLICAS MODEL  ->  one line of JSON
 """
@@ -29,7 +29,7 @@ def strategy() -> tf.distribute.Strategy:
 
 
 def by_keras(model: keras.Model) -> dict[str, float]:
-    """`model.evaluate` on the records that are no padding, in one process."""
+    """Return the metrics of `model.evaluate` on the records without the padding."""
     images, labels = [], []
     for x, y, weight in worker_dataset(
         SHARDS, split="validation", global_batch_size=64, training=False

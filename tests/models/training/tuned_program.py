@@ -1,4 +1,4 @@
-"""Trains in one process as flags would have it.
+"""Trains in one process with the options of a TrainConfig.
 
 python tuned_program.py SHARDS RUN_DIR OPTIONS  ->  the result as JSON, OPTIONS being JSON too
 """
