@@ -79,9 +79,12 @@ class GcsFolder:
 
         def once() -> Taker:
             taker = make()
-            receive = partial(_receive_range, taker.take, offset, length)
-            if length > 0 and self._get(name, headers=wanted, receive=receive).status == 404:
-                raise FileNotFoundError(f"there is no {self._at(name)}")
+            if length > 0:
+                answer = self._get(name, headers=wanted, answer_bytes=length)
+                if answer.status == 404:
+                    raise FileNotFoundError(f"there is no {self._at(name)}")
+                if answer.status != 416:  # beyond the end
+                    _take_range(taker.take, offset, length, answer)
             return taker
 
         return with_retries(once, what=self._at(name))
@@ -332,25 +335,20 @@ class _Parts:
         self.parts.append(part)
 
 
-def _receive_range(
-    take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer,
-    blocks: Iterator[bytes],
-) -> None:  # fmt: skip
-    """Gives `take` what of the range comes, and where each part of it lies.
+def _take_range(
+    take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer
+) -> None:
+    """Give `take` the bytes of the range that the answer holds, and their offset.
 
     Raises:
-      TransientError: that is not all of it.
+      TransientError: they are not all of it.
     """
-    whole = answer.status == 200  # a server may disregard ranges
-    at, got = 0 if whole else offset, 0
-    for block in blocks:
-        first = max(offset - at, 0)
-        if part := block[first : max(offset + length - at, 0)]:
-            take(at + first, part)
-            got += len(part)
-        at += len(block)
-    if not whole and got != _range_bytes(answer.headers, offset, length):
+    if "Content-Range" not in answer.headers:  # a server may disregard ranges
+        take(offset, answer.body[offset : offset + length])
+    elif len(answer.body) != _range_bytes(answer.headers, offset, length):
         raise TransientError("the body was cut short")
+    else:
+        take(offset, answer.body)
 
 
 def _range_bytes(headers: Mapping[str, str], offset: int, length: int) -> int:

@@ -41,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
     struck: "Counter[str]"
     media: "Counter[str]"
     delivered: "Counter[str]"
+    authorizations: "Counter[str]"
     failures: list[str]
     begun = 0
     uploads = 0
@@ -51,6 +52,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self._draw(body)
+        if "Authorization" in self.headers:
+            with self.lock:
+                self.authorizations[self.headers["Authorization"]] += 1
         with self.counted():
             if fault:
                 FAULTS[fault](self, body)
@@ -252,6 +256,7 @@ def main() -> None:
     Handler.shares = {name: float(share) for name, share in (text.split("=") for text in shares)}
     assert set(Handler.shares) <= set(FAULTS), shares
     Handler.struck, Handler.media, Handler.delivered = Counter(), Counter(), Counter()
+    Handler.authorizations = Counter()
     Handler.failures = []
     server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -261,7 +266,7 @@ def main() -> None:
         time.sleep(0.01)
     for counts in (Handler.media, Handler.delivered):
         del counts[""]
-    names = ("struck", "media", "delivered", "failures", "together")
+    names = ("struck", "media", "delivered", "authorizations", "failures", "together")
     print(json.dumps({name: getattr(Handler, name) for name in names}), flush=True)
 
 
