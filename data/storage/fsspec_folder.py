@@ -1,12 +1,21 @@
 """Folders of any storage that fsspec knows (``s3://``, ``az://``, ``hdfs://``, ``memory://`` …).
 
-Without Cloud Storage's promises: whether a file appears only when it is whole is up to the
-file system behind it (object stores: yes, in one request), there is no precondition and no
-checksum of the storage to compare with. Shards are checked against the manifest all the same.
+What a write promises depends on the file system behind it:
+
+- A file appears only when it is whole: object stores, which take it in one request.
+- Exclusive creation (``replaces=""``): where the file system has ``pipe_file(mode="create")`` of
+  its own, as s3fs has (``If-None-Match``). Elsewhere the file is looked for before it is written,
+  and two processes may both find none.
+- The stored size is compared after each write, a range's length after each read. Checksums on the
+  way are the file system's: botocore sends and checks a CRC32 for ``s3://``.
+
+Replacing one version only (``replaces="…"``) is Cloud Storage's alone. Shards are checked against
+the manifest on every storage.
 """
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -50,7 +59,7 @@ class RemoteFolder:
         def once() -> Result:
             try:
                 return call()
-            except (FileNotFoundError, PermissionError):
+            except (FileNotFoundError, FileExistsError, PermissionError):
                 raise
             except (OSError, asyncio.TimeoutError) as error:
                 raise TransientError(f"{type(error).__name__}: {error}") from error
@@ -67,12 +76,16 @@ class RemoteFolder:
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
-        return bytes(
-            self._try(
-                name,
-                lambda: self._files().cat_file(self._at(name), start=offset, end=offset + length),
-            )
-        )
+
+        def ask() -> bytes:
+            data = self._files().cat_file(self._at(name), start=offset, end=offset + length)
+            if len(data) < length:  # the end of the file, or a body that was cut
+                left = max(0, self._files().info(self._at(name))["size"] - offset)
+                if len(data) != min(length, left):
+                    raise OSError(f"{len(data):,} bytes came of {min(length, left):,}")
+            return bytes(data)
+
+        return self._try(name, ask) if length > 0 else b""
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
         """Writes such bytes to the same place of a local file; returns their CRC32C."""
@@ -82,17 +95,39 @@ class RemoteFolder:
         return part.crc32c
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Makes or replaces a whole object in one request; see `Folder`."""
-        if replaces == "" and self.read(name) not in (None, data):
+        """Make or replace a whole object in one request; see `Folder`.
+
+        Raises:
+          Conflict: with ``replaces=""``, another file is there.
+          JobError: the storage cannot be reached, or does not hold what was sent.
+        """
+        exclusive = replaces == ""
+        if exclusive and not creates_exclusively(self._files()):
+            exclusive = False
+            self._expect_none_but(name, data)
+        mode = {"mode": "create"} if exclusive else {}
+
+        def send() -> None:
+            self._files().pipe_file(self._at(name), data, **mode)
+            stored = self._files().info(self._at(name))["size"]
+            if stored != len(data):
+                raise OSError(f"the storage holds {stored:,} of {len(data):,} bytes")
+
+        try:
+            self._try(name, send)
+        except FileExistsError:  # perhaps from an attempt of ours whose answer was lost
+            self._expect_none_but(name, data)
+
+    def _expect_none_but(self, name: str, data: bytes) -> None:
+        if self.read(name) not in (None, data):
             raise Conflict(conflict_text(self._at(name)))
-        self._try(name, lambda: self._files().pipe_file(self._at(name), data))
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
     ) -> None:
         """Sends a whole local file to `name` in one request, and removes it."""
-        del synced, replaces
-        self.write(name, local.read_bytes())
+        del synced
+        self.write(name, local.read_bytes(), replaces=replaces)
         local.unlink()
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
@@ -147,3 +182,14 @@ class RemoteFolder:
 
 def _last(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def creates_exclusively(files: Any) -> bool:
+    """Whether a file system of fsspec's can create a file only where there is none.
+
+    fsspec's own base class falls back on opening the file in mode "xb", which many file systems
+    do not know.
+    """
+    write = getattr(type(files), "_pipe_file", None) or type(files).pipe_file
+    is_own = not write.__module__.startswith(("fsspec.spec", "fsspec.asyn"))
+    return is_own and "mode" in inspect.signature(write).parameters
