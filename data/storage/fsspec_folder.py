@@ -16,16 +16,21 @@ the manifest on every storage.
 import asyncio
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import Conflict, Entry, LocalPart, conflict_text
 from tenfold.data.storage.retry import TransientError, with_retries
 
 # fsspec keeps a whole range in memory, and several are under way at once.
 _PIECE_BYTES: Final = 10 << 20
+
+# Names of errors that are no OSError and may be gone the next time, as botocore's
+# EndpointConnectionError, ReadTimeoutError and FlexibleChecksumError (damaged on the way).
+_TRANSIENT: Final = re.compile("Connect|Timeout|Checksum|Streaming|IncompleteRead")
 
 Result = TypeVar("Result")
 
@@ -63,6 +68,11 @@ class RemoteFolder:
                 raise
             except (OSError, asyncio.TimeoutError) as error:
                 raise TransientError(f"{type(error).__name__}: {error}") from error
+            except Exception as error:  # of the library behind the file system
+                text = f"{type(error).__name__}: {error}"
+                if _TRANSIENT.search(type(error).__name__):
+                    raise TransientError(text) from error
+                raise JobError(f"{self._at(name)}: {text}") from error
 
         return with_retries(once, what=self._at(name))
 

@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
             with self.lock:
                 Handler.uploads -= uploads
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
 
     def _draw(self, body: bytes) -> str:
         """Returns the fault that this request suffers, or ""."""
@@ -211,9 +211,17 @@ def _is_late_upload(handler: Handler, body: bytes) -> bool:
     return handler.command == "POST" and Handler.begun > FREE_UPLOADS
 
 
+def _asks_for_bytes(handler: Handler, body: bytes) -> bool:
+    """An object's bytes are asked for: of Cloud Storage, or by S3's interface."""
+    of_s3 = (
+        not handler.path.startswith(("/storage/", "/download/")) and "list-" not in handler.path
+    )
+    return "alt=media" in handler.path or (handler.command == "GET" and of_s3)
+
+
 def _is_media(handler: Handler, body: bytes) -> bool:
     """Bytes of an object, there or back, and not only its description."""
-    return "alt=media" in handler.path or (handler.command == "POST" and len(body) > 4000)
+    return _asks_for_bytes(handler, body) or (handler.command == "POST" and len(body) > 4000)
 
 
 FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
@@ -232,7 +240,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "no_shards": _status(503, "Service Unavailable"),
 }
 NEEDS: dict[str, Callable[[Handler, bytes], bool]] = {
-    "shorten": lambda handler, body: "alt=media" in handler.path,
+    "shorten": _asks_for_bytes,
     "flip": _is_media,
     "lose_answer": lambda handler, body: handler.command == "POST",
     "slow_upload": lambda handler, body: handler.command == "POST",

@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from tenfold.data.errors import JobError
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.integrity.verify_shards import verify_shards
 from tenfold.data.storage.folder import Conflict, Folder
@@ -44,7 +45,9 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     }.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{os.getpid()}-{abs(hash(tmp_path))}"
-    files = fsspec.filesystem("s3", skip_instance_cache=True)
+    files = fsspec.filesystem("s3")
+    files.clear_instance_cache()  # instances of other tests hold their endpoints
+    files = fsspec.filesystem("s3")
     files.call_s3("create_bucket", Bucket=bucket)
     return f"s3://{bucket}/some/folder"
 
@@ -142,6 +145,32 @@ def test_shards_equal_those_of_a_disk(
     remote = open_folder(url)
     assert {name: remote.read(name) for name in remote.sizes()} == local
     assert not verify_shards(url, read_manifest(url)).problems
+
+
+@pytest.mark.parametrize("fault", ["flip", "shorten"])
+def test_damaged_answer_of_s3_is_asked_for_again(
+    s3_url: str, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    data = bytes(range(256)) * 40
+    open_folder(s3_url).write("x", data)
+    proxy = faulty(f"{fault}=0.5", upstream=os.environ["AWS_ENDPOINT_URL"], seed=3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    fsspec.filesystem("s3").clear_instance_cache()
+    folder = open_folder(s3_url)
+    assert [folder.read("x") for _ in range(8)] == [data] * 8
+    assert proxy.struck()[fault] > 1
+
+
+def test_missing_credentials_of_s3_are_one_line(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(JobError, match="NoCredentialsError: Unable to locate credentials"):
+        open_folder(s3_url).write("x", b"1")
 
 
 def test_file_system_without_its_own_mode_is_not_exclusive() -> None:
