@@ -11,9 +11,11 @@ response before gcsfs does and raises what the response means.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 # Part of the protocol: the object or its version is not there, or the range is beyond its end.
 _EXPECTED: Final = frozenset({404, 412, 416})
 _BLOCK_BYTES: Final = 1 << 20
+# Event loops of a process, each with its own connections.
+_LOOPS: Final = 2
 # A request slower than this is given up, however steadily it moves.
 _MIN_BYTES_PER_S: Final = 50_000
 _LOG_IN: Final = (
@@ -279,6 +283,7 @@ def _filesystem(token: Any, stall_seconds: float) -> Any:
     # google-auth's warnings say nothing that our errors do not.
     logging.getLogger("google.auth._default").setLevel(logging.ERROR)
     options = {
+        "loop": _new_loop(),
         "access": "read_write",
         "skip_instance_cache": True,
         "use_listings_cache": False,
@@ -301,6 +306,13 @@ def _filesystem(token: Any, stall_seconds: float) -> Any:
         return GCSFileSystem(token="anon", **options)
 
 
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that runs in a thread of its own until the process ends."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="gcs", daemon=True).start()
+    return loop
+
+
 def _token() -> Any:
     """Return gcsfs's name of the credentials to use: the application's default ones."""
     return "anon" if os.environ.get(EMULATOR_VARIABLE) else "google_default"
@@ -319,15 +331,18 @@ def _message(body: bytes) -> str:
 
 
 @lru_cache(maxsize=2)
-def _client_of(process: int, emulator: str, stall_seconds: float) -> GcsClient:
+def _clients_of(process: int, emulator: str, stall_seconds: float) -> Iterator[GcsClient]:
     del process, emulator, stall_seconds
-    return GcsClient()
+    return itertools.cycle([GcsClient() for _ in range(_LOOPS)])
 
 
 def client() -> GcsClient:
-    """Return this process's client, of the server that STORAGE_EMULATOR_HOST names now, if any.
+    """Return one of this process's clients, of the server that STORAGE_EMULATOR_HOST names now.
+
+    Each has an event loop in a thread of its own, and they take turns: one loop's Python is the
+    limit of a fast network.
 
     Raises:
       UserError: the credentials are no credentials.
     """
-    return _client_of(os.getpid(), os.environ.get(EMULATOR_VARIABLE, ""), stall_s())
+    return next(_clients_of(os.getpid(), os.environ.get(EMULATOR_VARIABLE, ""), stall_s()))

@@ -308,9 +308,9 @@ def account(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     found = Account()
     monkeypatch.setattr(gcs_client, "_token", lambda: found)
-    gcs_client._client_of.cache_clear()
+    gcs_client._clients_of.cache_clear()
     yield found
-    gcs_client._client_of.cache_clear()
+    gcs_client._clients_of.cache_clear()
 
 
 def test_credentials_are_sent_and_renewed(
@@ -369,7 +369,7 @@ def test_a_proxy_of_the_environment_is_used(
     monkeypatch.setenv("http_proxy", endpoint)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "nowhere.invalid" if bypass else "")
-    gcs_client._client_of.cache_clear()
+    gcs_client._clients_of.cache_clear()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://nowhere.invalid:1")
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
     folder = open_folder(bucket.url)
