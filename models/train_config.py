@@ -6,7 +6,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
@@ -58,9 +58,9 @@ class TrainConfig:
     checkpoint_every_s: float = 0.0
     keep_checkpoints: int = 2
     shuffle_buffer_bytes: int = 256 * 10**6
-    cache: str = CACHE.mode
-    cache_dir: str = CACHE.folder
-    cache_bytes: int = CACHE.limit_bytes
+    cache: str = DEFAULT_CACHE.mode
+    cache_dir: str = DEFAULT_CACHE.folder
+    cache_bytes: int = DEFAULT_CACHE.limit_bytes
     train_split: str = "train"
     validation_split: str = "validation"
     working_dir: str = ""

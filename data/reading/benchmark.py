@@ -11,7 +11,7 @@ from tenfold.data.reading.batches import DECODE_S, raw_records, training_batches
 from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig, read_config, reading_options
 from tenfold.data.storage.prefetch import prefetch_failures
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 # So many batches are taken in a call that it lasts about so long.
 _CALL_S: Final = 0.1
@@ -54,7 +54,7 @@ def measure_reading(
     threads: int = 0,
     shuffle_buffer_bytes: int = 256 * 10**6,
     seconds: float = 5.0,
-    cache: CacheOptions = CACHE,
+    cache: CacheOptions = DEFAULT_CACHE,
 ) -> ReadBench:
     """Reads what worker 0 of `num_workers` would train on, for `seconds` a stage.
 

@@ -19,7 +19,7 @@ from tenfold.data.reading.receipts import (
     add_training_counts,
 )
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 
 def worker_dataset(
@@ -29,7 +29,7 @@ def worker_dataset(
     seed: int = 0, epochs: int | None = None, start_epoch: int = 0, start_step: int = 0,
     image_size: tuple[int, int] | None = None, image_dtype: str = "float32", augment: str = "",
     decoder: str = AUTO, shuffle_buffer_bytes: int = 256 * 10**6, threads: int = 0,
-    cache: CacheOptions = CACHE, receipt: bool = False,
+    cache: CacheOptions = DEFAULT_CACHE, receipt: bool = False,
 ) -> tf.data.Dataset:  # fmt: skip
     """Returns this worker's batches of a split, from its own lanes' shards only.
 

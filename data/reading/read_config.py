@@ -20,7 +20,7 @@ from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ReadConfig:
     decoder: str = AUTO
     augment: Augment = NO_AUGMENT
     moved: Mapping[str, str] = field(default_factory=dict)
-    cache: CacheOptions = CACHE
+    cache: CacheOptions = DEFAULT_CACHE
 
     def __post_init__(self) -> None:
         if not 0 <= self.worker < self.num_workers:

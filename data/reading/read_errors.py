@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.tfrecord import fingerprint64
-from tenfold.data.integrity.salvage import find_bad_record, find_record
+from tenfold.data.integrity.salvage import find_damaged_record, find_record
 from tenfold.data.reading.batches import raw_records
 from tenfold.data.reading.graph_records import batch_parser
 from tenfold.data.reading.order import Position
@@ -31,7 +31,7 @@ def explain_read_error(config: ReadConfig, *, start: Position, steps: int) -> Jo
     if prefetch_failure() is not None:
         return None
     shards = config.shards(drop_remainder=True).shards
-    bad = find_bad_record(config.folder, [s for s in shards if s.name not in config.moved])
+    bad = find_damaged_record(config.folder, [s for s in shards if s.name not in config.moved])
     if bad is not None:
         return JobError(
             f"{config.folder}/{bad}; run 'tenfold verify' to see all, then write the shard "

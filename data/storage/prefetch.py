@@ -23,7 +23,14 @@ from tenfold.data.runtime.threads import DaemonExecutor, once
 from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import with_retries
-from tenfold.data.storage.shard_cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
+from tenfold.data.storage.shard_cache import (
+    OFF,
+    Cache,
+    CacheOptions,
+    DamagedFetch,
+    Pin,
+    default_cache_folder,
+)
 
 # Shards that wait for their reader, and how many are fetched at once, by a process.
 MAX_PREFETCHED: Final = 16
@@ -186,7 +193,7 @@ class ShardPrefetcher:
         def once() -> Pin | None:
             try:
                 return cache.obtain(shard, copy, needed=needed)
-            except Damaged:
+            except DamagedFetch:
                 _check_stored(source, name, shard)
                 raise
 
@@ -232,7 +239,9 @@ def open_cache(options: CacheOptions) -> Cache:
     Raises:
       UserError: its folder cannot be made or written to.
     """
-    folder = Path(options.folder).expanduser().absolute() if options.folder else default_folder()
+    folder = (
+        Path(options.folder).expanduser().absolute() if options.folder else default_cache_folder()
+    )
     return Cache(folder, options.limit_bytes)
 
 

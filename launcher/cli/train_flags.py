@@ -13,7 +13,7 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
-from tenfold.data.storage.shard_cache import DEFAULT_BYTES, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
 from tenfold.launcher.cli.flags import FlagValues, define_size
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
 from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
@@ -33,7 +33,10 @@ def define_cache_flags(fv: FlagValues) -> None:
         "$XDG_CACHE_HOME/tenfold/shards, else ~/.cache/tenfold/shards)", flag_values=fv,
     )  # fmt: skip
     define_size(
-        fv, "cache_size", DEFAULT_BYTES, "how much the cache may hold; least recently used go"
+        fv,
+        "cache_size",
+        DEFAULT_CACHE_BYTES,
+        "how much the cache may hold; least recently used go",
     )
 
 

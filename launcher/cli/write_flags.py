@@ -13,7 +13,7 @@ from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size
 
 if TYPE_CHECKING:
     from tenfold.data.planning.write_plan import WritePlan
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import SourceOptions
     from tenfold.data.writing.write_shards import Progress, WriteResult
 
 _POLICY: Final = LayoutPolicy()
@@ -66,7 +66,7 @@ def _define_source_flags(fv: FlagValues) -> None:
 
 def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
     """Returns what the flags say of the source."""
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import SourceOptions
 
     return SourceOptions(
         image=fv.image_feature, label=fv.label_feature, one_hot=fv.one_hot, batched=fv.batched

@@ -14,8 +14,8 @@ from typing import Any, Final
 import keras
 import tensorflow as tf
 
-from tenfold.data.storage.local_folder import LocalFolder
-from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, empty_folder, work_folder
+from tenfold.data.storage.local_folder import LocalFolder, replace_file
+from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 
 METRICS_NAME: Final = "metrics.jsonl"
@@ -37,7 +37,7 @@ class RunLog:
             self.path = Path(self._folder.path)
             self.path.mkdir(parents=True, exist_ok=True)
         else:
-            self.path = empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
+            self.path = make_empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
             patterns = (METRICS_NAME, f"{BOARD_FOLDER}/*")
             self._mirror = Mirror(self.path, self._folder, patterns=patterns)
             self._mirror.fetch(METRICS_NAME)
@@ -112,9 +112,7 @@ def drop_lines_after(path: Path, steps_done: int) -> None:
     if not path.exists():
         return
     kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= steps_done]
-    beside = path.with_suffix(".tmp")
-    beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(beside, path)
+    replace_file(path, "".join(line + "\n" for line in kept).encode())
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -211,7 +211,7 @@ class Session:
     def _broken(self, split: Split) -> tuple[str, ...]:
         """Returns the records of `split` that were lost before the run began."""
         names = {shard.name for shard in split.shards}
-        bad = self.salvage.bad if self.salvage else ()
+        bad = self.salvage.bad_records if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:

@@ -106,7 +106,7 @@ def salvage(launch: Launch, view: View, *, max_bad_records: int) -> None:
     if not into:
         return
     saved = salvage_shards(launch.spec.train["shards"], into, max_bad_records=max_bad_records)
-    for bad in saved.bad:
+    for bad in saved.bad_records:
         view.note(f"skipped: {bad}")
 
 

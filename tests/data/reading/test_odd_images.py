@@ -208,7 +208,7 @@ def test_a_link_that_leads_back_is_refused(
     os.symlink("..", folder / "odd" / "deep er" / "loop")
     done = tenfold("plan", f"--source={folder}")
     assert done.status == 2
-    assert "deep er/loop' is a link to a folder that it lies in" in done.err
+    assert "deep er/loop' is a link to a folder that contains it" in done.err
 
 
 def test_an_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) -> None:

@@ -98,7 +98,7 @@ def test_the_row_of_a_worker_that_is_lost() -> None:
 def test_plain_progress_is_a_line_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("tenfold.launcher.display.view.time", clock)
+    monkeypatch.setattr("tenfold.launcher.display.plain.time", clock)
     stream = io.StringIO()
     view = PlainView(stream)
     lines = []

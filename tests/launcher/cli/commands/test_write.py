@@ -148,7 +148,7 @@ def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path:
     done = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "19 records" in done.out
     assert "features: image (image 8 × 8 × 1), label (int64 scalar)" in done.out
-    assert "left out, no .jpg, .jpeg, .png file in a class folder:" in done.out
+    assert "ignored, not a .jpg, .jpeg, .png file in a class folder:" in done.out
     assert "train: 13 records in 4 shards" in done.err
     again = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "nothing to do" in again.out
@@ -259,7 +259,7 @@ def test_writing_images_as_they_are_imports_nothing_heavy(
     make_class_folder: Make, tmp_path: Path
 ) -> None:
     code = (
-        "import sys\nfrom tenfold.launcher.main import main\n"
+        "import sys\nfrom tenfold.launcher.cli.main import main\n"
         "status = main(sys.argv[1:])\n"
         "heavy = {'tensorflow', 'keras', 'numpy', 'PIL', 'fsspec'} & set(sys.modules)\n"
         "print(status, heavy or '')\n"
