@@ -206,4 +206,5 @@ def creates_exclusively(files: Any) -> bool:
     """
     write = getattr(type(files), "_pipe_file", None) or type(files).pipe_file
     is_own = not write.__module__.startswith(("fsspec.spec", "fsspec.asyn"))
-    return is_own and "mode" in inspect.signature(write).parameters
+    # adlfs takes `mode` among further keywords, and has `overwrite` in its signature.
+    return is_own and not {"mode", "overwrite"}.isdisjoint(inspect.signature(write).parameters)

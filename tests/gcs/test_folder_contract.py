@@ -181,5 +181,10 @@ def test_file_system_without_its_own_mode_is_not_exclusive() -> None:
         def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
             """Write `value`, as s3fs does."""
 
+    class Overwriting(Plain):
+        def pipe_file(self, path: str, value: bytes, overwrite: bool = True, **_: Any) -> None:
+            """Write `value`, as adlfs does."""
+
     assert not creates_exclusively(Plain())
     assert creates_exclusively(Creating())
+    assert creates_exclusively(Overwriting())
