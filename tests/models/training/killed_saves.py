@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.training.checkpoint import (
