@@ -207,7 +207,7 @@ def _describe(error: BaseException) -> str:
 def _client_error() -> type[Exception]:
     import aiohttp
 
-    return aiohttp.ClientError  # type: ignore[no-any-return]
+    return aiohttp.ClientError
 
 
 async def _sending(
