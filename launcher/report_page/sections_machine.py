@@ -9,6 +9,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.planning.lanes import WorkerShards, assign_lanes
 from tenfold.data.units import format_duration, format_size, plural
+from tenfold.launcher.job.run_dir import LOGS_FOLDER
 from tenfold.launcher.report_page.charts import Stretch, strip
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
@@ -317,7 +318,9 @@ def environment(run: RunFiles) -> Markup:
         _listing("Environment", _environment_items(run)),
         _listing("Environment variables of the workers", run.spec.env),
     ]
-    logs = [tag("li", tag("a", name, href=f"logs/{name}")) for name in run.logs[:MAX_WORKERS]]
+    logs = [
+        tag("li", tag("a", name, href=f"{LOGS_FOLDER}/{name}")) for name in run.logs[:MAX_WORKERS]
+    ]
     if logs:
         cards.append(tag("div", tag("h3", "Logs"), tag("ul", *logs), cls="card"))
     title = tag("h2", "Configuration and environment")

@@ -1,7 +1,8 @@
-"""What the chief writes down of a run: metrics.jsonl, TensorBoard summaries, the saved model.
+"""The chief's files of a run: metrics.jsonl, TensorBoard summaries, the saved model.
 
-On remote storage a checkpoint must not be there before the lines of metrics.jsonl that lead to
-it: the run that goes on from it would lack them. So `flush` comes before a checkpoint.
+On remote storage the lines of metrics.jsonl must be uploaded before the checkpoint that follows
+them: a run that resumes from the checkpoint would otherwise lack them. So the trainer calls
+`flush` before each checkpoint.
 """
 
 import contextlib
@@ -27,10 +28,10 @@ from tenfold.models.output_files import METRICS_FILE, MODEL_FILE, TENSORBOARD_FO
 
 
 class RunLog:
-    """Appends to a run directory's metrics.jsonl and TensorBoard files, and saves the model.
+    """Appends to metrics.jsonl and TensorBoard files, and saves the model.
 
-    A line has `kind` (``step`` or ``epoch``), `epoch` (from 0), `step` (steps done since the
-    run began), `loss`, `metrics`, `records_per_s`, `wait_share`; an epoch's has the receipts.
+    On remote storage it writes to a local folder, `path`, which a mirror uploads on a thread of
+    its own.
     """
 
     def __init__(self, run_dir: str, *, steps_done: int) -> None:
@@ -52,32 +53,32 @@ class RunLog:
             self._mirror.start()
 
     def steps(self, lines: Sequence[StepMetrics]) -> None:
-        """Writes one line per step; TensorBoard gets the last."""
+        """Write one line per step, and the last to TensorBoard."""
         self._write(lines)
         self._summarise("step", lines[-1])
 
     def epoch(self, line: EpochMetrics) -> None:
-        """Writes an epoch's line, and sees to it that it is on disk."""
+        """Write an epoch's line and sync it to disk."""
         self._write([line])
         os.fsync(self._file.fileno())
         self._summarise("epoch", line)
         self._board.flush()
 
     def flush(self) -> None:
-        """Sees to it that what was written until now is in the run directory.
+        """Upload everything written so far to a remote run directory; locally do nothing.
 
         Raises:
-          OSError, JobError: remote storage does not take it.
+          OSError, JobError: the upload failed.
         """
         if self._mirror:
             self._board.flush()
             self._mirror.flush()
 
     def finish(self, model: keras.Model) -> None:
-        """Closes the files and saves the model: last, and whole or not at all.
+        """Close the files, then save the model atomically.
 
         Raises:
-          OSError, JobError: remote storage does not take it.
+          OSError, JobError: the upload failed.
         """
         self._file.close()
         self._board.close()
@@ -101,7 +102,7 @@ class RunLog:
 
 
 def _write_scalar(tag: str, value: float) -> None:
-    """Writes what `tf.summary.scalar` writes, which needs the tensorboard package to do it."""
+    """Write the same record as `tf.summary.scalar`, which would need the tensorboard package."""
     metadata = tf.compat.v1.SummaryMetadata()
     metadata.plugin_data.plugin_name = "scalars"
     tf.summary.write(tag, tf.constant(value, tf.float32), metadata=metadata)

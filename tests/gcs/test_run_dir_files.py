@@ -161,7 +161,7 @@ def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, unti
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     last = err.splitlines()[-1]
-    assert last.startswith("tenfold: the job has succeeded, but its result could not be sent to")
+    assert last.startswith("tenfold: the job has succeeded, but its result could not be uploaded")
     local = Path(last.rpartition(" lie in ")[2])
     assert json.loads((local / "result.json").read_text())["state"] == "succeeded"
     assert "bye of 1" in (local / "logs/worker-1.log").read_text()
@@ -182,7 +182,7 @@ def test_a_lease_is_one_launch_s(bucket, tmp_path, monkeypatch):
     notes: list[str] = []
     with pytest.raises(UserError, match=f"in use by another launch .process {os.getpid()} on"):
         Lease(folder, tmp_path / "elsewhere", note=notes.append)
-    assert "waiting up to 60 s for a sign of life" in notes[0]
+    assert "waiting up to 60 s for it to renew its lease" in notes[0]
     held.close()
     assert bucket.names() == []
 

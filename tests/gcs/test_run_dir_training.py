@@ -75,7 +75,7 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     assert result["first_failure"]["worker"] == 1
     # The steps between the checkpoint and the kill were run again, with the same losses.
     (note,) = result["notes"]
-    told = re.search(r"run again after a restart: (?:equal|at most (\S+) apart)", note)
+    told = re.search(r"repeated after a restart: (?:equal|at most (\S+) apart)", note)
     assert told is not None, note
     assert float(told[1] or 0) < 1e-3
     assert "runs/one/model.keras" not in bucket.names()

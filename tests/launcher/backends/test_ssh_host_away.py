@@ -57,5 +57,5 @@ def test_the_job_goes_on_without_a_host_that_stays_away(launch, ssh_nodes, until
     assert recovery["num_workers"] == 1
     assert recovery["failure"]["worker"] == lost
     assert launch.result["exit_codes"] == [0]
-    assert "starting 1 workers again: restart 1 of 1" in launch.err
+    assert "restarting with 1 worker: restart 1 of 1" in launch.err
     launch.assert_nothing_left()

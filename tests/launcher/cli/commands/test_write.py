@@ -259,7 +259,7 @@ def test_writing_images_as_they_are_imports_nothing_heavy(
     make_class_folder: Make, tmp_path: Path
 ) -> None:
     code = (
-        "import sys\nfrom tenfold.launcher.main import main\n"
+        "import sys\nfrom tenfold.launcher.cli.main import main\n"
         "status = main(sys.argv[1:])\n"
         "heavy = {'tensorflow', 'keras', 'numpy', 'PIL', 'fsspec'} & set(sys.modules)\n"
         "print(status, heavy or '')\n"
