@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.runtime.user_code import attribute_of, file_of, import_place
+from tenfold.data.runtime.user_code import get_user_attribute, import_user_module, user_file_path
 from tenfold.models.model_spec import ModelFunction
 
 # Built-in models by name. Paths, not functions: importing one imports Keras.
@@ -49,8 +49,8 @@ def check_own_name(name: str, *, working_dir: str, what: str) -> None:
     place, _, attribute = name.rpartition(":")
     if not place or not attribute.isidentifier():
         raise UserError(f"{what} '{name}': write module:name or file.py:name")
-    if place.endswith(".py") and not file_of(place, working_dir).is_file():
-        raise UserError(f"{what} '{name}': there is no file {file_of(place, working_dir)}")
+    if place.endswith(".py") and not user_file_path(place, working_dir).is_file():
+        raise UserError(f"{what} '{name}': there is no file {user_file_path(place, working_dir)}")
 
 
 def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
@@ -80,5 +80,5 @@ def find_attribute(name: str, *, working_dir: str, what: str) -> Any:
     """
     check_own_name(name, working_dir=working_dir, what=what)
     place, _, attribute = name.rpartition(":")
-    module = import_place(place, what, working_dir=working_dir)
-    return attribute_of(module, attribute, f"{what} '{name}'")
+    module = import_user_module(place, what, working_dir=working_dir)
+    return get_user_attribute(module, attribute, f"{what} '{name}'")

@@ -9,8 +9,8 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.reading.decoding.augment_options import parse_augment
-from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
@@ -80,9 +80,9 @@ class TrainConfig:
     checkpoint_every_s: float = 0.0
     keep_checkpoints: int = 2
     shuffle_buffer_bytes: int = 256 * 10**6
-    cache: str = CACHE.mode
-    cache_dir: str = CACHE.folder
-    cache_bytes: int = CACHE.limit_bytes
+    cache: str = DEFAULT_CACHE.mode
+    cache_dir: str = DEFAULT_CACHE.folder
+    cache_bytes: int = DEFAULT_CACHE.limit_bytes
     train_split: str = "train"
     validation_split: str = "validation"
     working_dir: str = ""
@@ -98,8 +98,7 @@ class TrainConfig:
             raise UserError(f"clip_norm is {self.clip_norm}: it must be above 0")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
-        if self.decoder not in (AUTO, *DECODERS):
-            raise UserError(f"decoder '{self.decoder}' is none of {', '.join((AUTO, *DECODERS))}")
+        check_decoder(self.decoder)
         parse_augment(self.augment)
         self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:

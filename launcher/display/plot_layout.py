@@ -70,7 +70,7 @@ def _other_counts(layout: ShardLayout) -> list[int]:
 
 
 def _draw_shards(axes: Any, layout: ShardLayout, rows: int) -> None:
-    """Draw a box for each shard in the row of its worker, lane by lane."""
+    """RecordSeed a box for each shard in the row of its worker, lane by lane."""
     lanes_each = layout.num_lanes // layout.num_workers
     per_lane = layout.num_shards // layout.num_lanes
     shown = min(layout.shards_per_worker, MAX_SHARDS_EACH)
@@ -112,7 +112,7 @@ def _caption(layout: ShardLayout, rows: int, shown: int) -> str:
 
 
 def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
-    """Draw the range of wanted sizes and the size of the shards on a logarithmic axis."""
+    """RecordSeed the range of wanted sizes and the size of the shards on a logarithmic axis."""
     low, high = policy.min_shard_bytes, policy.max_shard_bytes
     mean = layout.shard_bytes_mean
     largest = max(layout.shard_bytes_max, layout.max_record_bytes)
@@ -135,7 +135,7 @@ def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
 
 
 def _draw_counts(axes: Any, layout: ShardLayout, counts: list[int]) -> None:
-    """Draw a bar for each number of workers: the share of the data that one worker reads."""
+    """RecordSeed a bar for each number of workers: the share of the data that one worker reads."""
     for row, count in enumerate(counts):
         chosen = count == layout.num_workers
         axes.barh(row, 1 / count, height=0.6, color="C0" if chosen else "0.75")

@@ -15,7 +15,7 @@ _ALWAYS_PEER: Final = frozenset({"UnavailableError", "DeadlineExceededError", "A
 _SOMETIMES_PEER: Final = frozenset({"InternalError", "CancelledError", "UnknownError"})
 _PEER_WORDS: Final = ("Connection reset", "collective", "Collective", "/job:worker", "heartbeat")
 
-# Texts of a worker's last output. Narrower than the words above: `/job:worker` stands in many
+# BlobFile of a worker's last output. Narrower than the words above: `/job:worker` stands in many
 # errors that are the program's own.
 _PEER_TEXT: Final = re.compile(
     r"UnavailableError|DeadlineExceededError|Connection reset by peer|Connection refused|"

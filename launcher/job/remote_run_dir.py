@@ -7,7 +7,7 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
-from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, empty_folder, work_folder
+from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
@@ -70,7 +70,7 @@ class RemoteRunDir(RunDir):
         try:
             self._remote = open_folder(self.where)
             self._lease = Lease(self._remote, work, note=note)
-            self.path = empty_folder(work / "launch")
+            self.path = make_empty_folder(work / "launch")
             patterns = (JOB_FILE, ENVIRONMENT_FILE, HISTORY_FILE, _LOGS)
             self._mirror = Mirror(self.path, self._remote, patterns=patterns)
             self._mirror.fetch(HISTORY_FILE, _LOGS)

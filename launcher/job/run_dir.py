@@ -10,7 +10,7 @@ from typing import IO, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import Folder, is_url
-from tenfold.data.storage.local_folder import LocalFolder
+from tenfold.data.storage.local_folder import LocalFolder, replace_file
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
@@ -105,11 +105,11 @@ class RunDir:
     def write_job(self, spec: JobSpec, cluster: ClusterSpec) -> None:
         """Write job.json, after removing an old result."""
         (self.path / RESULT_FILE).unlink(missing_ok=True)
-        replace_text(self.path / JOB_FILE, job_to_json(spec, cluster))
+        replace_file(self.path / JOB_FILE, job_to_json(spec, cluster).encode())
 
     def write_result(self, result: JobResult) -> None:
         """Write result.json."""
-        replace_text(self.path / RESULT_FILE, result.to_json())
+        replace_file(self.path / RESULT_FILE, result.to_json().encode())
 
     def read(self, name: str) -> bytes:
         """Return the present content of a file, empty where there is none."""
@@ -157,13 +157,3 @@ def _state(folder: Folder) -> str:
         return str(json.loads(folder.read(RESULT_FILE) or b"{}")["state"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file atomically: a reader sees the old or the new text, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -33,7 +33,7 @@ def plot_scaling(runs: Sequence[Measured], path: str, *, title: str) -> None:
 
 
 def _draw_speed(axes: Any, runs: Sequence[Measured]) -> None:
-    """Draw the steps per second over the number of hosts, each with its efficiency."""
+    """RecordSeed the steps per second over the number of hosts, each with its efficiency."""
     counts = [run.num_workers for run in runs]
     rates = [run.steps_per_s for run in runs]
     perfect = [rates[0] * count / counts[0] for count in counts]
@@ -51,7 +51,7 @@ def _draw_speed(axes: Any, runs: Sequence[Measured]) -> None:
 
 
 def _draw_shares(axes: Any, runs: Sequence[Measured]) -> None:
-    """Draw the shares of a step's time as stacked bars, one per number of hosts."""
+    """RecordSeed the shares of a step's time as stacked bars, one per number of hosts."""
     names = [str(run.num_workers) for run in runs]
     bottom = [0.0] * len(runs)
     for label in ("compute", "input", "communication"):

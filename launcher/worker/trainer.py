@@ -24,8 +24,8 @@ from tenfold.launcher.job.events import (
     EXIT_PREEMPTED,
     Error,
     EventWriter,
-    Preempted,
     Result,
+    WorkerPreempted,
 )
 from tenfold.launcher.job.faults import WorkerFaults
 from tenfold.launcher.job.job_spec import job_from_json
@@ -95,7 +95,7 @@ def _run(events: EventWriter) -> int:
             stop=lambda: bool(stop_signals),
         )
     except loop.Preempted:
-        events.send(Preempted())
+        events.send(WorkerPreempted())
         return EXIT_PREEMPTED
     events.send(Result(_final_figures(result)))
     events.enter("done")
@@ -121,13 +121,13 @@ def _join_cluster(events: EventWriter) -> tuple[Any, Any]:
     """Make the strategy, which waits for all other workers; returns it and this worker's place."""
     import tensorflow as tf
 
-    from tenfold.models.training.session import Place
+    from tenfold.data.reading.read_options import WorkerPlace
 
     events.enter("rendezvous")
     cluster = json.loads(os.environ["TF_CONFIG"])
     workers, index = len(cluster["cluster"]["worker"]), cluster["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return strategy, Place(index, workers)
+    return strategy, WorkerPlace(index, workers)
 
 
 def _final_figures(result: Any) -> dict[str, Any]:

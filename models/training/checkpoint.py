@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.order import Position
-from tenfold.data.storage.folder import TEMPORARY, Folder
+from tenfold.data.reading.read_options import Position
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.models.train_config import TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
@@ -85,7 +85,7 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str
     name = checkpoint_name(checkpoint.state.position)
     folder.write(name, buffer.getvalue())
     names = list(folder.sizes())
-    temporary = [name for name in names if name.endswith(TEMPORARY)]
+    temporary = [name for name in names if name.endswith(TEMPORARY_SUFFIX)]
     for old in [*_newest_first(names)[keep:], *temporary]:
         folder.remove(old)
     return f"{folder.path}/{name}"

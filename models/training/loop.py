@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass
 import tensorflow as tf
 
 from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.receipts import Receipt
-from tenfold.data.storage.prefetch import prefetch_failures
 from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine, StepMetrics
 from tenfold.models.output_files import MODEL_FILE
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.reporter import Reporter
 from tenfold.models.training.run_log import RunLog
-from tenfold.models.training.session import Place, Session
+from tenfold.models.training.session import Session
 from tenfold.models.training.steps import StepsResult
 
 
@@ -39,7 +40,7 @@ def train(
     config: TrainConfig,
     *,
     strategy: tf.distribute.Strategy,
-    place: Place,
+    place: WorkerPlace,
     reporter: Reporter,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -69,7 +70,7 @@ def train(
     run = _Run(session, reporter, stop)
     if resumed:
         reporter.resumed(epoch=session.state.position.epoch, step=session.steps_done)
-    with prefetch_failures():
+    with explain_errors():
         return run.to_end()
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tenfold.data.storage.local_folder import LocalFolder
-from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, empty_folder, work_folder
+from tenfold.data.storage.local_folder import LocalFolder, replace_file
+from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.metrics_line import (
     EpochMetrics,
@@ -41,7 +41,7 @@ class RunLog:
             self.path = Path(self._folder.path)
             self.path.mkdir(parents=True, exist_ok=True)
         else:
-            self.path = empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
+            self.path = make_empty_folder(work_folder(run_dir) / CHIEF_FOLDER)
             patterns = (METRICS_FILE, f"{TENSORBOARD_FOLDER}/*")
             self._mirror = Mirror(self.path, self._folder, patterns=patterns)
             self._mirror.fetch(METRICS_FILE)
@@ -116,9 +116,8 @@ def drop_lines_after(path: Path, steps_done: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text("".join(line for line in lines if _is_kept(line, steps_done)), "utf-8")
-    os.replace(beside, path)
+    kept = "".join(line for line in lines if _is_kept(line, steps_done))
+    replace_file(path, kept.encode())
 
 
 def _is_kept(line: str, steps_done: int) -> bool:

@@ -1,7 +1,7 @@
 """One worker's part of a run: its model, its steps, its state and its checkpoints."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -12,12 +12,10 @@ from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
 from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.reading.batches import evaluation_batches, training_batches
-from tenfold.data.reading.decoding.augment_options import parse_augment
-from tenfold.data.reading.decoding.decoders import resolve_decoder
-from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
+from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
@@ -46,19 +44,6 @@ from tenfold.models.training.steps import (
 from tenfold.models.training.timing import Stopwatch, time_all_reduce
 
 
-@dataclass(frozen=True)
-class Place:
-    """The place of this process among the workers of a run."""
-
-    worker: int = 0
-    num_workers: int = 1
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes the checkpoints, the metrics and the model."""
-        return self.worker == 0
-
-
 class Session:
     """A worker's model under a strategy, and the state that a checkpoint holds.
 
@@ -74,11 +59,12 @@ class Session:
     """
 
     def __init__(
-        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: Place
+        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: WorkerPlace
     ) -> None:
         self.config = config
         self.strategy = strategy
-        self.place = place
+        replicas = strategy.num_replicas_in_sync // place.num_workers
+        self.place = replace(place, replicas=replicas)
         self.salvage = load_salvage(config.salvage) if config.salvage else None
         self.manifest: Manifest = (
             self.salvage.manifest if self.salvage else read_manifest(config.shards)
@@ -98,7 +84,7 @@ class Session:
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
         self._collectives = WorkerCollectives(
-            strategy, worker=place.worker, num_workers=place.num_workers
+            strategy, worker=place.index, num_workers=place.num_workers
         )
         self.state = RunState(Position(), config.seed, config.global_batch_size)
         self._iterator: Any = None
@@ -123,15 +109,18 @@ class Session:
             manifest=self.manifest,
             split=split,
             global_batch_size=self.config.global_batch_size,
-            num_workers=self.place.num_workers,
-            worker=self.place.worker,
-            spec=input_spec(self.manifest, self.config.image_size),
-            seed=self.config.seed,
-            replicas=self.strategy.num_replicas_in_sync // self.place.num_workers,
-            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
-            decoder=self.config.decoder,
-            augment=parse_augment(self.config.augment),
+            place=self.place,
+            options=self._read_options(),
             moved=self.salvage.moved if self.salvage else {},
+        )
+
+    def _read_options(self) -> ReadOptions:
+        return ReadOptions(
+            image_size=self.config.image_size,
+            augment=self.config.augment,
+            decoder=load_decoder(self.config.decoder, working_dir=self.config.working_dir),
+            seed=self.config.seed,
+            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             cache=self.config.cache_options(),
         )
 
@@ -184,7 +173,7 @@ class Session:
         try:
             result = self._train(self._iterator, steps, stop=stop, save=save)
         except READ_ERRORS as error:
-            explained = explain_read_error(self._reading, start=position, steps=steps)
+            explained = explain_read_error(self._reading, start=position, steps=steps, error=error)
             if explained is None:
                 raise
             raise explained from error
@@ -229,7 +218,7 @@ class Session:
     def _broken(self, split: Split) -> tuple[str, ...]:
         """Return the names of the damaged records of `split` that salvage left out."""
         names = {shard.name for shard in split.shards}
-        bad = self.salvage.bad if self.salvage else ()
+        bad = self.salvage.bad_records if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:
@@ -334,7 +323,7 @@ class Session:
         steps = position.epoch * self.shards.steps_per_epoch + position.step
         if self._collectives.sum_ints(steps, 0)[0] != steps * self.place.num_workers:
             raise UserError(
-                f"worker {self.place.worker} would resume at step {steps}, other workers at "
+                f"worker {self.place.index} would resume at step {steps}, other workers at "
                 f"another step: --run_dir={self.config.run_dir} must be the same folder on all "
                 "hosts"
             )

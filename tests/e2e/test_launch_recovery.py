@@ -50,7 +50,7 @@ def assert_alike(run, reference):
 def test_two_kills_and_a_lost_host_keep_the_losses(run_job, undisturbed):
     """2 workers until a kill, 2 until a host is lost, 1 until a kill, then 2 to the end."""
     run_dir, result, out = run_job(
-        "with_faults",
+        "faults",
         "--num_workers=2",
         "--min_workers=1",
         "--max_restarts=3",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
 from tenfold.models.output_files import CHECKPOINTS_FOLDER

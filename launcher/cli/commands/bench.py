@@ -10,7 +10,11 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, BUSY, DECODERS
 from tenfold.launcher.cli.flags import Arguments, FlagValues, define_size
-from tenfold.launcher.cli.train_flags import cache_options, define_cache_flags, parse_image_size
+from tenfold.launcher.cli.train_flags import (
+    cache_options,
+    define_cache_flags,
+    image_size_from_flags,
+)
 
 if TYPE_CHECKING:
     from tenfold.data.reading.benchmark import Rate, ReadBench
@@ -30,7 +34,10 @@ def define_flags(fv: FlagValues) -> None:
         None,
         "size that images are resized to: HEIGHTxWIDTH or one number, in pixels",
     )
-    text("decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}")
+    text(
+        "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
+        "file.py:name"
+    )  # fmt: skip
     text(
         "augment", "", "random flips and crops of the images: flip, crop, crop:MIN_SIDE, flip,crop"
     )
@@ -72,7 +79,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         split=fv.split,
         num_workers=fv.num_workers,
         global_batch_size=fv.global_batch_size,
-        image_size=parse_image_size(fv.image_size),
+        image_size=image_size_from_flags(fv),
         decoder=fv.decoder,
         augment=fv.augment,
         threads=fv.threads,

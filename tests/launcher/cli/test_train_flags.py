@@ -3,7 +3,7 @@
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.cli.train_flags import parse_image_size, parse_interval
+from tenfold.launcher.cli.train_flags import parse_interval
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,3 @@ def test_checkpoint_intervals_are_parsed(text, value):
 def test_wrong_checkpoint_intervals_are_refused(text):
     with pytest.raises(UserError, match="checkpoint_every"):
         parse_interval(text)
-
-
-def test_image_sizes_are_parsed():
-    assert parse_image_size("32x48") == (32, 48)
-    assert parse_image_size("32") == (32, 32)
-    for text in ("0", "1x2x3", "x", "-1", "a"):
-        with pytest.raises(UserError, match="image_size"):
-            parse_image_size(text)

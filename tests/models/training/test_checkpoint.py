@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.checkpoint import (

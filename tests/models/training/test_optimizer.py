@@ -12,10 +12,10 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Split
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training import loop as train
 from tenfold.models.training.optimizer import balanced_weights, tune_optimizer
-from tenfold.models.training.session import Place
 
 PROGRAM = Path(__file__).with_name("tuned_program.py")
 
@@ -85,7 +85,7 @@ def test_chief_requests_checkpoints_by_time(
     monkeypatch: pytest.MonkeyPatch, worker: int, every_s: float, passed_s: float, due: bool
 ) -> None:
     run: Any = object.__new__(train._Run)
-    run.session = SimpleNamespace(place=Place(worker, 2), last_save=1000.0)
+    run.session = SimpleNamespace(place=WorkerPlace(worker, 2), last_save=1000.0)
     run.config = TrainConfig("shards", "run", checkpoint_every_s=every_s)
     clock = SimpleNamespace(monotonic=lambda: 1000.0 + passed_s)
     monkeypatch.setattr(train, "time", clock)

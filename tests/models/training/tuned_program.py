@@ -10,10 +10,10 @@ from dataclasses import asdict
 import keras
 import tensorflow as tf
 
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import config_from_json
 from tenfold.models.training.loop import train
 from tenfold.models.training.reporter import NullReporter
-from tenfold.models.training.session import Place
 
 options = {
     "shards": sys.argv[1],
@@ -25,7 +25,7 @@ options = {
 }
 config = config_from_json(options)
 result = train(
-    config, strategy=tf.distribute.get_strategy(), place=Place(), reporter=NullReporter()
+    config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(), reporter=NullReporter()
 )
 model = keras.models.load_model(result.model_path)
 rate = model.optimizer.learning_rate

@@ -116,7 +116,7 @@ def test_interrupted_write_can_be_resumed(
     # Each process may stop between a shard and its receipt: that shard is written again.
     assert 1 <= kept <= whole <= kept + processes < 40
     out, err = write(output).communicate()
-    assert f"40 shards ({kept} of them were there)" in out, err
+    assert f"40 shards ({kept} kept from an earlier write)" in out, err
     assert write(tmp_path / "at once").wait() == 0
     assert contents(output) == {
         path.replace("at once", "output"): data

@@ -152,7 +152,7 @@ def test_measured_runs_agree_with_their_estimates(tenfold, digit_shards, tmp_pat
         "simulate", f"--shards={digit_shards}", "--num_workers=4", "--host_bandwidth=1gbit",
         "--format=json", f"--plot={image}",
     )  # fmt: skip
-    if "simulated hosts cannot be made here" in done.err:
+    if "simulated hosts cannot be created here" in done.err:
         pytest.skip(done.err)
     assert done.status == 0, done.err
     one, two, _ = real = json.loads(done.out)
