@@ -36,7 +36,7 @@ def python_transform(given: Any) -> Transform:
     if all(hasattr(given, member) for member in _MEMBERS):
         own = type(given).__module__.startswith(_BUILT_IN)
         _check_picklable(given, type(given))
-        return given if own else UserTransform(given)  # type: ignore[no-any-return]
+        return given if own else UserTransform(given)
     if inspect.isfunction(given):
         _check_picklable(given, given)
         return PassedFunction(given)

@@ -30,7 +30,7 @@ def drawn(features: dict[str, Any], rng: Any) -> dict[str, Any]:
 class AddTo:
     """Adds `amount` to x in two copies of each example; odd values are unusable."""
 
-    splits = None
+    splits: frozenset[str] | None = None
 
     def __init__(self, amount: int, *, copies: int = 2) -> None:
         self.amount, self.copies = amount, copies

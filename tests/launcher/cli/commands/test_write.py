@@ -147,7 +147,7 @@ def test_unwritable_output_is_refused(
 
 def test_write_prints_its_result(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
     source = make_class_folder(classes=2, each=10)
-    (source / "class 0" / "notes.txt").write_text("not a image")
+    (source / "class 0" / "notes.txt").write_text("not an image")
     flags = [f"--source={source}", f"--output={tmp_path / 'out'}"]
     done = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "19 records" in done.out
