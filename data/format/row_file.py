@@ -65,17 +65,17 @@ class RowFile:
         return self._struct.unpack_from(self._map or self._bytes(), index * self._struct.size)
 
 
-class Texts:
-    """A file of concatenated texts, each found by its offset and length."""
+class BlobFile:
+    """A file of concatenated byte strings, each addressed by its offset and length."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._map: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Texts, (self._path,)
+        return BlobFile, (self._path,)
 
-    def __call__(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`."""
         if self._map is None:
             with open(self._path, "rb") as file:

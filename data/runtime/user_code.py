@@ -18,19 +18,20 @@ def names_user_object(text: str) -> bool:
     return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
-def load_user_object(text: str, kind: str) -> Any:
-    """Return the object that `text` names, looked up from the current folder.
+def load_user_object(text: str, kind: str, *, working_dir: str = "") -> Any:
+    """Return the object that `text` names.
 
     Args:
       text: ``module:name`` or ``file.py:name``.
       kind: the kind of object, for messages: ``transform``.
+      working_dir: the folder to look it up in; "" is the current one.
 
     Raises:
       UserError: there is no such module, file or attribute, or its import fails.
     """
     place, _, name = text.rpartition(":")
     try:
-        module = import_user_module(place, kind)
+        module = import_user_module(place, kind, working_dir=working_dir)
     except UserError:
         raise
     except Exception as error:

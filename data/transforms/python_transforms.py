@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Transform, Values, plain_values, text_key
+from tenfold.data.transforms.base import RecordSeed, Transform, Values, plain_values, text_key
 from tenfold.data.transforms.user_function import UserFunction, source_text
 
 # ``resize:32`` as on the command line, an object, or a function from features to features.
@@ -133,7 +133,9 @@ class UserTransform:
                 "give a set of names, or None for all"
             )
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
+    def apply(
+        self, records: list[Values], draws: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
         """Return each record transformed, or the reason why it is unusable.
 
         Raises:

@@ -15,8 +15,7 @@ from typing import Any
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.planning.write_plan import ShardTask
-from tenfold.data.sources.base import SourceChanged
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import SourceChanged, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
 

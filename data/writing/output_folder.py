@@ -15,7 +15,7 @@ from tenfold.data.format.manifest import (
 from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
-from tenfold.data.storage.folder import TEMPORARY, Conflict, Folder
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
 from tenfold.data.storage.open_folder import for_each
 from tenfold.data.writing.ledger import (
     WriteKeys,
@@ -227,5 +227,5 @@ def remove_temporaries(folder: Folder, files: Iterable[str]) -> None:
     """Remove temporary files that killed processes left for the names in `files`."""
     starts = tuple(f".{file}." for file in files)
     for name in folder.sizes():
-        if name.endswith(TEMPORARY) and name.startswith(starts):
+        if name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts):
             folder.remove(name)

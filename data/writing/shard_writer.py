@@ -17,9 +17,9 @@ from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_foo
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-from tenfold.data.storage.folder import TEMPORARY, Conflict, Folder
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import Chain
 from tenfold.data.writing.ledger import (
     FinishedShard,
@@ -94,7 +94,7 @@ def _temporary(folder: Folder, name: str) -> Iterator[Path]:
     """Yield a local path for a file to be published as `name`; remove a file left there."""
     scratch = folder.scratch()
     base = Path(tempfile.mkdtemp()) if scratch is None else scratch
-    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}"
+    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
     try:
         yield path
     finally:
@@ -202,8 +202,8 @@ def _transformed(
     """Yield a shard's records, transformed in batches, with the index of each."""
     source, seed = job.source, job.plan.shuffle_seed
 
-    def read(position: tuple[int, int]) -> tuple[Draw, dict[str, Any] | UnusableRecord]:
-        return Draw(*position, seed), _features(source, position[0])
+    def read(position: tuple[int, int]) -> tuple[RecordSeed, dict[str, Any] | UnusableRecord]:
+        return RecordSeed(*position, seed), _features(source, position[0])
 
     records = prefetch_map(
         read, job.plan.sources_of(task), max_in_flight=_concurrent_reads(source)
@@ -216,7 +216,7 @@ def _transformed(
 
 def _concurrent_reads(source: Source) -> int:
     """Return the number of records to read at once: above 1 for a source behind a network."""
-    return int(getattr(source, "reads_at_once", 1))
+    return int(getattr(source, "concurrent_reads", 1))
 
 
 def _features(source: Source, index: int) -> dict[str, Any] | UnusableRecord:

@@ -15,8 +15,7 @@ from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import SplitFraction, check_fractions
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
-from tenfold.data.sources.base import Source
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from tenfold.data import Draw, LayoutPolicy, UnusableRecord, UserError, WriteOptions, write_shards
+from tenfold.data import (
+    LayoutPolicy,
+    RecordSeed,
+    UnusableRecord,
+    UserError,
+    WriteOptions,
+    write_shards,
+)
 from tenfold.data.format.example import decode_example
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.transforms.chain import parse_chain
@@ -36,7 +43,7 @@ class AddTo:
         self.amount, self.copies = amount, copies
         self.key = f"{amount}"
 
-    def apply(self, records: list[Any], draws: list[Draw]) -> list[Any]:
+    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
         return [
             UnusableRecord("value is odd")
             if record["value"] % 2
@@ -50,12 +57,12 @@ class Other(AddTo):
 
 
 class DropsRecords(AddTo):
-    def apply(self, records: list[Any], draws: list[Draw]) -> list[Any]:
+    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
         return records[1:]
 
 
 class ReturnsNone(AddTo):
-    def apply(self, records: list[Any], draws: list[Draw]) -> list[Any]:
+    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
         return [None] * len(records)
 
 

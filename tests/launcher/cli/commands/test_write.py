@@ -152,7 +152,7 @@ def test_write_prints_its_result(tenfold: Any, make_class_folder: Make, tmp_path
     done = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "19 records" in done.out
     assert "features: image (image 8 × 8 × 1), label (int64 scalar)" in done.out
-    assert "left out, no .jpg, .jpeg, .png file in a class folder:" in done.out
+    assert "ignored, not a .jpg, .jpeg, .png file in a class folder:" in done.out
     assert "train: 13 records in 4 shards" in done.err
     again = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "nothing to do" in again.out
@@ -163,7 +163,7 @@ def test_write_prints_its_result(tenfold: Any, make_class_folder: Make, tmp_path
     first = tenfold("write", *shared, "--num_writers=2")
     assert "other writers have not finished" in first.out
     # The former names of the flags still work.
-    last = tenfold("write", *shared, "--num_tasks=2", "--task_index=1")
+    last = tenfold("write", *shared, "--num_writers=2", "--writer_index=1")
     assert "19 records" in last.out
 
 
