@@ -43,12 +43,12 @@ class AddTo:
         self.amount, self.copies = amount, copies
         self.key = f"{amount}"
 
-    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
+    def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
         return [
             UnusableRecord("value is odd")
             if record["value"] % 2
-            else {**record, "value": self.amount + draw.copy}
-            for record, draw in zip(records, draws, strict=True)
+            else {**record, "value": self.amount + seed.copy}
+            for record, seed in zip(records, seeds, strict=True)
         ]
 
 
@@ -57,12 +57,12 @@ class Other(AddTo):
 
 
 class DropsRecords(AddTo):
-    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
+    def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
         return records[1:]
 
 
 class ReturnsNone(AddTo):
-    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
+    def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
         return [None] * len(records)
 
 
