@@ -23,17 +23,16 @@ if TYPE_CHECKING:
     from tenfold.data.reading.read_errors import explain_errors
     from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
     from tenfold.data.reading.receipts import Receipt, epoch_receipt
-    from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import Encoded, Source, SourceOptions, UnusableRecord
     from tenfold.data.storage.read_manifest import read_manifest
     from tenfold.data.storage.shard_cache import CacheOptions
-    from tenfold.data.transforms.base import Draw, Pixels, Transform
-    from tenfold.data.writing.write_shards import WriteOptions, write_shards
+    from tenfold.data.transforms.base import DecodedImage, RecordSeed, Transform
+    from tenfold.data.writing.write_shards import WriteOptions, WriteResult, write_shards
 
 # The module that defines each public name.
 _MODULES: Final = {
     "CacheOptions": "storage.shard_cache",
-    "Draw": "transforms.base",
+    "DecodedImage": "transforms.base",
     "Encoded": "sources.base",
     "Feature": "format.manifest",
     "GraphDecoder": "reading.decoding.decoders",
@@ -41,15 +40,15 @@ _MODULES: Final = {
     "Lane": "planning.lanes",
     "LayoutPolicy": "planning.layout",
     "Manifest": "format.manifest",
-    "Pixels": "transforms.base",
     "Position": "reading.read_options",
     "PythonDecoder": "reading.decoding.decoders",
     "ReadOptions": "reading.read_options",
     "Receipt": "reading.receipts",
+    "RecordSeed": "transforms.base",
     "ShardInfo": "format.manifest",
     "ShardLayout": "planning.layout",
     "Source": "sources.base",
-    "SourceOptions": "sources.features",
+    "SourceOptions": "sources.base",
     "SourceStats": "planning.layout",
     "Split": "format.manifest",
     "Transform": "transforms.base",
@@ -58,6 +57,7 @@ _MODULES: Final = {
     "WorkerPlace": "reading.read_options",
     "WorkerShards": "planning.lanes",
     "WriteOptions": "writing.write_shards",
+    "WriteResult": "writing.write_shards",
     "assign_lanes": "planning.lanes",
     "epoch_receipt": "reading.receipts",
     "evaluation_dataset": "reading.dataset",
@@ -72,7 +72,7 @@ _MODULES: Final = {
 
 __all__ = [
     "CacheOptions",
-    "Draw",
+    "DecodedImage",
     "Encoded",
     "Feature",
     "GraphDecoder",
@@ -80,11 +80,11 @@ __all__ = [
     "Lane",
     "LayoutPolicy",
     "Manifest",
-    "Pixels",
     "Position",
     "PythonDecoder",
     "ReadOptions",
     "Receipt",
+    "RecordSeed",
     "ShardInfo",
     "ShardLayout",
     "Source",
@@ -97,6 +97,7 @@ __all__ = [
     "WorkerPlace",
     "WorkerShards",
     "WriteOptions",
+    "WriteResult",
     "assign_lanes",
     "epoch_receipt",
     "evaluation_dataset",

@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: ``10GB``, ``64MiB``, ``1.5 s``."""
+"""Sizes, durations and counts as people write them: ``10GB``, ``224x224``, ``1.5 s``."""
 
 import re
 from typing import Final
@@ -19,9 +19,12 @@ _SHORT: Final = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _UNITS: Final = {**_DECIMAL, **_BINARY, **_SHORT}
 _SIZE = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
+_IMAGE_SIZE = re.compile(r"([0-9]+)(?:x([0-9]+))?")
+MAX_SIDE_PIXELS: Final = 16_384
+
 
 def parse_size(text: str) -> int:
-    """Returns the bytes that `text` names; ``10GB`` is decimal, ``64MiB`` binary.
+    """Return the number of bytes that `text` names; ``10GB`` is decimal, ``64MiB`` binary.
 
     Raises:
       UserError: `text` is not a number with one of the known units.
@@ -34,8 +37,27 @@ def parse_size(text: str) -> int:
     return round(float(number) * _UNITS[unit]) if "." in number else int(number) * _UNITS[unit]
 
 
+def parse_image_size(text: str, where: str) -> tuple[int, int]:
+    """Return (height, width) in pixels of ``192x256``, or of ``224``, which is square.
+
+    Args:
+      text: the size as the user wrote it.
+      where: the flag and its value, for the message: ``--transform=resize:192x256``.
+
+    Raises:
+      UserError: `text` is no size, or a side is not within 1 to MAX_SIDE_PIXELS.
+    """
+    match = _IMAGE_SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise UserError(f"{where}: write the size as 224 or as 192x256 (HEIGHTxWIDTH, in pixels)")
+    height, width = int(match.group(1)), int(match.group(2) or match.group(1))
+    if not (1 <= height <= MAX_SIDE_PIXELS and 1 <= width <= MAX_SIDE_PIXELS):
+        raise UserError(f"{where}: a side has 1 to {MAX_SIDE_PIXELS:,} pixels")
+    return height, width
+
+
 def format_size(num_bytes: float) -> str:
-    """Returns `num_bytes` in the largest decimal unit that keeps it at 1 or above: ``1.5 MB``."""
+    """Return `num_bytes` in the largest decimal unit that keeps it at 1 or above: ``1.5 MB``."""
     for unit in ("PB", "TB", "GB", "MB", "KB"):
         if abs(num_bytes) >= _DECIMAL[unit]:
             return f"{num_bytes / _DECIMAL[unit]:.3g} {unit}".replace("e+03", "000")
@@ -43,7 +65,7 @@ def format_size(num_bytes: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns `seconds` as people say it: ``0.41 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Return `seconds` as people say it: ``0.41 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 10:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
     if seconds < 60:
@@ -55,5 +77,5 @@ def format_duration(seconds: float) -> str:
 
 
 def plural(count: int, noun: str, many: str = "") -> str:
-    """Returns ``1 shard`` or ``12,000 shards``."""
+    """Return the count with its noun: ``1 shard`` or ``12,000 shards``."""
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"

@@ -17,7 +17,7 @@ from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 # Batches per call are adapted so that a call takes about this long.
 _CALL_S: Final = 0.1
@@ -63,7 +63,7 @@ def measure_reading(
     threads: int = 0,
     shuffle_buffer_bytes: int = 256 * 10**6,
     seconds: float = 5.0,
-    cache: CacheOptions = CACHE,
+    cache: CacheOptions = DEFAULT_CACHE,
 ) -> ReadBench:
     """Read the training records of worker 0 of `num_workers`, for `seconds` a stage.
 

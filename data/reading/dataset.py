@@ -22,9 +22,9 @@ from tenfold.data.reading.receipts import (
     add_evaluation_counts,
     add_training_counts,
 )
-from tenfold.data.reading.shard_elements import plain_graph
+from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 
 def training_dataset(
@@ -121,7 +121,7 @@ def worker_dataset(
     seed: int = 0, epochs: int | None = None, start_epoch: int = 0, start_step: int = 0,
     image_size: tuple[int, int] | None = None, image_dtype: str = "float32", augment: str = "",
     decoder: str = AUTO, shuffle_buffer_bytes: int = 256 * 10**6, threads: int = 0,
-    cache: CacheOptions = CACHE, receipt: bool = False,
+    cache: CacheOptions = DEFAULT_CACHE, receipt: bool = False,
 ) -> tf.data.Dataset:  # fmt: skip
     """Return `training_dataset`, or `evaluation_dataset` with ``training=False``.
 

@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.tfrecord import fingerprint64
-from tenfold.data.integrity.salvage import find_bad_record, find_record
+from tenfold.data.integrity.salvage import find_damaged_record, find_record
 from tenfold.data.reading.batches import open_reader, raw_records
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
-from tenfold.data.reading.shard_index import UnreadableRecord
+from tenfold.data.reading.records.shard_index import UnreadableRecord
 
 # Errors of damaged frames, of shards that end early, and of records that cannot be parsed.
 READ_ERRORS = (
@@ -80,7 +80,7 @@ def explain_read_error(
     if cause is not None and not isinstance(cause, UnreadableRecord):
         return None  # a failed fetch
     shards = config.shards(drop_remainder=True).shards
-    damaged = find_bad_record(config.folder, [s for s in shards if s.name not in config.moved])
+    damaged = find_damaged_record(config.folder, [s for s in shards if s.name not in config.moved])
     if damaged is not None:
         return JobError(
             f"{config.folder}/{damaged}; run 'tenfold verify' to see all, then write the shard "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, DecoderFactory, check_decoder
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,7 +56,7 @@ class ReadOptions:
     seed: int = 0
     shuffle_buffer_bytes: int = 256 * 10**6
     threads: int = 0
-    cache: CacheOptions = CACHE
+    cache: CacheOptions = DEFAULT_CACHE
 
     def __post_init__(self) -> None:
         size = self.image_size

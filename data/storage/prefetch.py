@@ -19,11 +19,18 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import joined_crc32c
-from tenfold.data.runtime.threads import DaemonExecutor, once
+from tenfold.data.runtime.threads import DaemonExecutor, build_once
 from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import with_retries
-from tenfold.data.storage.shard_cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
+from tenfold.data.storage.shard_cache import (
+    OFF,
+    Cache,
+    CacheOptions,
+    DamagedFetch,
+    Pin,
+    default_cache_folder,
+)
 
 # Per process: shards that wait for their reader, and shards that are fetched in parallel.
 MAX_PREFETCHED: Final = 16
@@ -176,7 +183,7 @@ class ShardPrefetcher:
         def once() -> Pin | None:
             try:
                 return cache.obtain(shard, copy, needed=needed)
-            except Damaged:
+            except DamagedFetch:
                 _check_stored(source, name, shard)
                 raise
 
@@ -222,15 +229,17 @@ def open_cache(options: CacheOptions) -> Cache:
     Raises:
       UserError: its folder cannot be created or written to.
     """
-    folder = Path(options.folder).expanduser().absolute() if options.folder else default_folder()
+    folder = (
+        Path(options.folder).expanduser().absolute() if options.folder else default_cache_folder()
+    )
     return Cache(folder, options.limit_bytes)
 
 
-@once
+@build_once
 def _workers() -> DaemonExecutor:
     return DaemonExecutor(CONCURRENT_FETCHES, "prefetch")
 
 
-@once
+@build_once
 def _range_workers() -> DaemonExecutor:
     return DaemonExecutor(CONCURRENT_RANGES, "ranges")

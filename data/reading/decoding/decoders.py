@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from tenfold.data.errors import UserError
-from tenfold.data.runtime.user_code import is_reference, load_user_object
+from tenfold.data.runtime.user_code import load_user_object, names_user_object
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -83,7 +83,7 @@ def check_decoder(decoder: str | DecoderFactory) -> None:
     Raises:
       UserError: it is neither built in nor of the form ``module:name`` or ``file.py:name``.
     """
-    if callable(decoder) or decoder in (AUTO, *DECODERS) or is_reference(decoder):
+    if callable(decoder) or decoder in (AUTO, *DECODERS) or names_user_object(decoder):
         return
     near = difflib.get_close_matches(decoder, (AUTO, *DECODERS), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join((AUTO, *DECODERS))}"

@@ -43,7 +43,7 @@ def worker_ids(shards: str, **arguments: Any) -> list[list[int]]:
     return [x.numpy().tolist() for x, _ in dataset]
 
 
-def tf_config(kind: str, index: int, **cluster: list[str]) -> dict[str, str]:
+def tf_config(kind: str, index: int, cluster: dict[str, list[str]]) -> dict[str, str]:
     task = {"type": kind, "index": index}
     return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
 
@@ -65,7 +65,7 @@ TASKS = [
 def test_tf_config_numbers_the_chief_before_workers(
     task: tuple[str, int], cluster: dict[str, list[str]], expected: tuple[int, int]
 ) -> None:
-    place = WorkerPlace.from_tf_config(tf_config(*task, **cluster))
+    place = WorkerPlace.from_tf_config(tf_config(*task, cluster))
     assert (place.index, place.num_workers) == expected
     assert place.is_chief is (expected[0] == 0)
 
@@ -73,10 +73,10 @@ def test_tf_config_numbers_the_chief_before_workers(
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        (tf_config("evaluator", 0, worker=["a:1"]), "'evaluator', which does not share"),
-        (tf_config("ps", 0, worker=["a:1"], ps=["p:1"]), r"place=WorkerPlace\(\) to read"),
-        (tf_config("worker", 2, worker=["a:1", "b:1"]), "'worker:2' is not in its cluster"),
-        (tf_config("chief", 0, worker=["a:1"]), "'chief:0' is not in its cluster"),
+        (tf_config("evaluator", 0, {"worker": ["a:1"]}), "'evaluator', which does not share"),
+        (tf_config("ps", 0, {"worker": ["a:1"], "ps": ["p:1"]}), r"place=WorkerPlace\(\) to read"),
+        (tf_config("worker", 2, {"worker": ["a:1", "b:1"]}), "'worker:2' is not in its cluster"),
+        (tf_config("chief", 0, {"worker": ["a:1"]}), "'chief:0' is not in its cluster"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'}, "is not in its cluster"),
         ({"TF_CONFIG": "{worker"}, "TF_CONFIG is not a JSON object"),
         ({"TF_CONFIG": "[1]"}, "TF_CONFIG is not a JSON object"),
@@ -105,7 +105,7 @@ def test_chief_and_worker_read_different_records(
 ) -> None:
     read = []
     for task in (("chief", 0), ("worker", 0)):
-        environ = tf_config(*task, chief=["a:1"], worker=["b:1"])
+        environ = tf_config(*task, {"chief": ["a:1"], "worker": ["b:1"]})
         monkeypatch.setenv("TF_CONFIG", environ["TF_CONFIG"])
         read.append(ids(shards))
     assert read[0] == ids(shards, place=WorkerPlace(0, 2))

@@ -211,7 +211,7 @@ def test_circular_link_is_refused(
     os.symlink("..", folder / "odd" / "deep er" / "loop")
     done = tenfold("plan", f"--source={folder}")
     assert done.status == 2
-    assert "deep er/loop' is a link to a folder that it lies in" in done.err
+    assert "deep er/loop' is a link to a folder that contains it" in done.err
 
 
 def test_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) -> None:

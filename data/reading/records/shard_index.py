@@ -98,7 +98,7 @@ class IndexedShard:
             raise RecordError(index, offset, "the file is shorter than it was")
         if masked_crc32c(memory) != self._crcs[index]:
             raise RecordError(
-                index, offset, f"the checksum of its {length:,} bytes does not match", lost=False
+                index, offset, f"the checksum of its {length:,} bytes does not match"
             )
 
     def _scan_next(self) -> None:
