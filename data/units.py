@@ -1,4 +1,4 @@
-"""Sizes, durations and counts as people write them: ``10GB``, ``224x224``, ``1.5 s``, ``3 shards``."""
+"""Sizes, durations and counts as people write them: ``10GB``, ``224x224``, ``1.5 s``."""
 
 import re
 from typing import Final

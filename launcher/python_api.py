@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
     from tenfold.data.writing.write_shards import WriteResult
     from tenfold.launcher.job.job_result import JobResult
+    from tenfold.models.metrics_line import EpochMetrics, MetricsLine, StepMetrics
 
 _MAX_LAST_LINES: Final = 20
 _EXIT_USAGE: Final = 2
@@ -59,7 +60,7 @@ class Plan:
         return _html_table(rows_of(self.layout))
 
     def plot(self, path: str) -> None:
-        """Saves a picture of the layout.
+        """Saves an image of the layout.
 
         Args:
           path: a file name ending in .svg or .png.
@@ -154,7 +155,7 @@ def write(source: Any, output: str, **flags: Any) -> Written:
 
     began = time.monotonic()
     values = _flag_values(command, {**flags, "output": str(output)}, source=source)
-    names = ("task_index", "num_tasks", "engine", "dry_run")
+    names = ("writer_index", "num_writers", "engine", "dry_run")
     result = write_from_flags(values, **{name: values[name].value for name in names})
     return Written(str(output), result, time.monotonic() - began)
 
@@ -193,20 +194,24 @@ class Run:
         return state_of(self.path, self.result)
 
     @property
-    def epochs(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl on epochs: epoch, step, loss, metrics, receipt, …"""
-        return [line for line in self._metrics() if line.get("kind") == "epoch"]
+    def epochs(self) -> "list[EpochMetrics]":
+        """The epochs in metrics.jsonl: loss, metrics, receipt, … of each."""
+        from tenfold.models.metrics_line import EpochMetrics
+
+        return [line for line in self._metrics() if isinstance(line, EpochMetrics)]
 
     @property
-    def steps(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl on steps: epoch, step, loss, metrics, …"""
-        return [line for line in self._metrics() if line.get("kind") == "step"]
+    def steps(self) -> "list[StepMetrics]":
+        """The steps in metrics.jsonl: epoch, step, loss, metrics, … of each."""
+        from tenfold.models.metrics_line import StepMetrics
 
-    def _metrics(self) -> list[dict[str, Any]]:
+        return [line for line in self._metrics() if isinstance(line, StepMetrics)]
+
+    def _metrics(self) -> "list[MetricsLine]":
         from tenfold.data.storage.open_folder import open_folder
-        from tenfold.launcher.report_page.run_files import METRICS_FILE, read_objects
+        from tenfold.launcher.report_page.run_files import read_metrics
 
-        return read_objects(open_folder(str(self.path)), METRICS_FILE)[0]
+        return read_metrics(open_folder(str(self.path)))[0]
 
     def report(self) -> Path:
         """Writes the report, one HTML page.

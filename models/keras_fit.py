@@ -1,19 +1,21 @@
-"""Repairs Keras 3's `model.fit`, `evaluate` and `predict` under MultiWorkerMirroredStrategy.
+"""Repair of Keras 3's `model.fit`, `evaluate` and `predict` under MultiWorkerMirroredStrategy.
+
+Call it before the model is made; the rest of the program stays as it is:
 
     from tenfold.models import keras_fit
     keras_fit.repair()
 
-before the model is made; the program stays as it is otherwise. Keras 3 fails there at two
-places (keras-team/keras#20585): it reduces a whole batch over replicas to learn its shapes,
-and it reduces scalar losses along an axis that they do not have. In float16 it waits for ever
-where gradients overflow on one worker alone (see `overflow`). What is mended is private to Keras,
-so the repair is limited to versions that it was tested with. Where the strategy is another one,
-or none, everything is as before. tf_keras needs no repair.
+Keras 3 fails under this strategy at two places (keras-team/keras#20585): it reduces a whole
+batch over the replicas to learn its shapes, and it reduces scalar losses along an axis that they
+do not have. In float16 it hangs when gradients overflow on one worker alone (see
+`loss_scaling`). The repair replaces private functions of Keras, so it is limited to the versions
+that it was tested with. Under any other strategy, or none, Keras behaves as before. tf_keras
+needs no repair.
 
-The results are those of one process wherever the replicas divide each batch; a last batch that
-they do not divide counts its replicas' means alike, as Keras does under every strategy.
-`keras.callbacks.ModelCheckpoint` and `BackupAndRestore` write on every worker: give each worker
-a path of its own, and take the chief's.
+The results equal those of one process if the replicas divide each batch. In a last batch that
+they do not divide, the mean of each replica has the same weight, as in Keras under every
+strategy. `keras.callbacks.ModelCheckpoint` and `BackupAndRestore` write on every worker: give
+each worker a path of its own and use the chief's files.
 """
 
 from types import ModuleType
@@ -25,23 +27,24 @@ import tensorflow as tf
 from tenfold.data.errors import UserError
 from tenfold.models.loss_scaling import finite_on_all
 
-# (first, first that is not any more): tested with each minor version in between.
+# Keras versions (major, minor): the first supported, and the first not supported. The repair
+# was tested with each minor version between them.
 TESTED: Final = ((3, 12), (3, 16))
 
 
 def repair() -> None:
-    """Repairs Keras for this process; calling it again does nothing more.
+    """Repair Keras in this process. Further calls have no effect.
 
     Raises:
-      UserError: this version of Keras has not been tested with the repair, or Keras does not
+      UserError: the repair has not been tested with this version of Keras, or Keras does not
         run on TensorFlow.
     """
     version = tuple(int(part) for part in keras.__version__.split(".")[:2])
     if not TESTED[0] <= version < TESTED[1]:
         first, last = (".".join(map(str, bound)) for bound in TESTED)
         raise UserError(
-            f"keras_fit knows Keras {first} up to, not including, {last}; this is "
-            f"{keras.__version__}: install one of those, or use tf_keras or a custom loop"
+            f"keras_fit supports Keras {first} or newer, but older than {last}; this is "
+            f"{keras.__version__}: install a supported version, or use tf_keras or a custom loop"
         )
     if keras.backend.backend() != "tensorflow":
         raise UserError("keras_fit needs Keras to run on TensorFlow: set KERAS_BACKEND=tensorflow")
@@ -77,7 +80,7 @@ def _repair_build(trainer_class: Any) -> None:
             original(self, iterator=iterator, data_batch=data_batch)
             return
         for _, _, batches in iterator:
-            # The shapes of one replica's part are those that the model will see.
+            # The model sees one replica's part of a batch, so the shapes come from that part.
             data_batch = tf.nest.map_structure(
                 lambda value: strategy.experimental_local_results(value)[0], next(batches)
             )

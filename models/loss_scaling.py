@@ -1,7 +1,8 @@
-"""Steps in float16 whose gradients are too large on one replica: skipped on all, or on none.
+"""Agreement of all replicas on whether a float16 step overflowed.
 
-Keras's LossScaleOptimizer asks each replica about its own gradients: those that skip the step
-would leave the others waiting for their gradients, for ever, or with infinite ones.
+Keras's LossScaleOptimizer checks the gradients of each replica alone. A replica that skips the
+step takes no part in the sum of the gradients: the other replicas would wait for it for ever, or
+apply infinite gradients.
 """
 
 from typing import Any
@@ -10,7 +11,10 @@ import tensorflow as tf
 
 
 def finite_on_all(finite: Any) -> Any:
-    """Returns whether `finite` is true on all replicas; each of them must ask."""
+    """Return a boolean tensor: True if `finite` is true on every replica.
+
+    An all-reduce, to be called in the replica context of every replica.
+    """
     context = tf.distribute.get_replica_context()
-    bad = tf.cast(tf.logical_not(finite), tf.float32)
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, bad) == 0
+    overflowed = tf.cast(tf.logical_not(finite), tf.float32)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, overflowed) == 0

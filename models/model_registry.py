@@ -1,11 +1,12 @@
-"""From a model's name to the function that makes it; nothing is imported before it is used."""
+"""Lookup of model functions by name; a module is imported when its function is first needed."""
 
 from typing import Any, Final
 
-from tenfold.data.errors import UserError
-from tenfold.data.runtime.user_code import attribute_of, file_of, import_place
+from tenfold.data.errors import UserError, did_you_mean
+from tenfold.data.runtime.user_code import get_user_attribute, import_user_module, user_file_path
 from tenfold.models.model_spec import ModelFunction
 
+# Built-in models by name. Paths, not functions: importing one imports Keras.
 BUILT_IN: Final = {
     "cnn": "tenfold.models.builtin.cnn:build",
     "head": "tenfold.models.builtin.dense:build_head",
@@ -15,36 +16,45 @@ BUILT_IN: Final = {
 
 
 def check_model_name(name: str, *, working_dir: str = "") -> None:
-    """Checks what can be checked of a model's name without importing it.
+    """Check a model's name without importing anything.
+
+    Args:
+      name: a built-in name, ``module:function`` or ``file.py:function``.
+      working_dir: the folder that a relative ``file.py`` is looked up in; the current one if
+        empty.
 
     Raises:
-      UserError: it is no built-in name and not of the form ``module:function`` or
-        ``file.py:function``, or the file is not there.
+      UserError: the name has none of these forms, or the file does not exist.
     """
     if name not in BUILT_IN and ":" not in name:
         raise UserError(
-            f"model '{name}' is none of the built-in ones ({', '.join(BUILT_IN)}): "
-            "write module:function or file.py:function for your own"
+            f"there is no built-in model '{name}': {did_you_mean(name, BUILT_IN)} "
+            "(a model of your own is module:function or file.py:function)"
         )
     if name not in BUILT_IN:
         check_own_name(name, working_dir=working_dir, what="model")
 
 
 def check_own_name(name: str, *, working_dir: str, what: str) -> None:
-    """Checks the name of something of the user's own without importing it.
+    """Check the name of an object in the user's code without importing anything.
+
+    Args:
+      name: ``module:name`` or ``file.py:name``.
+      working_dir: the folder that a relative ``file.py`` is looked up in.
+      what: the kind of object, for error messages: ``model``, ``callback``.
 
     Raises:
-      UserError: it is not ``module:name`` or ``file.py:name``, or the file is not there.
+      UserError: the name has neither form, or the file does not exist.
     """
     place, _, attribute = name.rpartition(":")
     if not place or not attribute.isidentifier():
         raise UserError(f"{what} '{name}': write module:name or file.py:name")
-    if place.endswith(".py") and not file_of(place, working_dir).is_file():
-        raise UserError(f"{what} '{name}': there is no file {file_of(place, working_dir)}")
+    if place.endswith(".py") and not user_file_path(place, working_dir).is_file():
+        raise UserError(f"{what} '{name}': there is no file {user_file_path(place, working_dir)}")
 
 
 def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
-    """Returns the function that `name` names, importing what it takes.
+    """Import the module of the model `name` and return its function.
 
     Raises:
       UserError: the name, the file or the function does not exist.
@@ -57,13 +67,18 @@ def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
 
 
 def find_attribute(name: str, *, working_dir: str, what: str) -> Any:
-    """Returns what ``module:name`` or ``file.py:name`` names; `what` is its kind in errors.
+    """Import a module of the user's and return the object that `name` refers to.
+
+    Args:
+      name: ``module:name`` or ``file.py:name``.
+      working_dir: the folder that modules and relative files are looked up in.
+      what: the kind of object, for error messages: ``model``, ``callback``.
 
     Raises:
-      UserError: the name, the module, the file or the attribute does not exist. What the
-        import itself raises passes.
+      UserError: the module, the file or the attribute does not exist. An exception that the
+        user's module raises while it is imported passes through.
     """
     check_own_name(name, working_dir=working_dir, what=what)
     place, _, attribute = name.rpartition(":")
-    module = import_place(place, what, working_dir=working_dir)
-    return attribute_of(module, attribute, f"{what} '{name}'")
+    module = import_user_module(place, what, working_dir=working_dir)
+    return get_user_attribute(module, attribute, f"{what} '{name}'")

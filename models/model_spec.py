@@ -2,8 +2,8 @@
 
     def build(spec: ModelSpec) -> keras.Model: ...
 
-The function may take no argument too. What it returns may be compiled; where it is not, it
-is compiled with Adam, sparse categorical cross-entropy and accuracy.
+The function may also take no argument. A model that it returns uncompiled is compiled with Adam,
+sparse categorical cross-entropy and accuracy.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,18 @@ from tenfold.data.format.manifest import Feature
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model function may want to know.
+    """The shapes of the data and the size of the run, as a model function needs them.
 
-    `image_shape` is (height, width, channels), None where the shards hold no images;
-    images come as float32 from 0 to 255. `inputs` are the features that the model is fed;
-    `learning_rate` is that of the command line, None where it was not given.
+    Attributes:
+      inputs: the features that the model is fed.
+      image_shape: (height, width, channels) in pixels, or None if the shards hold no images.
+        Images are float32 from 0 to 255.
+      num_classes: the number of classes of `label`; 0 if the shards have no class labels.
+      global_batch_size: records per step over all workers.
+      steps_per_epoch: steps per epoch, the same on every worker.
+      epochs: the number of epochs of the whole run.
+      seed: seed of the initial weights and of the order of records.
+      learning_rate: the value of --learning_rate, or None if the flag was not given.
     """
 
     inputs: tuple[Feature, ...]
@@ -32,4 +39,5 @@ class ModelSpec:
     learning_rate: float | None = None
 
 
+# `Any` is keras.Model: this module is imported before TensorFlow is.
 ModelFunction: TypeAlias = Callable[..., Any]

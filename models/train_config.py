@@ -1,12 +1,16 @@
-"""What to train and how: the configuration that the launcher writes into job.json."""
+"""The configuration of the built-in trainer, which the launcher writes into job.json.
 
-from dataclasses import asdict, dataclass, fields
+Free of TensorFlow and numpy: planning and `--help` import it.
+"""
+
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.reading.decoding.augment_options import parse_augment
-from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
@@ -23,16 +27,34 @@ _CHOICES: Final = {
 class TrainConfig:
     """Configuration of the built-in trainer; the same on every worker.
 
-    `shards` is the folder (or gs:// prefix) that holds the manifest. `model` is a built-in
-    name, ``module:function`` or ``file.py:function``. `image_size` is (height, width);
-    None takes that of the images where all are alike, else 224 × 224. `learning_rate`
-    None takes the model's own; with a `schedule` it rises from 0 in `warmup_steps` and falls
-    to 0 at the end of the last epoch. `clip_norm` bounds the norm of the whole gradient.
-    `callbacks` name Keras callbacks of the user's. `checkpoint_every_steps` and
-    `checkpoint_every_s`, where set, add checkpoints to the one at the end of each epoch.
-    `salvage` is the folder where `data.salvage` has put what is left of damaged shards.
-    `cache`, `cache_dir` and `cache_bytes` are those of `data.cache.CacheOptions`.
-    `working_dir` is where the user stood: modules of ``module:function`` are looked up there.
+    Attributes:
+      shards: the folder or URL that holds the manifest.
+      run_dir: the run directory, an absolute path or a URL.
+      model: a built-in name, ``module:function`` or ``file.py:function``.
+      epochs: passes over the training split.
+      global_batch_size: records per step, of all workers together.
+      seed: of the record order, the augmentation and the model.
+      image_size: (height, width); None takes the size of the images where all are equal,
+        else 224 × 224.
+      learning_rate: None takes the model's own.
+      schedule: one of SCHEDULES; all but ``constant`` fall to 0 at the end of the last epoch.
+      warmup_steps: steps in which the learning rate rises from 0.
+      clip_norm: upper bound of the norm of the whole gradient, None for none.
+      class_weights: one of CLASS_WEIGHTS.
+      precision: one of PRECISIONS, a Keras dtype policy.
+      jit_compile: compile the steps with XLA.
+      callbacks: the user's Keras callbacks, as ``module:name``.
+      decoder: one of DECODERS or AUTO.
+      augment: see `data.reading.decoding.augment_options`; empty for none.
+      salvage: the folder with the readable records of damaged shards; empty for none.
+      steps_per_execution: steps per call into TensorFlow.
+      checkpoint_every_steps: checkpoints within an epoch, 0 for none.
+      checkpoint_every_s: the same by time, in seconds.
+      keep_checkpoints: the newest checkpoints to keep.
+      shuffle_buffer_bytes: memory for shuffling, per worker.
+      cache, cache_dir, cache_bytes: see `data.storage.shard_cache.CacheOptions`.
+      train_split, validation_split: names of splits.
+      working_dir: the user's current folder, where modules are looked up.
     """
 
     shards: str
@@ -58,9 +80,9 @@ class TrainConfig:
     checkpoint_every_s: float = 0.0
     keep_checkpoints: int = 2
     shuffle_buffer_bytes: int = 256 * 10**6
-    cache: str = CACHE.mode
-    cache_dir: str = CACHE.folder
-    cache_bytes: int = CACHE.limit_bytes
+    cache: str = DEFAULT_CACHE.mode
+    cache_dir: str = DEFAULT_CACHE.folder
+    cache_bytes: int = DEFAULT_CACHE.limit_bytes
     train_split: str = "train"
     validation_split: str = "validation"
     working_dir: str = ""
@@ -76,31 +98,28 @@ class TrainConfig:
             raise UserError(f"clip_norm is {self.clip_norm}: it must be above 0")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
-        if self.decoder not in (AUTO, *DECODERS):
-            raise UserError(f"decoder '{self.decoder}' is none of {', '.join((AUTO, *DECODERS))}")
+        check_decoder(self.decoder)
         parse_augment(self.augment)
         self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:
             raise UserError(f"image_size is {self.image_size}: both sides must be at least 1")
 
     def cache_options(self) -> CacheOptions:
-        """Returns how shards on remote storage come here."""
+        """Return how shards on remote storage are cached on local disk."""
         return CacheOptions(self.cache, self.cache_dir, self.cache_bytes)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the configuration as a JSON object."""
+        """Return the configuration as a JSON object."""
         return asdict(self)
 
 
-def config_from_json(document: dict[str, Any]) -> TrainConfig:
-    """Returns the configuration that `to_json` gave.
+def config_from_json(document: object) -> TrainConfig:
+    """Return the configuration that `TrainConfig.to_json` gave.
 
     Raises:
-      UserError: it has a field that there is not.
+      UserError: a field is missing, unknown, of another type or out of range.
     """
-    known = {field.name for field in fields(TrainConfig)}
-    unknown = sorted(set(document) - known)
-    if unknown:
-        raise UserError(f"training configuration: unknown {unknown[0]}; there are {sorted(known)}")
-    tuples = {key: tuple(value) for key, value in document.items() if isinstance(value, list)}
-    return TrainConfig(**{**document, **tuples})
+    try:
+        return from_json_fields(TrainConfig, document)
+    except ValueError as error:
+        raise UserError(f"training configuration: {error}") from error

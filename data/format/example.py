@@ -1,8 +1,7 @@
-"""`tf.train.Example` in and out of bytes, by hand: no TensorFlow, no protobuf.
+"""Encoding and decoding of `tf.train.Example` without TensorFlow or protobuf.
 
-The messages (tensorflow/core/example/{example,feature}.proto), in the wire format of
-protobuf, where a key is field << 3 | wire type, and type 2 is a varint length and that many
-bytes:
+The messages (tensorflow/core/example/{example,feature}.proto) in the wire format of protobuf,
+where a key is field << 3 | wire type, and wire type 2 is a varint length and that many bytes:
 
     Example   1: Features
     Features  1: repeated { 1: name, 2: Feature }        (a map entry)
@@ -11,14 +10,14 @@ bytes:
     FloatList 1: float32, packed (or repeated with wire type 5)
     Int64List 1: varint, packed (or repeated with wire type 0)
 
-Features are written in the order of their names, so equal values give equal bytes.
+Features are written in the order of their names, so that equal values give equal bytes.
 """
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-# bytes, str, int, bool, float, nested sequences of one of them, or a numpy array or scalar.
+# bytes, str, int, bool, float, nested sequences of one of these, or a numpy array or scalar.
 Value: TypeAlias = Any
 Features: TypeAlias = Mapping[str, Value]
 Shape: TypeAlias = tuple[int | None, ...]
@@ -29,7 +28,7 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 def varint(number: int) -> bytes:
-    """Returns a number of range(2**64) as a base-128 varint."""
+    """Return a number of range(2**64) as a base-128 varint."""
     if number < 0x80:
         return bytes((number,))
     out = bytearray()
@@ -41,37 +40,37 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, data: bytes) -> bytes:
-    """Returns `data` as field `number` of a message."""
+    """Return `data` as field `number` of a message, at most 15."""
     return bytes((number << 3 | 2,)) + varint(len(data)) + data
 
 
 def encode_example(features: Features) -> bytes:
-    """Returns the serialized Example of `features`.
+    """Return the serialized Example of `features`.
 
     Raises:
-      ValueError: a value is of no kind that an Example holds; the message names the feature.
+      ValueError: a value has no type that an Example can hold; the message names the feature.
     """
     return encode_lists({name: to_list(name, features[name])[:2] for name in features})
 
 
 def encode_lists(lists: Mapping[str, tuple[str, bytes]]) -> bytes:
-    """Returns the serialized Example of packed lists, as `to_list` gives them."""
+    """Return the serialized Example of the kinds and packed lists that `to_list` returns."""
     if not lists:
         return b""
     return field(1, b"".join(feature_entry(name, *lists[name]) for name in sorted(lists)))
 
 
 def feature_entry(name: str, kind: str, packed: bytes) -> bytes:
-    """Returns one entry of the map of features; `packed` is the list's message."""
+    """Return one entry of the map of features; `packed` is the message of its list."""
     value = field(_FIELDS[kind], packed)
     return field(1, field(1, name.encode()) + field(2, value))
 
 
 def to_list(name: str, value: Value) -> tuple[str, bytes, tuple[int, ...]]:
-    """Returns the kind, the packed list and the shape of one value.
+    """Return the kind, the packed list and the shape of one value.
 
     Raises:
-      ValueError: it is of no kind that an Example holds; the message has `name`.
+      ValueError: the value has no type that an Example can hold; the message has `name`.
     """
     if hasattr(value, "dtype"):
         return _from_array(name, value)
@@ -82,7 +81,7 @@ def to_list(name: str, value: Value) -> tuple[str, bytes, tuple[int, ...]]:
 
 
 def _flatten(name: str, value: Value, out: list[Any]) -> tuple[int, ...]:
-    """Appends the scalars of nested sequences to `out`; returns the shape."""
+    """Append the scalars of nested sequences to `out`; return the shape."""
     if not isinstance(value, (list, tuple)):
         out.append(value)
         return ()
@@ -102,7 +101,7 @@ def _kind_of(name: str, flat: Sequence[Any]) -> str:
     names = sorted({type(item).__name__ for item in flat})
     raise ValueError(
         f"feature '{name}' holds {' and '.join(names)}: "
-        "an Example takes bytes, text, whole numbers or floats"
+        "an Example holds bytes, text, whole numbers or floats"
     )
 
 
@@ -147,7 +146,7 @@ _PACK: Final = {"int64": _pack_ints, "float": _pack_floats, "bytes": _pack_bytes
 
 
 def decode_example(payload: bytes) -> dict[str, tuple[str, list[Any]]]:
-    """Returns each feature's kind and flat list of values, by name; a set kind may be empty.
+    """Return each feature's kind and flat list of values, by name; a list may be empty.
 
     Raises:
       ValueError: `payload` is not a serialized Example.
@@ -158,7 +157,7 @@ def decode_example(payload: bytes) -> dict[str, tuple[str, list[Any]]]:
 
 
 def walk_example(payload: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Yields name, kind and packed list of every feature that has a kind.
+    """Yield name, kind and packed list of every feature that has a kind.
 
     Raises:
       ValueError: `payload` is not a serialized Example.
@@ -180,7 +179,7 @@ def _entry_lists(parts: Mapping[int, bytes]) -> Iterator[tuple[str, str, bytes]]
 
 
 def count_values(kind: str, packed: bytes) -> int:
-    """Returns how many values a packed list holds, without unpacking numbers."""
+    """Return the number of values in a packed list, without unpacking numbers."""
     if kind == "bytes":
         return sum(1 for _ in _fields(packed))
     total = 0
@@ -197,7 +196,7 @@ def count_values(kind: str, packed: bytes) -> int:
 
 
 def unpack_list(kind: str, packed: bytes) -> list[Any]:
-    """Returns the values of a packed list."""
+    """Return the values of a packed list."""
     return list(_UNPACK[kind](packed))
 
 
@@ -227,14 +226,14 @@ _UNPACK: Final = {"bytes": _unpack_bytes, "float": _unpack_floats, "int64": _unp
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields the length-delimited fields of a message."""
+    """Yield number and bytes of the length-delimited fields of a message."""
     for number, wire_type, data in _raw_fields(message):
         if wire_type == 2:
             yield number, data
 
 
 def _raw_fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yields field number, wire type and bytes of every field of a message."""
+    """Yield number, wire type and bytes of every field of a message."""
     position, end = 0, len(message)
     while position < end:
         key, position = read_varint(message, position)
@@ -254,10 +253,10 @@ def _raw_fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
-    """Returns the varint at `position`, and where it ends.
+    """Return the varint at `position`, and the position after it.
 
     Raises:
-      ValueError: the data end within it, or it has more than 64 bits.
+      ValueError: the data ends within the varint, or it has more than 64 bits.
     """
     result = shift = 0
     while True:

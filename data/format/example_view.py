@@ -1,7 +1,8 @@
-"""One value cut out of a serialized Example (see `example`), as a view, not a copy.
+"""One bytes feature of a serialized Example (see `example`) as a view, and the rest of it.
 
-Of tens of KB of a image this touches a few bytes, once a record of every epoch: what is laid
-out as everybody's writers do it is matched as a whole, anything else is walked through.
+Runs once per record and epoch, so it reads only the few bytes around an image of tens of KB. A
+regular expression matches the layout that all common writers produce; any other valid Example
+is walked field by field.
 """
 
 import re
@@ -20,74 +21,81 @@ _FIELD: Final = re.compile(rb"\n" + _VARINT)
 
 
 def split_feature(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
-    """Returns the one bytes value of feature `name`, uncopied, and the Example without it.
+    """Return the only value of the bytes feature `name`, and the Example without that feature.
 
-    The other features are not looked into.
+    The other features are not parsed.
+
+    Args:
+      payload: a serialized Example.
+      name: the feature's name.
+
+    Returns:
+      A view into `payload`, and a new serialized Example.
 
     Raises:
-      ValueError: `payload` is not a serialized Example, or has no such feature of one value.
+      ValueError: `payload` is no serialized Example, or the feature has no or several values.
     """
-    return _as_written(payload, name) or _from_anywhere(payload, name)
+    return _match_common_layout(payload, name) or _walk(payload, name)
 
 
-def _as_written(payload: memoryview, name: str) -> tuple[memoryview, bytes] | None:
-    """Returns what `split_feature` does where each message holds nothing but what it is for."""
+def _match_common_layout(payload: memoryview, name: str) -> tuple[memoryview, bytes] | None:
+    """Do the same for an Example whose messages hold only the fields that they need; else None."""
     key, entry = _patterns(name)
     features = _FIELD.match(payload)
-    if features is None or features.end() + _number(features[1]) != len(payload):
+    if features is None or features.end() + _parse_varint(features[1]) != len(payload):
         return None
     found = _find(entry, payload, features.end())
     if found is None:
         return None
-    entry_bytes, feature_bytes, list_bytes, value_bytes = map(_number, found.groups())
+    entry_bytes, feature_bytes, list_bytes, value_bytes = map(_parse_varint, found.groups())
     end = found.end() + value_bytes
     ends = found.end(1) + entry_bytes, found.end(2) + feature_bytes, found.end(3) + list_bytes
     if ends != (end, end, end) or end > len(payload):
         return None
     rest = payload[features.end() : found.start()].tobytes() + payload[end:].tobytes()
-    # Of entries with one name the last one counts.
+    # Of several entries with one name the last counts: leave them to `_walk`.
     return None if key in rest else (payload[found.end() : end], field(1, rest))
 
 
-def _find(entry: re.Pattern[bytes], payload: memoryview, at: int) -> re.Match[bytes] | None:
-    """Returns the first of the fields from `at` on that is an `entry`."""
-    while (found := entry.match(payload, at)) is None:
-        other = _FIELD.match(payload, at)
+def _find(entry: re.Pattern[bytes], payload: memoryview, position: int) -> re.Match[bytes] | None:
+    """Return the first match of `entry` among the fields from `position` on."""
+    while (found := entry.match(payload, position)) is None:
+        other = _FIELD.match(payload, position)
         if other is None:
             return None
-        at = other.end() + _number(other[1])
+        position = other.end() + _parse_varint(other[1])
     return found
 
 
 @cache
 def _patterns(name: str) -> tuple[bytes, re.Pattern[bytes]]:
-    """Returns the key of a feature's entry, and the entry up to its one bytes value.
+    """Return the key of a feature's entry, and a pattern of the entry up to its bytes value.
 
-    The groups are the lengths of the entry, the feature, its list and the value.
+    The groups of the pattern are the lengths of the entry, the feature, its list and the value.
     """
     key = field(1, name.encode())
     feature = rb"\x12" + _VARINT + rb"\n" + _VARINT + rb"\n" + _VARINT
     return key, re.compile(rb"\n" + _VARINT + re.escape(key) + feature)
 
 
-def _number(varint: bytes) -> int:
-    """Returns the number of a varint of up to four bytes."""
+def _parse_varint(varint: bytes) -> int:
+    """Return the number of a varint of up to four bytes."""
     bits = int.from_bytes(varint, "little")
     return bits & 0x7F | bits >> 1 & 0x3F80 | bits >> 2 & 0x1FC000 | bits >> 3 & 0xFE00000
 
 
-def _from_anywhere(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
+def _walk(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
     wanted, value, rest = name.encode(), None, []
     try:
         for _, begin, end in _spans(payload, 0, len(payload), key=_FIRST):
-            for at, start, stop in _spans(payload, begin, end, key=_FIRST):
-                # The name and the feature, wherever protobuf has put them.
+            for entry, start, stop in _spans(payload, begin, end, key=_FIRST):
+                # Name and feature may come in either order.
                 parts = {payload[key]: (a, b) for key, a, b in _spans(payload, start, stop)}
-                named, named_to = parts.get(_FIRST, (stop, stop))
-                if payload[named:named_to] == wanted:
+                name_begin, name_end = parts.get(_FIRST, (stop, stop))
+                if payload[name_begin:name_end] == wanted:
                     value = parts.get(_SECOND)
                 else:
-                    rest.append(payload[at:stop])
+                    rest.append(payload[entry:stop])
         values = [] if value is None else _bytes_values(payload, *value)
     except IndexError as error:
         raise ValueError("not an Example: a number is cut") from error
@@ -98,7 +106,7 @@ def _from_anywhere(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
 
 
 def _bytes_values(payload: memoryview, begin: int, end: int) -> list[tuple[int, int]]:
-    """Returns where the values of a feature's list of bytes begin and end."""
+    """Return begin and end of each value of a feature's list of bytes."""
     return [
         (first, last)
         for _, start, stop in _spans(payload, begin, end, key=_FIRST)
@@ -109,27 +117,31 @@ def _bytes_values(payload: memoryview, begin: int, end: int) -> list[tuple[int, 
 def _spans(
     data: memoryview, position: int, end: int, *, key: int | None = None
 ) -> Iterator[tuple[int, int, int]]:
-    """Yields where the key, the bytes and the end of each length-delimited field are.
+    """Yield the positions of key, content and end of each length-delimited field.
 
-    `key` asks for one field only.
+    Args:
+      data: the Example.
+      position: the begin of the message.
+      end: the end of the message.
+      key: yield the fields with this key only.
     """
     while position < end:
-        at, wire_type = position, data[position] & 7
+        begin, wire_type = position, data[position] & 7
         if data[position] >= 0x80 or wire_type != 2:
             position = _skip(data, position)
             continue
-        length, start = data[at + 1], at + 2
+        length, start = data[begin + 1], begin + 2
         if length >= 0x80:
-            length, start = read_varint(data, at + 1)
+            length, start = read_varint(data, begin + 1)
         position = start + length
         if position > end:
             raise ValueError(f"not an Example: a field of {length:,} bytes is cut")
-        if key is None or data[at] == key:
-            yield at, start, position
+        if key is None or data[begin] == key:
+            yield begin, start, position
 
 
 def _skip(data: memoryview, position: int) -> int:
-    """Returns where a field ends that no Example has, but a later version might."""
+    """Return the end of a field that no Example of today has, but a later version might."""
     key, position = read_varint(data, position)
     wire_type = key & 7
     if wire_type == 0:

@@ -1,6 +1,6 @@
-"""Images as pixels: decoding, encoding, and arrays of floats turned into bytes.
+"""Decoding and encoding of images, and conversion between images and arrays.
 
-Needs Pillow and numpy; imported only where pixels are touched.
+Needs Pillow and numpy; imported only where pixels are used.
 """
 
 import io
@@ -16,12 +16,12 @@ JPEG_QUALITY: Final = 90
 _ORIENTATION: Final = 0x0112  # EXIF 2.3, table 4
 FORMATS: Final = ("jpeg", "png")
 _MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-# Rounding of float32 may leave [0, 1] by this much.
+# Rounding of float32 may exceed [0, 1] by this much.
 _TOLERANCE: Final = 1e-3
 
 
 def pillow() -> Any:
-    """Returns the module PIL.Image.
+    """Return the module PIL.Image.
 
     Raises:
       UserError: Pillow is not installed.
@@ -35,13 +35,17 @@ def pillow() -> Any:
 
 
 def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Image":
-    """Returns the decoded image in mode L, LA, RGB or RGBA, upright: turned as EXIF says.
+    """Return the decoded image in mode L, LA, RGB or RGBA, turned upright as EXIF demands.
 
-    Of 16 bits the upper 8 are kept, as TensorFlow does. `at_least` (height, width) lets a JPEG
-    be decoded at a fraction of its size that is not below it, which is quicker.
+    Of 16 bits per channel the upper 8 are kept, as TensorFlow does.
+
+    Args:
+      data: the encoded JPEG or PNG.
+      at_least: (height, width); a JPEG may be decoded at a fraction of its size that is not
+        smaller, which is quicker.
 
     Raises:
-      ValueError: it cannot be decoded.
+      ValueError: the image cannot be decoded.
     """
     module = pillow()
     try:
@@ -52,11 +56,11 @@ def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Im
         image.load()
     except (OSError, ValueError, SyntaxError, module.DecompressionBombError) as error:
         raise ValueError(f"it cannot be decoded ({error})") from error
-    return _upright(_plain(image))
+    return _upright(_convert_mode(image))
 
 
 def _is_turned(image: "Image") -> bool:
-    """Says whether EXIF names an orientation other than the usual."""
+    """Return True if EXIF names an orientation other than upright."""
     return image.getexif().get(_ORIENTATION, 1) != 1
 
 
@@ -68,11 +72,11 @@ def _upright(image: "Image") -> "Image":
     return ImageOps.exif_transpose(image)
 
 
-def _plain(image: "Image") -> "Image":
-    """Returns the image in one of our modes, its EXIF kept."""
+def _convert_mode(image: "Image") -> "Image":
+    """Return the image in mode L, LA, RGB or RGBA, with its EXIF."""
     if image.mode in _MODES.values():
         return image
-    if image.mode.startswith("I"):  # a PNG of 16 bits; `convert` would cut at 255
+    if image.mode.startswith("I"):  # a PNG of 16 bits; `convert` would clip at 255
         return _upper_bytes(image)
     if image.mode == "1":
         return image.convert("L")
@@ -88,21 +92,21 @@ def _upper_bytes(image: "Image") -> "Image":
 
 
 def encode_image(image: "Image", form: str, *, quality: int = JPEG_QUALITY) -> bytes:
-    """Returns the image as ``jpeg`` (without alpha) or ``png``."""
+    """Return the image as a ``jpeg``, without alpha, or as a ``png``."""
     out = io.BytesIO()
     if form == "png":
         image.save(out, "PNG")
     else:
-        plain = {"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode)
-        image.convert(plain).save(out, "JPEG", quality=quality)
+        without_alpha = {"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode)
+        image.convert(without_alpha).save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
 def image_from_array(array: "np.ndarray") -> "Image":
-    """Returns the image that an array (height, width[, channels]) holds.
+    """Return the image of an array (height, width[, channels]).
 
     Raises:
-      ValueError: it is no array of bytes or of floats in [0, 1].
+      ValueError: the array has another shape, or is neither uint8 nor floats in [0, 1].
     """
     if array.ndim == 3 and array.shape[2] in _MODES:
         mode = _MODES[array.shape[2]]
@@ -110,8 +114,8 @@ def image_from_array(array: "np.ndarray") -> "Image":
         mode = "L"
     else:
         raise ValueError(
-            f"an array of shape {list(array.shape)} is no image: "
-            "height × width, or that by 1 to 4 channels, is"
+            f"an array of shape {list(array.shape)} is no image: give height × width, "
+            "or height × width × 1 to 4 channels"
         )
     pixels = to_uint8(array)
     size = (array.shape[1], array.shape[0])
@@ -119,7 +123,7 @@ def image_from_array(array: "np.ndarray") -> "Image":
 
 
 def to_uint8(array: "np.ndarray") -> "np.ndarray":
-    """Returns pixels as uint8: floats in [0, 1] are scaled to 0–255 and rounded.
+    """Return pixels as uint8; floats in [0, 1] are scaled to 0–255 and rounded.
 
     Raises:
       ValueError: floats outside [0, 1], or whole numbers outside 0–255.
@@ -132,17 +136,17 @@ def to_uint8(array: "np.ndarray") -> "np.ndarray":
     if array.dtype.kind == "f":
         if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
             raise ValueError(
-                f"a image of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
+                f"an image of floats from {low:g} to {high:g}: they must lie in [0, 1]; "
                 "divide by 255, or give whole numbers"
             )
         return (np.clip(array, 0, 1).astype(np.float64) * 255).round().astype(np.uint8)
     if array.dtype.kind not in "iub" or low < 0 or high > 255:
-        raise ValueError(f"a image of {array.dtype} from {low} to {high}: 0 to 255 is expected")
+        raise ValueError(f"an image of {array.dtype} from {low} to {high}: it must be in 0 to 255")
     return array.astype(np.uint8)
 
 
 def image_to_array(image: "Image") -> "np.ndarray":
-    """Returns the pixels as uint8 (height, width, channels)."""
+    """Return the pixels as uint8 (height, width, channels)."""
     import numpy as np
 
     array = np.asarray(image)

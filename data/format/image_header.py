@@ -1,4 +1,4 @@
-"""What a JPEG or PNG says of itself, without decoding it: its shape, and whether it is whole.
+"""The shape of a JPEG or PNG, and a check that it is complete, without decoding it.
 
 JPEG (ITU-T T.81, annex B): markers with big-endian lengths up to the start of scan (SOS),
 entropy-coded data, end of image (EOI). PNG (W3C PNG, section 5): a signature, then chunks of
@@ -15,15 +15,15 @@ _EOI: Final = b"\xff\xd9"
 _SOS: Final = 0xDA
 # Start of frame: C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
 _SOF: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers that stand alone: TEM and the restarts.
-_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+# Markers without a length: TEM and the restarts.
+_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 _SEGMENT: Final = struct.Struct(">BBH")
 _FRAME: Final = struct.Struct(">BHHB")
 _CHUNK: Final = struct.Struct(">I4s")
 _IHDR: Final = struct.Struct(">IIBB")
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
-# Other formats that people have images in: where their first bytes stand, and which they are.
+# Other image formats, for messages: offset and value of their magic bytes, and their name.
 _OTHERS: Final = (
     (0, b"GIF8", "GIF"),
     (8, b"WEBP", "WebP"),
@@ -40,20 +40,20 @@ ImageShape = tuple[int, int, int]
 
 
 def is_image(data: bytes) -> bool:
-    """Says whether `data` begins as a JPEG or a PNG does."""
+    """Return True if `data` begins like a JPEG or a PNG."""
     return data.startswith((JPEG_MAGIC, PNG_MAGIC))
 
 
 def image_format(data: bytes) -> str:
-    """Returns ``jpeg``, ``png`` or, for anything else, an empty string."""
+    """Return ``jpeg``, ``png`` or, for anything else, an empty text."""
     return "jpeg" if data.startswith(JPEG_MAGIC) else "png" if data.startswith(PNG_MAGIC) else ""
 
 
 def image_shape(data: bytes) -> ImageShape:
-    """Returns (height, width, channels) of an encoded JPEG or PNG, as TensorFlow decodes it.
+    """Return (height, width, channels) of an encoded JPEG or PNG, as TensorFlow decodes it.
 
     Raises:
-      ValueError: it is neither, or it is cut; the message says what is wrong.
+      ValueError: the data is neither, or it is cut or damaged; the message says how.
     """
     if data.startswith(JPEG_MAGIC):
         return _jpeg_shape(data)
@@ -65,9 +65,9 @@ def image_shape(data: bytes) -> ImageShape:
 
 
 def _foreign(data: bytes) -> str:
-    """Returns what else a file seems to be."""
-    for place, begin, name in _OTHERS:
-        if data[place : place + len(begin)] == begin:
+    """Return a description of data that is neither JPEG nor PNG."""
+    for offset, magic, name in _OTHERS:
+        if data[offset : offset + len(magic)] == magic:
             return f"{name}: convert it"
     return f"something that begins with {repr(data[:8])[1:]}"
 
@@ -81,7 +81,7 @@ def _jpeg_shape(data: bytes) -> ImageShape:
             raise ValueError(f"the JPEG has no marker at byte {position}: it is damaged")
         if marker == 0xFF:  # fill byte
             position += 1
-        elif marker in _ALONE:
+        elif marker in _NO_LENGTH:
             position += 2
         elif marker == _SOS:
             return _whole_jpeg(data, position, shape)

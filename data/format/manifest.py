@@ -1,8 +1,8 @@
-"""The manifest: what a folder of shards holds. Published last: no manifest, no data set.
+"""The manifest: the description of a folder of shards, in JSON (docs/manifest.md).
 
-It is readable JSON (docs: the format). Everything in it is checked when it is read, because
-a manifest may come from elsewhere: shard names in particular are formatted and parsed here
-alone, so that none can name a file outside the manifest's folder.
+A write publishes it last: a folder without a manifest is no data set. A manifest may come from
+an untrusted place, so reading one checks everything. In particular, shard names are formatted and
+parsed only here, so that none can point outside of the manifest's folder.
 """
 
 import json
@@ -25,10 +25,10 @@ _SHARD_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-([0-9]{5,})-of-([0-9]{5,})\.t
 
 
 def check_split_name(name: str) -> str:
-    """Returns `name`.
+    """Check and return `name`.
 
     Raises:
-      UserError: it is not a letter followed by letters, digits and underscores.
+      UserError: `name` is not a letter followed by letters, digits and underscores.
     """
     if not _SPLIT_NAME.fullmatch(name):
         raise UserError(f"split name '{name}' must be a letter, then letters, digits or '_'")
@@ -36,12 +36,12 @@ def check_split_name(name: str) -> str:
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
-    """Returns ``train-00007-of-00040.tfrecord``, the name that TFDS gives too."""
+    """Return ``train-00007-of-00040.tfrecord``, as TFDS names shards too."""
     return f"{split}-{index:05d}-of-{num_shards:05d}.tfrecord"
 
 
 def parse_shard_name(name: str) -> tuple[str, int, int] | None:
-    """Returns the split, index and number of shards of a shard's name; None for other names."""
+    """Return split, index and number of shards of a shard's name; None for other names."""
     match = _SHARD_NAME.fullmatch(name)
     return (match[1], int(match[2]), int(match[3])) if match else None
 
@@ -50,10 +50,12 @@ def parse_shard_name(name: str) -> tuple[str, int, int] | None:
 class Feature:
     """One feature of every Example.
 
-    `kind` is ``bytes``, ``float`` or ``int64`` as in `tf.train.Feature`, or ``image``: bytes
-    that hold one encoded image. `shape` is that of the value (of the decoded image,
-    height × width × channels, for an image); None stands for a dimension that differs
-    between records; a scalar's is ().
+    Attributes:
+      name: the feature's name.
+      kind: ``bytes``, ``float`` or ``int64`` as in `tf.train.Feature`, or ``image``: the bytes of
+        one encoded image.
+      shape: the shape of the value, () for a scalar; for an image (height, width, channels) of the
+        decoded image. None stands for a dimension that differs between records.
     """
 
     name: str
@@ -67,8 +69,15 @@ class Feature:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard: `crc32c` is of the whole file, `fingerprint` the sum modulo 2**64 of
-    FarmHash Fingerprint64 over its records' payloads (`tf.fingerprint` gives the same).
+    """One shard.
+
+    Attributes:
+      name: the name of the file.
+      records: the number of records.
+      bytes: the size of the file.
+      crc32c: the CRC32C of the whole file.
+      fingerprint: the sum modulo 2**64 of FarmHash Fingerprint64 over the payloads of the
+        records; `tf.fingerprint` computes the same hash.
     """
 
     name: str
@@ -80,9 +89,12 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """The shards of one split, in order; shard i belongs to lane i % num_lanes.
+    """One split of a data set.
 
-    `label_counts` says how many records there are of each class, where the data has classes.
+    Attributes:
+      name: the split's name.
+      shards: its shards, in order; shard i belongs to lane i % num_lanes.
+      label_counts: the number of records of each class; () if the data has no classes.
     """
 
     name: str
@@ -122,11 +134,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that a reader needs to know of a folder of shards.
+    """The description of a folder of shards.
 
-    `source_fingerprint`, `transform_key` and `layout_key` say what it was made of and how; where
-    all three agree, the shards do. `quarantined` counts the source's records that were broken
-    and left out.
+    Attributes:
+      num_lanes: the number of lanes; it divides the number of shards of each split.
+      worker_counts: the numbers of workers that the layout was planned for.
+      features: the features of every record.
+      splits: the splits.
+      label_names: the name of each class; () if the classes have no names.
+      source_fingerprint: identifies the source; manifests that agree in this and the next two
+        fields describe equal shards.
+      transform_key: identifies the transforms; "" for none.
+      layout_key: identifies the layout.
+      quarantined: the number of broken records of the source that were left out.
     """
 
     num_lanes: int
@@ -151,15 +171,15 @@ class Manifest:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the label: those with names, or those that occur; 0 where it has none."""
+        """The number of classes: those with names, or those that occur; 0 without classes."""
         counted = (len(split.label_counts) for split in self.splits)
         return max([len(self.label_names), *counted])
 
     def split(self, name: str) -> Split:
-        """Returns the split called `name`.
+        """Return the split called `name`.
 
         Raises:
-          UserError: there is none; the message lists those there are.
+          UserError: there is no such split; the message lists the splits.
         """
         for split in self.splits:
             if split.name == name:
@@ -168,16 +188,16 @@ class Manifest:
         raise UserError(f"there is no split '{name}'; the shards have: {names}")
 
     def has_split(self, name: str) -> bool:
-        """Says whether there is a split called `name`."""
+        """Return True if there is a split called `name`."""
         return any(split.name == name for split in self.splits)
 
     def feature(self, name: str) -> Feature | None:
-        """Returns the feature called `name`, or None."""
+        """Return the feature called `name`, or None."""
         return next((feature for feature in self.features if feature.name == name), None)
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Returns the manifest as JSON text, the same text for the same manifest."""
+    """Return the manifest as JSON; equal manifests give equal text."""
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -217,10 +237,10 @@ def _shard_to_json(shard: ShardInfo) -> dict[str, Any]:
 
 
 def manifest_from_json(text: str, *, where: str = MANIFEST_NAME) -> Manifest:
-    """Returns the manifest that `text` holds; `where` names it in errors.
+    """Return the manifest in the JSON `text`; `where` names its file in messages.
 
     Raises:
-      UserError: the text is not a manifest of this version, or it is damaged.
+      UserError: the text is no manifest of this version, or the manifest is damaged.
     """
     try:
         document = json.loads(text)

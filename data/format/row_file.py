@@ -1,7 +1,7 @@
-"""Tables of fixed-size rows and texts in local files: what a scan found, shared by processes.
+"""Fixed-size rows and texts in memory-mapped local files: the result of a scan of a source.
 
-They are mapped into memory, so a table of any length costs each process only the pages that it
-touches, and a process that gets one pickled gets its path.
+Processes share them: a file of any length costs each process only the pages that it reads, and
+pickling a file passes its path.
 """
 
 import mmap
@@ -14,7 +14,7 @@ _BUFFERED_BYTES: Final = 1 << 20
 
 
 class RowFileWriter:
-    """Writes a table: call `append` for each row, in order, and leave the `with` block."""
+    """Writes rows: a context manager; call `append` for each row, in order."""
 
     def __init__(self, path: Path, row: str) -> None:
         self._path = path
@@ -26,7 +26,7 @@ class RowFileWriter:
         return self
 
     def append(self, *values: Any) -> None:
-        """Adds one row."""
+        """Add one row."""
         self._file.write(self._pack(*values))
 
     def __exit__(
@@ -61,22 +61,22 @@ class RowFile:
         return size // self._struct.size
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """Returns row `index`."""
+        """Return row `index`."""
         return self._struct.unpack_from(self._map or self._bytes(), index * self._struct.size)
 
 
-class Texts:
-    """A file of concatenated bytes, from which (offset, length) gives a piece."""
+class BlobFile:
+    """A file of concatenated byte strings, each addressed by its offset and length."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._map: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Texts, (self._path,)
+        return BlobFile, (self._path,)
 
-    def __call__(self, offset: int, length: int) -> bytes:
-        """Returns `length` bytes at `offset`."""
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes at `offset`."""
         if self._map is None:
             with open(self._path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,20 +1,22 @@
-"""What every Example of a data set has in common, found out record by record."""
+"""The common schema of all Examples of a data set, merged record by record."""
 
 from collections.abc import Iterable
 from typing import TypeAlias
 
 from tenfold.data.format.manifest import Feature
 
-# The features of one record, or what several have in common, sorted by name.
+# The features of one record, or of several merged, sorted by name.
 Schema: TypeAlias = tuple[Feature, ...]
 
 
 class SchemaError(ValueError):
-    """A record does not have the features that those before it have."""
+    """A record has other features than the records before it."""
 
 
 def merge_schemas(one: Schema, other: Schema) -> Schema:
-    """Returns what holds for the records of both; () stands for no records.
+    """Return the schema that fits the records of both; () stands for no records.
+
+    A dimension that differs becomes None; ``image`` and ``bytes`` become ``bytes``.
 
     Raises:
       SchemaError: their features differ in names, kinds or number of dimensions.
@@ -32,7 +34,7 @@ def merge_schemas(one: Schema, other: Schema) -> Schema:
 
 
 def merge_all(schemas: Iterable[Schema]) -> Schema:
-    """Returns `merge_schemas` over all; () where there are none."""
+    """Return all schemas merged; () for none."""
     merged: Schema = ()
     for schema in schemas:
         merged = merge_schemas(merged, schema)
@@ -44,12 +46,12 @@ def _merge(one: Feature, other: Feature) -> Feature:
     if one.kind != other.kind:
         if {one.kind, other.kind} != {"bytes", "image"}:
             raise SchemaError(
-                f"its feature '{other.name}' is of kind {other.kind}, in others {one.kind}"
+                f"its feature '{other.name}' is of kind {other.kind}, in other records {one.kind}"
             )
         return Feature(one.name, "bytes", ())
     if len(one.shape) != len(other.shape):
         raise SchemaError(
-            f"its feature '{other.name}' has shape {_show(other)}, in others {_show(one)}"
+            f"its feature '{other.name}' has shape {_show(other)}, in other records {_show(one)}"
         )
     sizes = zip(one.shape, other.shape, strict=True)
     return Feature(one.name, kind, tuple(a if a == b else None for a, b in sizes))
@@ -60,20 +62,20 @@ def _show(feature: Feature) -> str:
 
 
 class SchemaObserver:
-    """Merges the schemas of records as they come; cheap where they repeat."""
+    """Merges the schemas of records one by one; repeated schemas cost a lookup."""
 
     def __init__(self) -> None:
         self.schema: Schema = ()
         self._seen: set[Schema] = set()
 
     def add(self, schema: Schema) -> None:
-        """Takes in one record's schema.
+        """Merge one record's schema.
 
         Raises:
-          SchemaError: it does not fit those before.
+          SchemaError: it does not match the records before.
         """
         if schema in self._seen:
             return
         self.schema = merge_schemas(self.schema, schema)
-        if len(self._seen) < 1000:
+        if len(self._seen) < 1000:  # bounds memory where every record has another shape
             self._seen.add(schema)

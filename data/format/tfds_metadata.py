@@ -1,4 +1,4 @@
-"""The files by which TensorFlow Datasets reads a folder of our shards.
+"""The files with which TensorFlow Datasets reads a folder of our shards.
 
 ``dataset_info.json`` and ``features.json`` are the JSON forms of the messages DatasetInfo and
 Feature (tensorflow_datasets/core/proto); ``tfds.builder_from_directory(folder)`` reads them.
@@ -19,9 +19,9 @@ _DTYPES: Final = {"int64": "int64", "float": "float32", "bytes": "string"}
 
 
 def tfds_files(manifest: Manifest) -> dict[str, str]:
-    """Returns the texts of the files by name; none where TFDS has no word for a feature.
+    """Return the text of each file, by name; none if TFDS cannot express a feature.
 
-    TFDS knows dimensions of unknown size only at the first place of a tensor.
+    TFDS takes an unknown dimension only as the first of a tensor, and class names of one line.
     """
     if any(None in f.shape[1:] for f in manifest.features if f.kind != "image"):
         return {}

@@ -1,6 +1,6 @@
-"""TFRecord files: framing, checksums and fingerprints of records.
+"""TFRecord files: frames, checksums and fingerprints of records.
 
-A record (tensorflow/core/lib/io/record_writer.h), all numbers little-endian:
+A frame (tensorflow/core/lib/io/record_writer.h), all numbers little-endian:
 
     8 bytes   length of the payload
     4 bytes   masked CRC32C of those 8 bytes
@@ -9,9 +9,9 @@ A record (tensorflow/core/lib/io/record_writer.h), all numbers little-endian:
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import farmhash
 import google_crc32c
@@ -32,9 +32,15 @@ _ZEROS: Final = bytes(1 << 20)
 
 
 def joined_crc32c(first: int, second: int, second_bytes: int) -> int:
-    """Returns the CRC32C of two parts together, of that of each and the second one's length.
+    """Return the CRC32C of two parts together, from the CRC32C of each.
 
-    A CRC is linear: what `first` adds to it is what it becomes by as many zero bytes.
+    A CRC is linear: the contribution of `first` is `first` extended by `second_bytes` zero
+    bytes.
+
+    Args:
+      first: CRC32C of the first part.
+      second: CRC32C of the second part.
+      second_bytes: Length of the second part.
     """
     if not first:
         return second
@@ -48,47 +54,47 @@ def _after_zeros(crc: int, num_bytes: int) -> int:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Returns the CRC32C of `data` as TFRecord stores it."""
+    """Return the CRC32C of `data` (any buffer), masked as TFRecord stores it."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def frame_header(length: int) -> bytes:
-    """Returns the 12 bytes before a payload of `length` bytes."""
+    """Return the 12 bytes before a payload of `length` bytes."""
     packed = _LENGTH.pack(length)
     return packed + _CRC.pack(masked_crc32c(packed))
 
 
 def frame_footer(payload: bytes) -> bytes:
-    """Returns the 4 bytes after a payload."""
+    """Return the 4 bytes after a payload."""
     return _CRC.pack(masked_crc32c(payload))
 
 
 def frame(payload: bytes) -> bytes:
-    """Returns the framed record of `payload`."""
+    """Return `payload` as a framed record."""
     return frame_header(len(payload)) + payload + frame_footer(payload)
 
 
 @dataclass
 class RecordError(ValueError):
-    """A record does not stand as it should: its index, its offset in bytes, and what is wrong.
-
-    With `lost` the end of the record cannot be known, and the rest of the file neither.
-    """
+    """A damaged record: its index in the file, its offset in bytes, and the problem."""
 
     index: int
     offset: int
     problem: str
-    lost: bool = True
 
     def __str__(self) -> str:
         return f"record {self.index} at byte {self.offset:,}: {self.problem}"
 
 
 def read_length(header: bytes, *, index: int, offset: int, room: int) -> int:
-    """Returns the payload's length of a record's 12-byte `header`.
+    """Return the payload length that a frame header holds.
 
-    `room` is how many bytes follow the header in the file.
+    Args:
+      header: The 12 bytes of the header.
+      index: Index of the record in its file, for errors.
+      offset: Offset of the frame in its file in bytes, for errors.
+      room: Bytes of the file that follow the header.
 
     Raises:
       RecordError: the header is cut or damaged, or the record reaches past the file's end.
@@ -105,33 +111,140 @@ def read_length(header: bytes, *, index: int, offset: int, room: int) -> int:
     return int(length)
 
 
-def check_payload(payload: bytes, footer: bytes, *, index: int, offset: int) -> None:
-    """Checks a payload against its footer.
+def read_checksum(footer: bytes, *, index: int, offset: int) -> int:
+    """Return the masked CRC32C that a frame footer holds.
+
+    Args:
+      footer: The 4 bytes of the footer; fewer if the file ended.
+      index: Index of the record in its file, for errors.
+      offset: Offset of the frame in its file in bytes, for errors.
+
+    Raises:
+      RecordError: the footer is cut.
+    """
+    if len(footer) < FOOTER_BYTES:
+        raise RecordError(index, offset, "the file is shorter than it was")
+    return int(_CRC.unpack_from(footer)[0])
+
+
+def check_payload(payload: bytes, checksum: int, *, index: int, offset: int) -> None:
+    """Check a payload, any buffer of bytes, against the masked CRC32C of its frame.
 
     Raises:
       RecordError: the checksum does not match.
     """
-    if _CRC.unpack(footer)[0] != masked_crc32c(payload):
+    if checksum != masked_crc32c(payload):
         raise RecordError(
-            index, offset, f"the checksum of its {len(payload):,} bytes does not match", lost=False
+            index, offset, f"the checksum of its {len(payload):,} bytes does not match"
         )
 
 
-def read_records(file: BinaryIO, size: int, *, check: bool = True) -> Iterator[tuple[int, bytes]]:
-    """Yields (offset, payload) of every record of an open TFRecord file of `size` bytes.
+ReadAt: TypeAlias = Callable[[int, int], bytes]
+"""Returns `length` bytes at `offset`, as `read(offset, length)`; fewer at the end."""
+
+
+@dataclass(slots=True)  # not frozen: creating a frozen instance takes several times as long
+class Frame:
+    """One record in its file; `payload` is not yet checked.
+
+    `offset` and `end` are in bytes from the beginning of the file. Without payloads, `payload`
+    is empty and `checksum` 0.
+    """
+
+    index: int
+    offset: int
+    length: int
+    payload: bytes = b""
+    checksum: int = 0
+
+    @property
+    def end(self) -> int:
+        """The offset of the next frame."""
+        return self.offset + self.length + FRAME_BYTES
+
+    def check(self) -> None:
+        """Check the payload's checksum.
+
+        Raises:
+          RecordError: it does not match.
+        """
+        check_payload(self.payload, self.checksum, index=self.index, offset=self.offset)
+
+    def damage(self) -> RecordError | None:
+        """Return the error that `check` would raise, or None for a sound payload."""
+        try:
+            self.check()
+        except RecordError as error:
+            return error
+        return None
+
+
+def read_frame(
+    read: ReadAt, size: int, *, index: int = 0, offset: int = 0, payload: bool = True
+) -> Frame:
+    """Return the frame that begins at `offset` in a file of `size` bytes.
+
+    Reads header, payload and footer in this order, without a gap; only the header if
+    `payload` is False.
 
     Raises:
-      RecordError: a record is cut or damaged; with `check` payloads are checked too.
+      RecordError: the header is cut or damaged, or the file ends within the record. The
+        offset of the next record is unknown then.
     """
-    offset = index = 0
+    room = size - offset - HEADER_BYTES
+    length = read_length(read(offset, HEADER_BYTES), index=index, offset=offset, room=room)
+    if not payload:
+        return Frame(index, offset, length)
+    begin = offset + HEADER_BYTES
+    data, footer = read(begin, length), read(begin + length, FOOTER_BYTES)
+    checksum = read_checksum(footer, index=index, offset=offset)
+    return Frame(index, offset, length, data, checksum)
+
+
+def read_frames(
+    read: ReadAt, size: int, *, index: int = 0, offset: int = 0, payload: bool = True
+) -> Iterator[Frame]:
+    """Yield the frames of a file from `offset`, where record `index` begins, to its end.
+
+    Args:
+      read: Reads ranges of the file: `bytes_reader`, `file_reader`, or a function of the
+        caller's own for other storage.
+      size: Bytes of the file.
+      index: Index of the first record to yield.
+      offset: Offset of that record in bytes.
+      payload: Whether to read payloads and footers, not only headers.
+
+    Raises:
+      RecordError: as `read_frame`. Payloads are not checked here; see `Frame.check`.
+    """
     while offset < size:
-        room = size - offset - HEADER_BYTES
-        length = read_length(file.read(HEADER_BYTES), index=index, offset=offset, room=room)
-        payload, footer = file.read(length), file.read(FOOTER_BYTES)
-        if len(footer) < FOOTER_BYTES:
-            raise RecordError(index, offset, "the file is shorter than it was")
+        frame = read_frame(read, size, index=index, offset=offset, payload=payload)
+        yield frame
+        index, offset = index + 1, frame.end
+
+
+def bytes_reader(data: Any) -> ReadAt:
+    """Return a reader of bytes in memory, or of an mmap."""
+    return lambda offset, length: bytes(data[offset : offset + length])
+
+
+def file_reader(file: BinaryIO) -> ReadAt:
+    """Return a reader of an open file; not for several threads at once."""
+
+    def read(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return file.read(length)
+
+    return read
+
+
+def read_records(file: BinaryIO, size: int, *, check: bool = True) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, payload) of every record of an open TFRecord file of `size` bytes.
+
+    Raises:
+      RecordError: a record is cut or damaged; payloads are checked only with `check`.
+    """
+    for found in read_frames(file_reader(file), size):
         if check:
-            check_payload(payload, footer, index=index, offset=offset)
-        yield offset, payload
-        offset += length + FRAME_BYTES
-        index += 1
+            found.check()
+        yield found.offset, found.payload

@@ -1,4 +1,4 @@
-"""A look into a data set: its schema as text, some records, the code that reads it."""
+"""Show the content of a data set: its schema, some records, and code that reads it."""
 
 import os
 from collections.abc import Iterator
@@ -9,26 +9,19 @@ from tenfold.data.errors import JobError
 from tenfold.data.format.example import decode_example
 from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import LABEL, Feature, Manifest, Split
-from tenfold.data.format.tfrecord import (
-    FOOTER_BYTES,
-    FRAME_BYTES,
-    HEADER_BYTES,
-    RecordError,
-    check_payload,
-    read_length,
-)
+from tenfold.data.format.tfrecord import FOOTER_BYTES, Frame, ReadAt, RecordError, read_frame
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 
 _TYPES: Final = {"bytes": "tf.string", "image": "tf.string", "float": "tf.float32"}
 _SHOWN_VALUES: Final = 6
-# How often a record that looks broken is read.
-READS: Final = 3
+# Reads of a damaged record before it counts as damaged in storage, not on the way.
+MAX_READS: Final = 3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One record: where it lies, and its features as kinds and flat lists."""
+    """One record of a shard; `values` maps feature names to (kind, flat list of values)."""
 
     shard: str
     index: int
@@ -36,7 +29,7 @@ class Sample:
 
 
 def first_records(path: str, split: Split, count: int) -> Iterator[Sample]:
-    """Yields the first `count` records of a split.
+    """Yield the first `count` records of a split of the data set at `path`.
 
     Raises:
       JobError: a shard is missing or damaged.
@@ -51,38 +44,47 @@ def first_records(path: str, split: Split, count: int) -> Iterator[Sample]:
 
 
 def _payloads(folder: Folder, name: str, count: int) -> Iterator[bytes]:
-    """Yields the first `count` payloads of a shard, reading no more than those."""
+    """Yield the first `count` payloads of a shard, reading no more than those."""
     try:
-        offset = 0
-        size = folder.sizes().get(name, 0)
+        offset, size = 0, folder.sizes().get(name, 0)
         for index in range(count):
-            payload = _payload(folder, name, index=index, offset=offset, size=size)
-            yield payload
-            offset += len(payload) + FRAME_BYTES
+            frame = _sound_frame(folder, name, index=index, offset=offset, size=size)
+            yield frame.payload
+            offset = frame.end
     except (RecordError, OSError) as error:
         raise JobError(
-            f"{folder.path}/{name}: {error}: 'tenfold verify' says what is wrong"
+            f"{folder.path}/{name}: {error}: run 'tenfold verify' to list all damage"
         ) from error
 
 
-def _payload(folder: Folder, name: str, *, index: int, offset: int, size: int) -> bytes:
-    """Returns one payload; what looks broken is read again, for it may have been on the way."""
-    for attempt in range(READS):
+def _sound_frame(folder: Folder, name: str, *, index: int, offset: int, size: int) -> Frame:
+    """Return one frame, checked; read again if damaged, as ranges may be damaged on the way."""
+    for attempt in range(MAX_READS):
         try:
-            header = folder.read_range(name, offset, HEADER_BYTES)
-            room = size - offset - HEADER_BYTES
-            length = read_length(header, index=index, offset=offset, room=room)
-            data = folder.read_range(name, offset + HEADER_BYTES, length + FOOTER_BYTES)
-            check_payload(data[:length], data[length:], index=index, offset=offset)
-            return data[:length]
+            frame = read_frame(_range_reader(folder, name), size, index=index, offset=offset)
+            frame.check()
+            return frame
         except RecordError:
-            if attempt == READS - 1:
+            if attempt == MAX_READS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
+def _range_reader(folder: Folder, name: str) -> ReadAt:
+    """Return a reader of one file; each request also fetches the footer that comes next."""
+    begin, data = 0, b""
+
+    def read(offset: int, length: int) -> bytes:
+        nonlocal begin, data
+        if not begin <= offset <= offset + length <= begin + len(data):
+            begin, data = offset, folder.read_range(name, offset, length + FOOTER_BYTES)
+        return data[offset - begin :][:length]
+
+    return read
+
+
 def describe_feature(feature: Feature) -> str:
-    """Returns a feature's kind and shape, as ``image 28 × 28 × 1``."""
+    """Return the kind and shape of a feature, like ``image 28 × 28 × 1``."""
     if not feature.shape:
         return f"{feature.kind} scalar"
     sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
@@ -90,15 +92,15 @@ def describe_feature(feature: Feature) -> str:
 
 
 def show_sample(sample: Sample, manifest: Manifest) -> str:
-    """Returns one line that shows a record."""
+    """Return one line that shows a record."""
     parts = [
-        f"{name}={_show(name, kind, values, manifest)}"
+        f"{name}={_show_values(name, kind, values, manifest)}"
         for name, (kind, values) in sample.values.items()
     ]
     return f"{sample.shard}[{sample.index}] " + ", ".join(parts)
 
 
-def _show(name: str, kind: str, values: list[Any], manifest: Manifest) -> str:
+def _show_values(name: str, kind: str, values: list[Any], manifest: Manifest) -> str:
     if name == LABEL and kind == "int64" and len(values) == 1:
         return show_label(values[0], manifest)
     shown = [_show_bytes(v) if kind == "bytes" else f"{v:.6g}" for v in values[:_SHOWN_VALUES]]
@@ -109,31 +111,31 @@ def _show(name: str, kind: str, values: list[Any], manifest: Manifest) -> str:
 
 
 def show_label(label: int, manifest: Manifest) -> str:
-    """Returns a class as ``3 'cats'``, or its number alone where it has no name."""
+    """Return a class as ``3 'cats'``, or as its number if it has no name."""
     names = manifest.label_names
     return f"{label} '{names[label]}'" if 0 <= label < len(names) else str(label)
 
 
 def _show_bytes(value: bytes) -> str:
-    form = image_format(value)
-    if form:
-        return f"{form.upper()} of {len(value):,} bytes"
+    format_name = image_format(value)
+    if format_name:
+        return f"{format_name.upper()} of {len(value):,} bytes"
     return repr(value if len(value) <= 40 else value[:40] + b"...")
 
 
 def sample_file_name(sample: Sample, manifest: Manifest, number: int, suffix: str) -> str:
-    """Returns a file name for a record's image: its number, split and class, made safe."""
+    """Return a file name for a record's image: number, split and class, in safe characters."""
     kind, values = sample.values.get(LABEL, ("", []))
     name = ""
     if kind == "int64" and len(values) == 1:
-        named = 0 <= values[0] < len(manifest.label_names)
-        label = manifest.label_names[values[0]] if named else str(values[0])
+        has_name = 0 <= values[0] < len(manifest.label_names)
+        label = manifest.label_names[values[0]] if has_name else str(values[0])
         name = "-" + "".join(c if c.isalnum() else "_" for c in label)[:40]
     return f"{number:03d}-{sample.shard.split('-')[0]}{name}{suffix}"
 
 
 def image_of(sample: Sample, manifest: Manifest) -> bytes | None:
-    """Returns the bytes of a record's first image, or None."""
+    """Return the encoded first image of a record, or None if it has no image."""
     for feature in manifest.features:
         if feature.kind == "image" and feature.name in sample.values:
             return bytes(sample.values[feature.name][1][0])
@@ -141,7 +143,7 @@ def image_of(sample: Sample, manifest: Manifest) -> bytes | None:
 
 
 def reading_code(path: str, manifest: Manifest) -> str:
-    """Returns a Python program that reads the shards with plain `tf.data`."""
+    """Return a Python program that reads the shards at `path` with plain `tf.data`."""
     split = manifest.splits[0]
     pattern = os.path.join(path, f"{split.name}-{{:05d}}-of-{len(split.shards):05d}.tfrecord")
     lines = [
@@ -149,7 +151,7 @@ def reading_code(path: str, manifest: Manifest) -> str:
         "",
         f"files = [{pattern!r}.format(i) for i in range({len(split.shards)})]",
         "features = {",
-        *(f"    {f.name!r}: {_spec(f)}," for f in manifest.features),
+        *(f"    {f.name!r}: {_parser_code(f)}," for f in manifest.features),
         "}",
         "dataset = tf.data.TFRecordDataset(files)",
         "dataset = dataset.map(lambda record: tf.io.parse_single_example(record, features))",
@@ -168,7 +170,7 @@ def reading_code(path: str, manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _spec(feature: Feature) -> str:
+def _parser_code(feature: Feature) -> str:
     dtype = _TYPES.get(feature.kind, "tf.int64")
     if feature.kind == "image" or None not in feature.shape:
         shape = [] if feature.kind == "image" else list(feature.shape)

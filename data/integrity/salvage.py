@@ -1,9 +1,9 @@
-"""What can still be read of damaged shards.
+"""Keep the readable records of damaged shards.
 
-A record whose checksum fails is left out and the rest of its shard is kept: where the length
-of a record is damaged too, the next one is found by its own two checksums. What is left of a
-damaged shard is written beside the run, with a manifest that counts it: from then on it is a
-data set like any other, and every sum over it is exact again.
+A record with a wrong checksum is skipped, and the rest of its shard kept. If the length of a
+record is damaged too, the next record is found by its own two checksums. The readable records of
+each damaged shard are written to the run directory, with a manifest that counts them. The result
+is a data set like any other: receipts over it are exact again.
 """
 
 import json
@@ -22,26 +22,29 @@ from tenfold.data.format.manifest import (
 )
 from tenfold.data.format.tfrecord import (
     FOOTER_BYTES,
-    FRAME_BYTES,
     HEADER_BYTES,
     RecordError,
-    check_payload,
+    bytes_reader,
     crc32c,
     fingerprint64,
-    read_length,
+    read_frame,
+    read_frames,
 )
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import plural
 
-# Written last into the folder of what was salvaged.
+# Written last: a folder with this file is complete.
 BAD_RECORDS_NAME: Final = "bad_records.json"
 _REMEDY: Final = "remove the shard and run the same 'tenfold write' again"
 
 
 @dataclass(frozen=True)
 class DamagedRecord:
-    """A record that cannot be read: its shard, its index there, its offset in bytes, and why."""
+    """A record that cannot be read: its shard, index and offset in bytes there, and the reason.
+
+    The names of the fields are keys of bad_records.json.
+    """
 
     shard: str
     index: int
@@ -54,56 +57,51 @@ class DamagedRecord:
 
 @dataclass(frozen=True)
 class Salvage:
-    """A data set without its broken records.
+    """A data set without its damaged records.
 
-    `manifest` counts what is left; `moved` has the paths of the shards that were written anew,
-    by name; `bad` names what was lost.
+    Attributes:
+      manifest: Counts the remaining records.
+      moved: Paths of the rewritten shards by name; all other shards are where they were.
+      bad_records: The records that were dropped.
     """
 
     manifest: Manifest
     moved: dict[str, str] = field(default_factory=dict)
-    bad: tuple[DamagedRecord, ...] = ()
+    bad_records: tuple[DamagedRecord, ...] = ()
 
 
 def scan_records(data: bytes) -> tuple[list[tuple[int, int]], list[RecordError]]:
-    """Returns where the sound records of a shard's bytes begin and end, and the broken ones."""
+    """Return the ranges (begin, end) of a shard's sound records, and its damaged records."""
     sound: list[tuple[int, int]] = []
-    bad: list[RecordError] = []
-    offset = 0
+    damaged: list[RecordError] = []
+    read, offset = bytes_reader(data), 0
     while offset < len(data):
+        index = len(sound) + len(damaged)
         try:
-            end = _record_end(data, offset, index=len(sound) + len(bad))
-            sound.append((offset, end))
+            for frame in read_frames(read, len(data), index=index, offset=offset):
+                offset = frame.end
+                if error := frame.damage():
+                    damaged.append(error)
+                else:
+                    sound.append((frame.offset, frame.end))
         except RecordError as error:
-            bad.append(error)
-            end = _next_record(data, offset + 1) if error.lost else _framed_end(data, offset)
-        offset = end
-    return sound, bad
+            damaged.append(error)
+            offset = _next_sound_record(data, offset + 1)
+    return sound, damaged
 
 
-def _record_end(data: bytes, offset: int, *, index: int) -> int:
-    header = data[offset : offset + HEADER_BYTES]
-    room = len(data) - offset - HEADER_BYTES
-    length = read_length(header, index=index, offset=offset, room=room)
-    begin = offset + HEADER_BYTES
-    footer = data[begin + length : begin + length + FOOTER_BYTES]
-    check_payload(data[begin : begin + length], footer, index=index, offset=offset)
-    return offset + length + FRAME_BYTES
+def _next_sound_record(data: bytes, offset: int) -> int:
+    """Return the offset of the first sound record from `offset` on, or the end of `data`.
 
-
-def _framed_end(data: bytes, offset: int) -> int:
-    return offset + int.from_bytes(data[offset : offset + 8], "little") + FRAME_BYTES
-
-
-def _next_record(data: bytes, offset: int) -> int:
-    """Returns where the first sound record from `offset` on begins, or the end of `data`.
-
-    The upper half of a record's 64-bit length is zero.
+    Both checksums of a record must match, so a payload that contains a header is no match. Only
+    positions followed by four zero bytes are tried: lengths are below 2**32, so the upper half
+    of the 64-bit length is zero.
     """
+    read = bytes_reader(data)
     while (zeros := data.find(bytes(4), offset + 4)) >= 0:
         offset = zeros - 4
         try:
-            _record_end(data, offset, index=0)
+            read_frame(read, len(data), offset=offset).check()
         except RecordError:
             offset += 1
         else:
@@ -112,10 +110,10 @@ def _next_record(data: bytes, offset: int) -> int:
 
 
 def check_sizes(folder_path: str, shards: Sequence[ShardInfo]) -> None:
-    """Checks that `shards` are there and have the bytes that the manifest says.
+    """Check that `shards` exist with the sizes that the manifest states.
 
     Raises:
-      JobError: the first that is missing, cut or grown.
+      JobError: a shard is missing or has another size; the message names the first.
     """
     sizes = open_folder(folder_path).sizes()
     for shard in shards:
@@ -125,24 +123,28 @@ def check_sizes(folder_path: str, shards: Sequence[ShardInfo]) -> None:
         if size != shard.bytes:
             raise JobError(
                 f"{folder_path}/{shard.name} has {size:,} bytes, the manifest says "
-                f"{shard.bytes:,}: {_REMEDY}, or skip what is broken (--on_bad_record=skip)"
+                f"{shard.bytes:,}: {_REMEDY}, or skip damaged records (--on_bad_record=skip)"
             )
 
 
-def find_bad_record(folder_path: str, shards: Sequence[ShardInfo]) -> DamagedRecord | None:
-    """Returns the first broken record of `shards`, or None where all are as they were written."""
+def find_damaged_record(folder_path: str, shards: Sequence[ShardInfo]) -> DamagedRecord | None:
+    """Return the first damaged record of `shards`, or None if all are as they were written.
+
+    Raises:
+      JobError: a shard is missing, or differs from the manifest without a damaged record.
+    """
     folder = open_folder(folder_path)
     for shard in shards:
-        _, _, bad = _examine(folder, shard)
-        if bad:
-            return bad[0]
+        _, _, damaged = _examine(folder, shard)
+        if damaged:
+            return damaged[0]
     return None
 
 
 def find_record(
     folder_path: str, shards: Sequence[ShardInfo], fingerprint: int
 ) -> tuple[str, int, int] | None:
-    """Returns the shard, index and offset of the first record with this fingerprint."""
+    """Return shard, index and offset of the first sound record with this fingerprint, or None."""
     folder = open_folder(folder_path)
     for shard in shards:
         data = folder.read(shard.name) or b""
@@ -155,9 +157,9 @@ def find_record(
 def _examine(
     folder: Folder, shard: ShardInfo
 ) -> tuple[bytes, list[tuple[int, int]] | None, list[DamagedRecord]]:
-    """Returns a shard's bytes, where its sound records lie, and its broken ones.
+    """Read a shard and return its bytes, its sound ranges as `scan_records`, and its damage.
 
-    None in the second place says that all of it is as the manifest says.
+    The ranges are None if the whole shard is as the manifest states.
     """
     data = folder.read(shard.name)
     if data is None:
@@ -165,25 +167,30 @@ def _examine(
     if len(data) == shard.bytes and crc32c(data) == shard.crc32c:
         return data, None, []
     sound, errors = scan_records(data)
-    bad = [DamagedRecord(shard.name, e.index, e.offset, e.problem) for e in errors]
-    for index in range(len(sound) + len(bad), shard.records):
-        bad.append(DamagedRecord(shard.name, index, len(data), "the file ends before it"))
-    if not bad:
+    damaged = [DamagedRecord(shard.name, e.index, e.offset, e.problem) for e in errors]
+    for index in range(len(sound) + len(damaged), shard.records):
+        damaged.append(DamagedRecord(shard.name, index, len(data), "the file ends before it"))
+    if not damaged:
         raise JobError(
             f"{folder.path}/{shard.name}: its records are sound, but not those of the manifest: "
             f"{_REMEDY}"
         )
-    return data, sound, bad
+    return data, sound, damaged
 
 
 def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
-    """Reads every shard at `path` and writes what is left of the damaged ones to `into`.
+    """Read every shard at `path`, and write the sound records of damaged shards to `into`.
 
-    What an earlier call has written there is taken as it is: the order of a run's records
-    depends on it.
+    The result of an earlier call is used unchanged, without reading the shards: a run's order of
+    records depends on it, so damage that appears later must not change it.
+
+    Args:
+      path: The folder of shards.
+      into: The folder for the rewritten shards, within the run directory.
+      max_bad_records: Largest acceptable number of damaged records.
 
     Raises:
-      JobError: more than `max_bad_records` are broken, or a shard is missing.
+      JobError: more than `max_bad_records` are damaged, or a shard is missing.
       UserError: `into` belongs to another data set.
     """
     source, target = open_folder(path), open_folder(into)
@@ -192,56 +199,66 @@ def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
     earlier = target.read(BAD_RECORDS_NAME)
     if earlier is not None:
         if json.loads(earlier)["manifest_crc32c"] != crc32c(text.encode()):
-            raise UserError(f"{into} was made from other shards: take a new --run_dir")
+            raise UserError(f"{into} was made from other shards: give a new --run_dir")
         return load_salvage(into)
-    bad: list[DamagedRecord] = []
+    damaged: list[DamagedRecord] = []
     splits = []
     for split in manifest.splits:
         shards = tuple(
-            _salvage(source, target, shard, bad, max_bad_records) for shard in split.shards
+            _salvage_shard(source, target, shard, damaged, max_bad_records)
+            for shard in split.shards
         )
         splits.append(Split(split.name, shards, split.label_counts))
     target.write(MANIFEST_NAME, manifest_to_json(replace(manifest, splits=tuple(splits))).encode())
     document = {
         "manifest_crc32c": crc32c(text.encode()),
-        "bad_records": [asdict(record) for record in bad],
+        "bad_records": [asdict(record) for record in damaged],
     }
     target.write(BAD_RECORDS_NAME, json.dumps(document, indent=1).encode())
     return load_salvage(into)
 
 
-def _salvage(
-    source: Folder, target: Folder, shard: ShardInfo, bad: list[DamagedRecord], most: int
+def _salvage_shard(
+    source: Folder,
+    target: Folder,
+    shard: ShardInfo,
+    damaged: list[DamagedRecord],
+    max_bad_records: int,
 ) -> ShardInfo:
-    """Writes what is left of one shard, if it is damaged; returns what there is of it now."""
+    """Rewrite one shard if it is damaged, and return its new entry of the manifest.
+
+    Its damaged records are appended to `damaged`, which may hold up to `max_bad_records`.
+    """
     data, sound, found = _examine(source, shard)
-    bad += found
-    if len(bad) > most:
+    damaged += found
+    if len(damaged) > max_bad_records:
         raise JobError(
-            f"{plural(len(bad), 'broken record')} or more, --max_bad_records={most} allows no "
-            f"more; the last one: {bad[-1]}"
+            f"at least {plural(len(damaged), 'damaged record')}, more than "
+            f"--max_bad_records={max_bad_records} allows; the last: {damaged[-1]}"
         )
     if sound is None:
         return shard
     kept = b"".join(data[begin:end] for begin, end in sound)
-    prints = (fingerprint64(data[b + HEADER_BYTES : e - FOOTER_BYTES]) for b, e in sound)
+    prints = (
+        fingerprint64(data[begin + HEADER_BYTES : end - FOOTER_BYTES]) for begin, end in sound
+    )
     target.write(shard.name, kept)
     return ShardInfo(shard.name, len(sound), len(kept), crc32c(kept), sum(prints) % 2**64)
 
 
 def load_salvage(into: str) -> Salvage:
-    """Returns what `salvage_shards` has written to `into`.
+    """Return the result of `salvage_shards` that is stored in `into`.
 
     Raises:
-      JobError: it is not there.
+      JobError: there is none, or it is incomplete.
     """
     folder = open_folder(into)
     manifest, records = folder.read(MANIFEST_NAME), folder.read(BAD_RECORDS_NAME)
     if manifest is None or records is None:
         raise JobError(f"there is no {into}/{BAD_RECORDS_NAME}: start the job again")
-    bad = tuple(DamagedRecord(**record) for record in json.loads(records)["bad_records"])
+    damaged = tuple(DamagedRecord(**record) for record in json.loads(records)["bad_records"])
     return Salvage(
         manifest_from_json(manifest.decode(), where=f"{into}/{MANIFEST_NAME}"),
-        {record.shard: f"{folder.path}/{record.shard}" for record in bad},
-        bad,
+        {record.shard: f"{folder.path}/{record.shard}" for record in damaged},
+        damaged,
     )

@@ -1,4 +1,4 @@
-"""Reading every byte of a data set and comparing it with the manifest."""
+"""Read every byte of a data set and compare it with the manifest."""
 
 import io
 import os
@@ -10,16 +10,7 @@ from typing import BinaryIO, Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import Manifest, ShardInfo, parse_shard_name
-from tenfold.data.format.tfrecord import (
-    FOOTER_BYTES,
-    FRAME_BYTES,
-    HEADER_BYTES,
-    RecordError,
-    check_payload,
-    extend_crc32c,
-    fingerprint64,
-    read_length,
-)
+from tenfold.data.format.tfrecord import RecordError, extend_crc32c, fingerprint64, read_frames
 from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
@@ -32,7 +23,7 @@ _REMEDY: Final = "remove the shard and run the same 'tenfold write' again"
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """What stands in one shard's file, and what is wrong with it."""
+    """The records and bytes in the file of one shard, and every problem as one line."""
 
     name: str
     records: int
@@ -42,7 +33,7 @@ class ShardCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify_shards` found: records and bytes read, and every problem as one line."""
+    """The result of `verify_shards`: shards, records and bytes read, and every problem."""
 
     shards: int
     records: int
@@ -58,10 +49,22 @@ def verify_shards(
     processes: int = 1,
     on_progress: Callable[[int], None] = lambda num_bytes: None,
 ) -> Verification:
-    """Reads the shards at `path` (of `splits`, or all) and compares them with `manifest`.
+    """Read the shards at `path` and compare them with `manifest`.
 
-    Returns every problem, with the record's index and offset in bytes where there is one.
-    `on_progress` takes the bytes of each shard that was read.
+    Args:
+      path: The folder of shards, local or remote.
+      manifest: The manifest to compare with.
+      splits: Names of the splits to read; () for all.
+      processes: Number of processes that read.
+      on_progress: Called after each shard with its size in bytes.
+
+    Returns:
+      Every problem as one line that begins with the shard's name; damaged records by index and
+      offset in bytes.
+
+    Raises:
+      UserError: the manifest has no split of that name.
+      JobError: a shard could not be read.
     """
     folder = open_folder(path)
     chosen = [manifest.split(name) for name in splits] or manifest.splits
@@ -71,7 +74,7 @@ def verify_shards(
     }
     problems: dict[str, tuple[str, ...]] = {shard.name: () for shard in shards}
     records = num_bytes = 0
-    checks = run_pool(partial(_check, folder, by_content), shards, processes=processes)
+    checks = run_pool(partial(_check_shard, folder, by_content), shards, processes=processes)
     with closing(checks):
         for shard, check in checks:
             problems[shard.name] = check.problems
@@ -79,27 +82,32 @@ def verify_shards(
             num_bytes += check.bytes
             on_progress(check.bytes)
     listed = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
-    return Verification(len(shards), records, num_bytes, (*listed, *_foreign(folder, manifest)))
+    foreign = _foreign_shards(folder, manifest)
+    return Verification(len(shards), records, num_bytes, (*listed, *foreign))
 
 
 def _content(shard: ShardInfo) -> tuple[int, int, int]:
     return shard.bytes, shard.crc32c, shard.fingerprint
 
 
-def _foreign(folder: Folder, manifest: Manifest) -> Iterator[str]:
-    """Yields a problem for every shard in the folder that the manifest does not name."""
+def _foreign_shards(folder: Folder, manifest: Manifest) -> Iterator[str]:
+    """Yield a problem for every shard in the folder that the manifest does not name."""
     known = {shard.name for split in manifest.splits for shard in split.shards}
     for name in sorted(folder.sizes()):
         if parse_shard_name(name) and name not in known:
-            yield f"{name}: it is no part of this data set (the manifest does not name it)"
+            yield f"{name}: it is not part of this data set (the manifest does not name it)"
 
 
-def _check(
+def _check_shard(
     folder: Folder,
     by_content: Mapping[tuple[int, int, int], str],
     shard: ShardInfo,
     note: Callable[[int], None],
 ) -> ShardCheck:
+    """Read one shard and compare it with `shard`; runs in the processes of the pool.
+
+    `by_content` names each shard of the manifest by its content, to recognise swapped files.
+    """
     del note
     try:
         file = _open(folder, shard.name)
@@ -110,15 +118,14 @@ def _check(
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        reading = _Reading(file, size)
-        reading.run()
-    return ShardCheck(
-        shard.name, reading.records, size, tuple(_compare(shard, reading, by_content))
-    )
+        reader = _ShardReader(file, size)
+        reader.run()
+    problems = tuple(_compare(shard, reader, by_content))
+    return ShardCheck(shard.name, reader.records, size, problems)
 
 
 def _open(folder: Folder, name: str) -> BinaryIO | None:
-    """Opens a shard; a remote one is fetched whole."""
+    """Open a shard, or return None if it is missing; a remote shard is read into memory."""
     if isinstance(folder, LocalFolder):
         try:
             return open(os.path.join(folder.path, name), "rb")
@@ -128,40 +135,36 @@ def _open(folder: Folder, name: str) -> BinaryIO | None:
     return None if data is None else io.BytesIO(data)
 
 
-class _Reading:
-    """One pass over a shard's file; sums as in the manifest, problems as they come."""
+class _ShardReader:
+    """One pass over a shard's file: sums as in the manifest, and problems in their order."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
-        self._offset = 0
         self.size = size
         self.records = self.crc32c = self.fingerprint = 0
         self.problems: list[str] = []
         self.damaged = 0
 
     def run(self) -> None:
-        """Reads to the end, or as far as records can be told apart."""
-        while self._offset < self.size:
-            try:
-                self._record()
-            except RecordError as error:
-                self._add(error)
-                if error.lost:
-                    self._rest()
-                    return
+        """Read to the end of the file.
 
-    def _record(self) -> None:
-        index, offset = self.records, self._offset
-        header = self._read(HEADER_BYTES)
-        room = self.size - offset - HEADER_BYTES
-        length = read_length(header, index=index, offset=offset, room=room)
-        payload, footer = self._read(length), self._read(FOOTER_BYTES)
-        self.records += 1
-        self._offset = offset + length + FRAME_BYTES
-        self.fingerprint = (self.fingerprint + fingerprint64(payload)) % 2**64
-        check_payload(payload, footer, index=index, offset=offset)
+        After a damaged header the next record cannot be found; the rest counts for the
+        checksum of the file only.
+        """
+        try:
+            for frame in read_frames(self._read_next, self.size):
+                self.records += 1
+                self.fingerprint = (self.fingerprint + fingerprint64(frame.payload)) % 2**64
+                if error := frame.damage():
+                    self._add(error)
+        except RecordError as error:
+            self._add(error)
+            while self._read_next(0, 1 << 20):
+                pass
 
-    def _read(self, length: int) -> bytes:
+    def _read_next(self, offset: int, length: int) -> bytes:
+        """Read on; frames follow one another without a gap, so `offset` is where the file is."""
+        del offset
         data = self._file.read(length)
         self.crc32c = extend_crc32c(self.crc32c, data)
         return data
@@ -171,32 +174,31 @@ class _Reading:
         if self.damaged <= MAX_LISTED:
             self.problems.append(str(error))
 
-    def _rest(self) -> None:
-        while self._read(1 << 20):
-            pass
-
 
 def _compare(
-    shard: ShardInfo, reading: _Reading, by_content: Mapping[tuple[int, int, int], str]
+    shard: ShardInfo, reader: _ShardReader, by_content: Mapping[tuple[int, int, int], str]
 ) -> Iterator[str]:
-    """Yields what differs between a shard's file and the manifest."""
-    found = (reading.size, reading.crc32c, reading.fingerprint)
-    if found == _content(shard) and reading.records == shard.records and not reading.problems:
+    """Yield the differences between the file of a shard and its entry in the manifest."""
+    found = (reader.size, reader.crc32c, reader.fingerprint)
+    if found == _content(shard) and reader.records == shard.records and not reader.problems:
         return
     if found != _content(shard) and found in by_content:
-        yield f"it holds what should be {by_content[found]}: the two were swapped, or one copied"
+        yield (
+            f"it holds the content of {by_content[found]}: the two files were swapped, or one "
+            "was copied over the other"
+        )
         return
-    yield from reading.problems
-    if reading.damaged > MAX_LISTED:
-        yield f"{reading.damaged - MAX_LISTED:,} more damaged records"
-    if reading.size != shard.bytes:
-        yield f"it has {reading.size:,} bytes, the manifest says {shard.bytes:,}: {_REMEDY}"
-    elif reading.records != shard.records and not reading.problems:
-        yield f"it has {reading.records:,} records, the manifest says {shard.records:,}"
-    elif not reading.problems:
+    yield from reader.problems
+    if reader.damaged > MAX_LISTED:
+        yield f"{reader.damaged - MAX_LISTED:,} more damaged records"
+    if reader.size != shard.bytes:
+        yield f"it has {reader.size:,} bytes, the manifest says {shard.bytes:,}: {_REMEDY}"
+    elif reader.records != shard.records and not reader.problems:
+        yield f"it has {reader.records:,} records, the manifest says {shard.records:,}: {_REMEDY}"
+    elif not reader.problems:
         yield f"its records are sound, but not those of the manifest (CRC32C): {_REMEDY}"
 
 
 def damaged_shards(problems: Sequence[str]) -> int:
-    """Returns how many shards `problems` speak of."""
+    """Return the number of shards that `problems` name."""
     return len({problem.split(":", 1)[0] for problem in problems})

@@ -1,6 +1,6 @@
-"""Lanes: who reads what, so that a global batch does not depend on the number of workers.
+"""Lanes: the division of shards that makes global batches independent of the worker count.
 
-Shard i of a split belongs to lane i % num_lanes. A worker of W drives num_lanes / W
+Shard i of a split belongs to lane i % num_lanes. Each of W workers reads num_lanes / W
 neighbouring lanes, and every global batch takes the same number of records from every lane.
 """
 
@@ -26,11 +26,16 @@ class Lane:
 
 @dataclass(frozen=True)
 class WorkerShards:
-    """What one worker of `num_workers` reads of a split, and for how many steps.
+    """The shards of a split that one worker reads, and the number of steps.
 
-    `lane_batch` is how many records each global batch takes from each lane;
-    `steps_per_epoch` is the same on every worker, as is `tail_steps`: how many steps more it
-    would take to reach every record that the epoch leaves out.
+    Attributes:
+      worker: the index of the worker, from 0.
+      num_workers: the number of workers.
+      lanes: the worker's lanes.
+      lane_batch: the records that each global batch takes from each lane.
+      steps_per_epoch: the steps of an epoch, equal on all workers.
+      tail_steps: further steps that would reach every record that the epoch leaves over; equal
+        on all workers.
     """
 
     worker: int
@@ -57,7 +62,7 @@ class WorkerShards:
 
 
 def deal_lanes(split: Split, num_lanes: int) -> tuple[Lane, ...]:
-    """Returns all lanes of a split."""
+    """Return all lanes of a split."""
     return tuple(Lane(lane, split.shards[lane::num_lanes]) for lane in range(num_lanes))
 
 
@@ -69,21 +74,27 @@ def assign_lanes(
     global_batch_size: int,
     drop_remainder: bool = True,
 ) -> tuple[WorkerShards, ...]:
-    """Returns what every worker reads, by worker index.
+    """Return the shards of every worker, by worker index.
 
-    With `drop_remainder` (training) an epoch ends with the last step for which every lane
-    still has records; without (evaluation) with the step that reads the last record of the
-    longest lane, and the caller pads the others.
+    Args:
+      manifest: the manifest of the data set.
+      split: the name of the split.
+      num_workers: the number of workers; it must divide the number of lanes.
+      global_batch_size: records per step over all workers, a multiple of the number of lanes.
+      drop_remainder: True for training: an epoch ends with the last step for which every lane has
+        a full batch. False for evaluation: it ends with the step that reads the last record of
+        the longest lane, and the caller pads the other lanes.
 
     Raises:
-      UserError: the lanes cannot be divided among the workers, or the batch among the lanes.
+      UserError: the lanes cannot be divided among the workers, or the batch among the lanes, or
+        the split has too few records for one batch.
     """
     num_lanes = manifest.num_lanes
     check_divides(num_lanes, num_workers, global_batch_size)
     lanes = deal_lanes(manifest.split(split), num_lanes)
     lane_batch = global_batch_size // num_lanes
-    most = _steps_per_epoch(lanes, lane_batch, drop_remainder=False)
-    steps = _steps_per_epoch(lanes, lane_batch, drop_remainder=True) if drop_remainder else most
+    all_steps = _steps_per_epoch(lanes, lane_batch, drop_remainder=False)
+    steps = _steps_per_epoch(lanes, lane_batch, drop_remainder=drop_remainder)
     if steps == 0:
         raise UserError(
             f"split '{split}' has {sum(lane.num_records for lane in lanes)} records, too few "
@@ -97,17 +108,17 @@ def assign_lanes(
             lanes=lanes[worker * per_worker : (worker + 1) * per_worker],
             lane_batch=lane_batch,
             steps_per_epoch=steps,
-            tail_steps=most - steps,
+            tail_steps=all_steps - steps,
         )
         for worker in range(num_workers)
     )
 
 
 def check_divides(num_lanes: int, num_workers: int, global_batch_size: int) -> None:
-    """Checks that `num_workers` divides the lanes and the lanes divide the batch.
+    """Check that the number of workers divides the lanes, and the lanes the batch.
 
     Raises:
-      UserError: one of them does not; the message lists what would.
+      UserError: one does not; the message lists numbers that would.
     """
     if num_workers < 1 or num_lanes % num_workers:
         counts = [count for count in range(1, num_lanes + 1) if num_lanes % count == 0]

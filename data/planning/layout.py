@@ -1,4 +1,4 @@
-"""The frozen types that the stages of the data path hand to each other."""
+"""The input and output of planning: source statistics, layout policy, shard layout."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +11,14 @@ MB: Final = 10**6
 
 @dataclass(frozen=True)
 class SourceStats:
-    """What a scan of a source says without decoding it.
+    """The statistics of a scanned source.
 
-    `total_bytes` and `max_record_bytes` count what will lie in the shards: payload, Example
-    and TFRecord framing. `fingerprint` changes when names, sizes or times of the source do.
+    Attributes:
+      num_examples: the number of examples.
+      total_bytes: the size of all records in shards: payload, Example and TFRecord framing.
+      max_record_bytes: the same of the largest record.
+      label_names: the names of the classes.
+      fingerprint: changes when names, sizes or modification times in the source do.
     """
 
     num_examples: int
@@ -31,7 +35,18 @@ class SourceStats:
 
 @dataclass(frozen=True)
 class LayoutPolicy:
-    """What a layout should look like: the rule of thumb and the worker counts it must serve."""
+    """The bounds of a layout: the rule of thumb, and the worker counts to divide evenly.
+
+    Attributes:
+      num_workers: the number of workers that will train.
+      worker_counts: further numbers of workers that must divide the shards evenly.
+      shards_per_worker: shards for each worker to read, within the bounds on their size.
+      min_shard_bytes: the smallest size of a shard.
+      max_shard_bytes: the largest size of a shard.
+
+    Raises:
+      UserError: a number is below 1, or the bounds contradict each other.
+    """
 
     num_workers: int = 4
     worker_counts: tuple[int, ...] = ()
@@ -48,26 +63,34 @@ class LayoutPolicy:
         if self.min_shard_bytes > self.max_shard_bytes:
             raise UserError(
                 f"min_shard_size ({self.min_shard_bytes:,} B) is above max_shard_size "
-                f"({self.max_shard_bytes:,} B): lower the one or raise the other"
+                f"({self.max_shard_bytes:,} B): lower the first or raise the second"
             )
 
     @property
     def all_counts(self) -> tuple[int, ...]:
-        """Every worker count that the layout must divide evenly by, ascending."""
+        """All worker counts that must divide the shards evenly, ascending."""
         return tuple(sorted({self.num_workers, *self.worker_counts}))
 
     @property
     def num_lanes(self) -> int:
-        """The least number of lanes that every worker count divides."""
+        """The smallest number of lanes that every worker count divides."""
         return math.lcm(*self.all_counts)
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """How many shards and lanes, and how the records spread over them.
+    """The numbers of shards and lanes, and the spread of the records over them.
 
-    `num_examples` is None where only the size of the data is known. `reasons` explain every
-    choice that differs from the plain rule of thumb; `warnings` what the user should change.
+    Attributes:
+      num_shards: the number of shards, a multiple of `num_lanes`.
+      num_lanes: the number of lanes, a multiple of every worker count.
+      num_workers: the number of workers that the layout is planned for.
+      worker_counts: all worker counts that divide the shards evenly by plan.
+      total_bytes: the size of all records in shards.
+      num_examples: the number of records; None if only the size of the data is known.
+      max_record_bytes: the size of the largest record; 0 if it is not known.
+      reasons: an explanation of each deviation from the rule of thumb.
+      warnings: a line on each bound that the layout breaks.
     """
 
     num_shards: int
@@ -86,17 +109,17 @@ class ShardLayout:
 
     @property
     def shards_per_worker(self) -> int:
-        """Shards that each of `num_workers` reads."""
+        """Shards for each of `num_workers` workers."""
         return self.num_shards // self.num_workers
 
     @property
     def records_per_shard_min(self) -> int | None:
-        """Records in the smallest shard; None where the number of examples is not known."""
+        """Records in the smallest shard; None if the number of examples is not known."""
         return None if self.num_examples is None else self.num_examples // self.num_shards
 
     @property
     def records_per_shard_max(self) -> int | None:
-        """Records in the largest shard: at most one more than in the smallest."""
+        """Records in the largest shard, at most one more than in the smallest; None as above."""
         return None if self.num_examples is None else -(-self.num_examples // self.num_shards)
 
     @property

@@ -1,10 +1,10 @@
-"""A seeded shuffle of n items that needs memory for the square root of n only.
+"""A seeded shuffle of n items in O(√n) memory.
 
 A Feistel network over the two digits of a number in mixed radix (a, b), a·b >= n, with
-modular addition; results of n and above are walked on until one falls below n (Black and
-Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, methods 2 and 3). Its round functions
-are tables of random digits. The same (n, seed) gives the same order on every machine and
-Python: `random.Random(int).random()` is documented never to change.
+modular addition; a result of n or above is permuted again until it falls below n (cycle walking;
+Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, methods 2 and 3). The round
+functions are tables of random digits. Equal (n, seed) give equal orders on every machine and
+Python version: `random.Random(seed).random()` is documented never to change.
 """
 
 import math
@@ -15,14 +15,14 @@ _ROUND_PAIRS: Final = 3
 
 
 class Permutation:
-    """A pseudo-random permutation of range(n), the same for the same `n` and `seed`."""
+    """A pseudo-random permutation of range(n), a pure function of `n` and `seed`."""
 
     def __init__(self, n: int, seed: int) -> None:
         assert n >= 1, n
         self.n = n
         self._radix_a = math.isqrt(n - 1) + 1
         self._radix_b = -(-n // self._radix_a)
-        # Neighbouring seeds and sizes must have nothing in common.
+        # Seeded by text, so that neighbouring seeds and sizes give unrelated tables.
         digits = random.Random(f"tenfold permutation {n} {seed}").random
         self._tables = [
             (
@@ -36,7 +36,7 @@ class Permutation:
         return self.n
 
     def __getitem__(self, index: int) -> int:
-        """Returns where item `index` goes; raises IndexError outside range(n)."""
+        """Return the item at position `index`; raises IndexError outside range(n)."""
         if not 0 <= index < self.n:
             raise IndexError(index)
         radix_a, radix_b, n = self._radix_a, self._radix_b, self.n

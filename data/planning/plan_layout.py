@@ -1,8 +1,8 @@
-"""The planner: how many shards a data set gets, as pure functions of sizes and a policy.
+"""The planner: the number of shards of a data set. Pure.
 
 The rule of thumb (TensorFlow's guide to distributed input): about ten shards per worker, each
-of 10 to 250 MB. Where both cannot hold, the number of shards per worker gives way, never the
-even division among workers.
+of 10 to 250 MB. If both cannot hold, the number of shards per worker changes, never the even
+division among workers.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tenfold.data.format.manifest import check_split_name
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 from tenfold.data.units import format_size, plural
 
-# Expected bytes differ from the written ones where a transform was only sampled.
+# Fractions as 0.7 + 0.2 + 0.1 do not sum to 1 exactly.
 _ROUNDING: Final = 1e-9
 
 
@@ -27,16 +27,21 @@ def plan_layout(
     max_record_bytes: int = 0,
     split: str = "",
 ) -> ShardLayout:
-    """Returns the layout of `total_bytes` of framed records under `policy`.
+    """Return the layout of a data set, or of one split.
 
-    `split` names the part of the data set that this is, in messages.
+    Args:
+      total_bytes: the size of all records in shards, framing included.
+      num_examples: the number of records; None if it is not known.
+      policy: the bounds; by default ten shards of 10 to 250 MB for each of four workers.
+      max_record_bytes: the size of the largest record, for warnings; 0 if it is not known.
+      split: the name of the split, for messages; "" for a whole data set.
 
     Raises:
       UserError: the sizes are not positive, or there are fewer examples than lanes.
     """
     policy = policy or LayoutPolicy()
-    what = f"split '{split}'" if split else "the data set"
-    _check_sizes(total_bytes, num_examples, policy, what)
+    subject = f"split '{split}'" if split else "the data set"
+    _check_sizes(total_bytes, num_examples, policy, subject)
     num_shards, reasons = _num_shards(total_bytes, num_examples, policy)
     layout = ShardLayout(
         num_shards=num_shards,
@@ -52,22 +57,22 @@ def plan_layout(
 
 
 def _check_sizes(
-    total_bytes: int, num_examples: int | None, policy: LayoutPolicy, what: str
+    total_bytes: int, num_examples: int | None, policy: LayoutPolicy, subject: str
 ) -> None:
     if total_bytes < 1:
-        raise UserError(f"{what} has {total_bytes} bytes: there is nothing to plan")
+        raise UserError(f"{subject} has {total_bytes} bytes: there is nothing to plan")
     if num_examples is None:
         return
     if num_examples < 1:
-        raise UserError(f"{what} has {num_examples} examples: there is nothing to plan")
+        raise UserError(f"{subject} has {num_examples} examples: there is nothing to plan")
     if num_examples > total_bytes:
         raise UserError(
-            f"{num_examples:,} examples cannot lie in {total_bytes:,} bytes: "
+            f"{num_examples:,} examples do not fit into {total_bytes:,} bytes: "
             "check --dataset_size and --num_examples"
         )
     if num_examples < policy.num_lanes:
         raise UserError(
-            f"{what} has {plural(num_examples, 'example')}, which cannot fill "
+            f"{subject} has {plural(num_examples, 'example')}, which cannot fill "
             f"{policy.num_lanes} lanes (the least common multiple of the worker counts "
             f"{list(policy.all_counts)}): take fewer workers or more data"
         )
@@ -76,7 +81,7 @@ def _check_sizes(
 def _num_shards(
     total_bytes: int, num_examples: int | None, policy: LayoutPolicy
 ) -> tuple[int, list[str]]:
-    """Returns the number of shards and why it is not the plain rule of thumb."""
+    """Return the number of shards, and the reasons for deviating from the rule of thumb."""
     lanes = policy.num_lanes
     target = policy.shards_per_worker * policy.num_workers
     num_shards = _round_up(target, lanes)
@@ -84,34 +89,34 @@ def _num_shards(
     if num_shards != target:
         reasons.append(
             f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of {lanes} "
-            f"divides evenly among {_either(policy.all_counts)} workers"
+            f"divides evenly among {_listing(policy.all_counts)} workers"
         )
-    most = _most_shards(total_bytes, policy)
-    least = _least_shards(total_bytes, num_examples, policy)
-    if num_shards > most:
+    highest = _max_shards(total_bytes, policy)
+    lowest = _min_shards(total_bytes, num_examples, policy)
+    if num_shards > highest:
         reasons.append(
-            f"{plural(most, 'shard')} instead of {num_shards:,}: more would each be under "
+            f"{plural(highest, 'shard')} instead of {num_shards:,}: more would each be under "
             f"{format_size(policy.min_shard_bytes)}"
-            + (f" (one per lane, {lanes}, is the fewest)" if most == lanes else "")
+            + (f" (one per lane, {lanes}, is the fewest)" if highest == lanes else "")
         )
-        num_shards = most
-    if num_shards < least:
+        num_shards = highest
+    if num_shards < lowest:
         reasons.append(
-            f"{plural(least, 'shard')} instead of {num_shards:,}: fewer would each be over "
+            f"{plural(lowest, 'shard')} instead of {num_shards:,}: fewer would each be over "
             f"{format_size(policy.max_shard_bytes)}"
         )
-        num_shards = least
+        num_shards = lowest
     return _no_empty_shard(num_shards, num_examples, lanes, reasons), reasons
 
 
-def _most_shards(total_bytes: int, policy: LayoutPolicy) -> int:
-    """The most shards of at least the minimum size; one per lane where there is no such number."""
-    most = total_bytes // policy.min_shard_bytes
-    return max(most // policy.num_lanes * policy.num_lanes, policy.num_lanes)
+def _max_shards(total_bytes: int, policy: LayoutPolicy) -> int:
+    """The highest number of shards that have the minimum size; at least one per lane."""
+    num_shards = total_bytes // policy.min_shard_bytes
+    return max(num_shards // policy.num_lanes * policy.num_lanes, policy.num_lanes)
 
 
-def _least_shards(total_bytes: int, num_examples: int | None, policy: LayoutPolicy) -> int:
-    """The fewest shards of at most the maximum size, whole records considered."""
+def _min_shards(total_bytes: int, num_examples: int | None, policy: LayoutPolicy) -> int:
+    """The lowest number of shards that keep to the maximum size, in whole records."""
     if num_examples is None:
         return _round_up(-(-total_bytes // policy.max_shard_bytes), policy.num_lanes)
     records_per_shard = max(policy.max_shard_bytes * num_examples // total_bytes, 1)
@@ -135,9 +140,9 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _either(counts: Sequence[int]) -> str:
-    *most, last = (str(count) for count in counts)
-    return f"{', '.join(most)} and {last}" if most else last
+def _listing(counts: Sequence[int]) -> str:
+    *others, last = (str(count) for count in counts)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
@@ -153,7 +158,7 @@ def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
         warnings.append(
             f"the largest shard will have about {format_size(largest)}, over "
             f"{format_size(policy.max_shard_bytes)}: single records are that large, "
-            "or --min_shard_size is too near --max_shard_size"
+            "or --min_shard_size is too close to --max_shard_size"
         )
     return ShardLayout(**{**vars(layout), "warnings": tuple(warnings)})
 
@@ -171,40 +176,58 @@ class SplitFraction:
     name: str
     fraction: float
 
+    def __post_init__(self) -> None:
+        check_split_name(self.name)
+        if not 0 < self.fraction <= 1:
+            raise UserError(
+                f"split '{self.name}' has the fraction {self.fraction:g}: "
+                "it must be above 0 and at most 1"
+            )
+
 
 def parse_splits(text: str) -> tuple[SplitFraction, ...]:
-    """Returns the splits that ``train:0.9,validation:0.1`` names.
+    """Return the splits that ``train:0.9,validation:0.1`` names.
 
     Raises:
-      UserError: a name or number is not one, a name comes twice, or the sum is not 1.
+      UserError: a name or fraction is wrong, a name comes twice, or the sum is not 1.
     """
     splits = tuple(_parse_split(part.strip()) for part in text.split(","))
     names = [split.name for split in splits]
     if len(set(names)) < len(names):
         raise UserError(f"--split={text}: a split is named twice")
+    check_fractions(splits, f"--split={text}")
+    return splits
+
+
+def check_fractions(splits: Sequence[SplitFraction], where: str) -> None:
+    """Check that the fractions sum to 1; `where` names their place in the message.
+
+    Raises:
+      UserError: they do not.
+    """
     total = sum(split.fraction for split in splits)
     if abs(total - 1) > _ROUNDING:
-        raise UserError(f"--split={text}: the fractions sum to {total:g}, they must sum to 1")
-    return splits
+        raise UserError(f"{where}: the fractions sum to {total:g}, they must sum to 1")
 
 
 def _parse_split(text: str) -> SplitFraction:
     name, colon, number = text.partition(":")
     check_split_name(name)
     try:
-        fraction = float(number) if colon else 1.0
-    except ValueError:
-        fraction = 0.0
-    if not 0 < fraction <= 1:
-        raise UserError(f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1")
-    return SplitFraction(name, fraction)
+        return SplitFraction(name, float(number) if colon else 1.0)
+    except ValueError:  # no number, or a fraction out of range
+        raise UserError(
+            f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1"
+        ) from None
 
 
 def split_counts(num_examples: int, splits: Sequence[SplitFraction]) -> tuple[int, ...]:
-    """Returns how many of `num_examples` each split gets: cumulative shares, rounded; sums up.
+    """Return the number of examples of each split: cumulative fractions, rounded.
+
+    The numbers sum to `num_examples`.
 
     Raises:
-      UserError: a split would get none.
+      UserError: a split would be empty.
     """
     bounds = [0]
     share = 0.0
@@ -217,6 +240,6 @@ def split_counts(num_examples: int, splits: Sequence[SplitFraction]) -> tuple[in
         if count < 1:
             raise UserError(
                 f"split '{split.name}' gets none of {plural(num_examples, 'example')} "
-                f"at a fraction of {split.fraction:g}: raise it"
+                f"at a fraction of {split.fraction:g}: raise the fraction"
             )
     return counts

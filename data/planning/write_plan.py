@@ -1,4 +1,4 @@
-"""Which record goes where: the whole of a write as pure numbers."""
+"""The plan of a write: the place of every record, as numbers. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tenfold.data.planning.plan_layout import SplitFraction, plan_layout, split_
 
 @dataclass(frozen=True)
 class SizeEstimate:
-    """What the records of a split take: `copies` of each example, `record_bytes` on average."""
+    """The size of a split's records: `copies` of each example, of `record_bytes` on average."""
 
     record_bytes: float
     max_record_bytes: int = 0
@@ -21,7 +21,7 @@ class SizeEstimate:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """One split: `examples` of the shuffled source from `first` on, `copies` of each."""
+    """One split: `examples` of the shuffled source from number `first` on, `copies` of each."""
 
     name: str
     first: int
@@ -32,7 +32,10 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to write: `records` of its split's order from `first` on."""
+    """One shard to write: `records` of its split's order from number `first` on.
+
+    `split` is the index of the split in the plan.
+    """
 
     split: int
     name: str
@@ -42,7 +45,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class WritePlan:
-    """All splits of one write, and the seed of their shuffle."""
+    """All splits of a write, and the seed of the shuffle."""
 
     splits: tuple[SplitPlan, ...]
     shuffle_seed: int
@@ -67,24 +70,24 @@ class WritePlan:
         return sum(split.layout.total_bytes for split in self.splits)
 
     def _split_tasks(self, index: int) -> Iterator[ShardTask]:
-        """Yields a split's shards; the first ones take the records that do not divide."""
+        """Yield a split's shards; the first ones take one record more if they do not divide."""
         split = self.splits[index]
         shards = split.layout.num_shards
-        each, more = divmod(split.examples * split.copies, shards)
+        base, extra = divmod(split.examples * split.copies, shards)
         for shard in range(shards):
-            first = shard * each + min(shard, more)
+            first = shard * base + min(shard, extra)
             name = shard_name(split.name, shard, shards)
-            yield ShardTask(index, name, first, each + (shard < more))
+            yield ShardTask(index, name, first, base + (shard < extra))
 
     @cached_property
     def _source_order(self) -> Permutation:
         return Permutation(sum(split.examples for split in self.splits), self.shuffle_seed)
 
     def sources_of(self, task: ShardTask) -> Iterator[tuple[int, int]]:
-        """Yields (source example, copy) of every record of a shard, in order.
+        """Yield (source example, copy) of every record of a shard, in order.
 
-        One shuffle deals the examples to the splits, so that all copies of one stay in its
-        split; where there are copies, a second one mixes them within the split.
+        One shuffle deals the examples to the splits, so that all copies of an example stay in
+        one split; a second shuffle mixes the copies within the split.
         """
         split = self.splits[task.split]
         order = self._source_order
@@ -106,10 +109,17 @@ def plan_write(
     shuffle_seed: int = 0,
     estimates: Sequence[SizeEstimate],
 ) -> WritePlan:
-    """Returns the plan of a write; `estimates` say how large each split's records are.
+    """Return the plan of a write.
+
+    Args:
+      num_examples: the number of examples of the source.
+      policy: the bounds of each split's layout.
+      splits: the splits and their fractions.
+      shuffle_seed: the seed of the order of the records.
+      estimates: the sizes of each split's records.
 
     Raises:
-      UserError: a split has too few examples for its lanes, or the sizes make no sense.
+      UserError: a split has too few examples for its lanes, or a size is not positive.
     """
     counts = split_counts(num_examples, splits)
     plans: list[SplitPlan] = []

@@ -1,46 +1,43 @@
-"""The batches of one worker: its records in their order, parsed, decoded and fingerprinted.
+"""The batches of one worker: from shards, through the shuffled order, to tensors.
 
-Whole batches of records are parsed and decoded at once, as many batches side by side as there
-are threads. Where images on local disks are decoded outside of TensorFlow's ops, the places of
-records are shuffled, not the records (see `image_batches`); the order is the same. Memory: the
-shuffle buffers (`shuffle_buffer_bytes` over all lanes of all workers, or only the places), and
+Whole batches of records are parsed and decoded at once, as many batches in parallel as there are
+threads. Where images of local shards are decoded in Python, record ids pass through the shuffle
+buffer instead of records (see `image_records`); the order is the same. Memory: the shuffle
+buffers (`shuffle_buffer_bytes` over all lanes of all workers, or the ids only), and
 (threads + replicas + 2) batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import tensorflow as tf
 
 from tenfold.data.format.manifest import LABEL, ShardInfo
-from tenfold.data.reading.decoding.augment_options import NO_AUGMENT
-from tenfold.data.reading.decoding.decoders import ImageDecoder
-from tenfold.data.reading.graph_records import (
-    BatchReader,
-    GraphReader,
-    batch_parser,
-    empty_batch,
-    zero,
-)
-from tenfold.data.reading.image_records import ImageReader
+from tenfold.data.reading.decoding.decoders import PythonDecoder, make_decoder
+from tenfold.data.reading.graph_records import GraphRecordReader, empty_features, zero
+from tenfold.data.reading.image_records import ImageRecordReader
 from tenfold.data.reading.order import (
-    BEGINNING,
-    Position,
     ShuffleOrder,
     lane_buffer_records,
-    ordered_record_ids,
-    ordered_records,
-    plain_graph,
+    ordered_elements,
     reading_plan,
-    shuffled_record_ids,
-    shuffled_records,
+    shuffled_elements,
 )
-from tenfold.data.reading.read_config import ReadConfig, reading_options
+from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.read_options import BEGINNING, Position
+from tenfold.data.reading.record_reader import RecordBatch, RecordReader
+from tenfold.data.reading.shard_elements import (
+    ShardElements,
+    plain_graph,
+    record_elements,
+    record_id_elements,
+)
 from tenfold.data.reading.shard_index import ShardIndex
 from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 
-# What a batch holds besides its features: each record's weight (evaluation only) and
-# fingerprint (0 for no record), and the seconds that parsing and decoding it took.
+# Parts of a batch besides its features: each record's weight (evaluation only) and fingerprint
+# (0 for no record), and the seconds that parsing and decoding took.
 WEIGHT: Final = "weight"
 
 FINGERPRINT: Final = "fingerprint"
@@ -50,42 +47,6 @@ DECODE_S: Final = "decode_s"
 Batch = dict[str, tf.Tensor]
 
 
-def raw_records(
-    config: ReadConfig,
-    *,
-    start: Position = BEGINNING,
-    epochs: int | None = None,
-    tail: bool = False,
-) -> tf.data.Dataset:
-    """Returns a worker's raw records of training in their order, as string scalars.
-
-    See `order.ShuffleOrder` for `start`, `epochs` and `tail`.
-    """
-    order = _order(config, start, epochs, tail)
-    shards = config.shards(drop_remainder=True)
-    return shuffled_records(
-        shards,
-        order,
-        path_of=config.path_of,
-        threads=config.parallel_batches,
-        prefetcher=config.prefetcher(shards.shards, reading_plan(shards, order)),
-    )
-
-
-def _order(config: ReadConfig, start: Position, epochs: int | None, tail: bool) -> ShuffleOrder:
-    split = config.manifest.split(config.split)
-    num_lanes = config.manifest.num_lanes
-    mean_bytes = split.num_bytes / max(1, split.num_records)
-    return ShuffleOrder(
-        seed=config.seed,
-        num_lanes=num_lanes,
-        buffer_records=lane_buffer_records(config.shuffle_buffer_bytes, num_lanes, mean_bytes),
-        start=start,
-        epochs=epochs,
-        tail=tail,
-    )
-
-
 def training_batches(
     config: ReadConfig,
     *,
@@ -93,116 +54,168 @@ def training_batches(
     epochs: int | None = None,
     tail: bool = False,
 ) -> tf.data.Dataset:
-    """Returns a worker's training batches from `start` until `epochs` epochs are done.
+    """Return a worker's training batches from `start` until `epochs` epochs are done.
 
-    The elements are dicts of features with FINGERPRINT and DECODE_S; images are uint8. With
-    `tail` each epoch's steps are followed by `WorkerShards.tail_steps` steps that hold nothing
-    but the fingerprints of the records left out.
+    Args:
+      config: what the worker reads.
+      start: where reading begins.
+      epochs: epochs of the run; None never ends.
+      tail: let each epoch's steps be followed by `WorkerShards.tail_steps` steps that hold
+        only the fingerprints of the leftover records.
+
+    Returns:
+      Dicts of features, FINGERPRINT and DECODE_S; images are uint8.
     """
     shards = config.shards(drop_remainder=True)
-    size, replicas = config.replica_batch, config.replicas
+    order = _shuffle_order(config, start, epochs, tail)
+    reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
+    size, replicas = config.replica_batch, config.place.replicas
     used = shards.steps_per_epoch * replicas
     per_epoch = used + (shards.tail_steps * replicas if tail else 0)
-    files = _local_files(config, shards.shards)
-    reader = _reader(config, files)
 
     @plain_graph
-    def features(number: tf.Tensor, records: tf.Tensor) -> Batch:
-        def left_out() -> Batch:
-            prints = reader.fingerprints(records)
-            return _batch(empty_batch(config.spec, size), prints, tf.zeros([], tf.float64))
+    def read(number: tf.Tensor, records: tf.Tensor) -> Batch:
+        def read_leftover() -> Batch:
+            features, prints = empty_features(config.spec, size), reader.fingerprints(records)
+            return _as_dict(RecordBatch(features, prints, tf.zeros([], tf.float64)))
 
-        def trained_on() -> Batch:
-            return _batch(*reader(records, number // per_epoch))
+        def read_records() -> Batch:
+            return _as_dict(reader.read(records, number // per_epoch))
 
         if per_epoch == used:
-            return _shaped(trained_on(), size)
-        return _shaped(tf.cond(number % per_epoch < used, trained_on, left_out), size)
+            return _with_size(read_records(), size)
+        in_steps = number % per_epoch < used
+        return _with_size(tf.cond(in_steps, read_records, read_leftover), size)
 
+    records = shuffled_elements(shards, order, reader.elements)
     first = start.epoch * per_epoch + start.step * replicas
-    if files is None:
-        records = raw_records(config, start=start, epochs=epochs, tail=tail)
-    else:
-        order = _order(config, start, epochs, tail)
-        records = shuffled_record_ids(
-            shards, order, first_record_id=lambda name: files.first_record_id(config.path_of(name))
-        )
-    batches = records.batch(size, drop_remainder=True).enumerate(first)
-    batches = _mapped(batches, features, config)
+    batches = _map(records.batch(size, drop_remainder=True).enumerate(first), read, config)
     if epochs is None:
-        batches = batches.apply(
-            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        )
-    return _finished(batches, config)
-
-
-def _local_files(config: ReadConfig, shards: Sequence[ShardInfo]) -> ShardIndex | None:
-    """Returns the shards to read records from by their places, None where TensorFlow reads.
-
-    That is where images are decoded by TensorFlow or there are none, and on remote storage.
-    """
-    sizes = {config.path_of(shard.name): shard.bytes for shard in shards}
-    if any(map(is_url, sizes)) or not isinstance(config.decode(), ImageDecoder):
-        return None
-    return ShardIndex(sizes)
-
-
-def _reader(config: ReadConfig, files: ShardIndex | None) -> BatchReader:
-    decoder = config.decode()
-    augment = config.augment if config.spec.image_shape is not None else NO_AUGMENT
-    if isinstance(decoder, ImageDecoder):
-        return ImageReader(config.spec, decoder, augment=augment, seed=config.seed, files=files)
-    return GraphReader(batch_parser(config.spec, decoder), augment, config.seed)
-
-
-def _batch(features: Batch, prints: tf.Tensor, seconds: tf.Tensor) -> Batch:
-    return {**features, FINGERPRINT: prints, DECODE_S: seconds}
+        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        batches = batches.apply(endless)
+    return _finish(batches, config)
 
 
 def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
-    """Returns a worker's part of a split once, as dicts of features with WEIGHT.
+    """Return a worker's part of a split once, as dicts of features with WEIGHT.
 
-    The number of batches is the same on every worker; what pads them has weight 0.
+    The number of batches is the same on every worker; padding has weight 0.
     """
-    size = config.replica_batch
     shards = config.shards(drop_remainder=False)
-    files = _local_files(config, shards.shards)
-    reader = _reader(config, files)
+    names = (shard.name for shard in shards.shards)
+    reader = open_reader(config, shards.shards, plan=names)
+    size = config.replica_batch
 
     @plain_graph
-    def features(records: tf.Tensor) -> Batch:
-        return _pad(_batch(*reader(records, None)), size)
+    def read(records: tf.Tensor) -> Batch:
+        return _pad(_as_dict(reader.read(records, None)), size)
 
-    if files is None:
-        records = ordered_records(
-            shards.shards,
-            path_of=config.path_of,
-            threads=config.parallel_batches,
-            prefetcher=config.prefetcher(shards.shards, (shard.name for shard in shards.shards)),
-        )
-    else:
-        records = ordered_record_ids(
-            shards.shards, first_record_id=lambda name: files.first_record_id(config.path_of(name))
-        )
-    batches = _mapped(records.batch(size), features, config)
-    total = shards.steps_per_epoch * config.replicas
+    records = ordered_elements(shards.shards, reader.elements)
+    batches = _map(records.batch(size), read, config)
+    total = shards.steps_per_epoch * config.place.replicas
     own = -(-shards.num_records // size)
-    filler = tf.data.Dataset.from_tensors(_zeros(batches.element_spec)).repeat(total - own)
-    return _finished(batches.concatenate(filler), config)
+    empty = {n: tf.fill(spec.shape, zero(spec.dtype)) for n, spec in batches.element_spec.items()}
+    padding = tf.data.Dataset.from_tensors(empty).repeat(total - own)
+    return _finish(batches.concatenate(padding), config)
 
 
-def _mapped(records: tf.data.Dataset, features: Any, config: ReadConfig) -> tf.data.Dataset:
-    """One batch more than there are threads: a thread that is done early need not wait."""
+def raw_records(
+    config: ReadConfig, *, start: Position = BEGINNING, epochs: int | None = None
+) -> tf.data.Dataset:
+    """Return a worker's raw training records in their order, as string scalars."""
+    shards = config.shards(drop_remainder=True)
+    order = _shuffle_order(config, start, epochs, tail=False)
+    elements = _raw_elements(config, shards.shards, reading_plan(shards, order))
+    return shuffled_elements(shards, order, elements)
+
+
+def open_reader(
+    config: ReadConfig, shards: Sequence[ShardInfo], *, plan: Iterator[str], by_id: bool = True
+) -> RecordReader:
+    """Return the reader of a worker's shards: the one place that chooses between the two.
+
+    Args:
+      config: what the worker reads.
+      shards: the shards that are read.
+      plan: their names in the order of use, which remote shards are fetched in.
+      by_id: read records of local shards by their ids where the decoder allows it.
+    """
+    shape = config.spec.image_shape
+    decoder = None if shape is None else make_decoder(config.options.decoder, shape)
+    augment, seed = config.augment, config.options.seed
+    if not isinstance(decoder, PythonDecoder):
+        elements = _raw_elements(config, shards, plan)
+        return GraphRecordReader(
+            config.spec, decoder, elements=elements, augment=augment, seed=seed
+        )
+    sizes = {config.path_of(shard.name): shard.bytes for shard in shards}
+    index = ShardIndex(sizes) if by_id and not any(map(is_url, sizes)) else None
+    if index is None:
+        elements = _raw_elements(config, shards, plan)
+    else:
+        elements = record_id_elements(config.path_of, index)
+    return ImageRecordReader(
+        config.spec, decoder, elements=elements, index=index, augment=augment, seed=seed
+    )
+
+
+def _raw_elements(
+    config: ReadConfig, shards: Sequence[ShardInfo], plan: Iterator[str]
+) -> ShardElements:
+    prefetcher = _prefetcher(config, shards, plan)
+    return record_elements(config.path_of, threads=config.parallel_batches, prefetcher=prefetcher)
+
+
+def _prefetcher(
+    config: ReadConfig, shards: Sequence[ShardInfo], plan: Iterator[str]
+) -> ShardPrefetcher | None:
+    """Return the prefetcher of remote shards; None where TensorFlow reads them in place."""
+    cache = config.options.cache
+    paths = {config.path_of(shard.name): shard for shard in shards}
+    # Even shards of a local folder may have moved to remote storage.
+    remote = {path: shard for path, shard in paths.items() if is_url(path)}
+    if not any(needs_prefetch(path, cache) for path in remote):
+        return None
+    remote_plan = (path for path in map(config.path_of, plan) if path in remote)
+    return ShardPrefetcher(remote, remote_plan, cache)
+
+
+def _shuffle_order(
+    config: ReadConfig, start: Position, epochs: int | None, tail: bool
+) -> ShuffleOrder:
+    split = config.manifest.split(config.split)
+    num_lanes = config.manifest.num_lanes
+    mean_bytes = split.num_bytes / max(1, split.num_records)
+    buffer_bytes = config.options.shuffle_buffer_bytes
+    return ShuffleOrder(
+        seed=config.options.seed,
+        num_lanes=num_lanes,
+        buffer_records=lane_buffer_records(buffer_bytes, num_lanes, mean_bytes),
+        start=start,
+        epochs=epochs,
+        tail=tail,
+    )
+
+
+def _as_dict(batch: RecordBatch) -> Batch:
+    return {**batch.features, FINGERPRINT: batch.fingerprints, DECODE_S: batch.decode_s}
+
+
+def _map(
+    records: tf.data.Dataset, read: Callable[..., Batch], config: ReadConfig
+) -> tf.data.Dataset:
+    """Map with one call more than there are threads, so that no thread waits for its turn."""
     calls = config.parallel_batches + 1
-    return records.map(features, num_parallel_calls=calls, deterministic=True)
+    return records.map(read, num_parallel_calls=calls, deterministic=True)
 
 
-def _finished(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:
+def _finish(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:
     options = reading_options(config.parallel_batches)
-    return batches.prefetch(config.replicas + 1).with_options(options)
+    return batches.prefetch(config.place.replicas + 1).with_options(options)
 
 
-def _shaped(batch: Batch, size: int) -> Batch:
+def _with_size(batch: Batch, size: int) -> Batch:
+    """Return the batch with its static size set."""
     return {
         name: value if name == DECODE_S else tf.ensure_shape(value, [size, *value.shape[1:]])
         for name, value in batch.items()
@@ -210,24 +223,20 @@ def _shaped(batch: Batch, size: int) -> Batch:
 
 
 def _pad(batch: Batch, size: int) -> Batch:
-    have = tf.shape(batch[FINGERPRINT])[0]
-    batch = {**batch, WEIGHT: tf.ones([have], tf.float32)}
+    num_records = tf.shape(batch[FINGERPRINT])[0]
+    batch = {**batch, WEIGHT: tf.ones([num_records], tf.float32)}
 
     def pad(value: tf.Tensor) -> tf.Tensor:
-        rows = [[0, size - have]] + [[0, 0]] * (value.shape.rank - 1)
+        rows = [[0, size - num_records]] + [[0, 0]] * (value.shape.rank - 1)
         return tf.pad(value, rows, constant_values=zero(value.dtype))
 
-    return _shaped({n: v if n == DECODE_S else pad(v) for n, v in batch.items()}, size)
-
-
-def _zeros(spec: dict[str, tf.TensorSpec]) -> Batch:
-    return {name: tf.fill(value.shape, zero(value.dtype)) for name, value in spec.items()}
+    return _with_size({n: v if n == DECODE_S else pad(v) for n, v in batch.items()}, size)
 
 
 def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:
-    """Returns (x, y, weight) of a batch, images as float32 from 0 to 255.
+    """Return (x, y, weight) of a batch, with images as float32 from 0 to 255.
 
-    y and weight are None where it has none.
+    y is None without a label, weight is None in training.
     """
     rest = {
         name: tf.cast(value, tf.float32) if value.dtype == tf.uint8 else value
@@ -236,3 +245,18 @@ def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:
     }
     inputs = next(iter(rest.values())) if len(rest) == 1 else rest
     return inputs, batch.get(LABEL), batch.get(WEIGHT)
+
+
+def reading_options(threads: int) -> tf.data.Options:
+    """Return the tf.data options of every pipeline.
+
+    Autotune is off because it can stall for seconds when an iterator ends; auto-sharding is off
+    because each worker's shards are already its own.
+    """
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = 1
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options

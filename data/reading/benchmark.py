@@ -1,4 +1,4 @@
-"""Measuring the input pipeline alone: batches are taken in a graph, as training takes them."""
+"""Throughput of the input pipeline alone; batches are taken in a graph, as in training."""
 
 import time
 from collections.abc import Callable
@@ -7,22 +7,28 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from tenfold.data.reading.batches import DECODE_S, raw_records, training_batches
+from tenfold.data.reading.batches import (
+    DECODE_S,
+    raw_records,
+    reading_options,
+    training_batches,
+)
 from tenfold.data.reading.decoding.decoders import resolve_decoder
-from tenfold.data.reading.read_config import ReadConfig, read_config, reading_options
-from tenfold.data.storage.prefetch import prefetch_failures
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.reading.read_config import ReadConfig, read_config
+from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
-# So many batches are taken in a call that it lasts about so long.
+# Batches per call are adapted so that a call takes about this long.
 _CALL_S: Final = 0.1
 
-# Takes so many batches from an iterator; returns the sum of the seconds that decoding them took.
-_Take = Callable[[Any, tf.Tensor], tf.Tensor]
+# Takes a number of batches from an iterator; returns the seconds that decoding them took.
+_TakeFunction = Callable[[Any, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Records and megabytes (10**6) of shard read a second, CPU milliseconds per record."""
+    """Records a second, megabytes (10**6) of shards a second, CPU milliseconds a record."""
 
     records_per_s: float
     megabytes_per_s: float
@@ -31,7 +37,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class ReadBench:
-    """What `measure_reading` found. `decode_share` is how busy the decoding threads were."""
+    """The results of `measure_reading`.
+
+    `decode_share` is the share of time that decoding threads were busy, 0 to 1.
+    """
 
     threads: int
     decoder: str | None
@@ -54,21 +63,18 @@ def measure_reading(
     threads: int = 0,
     shuffle_buffer_bytes: int = 256 * 10**6,
     seconds: float = 5.0,
-    cache: CacheOptions = CACHE,
+    cache: CacheOptions = DEFAULT_CACHE,
 ) -> ReadBench:
-    """Reads what worker 0 of `num_workers` would train on, for `seconds` a stage.
+    """Read the training records of worker 0 of `num_workers`, for `seconds` a stage.
 
-    Each stage is warmed up for a quarter of that time first.
+    Each stage is warmed up first, for a quarter of that time. The other arguments are those of
+    `read_config` and fields of `ReadOptions`.
 
     Raises:
-      UserError: the shards and the numbers do not fit.
+      UserError: the shards, an option or the workers do not fit.
+      JobError: a shard or a record cannot be read.
     """
-    config = read_config(
-        shards,
-        split=split,
-        global_batch_size=global_batch_size,
-        num_workers=num_workers,
-        worker=0,
+    options = ReadOptions(
         image_size=image_size,
         augment=augment,
         decoder=decoder,
@@ -76,11 +82,18 @@ def measure_reading(
         threads=threads,
         cache=cache,
     )
-    chosen = config.manifest.split(split)
-    mean_bytes = chosen.num_bytes / max(1, chosen.num_records)
+    config = read_config(
+        shards,
+        split=split,
+        global_batch_size=global_batch_size,
+        place=WorkerPlace(0, num_workers),
+        options=options,
+    )
+    records = config.manifest.split(split)
+    mean_bytes = records.num_bytes / max(1, records.num_records)
     raw = raw_records(config).batch(config.replica_batch)
     raw = raw.with_options(reading_options(config.parallel_batches))
-    with prefetch_failures():
+    with explain_errors():
         raw_rate, _ = _measure(raw, config, mean_bytes, seconds)
         rate, share = _measure(training_batches(config), config, mean_bytes, seconds)
     images = config.spec.image_shape is not None
@@ -98,40 +111,43 @@ def measure_reading(
 def _measure(
     dataset: tf.data.Dataset, config: ReadConfig, mean_bytes: float, seconds: float
 ) -> tuple[Rate, float]:
-    """Returns the rate of an endless dataset, and the share of time that decoding was at work."""
+    """Return the rate of an endless dataset, and the share of time that decoding was busy."""
     iterator = iter(dataset)
-    take = tf.function(_taken, autograph=False)
+    take = tf.function(_take, autograph=False)
     _take_for(seconds / 4, iterator, take)
-    begun, cpu = time.perf_counter(), time.process_time()
+    begin_s, cpu_s = time.perf_counter(), time.process_time()
     batches, decode_s = _take_for(seconds, iterator, take)
-    wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    wall_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - cpu_s
     records = batches * config.replica_batch
-    rate = Rate(records / wall, records * mean_bytes / wall / 1e6, 1e3 * cpu / records)
-    return rate, min(1.0, decode_s / wall / config.parallel_batches)
+    rate = Rate(records / wall_s, records * mean_bytes / wall_s / 1e6, 1e3 * cpu_s / records)
+    return rate, min(1.0, decode_s / wall_s / config.parallel_batches)
 
 
-def _take_for(seconds: float, iterator: tf.data.Iterator, take: _Take) -> tuple[int, float]:
-    """Takes batches for `seconds`, one at least; returns how many and their decoding time."""
-    end = time.perf_counter() + seconds
-    batches, at_once, decode_s = 0, 1, 0.0
-    while batches == 0 or time.perf_counter() < end:
-        begun = time.perf_counter()
-        decode_s += float(take(iterator, tf.constant(at_once)))
-        batches += at_once
-        short = time.perf_counter() - begun < _CALL_S
-        at_once = at_once * 2 if short else max(1, at_once // 2)
+def _take_for(
+    seconds: float, iterator: tf.data.Iterator, take: _TakeFunction
+) -> tuple[int, float]:
+    """Take batches for `seconds`, at least one; return their number and decoding seconds."""
+    end_s = time.perf_counter() + seconds
+    batches, per_call, decode_s = 0, 1, 0.0
+    while batches == 0 or time.perf_counter() < end_s:
+        begin_s = time.perf_counter()
+        decode_s += float(take(iterator, tf.constant(per_call)))
+        batches += per_call
+        is_short = time.perf_counter() - begin_s < _CALL_S
+        per_call = per_call * 2 if is_short else max(1, per_call // 2)
     return batches, decode_s
 
 
-def _taken(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-    """A `_Take`, as a graph function."""
+def _take(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+    """The body of a `_TakeFunction`; run as a graph function."""
 
-    def one(at: tf.Tensor, decode_s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def take_one(index: tf.Tensor, decode_s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = iterator.get_next()
         if isinstance(batch, dict):
             decode_s += batch[DECODE_S]
-        return at + 1, decode_s
+        return index + 1, decode_s
 
     begin = (tf.constant(0), tf.zeros([], tf.float64))
-    _, decode_s = tf.while_loop(lambda at, _: at < count, one, begin, parallel_iterations=1)
+    more = lambda index, _: index < count  # noqa: E731
+    _, decode_s = tf.while_loop(more, take_one, begin, parallel_iterations=1)
     return decode_s

@@ -1,8 +1,6 @@
-"""`worker_dataset`: the batches of one worker, read from its own lanes' shards only."""
+"""The batches of one worker, for scripts of the user's own: training and evaluation."""
 
-import json
-import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,15 +9,109 @@ from tenfold.data.format.manifest import IMAGE
 from tenfold.data.planning.lanes import assign_lanes
 from tenfold.data.reading.batches import evaluation_batches, split_batch, training_batches
 from tenfold.data.reading.decoding.decoders import AUTO
-from tenfold.data.reading.order import Position, plain_graph
 from tenfold.data.reading.read_config import ReadConfig, read_config
+from tenfold.data.reading.read_options import (
+    BEGINNING,
+    DEFAULT_OPTIONS,
+    Position,
+    ReadOptions,
+    WorkerPlace,
+)
 from tenfold.data.reading.receipts import (
     RECEIPT_COUNTS,
     add_evaluation_counts,
     add_training_counts,
 )
+from tenfold.data.reading.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+
+
+def training_dataset(
+    shards: str,
+    *,
+    global_batch_size: int,
+    split: str = "train",
+    options: ReadOptions = DEFAULT_OPTIONS,
+    place: WorkerPlace | None = None,
+    start: Position = BEGINNING,
+    epochs: int | None = None,
+    receipt: bool = False,
+) -> tf.data.Dataset:
+    """Return this worker's training batches, read from its own lanes' shards only.
+
+    An epoch has `steps_per_epoch` steps on every worker. Global batch t of an epoch holds the
+    same records on any number of workers.
+
+    Args:
+      shards: folder or URL of the shards.
+      global_batch_size: records of a step over all workers.
+      split: name of the split.
+      options: how records are decoded, shuffled and fetched.
+      place: which worker this is; None takes it from TF_CONFIG, without which the process is
+        the only worker.
+      start: where to begin, on any number of workers.
+      epochs: epochs of the whole run, those before `start` included; None never ends.
+      receipt: add `counts` to the elements.
+
+    Elements:
+      (x, y), or (x, y, counts) with `receipt`; without y where records have no ``label``. An
+      element is the part of a batch that one replica gets: n = global_batch_size / workers /
+      replicas.
+
+      x: the feature beside the label, or a dict of features where there are several: images
+        float32 or uint8 [n, height, width, channels] with values 0 to 255, numbers float32 or
+        int64 [n, …], bytes as string [n, …].
+      y: int64 [n].
+      counts: int64 [3]: records, leftover records (in an epoch's last element), and the sum of
+        both's fingerprints modulo 2**64. `epoch_receipt` takes the sum of an epoch's counts.
+
+    Raises:
+      UserError: the shards, the split, the batch size, the workers or TF_CONFIG do not fit.
+    """
+    config = _config(shards, split, global_batch_size, options, place)
+    start = _check_start(config, start)
+    batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
+    if receipt:
+        batches = add_training_counts(batches, config, start=start, epochs=epochs)
+    return _as_tuples(batches, options.image_dtype)
+
+
+def evaluation_dataset(
+    shards: str,
+    *,
+    global_batch_size: int,
+    split: str = "validation",
+    options: ReadOptions = DEFAULT_OPTIONS,
+    place: WorkerPlace | None = None,
+    receipt: bool = False,
+) -> tf.data.Dataset:
+    """Return this worker's part of a split, every record once.
+
+    All workers get the same number of batches; padding has weight 0.
+
+    Args:
+      shards: folder or URL of the shards.
+      global_batch_size: records of a step over all workers.
+      split: name of the split.
+      options: how records are decoded and fetched; what concerns training alone is ignored.
+      place: which worker this is; None takes it from TF_CONFIG, without which the process is
+        the only worker.
+      receipt: add `counts` to the elements.
+
+    Elements:
+      (x, y, weight), or (x, y, weight, counts) with `receipt`; without y where records have no
+      ``label``. x, y and counts are those of `training_dataset`.
+
+      weight: float32 [n], 1 for a record and 0 for padding.
+
+    Raises:
+      UserError: the shards, the split, the batch size, the workers or TF_CONFIG do not fit.
+    """
+    batches = evaluation_batches(_config(shards, split, global_batch_size, options, place))
+    if receipt:
+        batches = add_evaluation_counts(batches)
+    return _as_tuples(batches, options.image_dtype)
 
 
 def worker_dataset(
@@ -29,55 +121,35 @@ def worker_dataset(
     seed: int = 0, epochs: int | None = None, start_epoch: int = 0, start_step: int = 0,
     image_size: tuple[int, int] | None = None, image_dtype: str = "float32", augment: str = "",
     decoder: str = AUTO, shuffle_buffer_bytes: int = 256 * 10**6, threads: int = 0,
-    cache: CacheOptions = CACHE, receipt: bool = False,
+    cache: CacheOptions = DEFAULT_CACHE, receipt: bool = False,
 ) -> tf.data.Dataset:  # fmt: skip
-    """Returns this worker's batches of a split, from its own lanes' shards only.
+    """Return `training_dataset`, or `evaluation_dataset` with ``training=False``.
 
-    For training the elements are (x, y), `steps_per_epoch` of them an epoch, equal on every
-    worker; they begin at (`start_epoch`, `start_step`) and end when `epochs` epochs are done
-    (None: never). Global batch t of an epoch holds the same records on any number of workers.
-    For evaluation (`training=False`) the elements are (x, y, weight), every record once,
-    padded with weight 0 to the same number of batches on every worker.
-
-    x is [batch, height, width, channels] with values 0 to 255 for images, float32 or uint8
-    as `image_dtype` says, the feature itself where there is one other, a dict of them where
-    there are several; y is int64 [batch], or absent where the shards have no ``label``.
-
-    Which worker this is and how many replicas it has is taken from `context`, what
-    `strategy.distribute_datasets_from_function` gives; or from `num_workers`, `worker_index`
-    and `replicas`; or from TF_CONFIG; without any of them it is the only worker. An element
-    is what one replica gets.
-
-    `augment` (training only) is what `augment.parse_augment` reads: ``flip``, ``crop:0.5`` or
-    both; `decoder` one of `decode.DECODERS`, or the fastest that is installed. `cache` says how
-    shards on remote storage come here.
-
-    With `receipt` each element has a last part more, int64 [3]: how many records it holds, how
-    many the epoch leaves out (told by the epoch's last element), and the sum of the fingerprints
-    of both. `epoch_receipt` takes the sum of these over an epoch's elements on all replicas.
+    An older form of both, with every option as an argument. `context`, `num_workers` with
+    `worker_index`, and `replicas` give the place, `start_epoch` and `start_step` the position;
+    the other arguments are fields of `ReadOptions`.
 
     Raises:
-      UserError: the shards, the split or the numbers do not fit; the message says how.
+      UserError: the shards, the split, an option or the workers do not fit.
     """
-    if image_dtype not in ("float32", "uint8"):
-        raise UserError(f"image_dtype '{image_dtype}' is neither float32 nor uint8")
-    place = _place(context, num_workers, worker_index, replicas)
-    config = read_config(
-        shards, split=split, global_batch_size=global_batch_size, num_workers=place.workers,
-        worker=place.worker, replicas=place.replicas, seed=seed, image_size=image_size,
-        augment=augment, decoder=decoder, shuffle_buffer_bytes=shuffle_buffer_bytes,
-        threads=threads, cache=cache,
+    options = ReadOptions(
+        image_size=image_size, image_dtype=image_dtype, augment=augment, decoder=decoder,
+        seed=seed, shuffle_buffer_bytes=shuffle_buffer_bytes, threads=threads, cache=cache,
     )  # fmt: skip
-    if training:
-        start = _start(config, start_epoch, start_step)
-        batches = _training(config, start=start, epochs=epochs, receipt=receipt)
-    else:
-        batches = _evaluation(config, receipt=receipt)
-    return batches.map(plain_graph(lambda batch: _as_tuple(batch, image_dtype)))
+    place = _place(context, num_workers, worker_index, replicas)
+    if not training:
+        return evaluation_dataset(
+            shards, global_batch_size=global_batch_size, split=split, options=options,
+            place=place, receipt=receipt,
+        )  # fmt: skip
+    return training_dataset(
+        shards, global_batch_size=global_batch_size, split=split, options=options, place=place,
+        start=Position(start_epoch, start_step), epochs=epochs, receipt=receipt,
+    )  # fmt: skip
 
 
 def steps_per_epoch(shards: str, *, global_batch_size: int, split: str = "train") -> int:
-    """Returns the training steps of an epoch, the same on any number of workers.
+    """Return the training steps of an epoch, the same on any number of workers.
 
     Raises:
       UserError: the shards, the split or the batch size do not fit.
@@ -88,56 +160,53 @@ def steps_per_epoch(shards: str, *, global_batch_size: int, split: str = "train"
     return workers[0].steps_per_epoch
 
 
-class _Place(NamedTuple):
-    """Which of how many workers reads, and for how many replicas."""
-
-    workers: int
-    worker: int
-    replicas: int
+def _config(
+    shards: str,
+    split: str,
+    global_batch_size: int,
+    options: ReadOptions,
+    place: WorkerPlace | None,
+) -> ReadConfig:
+    return read_config(
+        shards,
+        split=split,
+        global_batch_size=global_batch_size,
+        place=place or WorkerPlace.from_tf_config(),
+        options=options,
+    )
 
 
 def _place(
     context: tf.distribute.InputContext | None,
     num_workers: int | None, worker_index: int | None, replicas: int,
-) -> _Place:  # fmt: skip
+) -> WorkerPlace:  # fmt: skip
     if context is not None:
-        workers = context.num_input_pipelines
-        return _Place(workers, context.input_pipeline_id, context.num_replicas_in_sync // workers)
+        return WorkerPlace.from_context(context)
     if num_workers is not None and worker_index is not None:
-        return _Place(num_workers, worker_index, replicas)
+        return WorkerPlace(worker_index, num_workers, replicas)
     if num_workers is not None or worker_index is not None:
         raise UserError("num_workers and worker_index belong together: give both or neither")
-    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    workers = config.get("cluster", {}).get("worker", ["this process"])
-    return _Place(len(workers), int(config.get("task", {}).get("index", 0)), replicas)
+    return WorkerPlace.from_tf_config(replicas=replicas)
 
 
-def _training(
-    config: ReadConfig, *, start: Position, epochs: int | None, receipt: bool
-) -> tf.data.Dataset:
-    batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
-    if not receipt:
-        return batches
-    return add_training_counts(batches, config, start=start, epochs=epochs)
-
-
-def _evaluation(config: ReadConfig, *, receipt: bool) -> tf.data.Dataset:
-    batches = evaluation_batches(config)
-    return add_evaluation_counts(batches) if receipt else batches
-
-
-def _start(config: ReadConfig, epoch: int, step: int) -> Position:
+def _check_start(config: ReadConfig, start: Position) -> Position:
+    """Return `start`; the end of an epoch is the beginning of the next one."""
     steps = config.shards(drop_remainder=True).steps_per_epoch
-    if not 0 <= step <= steps:
-        raise UserError(f"start_step {step} is not between 0 and the {steps} steps of an epoch")
-    return Position(epoch + 1, 0) if step == steps else Position(epoch, step)
+    if start.step > steps:
+        raise UserError(f"start: step {start.step} is not between 0 and the {steps} steps of an "
+                        "epoch")  # fmt: skip
+    return Position(start.epoch + 1, 0) if start.step == steps else start
+
+
+def _as_tuples(batches: tf.data.Dataset, image_dtype: str) -> tf.data.Dataset:
+    return batches.map(plain_graph(lambda batch: _as_tuple(batch, image_dtype)))
 
 
 def _as_tuple(batch: dict[str, tf.Tensor], image_dtype: str) -> tuple[Any, ...]:
     batch = dict(batch)
-    seen = batch.pop(RECEIPT_COUNTS, None)
+    counts = batch.pop(RECEIPT_COUNTS, None)
     inputs, label, weight = split_batch(batch)
     if image_dtype == "uint8" and IMAGE in batch:
-        kept = batch[IMAGE]
-        inputs = {**inputs, IMAGE: kept} if isinstance(inputs, dict) else kept
-    return inputs, *(part for part in (label, weight, seen) if part is not None)
+        images = batch[IMAGE]
+        inputs = {**inputs, IMAGE: images} if isinstance(inputs, dict) else images
+    return inputs, *(part for part in (label, weight, counts) if part is not None)

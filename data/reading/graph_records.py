@@ -1,140 +1,80 @@
-"""From records to batches by TensorFlow's own ops.
+"""From raw records to tensors by TensorFlow ops: parsed by the manifest's features, decoded."""
 
-From batches of raw records to tensors: parse by the manifest's features, fingerprint.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final
 
 import tensorflow as tf
 
-from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import IMAGE, LABEL, Feature, Manifest
-from tenfold.data.reading.decoding.augment_options import Augment
-from tenfold.data.reading.decoding.decoders import BatchDecoder
+from tenfold.data.format.manifest import IMAGE, Feature
+from tenfold.data.reading.decoding.augment_options import NO_AUGMENT, AugmentOptions
+from tenfold.data.reading.decoding.decoders import GraphDecoder
 from tenfold.data.reading.decoding.random_crops import random_crop_flip
+from tenfold.data.reading.read_config import InputSpec
+from tenfold.data.reading.record_reader import RecordBatch
+from tenfold.data.reading.shard_elements import ShardElements
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
-
-Parser = Callable[[tf.Tensor, tf.Tensor | None], dict[str, tf.Tensor]]
-
-
-class BatchReader(Protocol):
-    """Makes batches of records, or of their places."""
-
-    def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
-        """Returns int64 [n]."""
-
-    def __call__(
-        self, records: tf.Tensor, epoch: tf.Tensor | None
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns features, fingerprints [n] and seconds; no epoch: images are seen whole."""
-
-
-class GraphReader:
-    """Makes batches of whole records; `parse` is what `batch_parser` returns."""
-
-    def __init__(self, parse: Parser, augment: Augment, seed: int) -> None:
-        self._parse = parse
-        self._augment = augment
-        self._seed = seed
-
-    def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
-        """Returns int64 [n]."""
-        return fingerprint(records)
-
-    def __call__(
-        self, records: tf.Tensor, epoch: tf.Tensor | None
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        """Returns features, fingerprints and the seconds that parsing and decoding took."""
-        prints = fingerprint(records)
-        begun = tf.timestamp()
-        with tf.control_dependencies([begun]):
-            views = None
-            if self._augment and epoch is not None:
-                views = tf.numpy_function(
-                    guarded_callback(self._views), [prints, epoch], tf.float32, stateful=False
-                )
-            batch = self._parse(records, views)
-        with tf.control_dependencies(list(batch.values())):
-            return batch, prints, tf.timestamp() - begun
-
-    def _views(self, prints: Any, epoch: Any) -> Any:
-        return random_crop_flip(self._augment, prints, seed=self._seed, epoch=int(epoch))
-
-
-DEFAULT_SIDE: Final = 224
 
 _DTYPES: Final = {"image": tf.string, "bytes": tf.string, "float": tf.float32, "int64": tf.int64}
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """What a model is fed: the shapes (without the batch) and dtypes of its inputs.
+class GraphRecordReader:
+    """A `RecordReader` of raw records.
 
-    `image_shape` is (height, width, channels) where there are images, else None.
+    Args:
+      spec: the inputs that the records give.
+      decoder: decodes the images; None where there are none.
+      elements: raw records.
+      augment: random crops and flips of images.
+      seed: seed of these.
     """
 
-    features: tuple[Feature, ...]
-    image_shape: tuple[int, int, int] | None
-    num_classes: int
+    def __init__(
+        self,
+        spec: InputSpec,
+        decoder: GraphDecoder | None,
+        *,
+        elements: ShardElements,
+        augment: AugmentOptions = NO_AUGMENT,
+        seed: int = 0,
+    ) -> None:
+        self.elements = elements
+        self._spec = spec
+        self._decoder = decoder
+        self._augment = augment
+        self._seed = seed
 
-    @property
-    def inputs(self) -> tuple[Feature, ...]:
-        """Every feature but the label."""
-        return tuple(feature for feature in self.features if feature.name != LABEL)
+    def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
+        """See `RecordReader`."""
+        return fingerprint(records)
 
+    def read(self, records: tf.Tensor, epoch: tf.Tensor | None) -> RecordBatch:
+        """See `RecordReader`."""
+        prints = fingerprint(records)
+        begin_s = tf.timestamp()
+        with tf.control_dependencies([begin_s]):
+            features = self._parse(records, self._crops(prints, epoch))
+        with tf.control_dependencies(list(features.values())):
+            return RecordBatch(features, prints, tf.timestamp() - begin_s)
 
-def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) -> InputSpec:
-    """Returns what a model is fed from `manifest`'s shards.
+    def _crops(self, prints: tf.Tensor, epoch: tf.Tensor | None) -> tf.Tensor | None:
+        if epoch is None or not self._augment:
+            return None
+        draw = guarded_callback(self._draw_crops)
+        return tf.numpy_function(draw, [prints, epoch], tf.float32, stateful=False)
 
-    `image_size` (height, width) None means the size of the images where all are alike, else
-    224 × 224. Images have 1 channel where all are grey, else 3.
+    def _draw_crops(self, prints: Any, epoch: Any) -> Any:
+        return random_crop_flip(self._augment, prints, seed=self._seed, epoch=int(epoch))
 
-    Raises:
-      UserError: a feature's shape differs between records.
-    """
-    shape = None
-    for feature in manifest.features:
-        if feature.kind == "image":
-            shape = _image_shape(feature, image_size)
-        elif None in feature.shape:
-            raise UserError(
-                f"feature '{feature.name}' has shape {feature.shape}: worker_dataset reads "
-                "features of one fixed shape; pad or cut it when writing (--transform)"
-            )
-    return InputSpec(manifest.features, shape, manifest.num_classes)
-
-
-def _image_shape(feature: Feature, size: tuple[int, int] | None) -> tuple[int, int, int]:
-    height, width, channels = feature.shape if len(feature.shape) == 3 else (None, None, None)
-    if size is None:
-        size = (height, width) if height and width else (DEFAULT_SIDE, DEFAULT_SIDE)
-    return (*size, 1 if channels == 1 else 3)
-
-
-def batch_parser(
-    spec: InputSpec, decode: BatchDecoder | None
-) -> Callable[[tf.Tensor, tf.Tensor | None], dict[str, tf.Tensor]]:
-    """Returns the function from serialized Examples, string [n], to a dict of their features.
-
-    Its second argument, float32 [n, 5] or None, are the images' views (see `views`).
-    `decode` may be None where there are no images. Images come out as uint8
-    [n, height, width, channels].
-    """
-
-    def parse(records: tf.Tensor, views: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        values = parse_features(records, spec.features)
-        if spec.image_shape is not None:
-            assert decode is not None
-            values[IMAGE] = decode(values[IMAGE], views)
+    def _parse(self, records: tf.Tensor, crops: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        values = parse_features(records, self._spec.features)
+        if self._spec.image_shape is not None:
+            assert self._decoder is not None
+            values[IMAGE] = self._decoder(values[IMAGE], crops)
         return values
-
-    return parse
 
 
 def parse_features(records: tf.Tensor, features: Sequence[Feature]) -> dict[str, tf.Tensor]:
-    """Returns `features` of serialized Examples, string [n]; images as they are encoded."""
+    """Return `features` of serialized Examples, string [n]; images stay encoded."""
     if not features:
         return {}
     description = {
@@ -145,26 +85,23 @@ def parse_features(records: tf.Tensor, features: Sequence[Feature]) -> dict[str,
     return values
 
 
-def empty_batch(spec: InputSpec, size: int) -> dict[str, tf.Tensor]:
-    """Returns `size` records of zeros and empty strings, as `batch_parser` gives features."""
-    batch = {}
+def empty_features(spec: InputSpec, size: int) -> dict[str, tf.Tensor]:
+    """Return the features of `size` records, all zeros and empty strings."""
+    features = {}
     for feature in spec.features:
         dtype, shape = _DTYPES[feature.kind], feature.shape
         if feature.kind == "image" and spec.image_shape is not None:
             dtype, shape = tf.uint8, spec.image_shape
-        batch[feature.name] = tf.fill([size, *shape], zero(dtype))
-    return batch
+        features[feature.name] = tf.fill([size, *shape], zero(dtype))
+    return features
 
 
 def zero(dtype: tf.DType) -> tf.Tensor:
-    """Returns the scalar 0 of `dtype`, or an empty string."""
+    """Return the scalar 0 of `dtype`, or an empty string."""
     return tf.constant("" if dtype == tf.string else 0, dtype)
 
 
 def fingerprint(records: tf.Tensor) -> tf.Tensor:
-    """Returns FarmHash Fingerprint64 of strings [n], int64 [n]; 0 for what is empty.
-
-    An empty string is no record: it fills up batches.
-    """
+    """Return FarmHash Fingerprint64 of strings [n], int64 [n]; 0 for "", which is no record."""
     prints = tf.bitcast(tf.fingerprint(records, method="farmhash64"), tf.int64)
     return tf.where(tf.strings.length(records) > 0, prints, tf.zeros_like(prints))

@@ -1,54 +1,44 @@
 """The order in which a lane's records are read: fixed by (seed, epoch, lane) alone.
 
-A lane's shards are taken in an order of their own in every epoch, a few of them interleaved,
-and the raw records pass a shuffle buffer. All of it runs inside the tf.data graph, is
-deterministic with any number of threads, and moves records without parsing them, so that
-skipping to a step costs no more than reading the bytes before it.
+Every epoch takes a lane's shards in another order, interleaves a few of them, and passes their
+elements through a shuffle buffer. All of it runs inside the tf.data graph, is deterministic with
+any number of threads, and moves raw records without parsing them: skipping to a step costs no
+more than reading the bytes before it.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import WorkerShards
-from tenfold.data.reading.shard_index import NO_RECORD
-from tenfold.data.runtime.tensorflow_hooks import guarded_callback
-from tenfold.data.storage.prefetch import ShardPrefetcher
+from tenfold.data.reading.read_options import BEGINNING, Position
+from tenfold.data.reading.shard_elements import ShardElements, plain_graph
 
-# How many of a lane's shards are read side by side, and how many records of one before the
-# next. Part of the order: changing either changes which records a batch holds.
+# Shards of a lane that are interleaved, and records taken from one before the next. Both are part
+# of the order: changing them changes which records a batch holds.
 SHARDS_ABREAST: Final = 4
 BLOCK_RECORDS: Final = 16
 
-READ_BUFFER_BYTES: Final = 1 << 20
-
-# AutoGraph would spend longer on converting these functions than on building their graphs.
-plain_graph = tf.autograph.experimental.do_not_convert
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands: `step` steps of `epoch` are done (both counted from 0)."""
-
-    epoch: int = 0
-    step: int = 0
-
-
-BEGINNING: Final = Position()
+# Shards of one lane that are read in parallel; lanes are read in parallel too.
+_THREADS_PER_LANE: Final = 2
 
 
 @dataclass(frozen=True)
 class ShuffleOrder:
     """What fixes the order of a lane's records, and where reading begins and ends.
 
-    `buffer_records` is the size of one lane's shuffle buffer. With `tail`, each epoch's steps
-    are followed by the records that it leaves out, `WorkerShards.tail_steps` steps of them,
-    filled up with empty strings. `epochs` is how many epochs the run has; None never ends.
+    Args:
+      seed: the run's seed.
+      num_lanes: lanes of the shards, over all workers.
+      buffer_records: records in one lane's shuffle buffer.
+      start: where reading begins.
+      epochs: epochs of the run; None never ends.
+      tail: let each epoch's steps be followed by the leftover records, in
+        `WorkerShards.tail_steps` steps, filled up with no records.
     """
 
     seed: int
@@ -60,137 +50,107 @@ class ShuffleOrder:
 
 
 def lane_buffer_records(buffer_bytes: int, num_lanes: int, mean_record_bytes: float) -> int:
-    """Returns the records in one lane's shuffle buffer, at least 1.
+    """Return the records in one lane's shuffle buffer, at least 1.
 
-    `buffer_bytes` is what all lanes hold together, whatever the number of workers.
+    Args:
+      buffer_bytes: memory of all lanes' buffers together, on any number of workers.
+      num_lanes: lanes of the shards.
+      mean_record_bytes: mean size of a record.
     """
     return max(1, int(buffer_bytes / num_lanes / max(1.0, mean_record_bytes)))
 
 
-def shuffled_records(
-    shards: WorkerShards,
-    order: ShuffleOrder,
-    *,
-    path_of: Callable[[str], str],
-    threads: int,
-    prefetcher: ShardPrefetcher | None = None,
+def shuffled_elements(
+    shards: WorkerShards, order: ShuffleOrder, elements: ShardElements
 ) -> tf.data.Dataset:
-    """Returns the raw records of a worker's lanes for the epochs from `order.start` on.
+    """Return the elements of a worker's lanes for the epochs from `order.start` on.
 
-    Elements are string scalars: `lane_batch` records of the worker's first lane, as many of
-    the next, and so on; then again from the first. `path_of` gives a shard's path by its name,
-    `prefetcher` brings what lies at that path here.
+    They come as `lane_batch` elements of the worker's first lane, as many of the next lane, and
+    so on; then again from the first.
     """
-    read = _read_shard if prefetcher is None else _staged_reader(prefetcher)
-    return _shuffled(shards, order, _Elements(path_of, read, "", min(threads, 2)), threads)
-
-
-def shuffled_record_ids(
-    shards: WorkerShards, order: ShuffleOrder, *, first_record_id: Callable[[str], int]
-) -> tf.data.Dataset:
-    """Returns the places of what `shuffled_records` returns, int64 scalars, in the same order.
-
-    `first_record_id` gives the place of a shard's first record by the shard's name; the others
-    follow it (see `shard_files`). What fills up is NO_RECORD.
-    """
-    return _shuffled(
-        shards, order, _Elements(first_record_id, _count_shard, NO_RECORD, None), None
-    )
-
-
-@dataclass(frozen=True)
-class _Elements:
-    """What is put into order: `source` gives where a shard is by its name, and `read` makes of
-    that and its number of records the data set of its elements. `nothing` is no record.
-    """
-
-    source: Callable[[str], str | int]
-    read: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
-    nothing: str | int
-    threads: int | None
-
-    def constant(self, value: Any) -> tf.Tensor:
-        """Returns the tensor of sources or elements."""
-        return tf.constant(value, tf.string if self.nothing == "" else tf.int64)
-
-
-def _shuffled(
-    shards: WorkerShards, order: ShuffleOrder, elements: _Elements, threads: int | None
-) -> tf.data.Dataset:
     return tf.data.Dataset.range(len(shards.lanes)).interleave(
         _lane_reader(shards, order, elements),
         cycle_length=len(shards.lanes),
         block_length=shards.lane_batch,
-        num_parallel_calls=threads and min(threads, len(shards.lanes)),
-        deterministic=threads is not None or None,
+        **elements.interleave_options(len(shards.lanes)),
     )
+
+
+def ordered_elements(shards: Sequence[ShardInfo], elements: ShardElements) -> tf.data.Dataset:
+    """Return the elements of `shards` once, in a fixed order."""
+    locations = elements.constant([elements.locate(shard.name) for shard in shards])
+    counts = tf.constant([shard.records for shard in shards], tf.int64)
+    files = tf.data.Dataset.from_tensor_slices((locations, counts))
+    return _interleave(files, elements, max_threads=SHARDS_ABREAST)
 
 
 def reading_plan(shards: WorkerShards, order: ShuffleOrder) -> Iterator[str]:
-    """Yields the names of a worker's shards in about the order in which they are opened."""
-    last = itertools.count(order.start.epoch)
-    epochs = last if order.epochs is None else range(order.start.epoch, order.epochs)
+    """Yield the names of a worker's shards in about the order in which they are opened."""
+    endless = itertools.count(order.start.epoch)
+    epochs = endless if order.epochs is None else range(order.start.epoch, order.epochs)
     for epoch in epochs:
-        turns = []
+        names = []
         for lane in shards.lanes:
             with tf.device("CPU:0"):
                 stream = tf.constant(epoch * order.num_lanes + lane.index, tf.int64)
-                turn, _ = _turn(len(lane.shards), order.seed, stream)
-            turns.append([lane.shards[int(at)].name for at in turn])
-        for together in itertools.zip_longest(*turns):
-            yield from (name for name in together if name is not None)
+                shard_order, _ = _draw_order(len(lane.shards), order.seed, stream)
+            names.append([lane.shards[int(index)].name for index in shard_order])
+        for of_all_lanes in itertools.zip_longest(*names):
+            yield from (name for name in of_all_lanes if name is not None)
 
 
 def _lane_reader(
-    shards: WorkerShards, order: ShuffleOrder, elements: _Elements
+    shards: WorkerShards, order: ShuffleOrder, elements: ShardElements
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """Returns the function from a lane's place among the worker's to its raw records."""
-    sources = elements.constant(
-        [[elements.source(s.name) for s in lane.shards] for lane in shards.lanes]
+    """Return the function from an index among the worker's lanes to the lane's elements."""
+    locations = elements.constant(
+        [[elements.locate(shard.name) for shard in lane.shards] for lane in shards.lanes]
     )
     counts = tf.constant([[s.records for s in lane.shards] for lane in shards.lanes], tf.int64)
-    numbers = tf.constant([lane.index for lane in shards.lanes], tf.int64)
+    lane_numbers = tf.constant([lane.index for lane in shards.lanes], tf.int64)
     used = shards.steps_per_epoch * shards.lane_batch
     length = used + shards.tail_steps * shards.lane_batch if order.tail else used
-    last = order.epochs if order.epochs is not None else tf.int64.max
+    end_epoch = order.epochs if order.epochs is not None else tf.int64.max
 
     @plain_graph
-    def one_lane(at: tf.Tensor) -> tf.data.Dataset:
+    def read_lane(lane: tf.Tensor) -> tf.data.Dataset:
         @plain_graph
-        def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            stream = epoch * order.num_lanes + numbers[at]
-            records = _one_epoch(sources[at], counts[at], stream, order, elements)
+        def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            stream = epoch * order.num_lanes + lane_numbers[lane]
+            records = _shuffle_epoch(locations[lane], counts[lane], stream, order, elements)
             if order.tail:
-                missing = tf.maximum(length - tf.reduce_sum(counts[at]), 0)
-                nothing = tf.data.Dataset.from_tensors(elements.constant(elements.nothing))
-                records = records.concatenate(nothing.repeat(missing))
+                missing = tf.maximum(length - tf.reduce_sum(counts[lane]), 0)
+                filler = tf.data.Dataset.from_tensors(elements.constant(elements.filler))
+                records = records.concatenate(filler.repeat(missing))
             done = tf.where(epoch == order.start.epoch, order.start.step * shards.lane_batch, 0)
             return records.take(length).skip(tf.cast(done, tf.int64))
 
-        return tf.data.Dataset.range(order.start.epoch, last).flat_map(one_epoch)
+        return tf.data.Dataset.range(order.start.epoch, end_epoch).flat_map(read_epoch)
 
-    return one_lane
+    return read_lane
 
 
-def _one_epoch(
-    sources: tf.Tensor,
+def _shuffle_epoch(
+    locations: tf.Tensor,
     counts: tf.Tensor,
     stream: tf.Tensor,
     order: ShuffleOrder,
-    elements: _Elements,
+    elements: ShardElements,
 ) -> tf.data.Dataset:
-    # What the user gives tf.random.set_seed would otherwise change the order.
+    # Otherwise the seed that the user gives tf.random.set_seed would change the order.
     tf.compat.v1.get_default_graph().seed = 1
-    turn, seed = _turn(tf.shape(sources)[0], order.seed, stream)
-    files = tf.data.Dataset.from_tensor_slices((tf.gather(sources, turn), tf.gather(counts, turn)))
-    records = _interleaved(files, elements)
+    shard_order, seed = _draw_order(tf.shape(locations)[0], order.seed, stream)
+    files = tf.data.Dataset.from_tensor_slices(
+        (tf.gather(locations, shard_order), tf.gather(counts, shard_order))
+    )
+    records = _interleave(files, elements, max_threads=_THREADS_PER_LANE)
     return records.shuffle(order.buffer_records, seed=seed, reshuffle_each_iteration=False)
 
 
-def _turn(
+def _draw_order(
     num_shards: int | tf.Tensor, seed: int, stream: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the order of a lane's shards in an epoch, int32 [num_shards], and another draw."""
+    """Return the order of a lane's shards in an epoch, int32 [num_shards], and a buffer seed."""
     draws = tf.random.stateless_uniform(
         [num_shards + 1],
         tf.stack([tf.constant(seed, tf.int64), stream]),
@@ -202,76 +162,12 @@ def _turn(
     return tf.argsort(draws[1:], stable=True), draws[0]
 
 
-def ordered_records(
-    shards: Sequence[ShardInfo],
-    *,
-    path_of: Callable[[str], str],
-    threads: int,
-    prefetcher: ShardPrefetcher | None = None,
+def _interleave(
+    files: tf.data.Dataset, elements: ShardElements, *, max_threads: int
 ) -> tf.data.Dataset:
-    """Returns the raw records of `shards` once, in a fixed order."""
-    read = _read_shard if prefetcher is None else _staged_reader(prefetcher)
-    return _ordered(shards, _Elements(path_of, read, "", min(threads, SHARDS_ABREAST)))
-
-
-def ordered_record_ids(
-    shards: Sequence[ShardInfo], *, first_record_id: Callable[[str], int]
-) -> tf.data.Dataset:
-    """Returns the places of what `ordered_records` returns, int64 scalars, in the same order."""
-    return _ordered(shards, _Elements(first_record_id, _count_shard, NO_RECORD, None))
-
-
-def _ordered(shards: Sequence[ShardInfo], elements: _Elements) -> tf.data.Dataset:
-    sources = elements.constant([elements.source(shard.name) for shard in shards])
-    counts = tf.constant([shard.records for shard in shards], tf.int64)
-    return _interleaved(tf.data.Dataset.from_tensor_slices((sources, counts)), elements)
-
-
-def _interleaved(files: tf.data.Dataset, elements: _Elements) -> tf.data.Dataset:
     return files.interleave(
-        elements.read,
+        elements.open_shard,
         cycle_length=SHARDS_ABREAST,
         block_length=BLOCK_RECORDS,
-        num_parallel_calls=elements.threads,
-        deterministic=elements.threads is not None or None,
+        **elements.interleave_options(max_threads),
     )
-
-
-@plain_graph
-def _count_shard(first: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-    return tf.data.Dataset.range(first, first + records)
-
-
-@plain_graph
-def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-    """A file that was cut between two records ends early without an error: it is counted."""
-    dataset = tf.data.TFRecordDataset(path, buffer_size=READ_BUFFER_BYTES)
-    return dataset.apply(tf.data.experimental.assert_cardinality(records))
-
-
-def _staged_reader(
-    prefetcher: ShardPrefetcher,
-) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """Returns `_read_shard` for shards that `prefetcher` brings, each closed when it was read."""
-
-    @guarded_callback
-    def opened(path: bytes) -> bytes:
-        return prefetcher.open(path.decode()).encode()
-
-    @guarded_callback
-    def close(path: bytes) -> np.int64:
-        prefetcher.close(path.decode())
-        return np.int64(0)
-
-    @plain_graph
-    def read(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-        local = tf.numpy_function(opened, [path], tf.string)
-        closing = plain_graph(lambda _: _nothing(tf.numpy_function(close, [path], tf.int64)))
-        end = tf.data.Dataset.range(1).flat_map(closing)
-        return _read_shard(tf.ensure_shape(local, []), records).concatenate(end)
-
-    return read
-
-
-def _nothing(zero: tf.Tensor) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensors("").repeat(tf.ensure_shape(zero, []))

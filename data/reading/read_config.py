@@ -1,147 +1,186 @@
-"""How a worker reads a split: the shards, its place among the workers, the options."""
+"""What one worker reads of a split, and how: the configuration of its pipelines.
+
+Imports no TensorFlow; `batches` builds the pipelines.
+"""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import tensorflow as tf
+from functools import cached_property
+from typing import Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import Manifest, ShardInfo
+from tenfold.data.format.manifest import LABEL, Feature, Manifest
 from tenfold.data.planning.lanes import WorkerShards, assign_lanes
-from tenfold.data.reading.decoding.augment_options import NO_AUGMENT, Augment, parse_augment
-from tenfold.data.reading.decoding.decoders import AUTO, BatchDecoder, make_decoder
-from tenfold.data.reading.graph_records import (
-    InputSpec,
-    input_spec,
+from tenfold.data.reading.decoding.augment_options import (
+    NO_AUGMENT,
+    AugmentOptions,
+    parse_augment,
 )
-from tenfold.data.storage.folder import is_url
+from tenfold.data.reading.read_options import (
+    DEFAULT_OPTIONS,
+    SOLE_WORKER,
+    ReadOptions,
+    WorkerPlace,
+)
+from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.storage.shard_cache import CACHE, CacheOptions
+
+# Side in pixels of images that differ in size, where none is asked for.
+DEFAULT_SIDE: Final = 224
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shapes (without the batch) and dtypes of a model's inputs.
+
+    `image_shape` is (height, width, channels), None where records have no image.
+    """
+
+    features: tuple[Feature, ...]
+    image_shape: tuple[int, int, int] | None
+    num_classes: int
+
+    @property
+    def inputs(self) -> tuple[Feature, ...]:
+        """Every feature but the label."""
+        return tuple(feature for feature in self.features if feature.name != LABEL)
+
+
+def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) -> InputSpec:
+    """Return the inputs that shards with `manifest` give.
+
+    Images have one channel where all of them are grey, else three.
+
+    Args:
+      manifest: manifest of the shards.
+      image_size: (height, width); None takes the size of the images where all have the same,
+        else 224 × 224.
+
+    Raises:
+      UserError: the shape of a feature differs between records.
+    """
+    shape = None
+    for feature in manifest.features:
+        if feature.kind == "image":
+            shape = _image_shape(feature, image_size)
+        elif None in feature.shape:
+            raise UserError(
+                f"feature '{feature.name}' has shape {feature.shape}, but only features of one "
+                "fixed shape can be read: pad or crop it when writing (--transform)"
+            )
+    return InputSpec(manifest.features, shape, manifest.num_classes)
+
+
+def _image_shape(feature: Feature, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    height, width, channels = feature.shape if len(feature.shape) == 3 else (None, None, None)
+    if size is None:
+        size = (height, width) if height and width else (DEFAULT_SIDE, DEFAULT_SIDE)
+    return (*size, 1 if channels == 1 else 3)
 
 
 @dataclass(frozen=True)
 class ReadConfig:
-    """How a worker reads a split of the shards in `folder`.
+    """What a worker reads of the shards in `folder`, and how.
 
-    `replicas` is the number of the worker's own replicas: each gets its part of the batch
-    in turn. `threads` is how many batches are decoded side by side; 0 takes
-    `available_threads`. `moved` has the paths of shards that lie elsewhere, by name;
-    `cache` says how shards on remote storage come here.
+    Args:
+      folder: folder or URL of the shards.
+      manifest: their manifest.
+      split: name of the split.
+      global_batch_size: records of a step over all workers.
+      place: which worker reads.
+      options: how records are decoded, shuffled and fetched.
+      moved: path by name of the shards that lie outside `folder`.
+
+    Raises:
+      UserError: the batch cannot be divided by the replicas of all workers.
     """
 
     folder: str
     manifest: Manifest
     split: str
     global_batch_size: int
-    num_workers: int
-    worker: int
-    spec: InputSpec
-    seed: int = 0
-    replicas: int = 1
-    shuffle_buffer_bytes: int = 256 * 10**6
-    threads: int = 0
-    decoder: str = AUTO
-    augment: Augment = NO_AUGMENT
+    place: WorkerPlace = SOLE_WORKER
+    options: ReadOptions = DEFAULT_OPTIONS
     moved: Mapping[str, str] = field(default_factory=dict)
-    cache: CacheOptions = CACHE
 
     def __post_init__(self) -> None:
-        if not 0 <= self.worker < self.num_workers:
-            raise UserError(f"worker index {self.worker} is not below {self.num_workers} workers")
-        if self.global_batch_size % (self.num_workers * self.replicas):
+        if self.global_batch_size % (self.place.num_workers * self.place.replicas):
             raise UserError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of "
-                f"{self.num_workers} workers × {self.replicas} replicas"
+                f"{self.place.num_workers} workers × {self.place.replicas} replicas"
             )
+
+    @cached_property
+    def spec(self) -> InputSpec:
+        """The inputs that the records give."""
+        return input_spec(self.manifest, self.options.image_size)
+
+    @property
+    def augment(self) -> AugmentOptions:
+        """Random changes to training images; none where records have no image."""
+        if self.spec.image_shape is None:
+            return NO_AUGMENT
+        return parse_augment(self.options.augment)
 
     @property
     def replica_batch(self) -> int:
-        """Records that one replica gets a step."""
-        return self.global_batch_size // (self.num_workers * self.replicas)
+        """Records that one replica gets in a step."""
+        return self.global_batch_size // (self.place.num_workers * self.place.replicas)
 
     @property
     def parallel_batches(self) -> int:
-        """How many batches are decoded side by side."""
-        return self.threads or available_threads()
+        """Batches that are decoded in parallel."""
+        return self.options.threads or available_threads()
 
     def shards(self, *, drop_remainder: bool) -> WorkerShards:
-        """Returns this worker's lanes and the steps of an epoch."""
+        """Return the worker's lanes and the steps of an epoch.
+
+        An epoch ends with the last whole batch (`drop_remainder`, for training) or with the
+        last record (for evaluation).
+        """
         return assign_lanes(
             self.manifest,
             self.split,
-            num_workers=self.num_workers,
+            num_workers=self.place.num_workers,
             global_batch_size=self.global_batch_size,
             drop_remainder=drop_remainder,
-        )[self.worker]
+        )[self.place.index]
 
     def path_of(self, shard: str) -> str:
-        """Returns the path of the shard called `shard`."""
+        """Return the path of the shard named `shard`."""
         return self.moved.get(shard) or f"{self.folder}/{shard}"
-
-    def prefetcher(
-        self, shards: Sequence[ShardInfo], plan: Iterator[str]
-    ) -> ShardPrefetcher | None:
-        """Returns what brings `shards` here; `plan` names them in their order of use."""
-        remote = {self.path_of(shard.name): shard for shard in shards}
-        remote = {path: shard for path, shard in remote.items() if is_url(path)}
-        # Those of a local folder may have moved to a remote one.
-        if not any(needs_prefetch(path, self.cache) for path in remote):
-            return None
-        paths = (path for path in map(self.path_of, plan) if path in remote)
-        return ShardPrefetcher(remote, paths, self.cache)
-
-    def decode(self) -> BatchDecoder | None:
-        """Returns the decoder; None where there are no images."""
-        shape = self.spec.image_shape
-        return None if shape is None else make_decoder(self.decoder, shape)
 
 
 def read_config(
-    shards: str, *, image_size: tuple[int, int] | None, augment: str, **others: Any
+    shards: str,
+    *,
+    split: str,
+    global_batch_size: int,
+    place: WorkerPlace = SOLE_WORKER,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> ReadConfig:
-    """Returns how to read the shards in a folder; `others` are further fields of ReadConfig.
+    """Return how to read a split of the shards in folder `shards`; reads the manifest.
 
     Raises:
-      UserError: the shards or the options do not fit.
+      UserError: there are no shards, or the batch size does not fit the workers.
     """
-    manifest = read_manifest(shards)
     return ReadConfig(
         folder=open_folder(shards).path,
-        manifest=manifest,
-        spec=input_spec(manifest, image_size),
-        augment=parse_augment(augment),
-        **others,
+        manifest=read_manifest(shards),
+        split=split,
+        global_batch_size=global_batch_size,
+        place=place,
+        options=options,
     )
 
 
 def available_threads() -> int:
-    """Returns how many threads this process should decode with.
+    """Return the threads that this process should decode with.
 
-    TF_NUM_INTRAOP_THREADS where it is set (the local back end sets it to this worker's share
-    of the machine), else the cores that the process may run on.
+    TF_NUM_INTRAOP_THREADS where it is set, because the local back end sets it to the worker's
+    share of the machine; else the usable cores.
     """
     share = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    if share.isdecimal() and int(share) > 0:
-        return int(share)
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-
-
-def reading_options(threads: int) -> tf.data.Options:
-    """Returns the options that every pipeline of ours runs with.
-
-    Autotune is off because it can stall for seconds when an iterator ends; auto-sharding is
-    off because each worker's files are already its own.
-    """
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = threads
-    options.threading.max_intra_op_parallelism = 1
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return options
+    return int(share) if share.isdecimal() and int(share) > 0 else usable_cpus()

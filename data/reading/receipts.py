@@ -1,6 +1,7 @@
 """Receipts: the proof of which records were read, from counts and fingerprint sums alone.
 
-What a worker has seen of an epoch, in numbers that add up over steps, replicas and workers.
+Counts of records and sums of fingerprints add up over steps, replicas and workers; an epoch's
+totals must equal the manifest's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,19 +13,24 @@ import tensorflow as tf
 from tenfold.data.format.manifest import Split
 from tenfold.data.reading.batches import FINGERPRINT, Batch
 from tenfold.data.reading.graph_records import zero
-from tenfold.data.reading.order import Position, plain_graph
 from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.read_options import Position
+from tenfold.data.reading.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What all workers together read of a split in one pass over it.
+    """The records that all workers together read of a split in one pass over it.
 
-    `expected` is the manifest's number of records, `left_out` how many followed the last whole
-    batch. `fingerprint` is the sum modulo 2**64 over the records read and those left out;
-    `broken` names records that were lost before the run began and are not expected.
+    Args:
+      records: records that were read.
+      expected: records of the split by the manifest.
+      left_out: leftover records, too few for another batch.
+      fingerprint: sum modulo 2**64 of the fingerprints of `records` and `left_out`.
+      expected_fingerprint: that of all records by the manifest.
+      broken: names of records that were damaged before the run began; they are not expected.
     """
 
     records: int
@@ -36,25 +42,30 @@ class Receipt:
 
     @property
     def exact(self) -> bool:
-        """Whether each record was read exactly once, or left out and not read."""
-        whole = self.records + self.left_out == self.expected
-        return whole and self.fingerprint == self.expected_fingerprint
+        """Whether each record was read exactly once, or is a leftover record."""
+        complete = self.records + self.left_out == self.expected
+        return complete and self.fingerprint == self.expected_fingerprint
 
     def sentence(self) -> str:
-        """Returns the receipt as one reads it."""
-        of = f"{self.records:,} of {self.expected:,} records"
+        """Return the receipt in words."""
+        text = f"{self.records:,} of {self.expected:,} records"
         if not self.exact:
-            return f"{of}: NOT each once, the shards or the reading are at fault"
-        text = f"{of}, each read once"
+            return (
+                f"{text}: some records were not read exactly once: run 'tenfold verify'; if the "
+                "shards are sound, report a bug"
+            )
+        text += ", each read once"
         if self.left_out:
-            text += f", {self.left_out:,} left out (less than a batch a lane, others each epoch)"
+            text += (
+                f", {self.left_out:,} left over (too few for a batch; different ones each epoch)"
+            )
         if self.broken:
-            text += f"; {plural(len(self.broken), 'broken one')} skipped: {self.broken[0]}"
+            text += f"; {plural(len(self.broken), 'damaged record')} skipped: {self.broken[0]}"
             text += ", …" if len(self.broken) > 1 else ""
         return text
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the receipt as metrics.jsonl holds it."""
+        """Return the receipt as metrics.jsonl holds it."""
         return {
             "records": self.records,
             "expected": self.expected,
@@ -74,9 +85,14 @@ def make_receipt(
     left_out: int = 0,
     broken: Sequence[str] = (),
 ) -> Receipt:
-    """Returns the receipt for `records` read of `split`, `left_out` knowingly not.
+    """Return the receipt of a pass over `split`.
 
-    `fingerprint` is the sum over both; `broken` names what was lost of the split beforehand.
+    Args:
+      split: the split by the manifest.
+      records: records that were read.
+      fingerprint: sum of the fingerprints of `records` and `left_out`, of any sign.
+      left_out: leftover records.
+      broken: names of records that were damaged before the run began.
     """
     return Receipt(
         records=records,
@@ -88,17 +104,19 @@ def make_receipt(
     )
 
 
-def epoch_receipt(shards: str, seen: Iterable[int], *, split: str = "train") -> Receipt:
-    """Returns the receipt of an epoch that a script of the user's own has read.
+def epoch_receipt(shards: str, counts: Iterable[int], *, split: str = "train") -> Receipt:
+    """Return the receipt of an epoch that a script of the user's own has read.
 
-    `seen` is the sum, over the epoch's elements on all replicas of all workers, of what
-    ``worker_dataset(..., receipt=True)`` gives last: records, records left out, and
-    fingerprints modulo 2**64.
+    Args:
+      shards: folder or URL of the shards.
+      counts: the sum, over the epoch's elements on all replicas of all workers, of the `counts`
+        that ``training_dataset(…, receipt=True)`` and ``evaluation_dataset`` add.
+      split: name of the split.
 
     Raises:
       UserError: the shards or the split do not exist.
     """
-    records, left_out, fingerprint = map(int, seen)
+    records, left_out, fingerprint = map(int, counts)
     return make_receipt(
         read_manifest(shards).split(split),
         records=records,
@@ -107,51 +125,57 @@ def epoch_receipt(shards: str, seen: Iterable[int], *, split: str = "train") -> 
     )
 
 
-# int64 [3]: records, records left out, and the sum of the fingerprints of both modulo 2**64.
-RECEIPT_COUNTS: Final = "seen"
+# Key in a batch, int64 [3]: records, leftover records, and the sum of both's fingerprints modulo
+# 2**64.
+RECEIPT_COUNTS: Final = "receipt_counts"
 
 
 def add_evaluation_counts(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns `evaluation_batches` with RECEIPT_COUNTS."""
-    return batches.map(plain_graph(lambda batch: _counted(batch, tf.constant(False))))
+    """Return `evaluation_batches` with RECEIPT_COUNTS."""
+    return batches.map(plain_graph(lambda batch: _with_counts(batch, tf.constant(False))))
 
 
 def add_training_counts(
     batches: tf.data.Dataset, config: ReadConfig, *, start: Position, epochs: int | None
 ) -> tf.data.Dataset:
-    """Returns `training_batches` without their tails, with RECEIPT_COUNTS.
+    """Return `training_batches` with RECEIPT_COUNTS in place of their tails.
 
-    `batches` has tails; the last batch of an epoch tells of its tail too. `start` and `epochs`
-    are what `batches` were made with.
+    The last batch of an epoch has the counts of the epoch's tail too.
+
+    Args:
+      batches: batches with tails.
+      config, start, epochs: those that `batches` were made with.
     """
     shards = config.shards(drop_remainder=True)
-    used = shards.steps_per_epoch * config.replicas
-    per_epoch = used + shards.tail_steps * config.replicas
+    replicas = config.place.replicas
+    used = shards.steps_per_epoch * replicas
+    per_epoch = used + shards.tail_steps * replicas
 
     @plain_graph
     def fold(last: Batch, item: tuple[tf.Tensor, Batch]) -> tuple[Batch, tuple[Batch, tf.Tensor]]:
-        at = item[0] % per_epoch
-        batch = _counted(item[1], at >= used)
+        """Keep the last batch of the steps while the tail's counts are added to it."""
+        number = item[0] % per_epoch
+        batch = _with_counts(item[1], number >= used)
         last = tf.cond(
-            at < used,
+            number < used,
             lambda: batch,
             lambda: {**last, RECEIPT_COUNTS: last[RECEIPT_COUNTS] + batch[RECEIPT_COUNTS]},
         )
-        return last, (last, (at < used - 1) | (at == per_epoch - 1))
+        return last, (last, (number < used - 1) | (number == per_epoch - 1))
 
-    none = {name: tf.fill(s.shape, zero(s.dtype)) for name, s in batches.element_spec.items()}
-    numbered = batches.enumerate(start.epoch * per_epoch + start.step * config.replicas)
-    folded = numbered.scan({**none, RECEIPT_COUNTS: tf.zeros([3], tf.int64)}, fold)
-    whole = folded.filter(lambda _, complete: complete).map(lambda batch, _: batch)
+    empty = {name: tf.fill(s.shape, zero(s.dtype)) for name, s in batches.element_spec.items()}
+    numbered = batches.enumerate(start.epoch * per_epoch + start.step * replicas)
+    folded = numbered.scan({**empty, RECEIPT_COUNTS: tf.zeros([3], tf.int64)}, fold)
+    complete = folded.filter(lambda _, is_complete: is_complete).map(lambda batch, _: batch)
     length = tf.data.INFINITE_CARDINALITY
     if epochs is not None:
-        length = max(0, (epochs - start.epoch) * used - start.step * config.replicas)
-    return whole.apply(tf.data.experimental.assert_cardinality(length))
+        length = max(0, (epochs - start.epoch) * used - start.step * replicas)
+    return complete.apply(tf.data.experimental.assert_cardinality(length))
 
 
-def _counted(batch: Batch, left_out: tf.Tensor) -> Batch:
+def _with_counts(batch: Batch, is_leftover: tf.Tensor) -> Batch:
     prints = batch[FINGERPRINT]
     count = tf.math.count_nonzero(prints)
     none = tf.zeros_like(count)
-    counts = tf.where(left_out, [none, count], [count, none])
+    counts = tf.where(is_leftover, [none, count], [count, none])
     return {**batch, RECEIPT_COUNTS: tf.concat([counts, [tf.reduce_sum(prints)]], axis=0)}

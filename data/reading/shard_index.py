@@ -1,8 +1,10 @@
-"""Records of shards read one by one, from wherever in a shard they are.
+"""Random access to the records of local shards, by record id.
 
-A shard's records lie behind one another without an index; where each begins is found by going
-over their headers (see `records`), as far as is asked for, once a process. A record's place is
-one number, made of the shard's number and its index in the shard.
+TFRecord has no index. Offsets are discovered lazily by scanning frame headers (see
+`format.tfrecord`), once per process. A record id is one int64:
+
+    bits 40-62  number of the shard in the index
+    bits 0-39   index of the record in the shard
 """
 
 import contextlib
@@ -12,6 +14,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from tenfold.data.errors import JobError
 from tenfold.data.format.tfrecord import (
     FOOTER_BYTES,
     FRAME_BYTES,
@@ -22,59 +25,70 @@ from tenfold.data.format.tfrecord import (
 )
 from tenfold.data.reading.decoding.buffers import ThreadBuffer
 
-# A place's low bits are the record's index, the rest the shard's number; no record's is negative.
 INDEX_BITS: Final = 40
 NO_RECORD: Final = -1
-_INDEX: Final = (1 << INDEX_BITS) - 1
+_INDEX_MASK: Final = (1 << INDEX_BITS) - 1
 
-# What is told to the disk to be wanted soon, as the headers are gone over.
-_AHEAD_BYTES: Final = 1 << 20
-# What a process has open besides its shards, generously.
+# Bytes that the disk is asked to read ahead while headers are scanned.
+_READ_AHEAD_BYTES: Final = 1 << 20
+# A generous allowance for files that the process has open besides its shards.
 _OTHER_FILES: Final = 512
 
 
+class UnreadableRecord(JobError, ValueError):
+    """A record is damaged or cannot be decoded; the message names its shard, index and offset.
+
+    It is a ValueError too, which TensorFlow turns into an InvalidArgumentError.
+    """
+
+
 class IndexedShard:
-    """One open shard of `size` bytes; its records can be read by several threads at once.
+    """One open shard, whose records several threads may read at the same time.
+
+    Args:
+      path: the shard's path.
+      num_bytes: its size by the manifest.
 
     Raises:
       OSError: it cannot be opened.
-      ValueError: its size is another.
+      ValueError: it has another size.
     """
 
-    def __init__(self, path: str, size: int) -> None:
+    def __init__(self, path: str, num_bytes: int) -> None:
         self._file = os.open(path, os.O_RDONLY)
         self._size = os.fstat(self._file).st_size
-        if self._size != size:
-            raise ValueError(f"{path} has {self._size:,} bytes, the manifest says {size:,}")
+        if self._size != num_bytes:
+            raise ValueError(f"{path} has {self._size:,} bytes, the manifest says {num_bytes:,}")
+        # Held while headers are scanned. Both arrays only grow: reading an entry needs no lock.
         self._lock = threading.Lock()
-        # Where the records begin that have been gone over, and the end of the last; their CRCs.
+        # Offsets of the scanned records, and the end of the last one; their payloads' CRCs.
         self._offsets = array("q", [0])
         self._crcs = array("I")
         self._header = os.pread(self._file, HEADER_BYTES, 0)
-        self._asked = 0
+        self._advised = 0
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
             os.close(self._file)
 
     def offset(self, index: int) -> int:
-        """Returns where a record begins that has been read."""
+        """Return the offset of a record that has been read."""
         return self._offsets[index]
 
     def length(self, index: int) -> int:
-        """Returns the bytes of a record's payload, after going over the headers up to it.
+        """Return the bytes of a record's payload, after scanning the headers up to it.
 
         Raises:
-          RecordError: the header of the record, or of one before it, is damaged.
+          RecordError: the header of the record, or of an earlier one, is damaged.
         """
         if index >= len(self._crcs):
             with self._lock:
                 while index >= len(self._crcs):
-                    self._next()
+                    self._scan_next()
         return self._offsets[index + 1] - self._offsets[index] - FRAME_BYTES
 
     def read_into(self, index: int, memory: Any) -> None:
-        """Reads the payload of a record into `memory`, uint8 [`length`], and checks it.
+        """Read the payload of a record into `memory`, uint8 [`length`], and check it.
 
         Raises:
           RecordError: it is damaged, or the file ends before its end.
@@ -84,32 +98,33 @@ class IndexedShard:
             raise RecordError(index, offset, "the file is shorter than it was")
         if masked_crc32c(memory) != self._crcs[index]:
             raise RecordError(
-                index, offset, f"the checksum of its {length:,} bytes does not match", lost=False
+                index, offset, f"the checksum of its {length:,} bytes does not match"
             )
 
-    def _next(self) -> None:
-        """Goes over one record more: its footer and the next one's header are read at once."""
+    def _scan_next(self) -> None:
+        """Scan one more record: one read takes its footer and the next record's header."""
         index, offset = len(self._crcs), self._offsets[-1]
         if offset >= self._size:
             raise RecordError(index, offset, "the file ends before it")
         room = self._size - offset - HEADER_BYTES
         length = read_length(self._header, index=index, offset=offset, room=room)
-        self._want(offset + length)
+        self._advise(offset + length)
         footer = offset + HEADER_BYTES + length
-        found = os.pread(self._file, FOOTER_BYTES + HEADER_BYTES, footer)
-        if len(found) < FOOTER_BYTES:
+        data = os.pread(self._file, FOOTER_BYTES + HEADER_BYTES, footer)
+        if len(data) < FOOTER_BYTES:
             raise RecordError(index, offset, "the file is shorter than it was")
-        self._header = found[FOOTER_BYTES:]
+        self._header = data[FOOTER_BYTES:]
+        # `length` reads the offset of a record's end, so the CRC, which announces it, comes last.
         self._offsets.append(footer + FOOTER_BYTES)
-        self._crcs.append(int.from_bytes(found[:FOOTER_BYTES], "little"))
+        self._crcs.append(int.from_bytes(data[:FOOTER_BYTES], "little"))
 
-    def _want(self, offset: int) -> None:
-        """Has the disk read on in sequence: what is asked for is scattered by shuffling."""
-        if offset < self._asked or not hasattr(os, "posix_fadvise"):
+    def _advise(self, offset: int) -> None:
+        """Ask the disk to read on in sequence, because shuffled reads are scattered."""
+        if offset < self._advised or not hasattr(os, "posix_fadvise"):
             return
         with contextlib.suppress(OSError):
-            os.posix_fadvise(self._file, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-        self._asked = offset + _AHEAD_BYTES // 2
+            os.posix_fadvise(self._file, offset, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+        self._advised = offset + _READ_AHEAD_BYTES // 2
 
 
 class ShardIndex:
@@ -117,54 +132,61 @@ class ShardIndex:
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self._paths = tuple(sizes)
+        self._numbers = {path: number for number, path in enumerate(self._paths)}
         self._sizes = dict(sizes)
         self._files: dict[int, IndexedShard] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while a shard is opened
         self._payloads = ThreadBuffer()
         _allow_open_files(len(self._paths))
 
     def first_record_id(self, path: str) -> int:
-        """Returns the place of a shard's first record."""
-        return self._paths.index(path) << INDEX_BITS
+        """Return the id of a shard's first record; the next records' ids follow it."""
+        return self._numbers[path] << INDEX_BITS
 
-    def read(self, places: Sequence[int]) -> list[Any]:
-        """Returns the payloads of the records at `places`, uint8 [bytes] each; what is no place
-        has none.
+    def read(self, record_ids: Sequence[int]) -> list[Any]:
+        """Return the payloads of records, uint8 [bytes] each; NO_RECORD has an empty one.
 
-        They lie in memory that this thread's next call uses again.
+        They lie in memory that is valid until the thread's next call.
 
         Raises:
-          ValueError: one is damaged; the message names its shard, index and offset.
+          UnreadableRecord: a record is damaged.
         """
-        place = NO_RECORD
+        record_id = NO_RECORD
         try:
             lengths = []
-            for place in places:
-                lengths.append(self._file(place).length(place & _INDEX) if place >= 0 else 0)
-            memory = self._payloads.of(sum(lengths))
-            found, begin = [], 0
-            for place, length in zip(places, lengths, strict=True):
+            for record_id in record_ids:
+                lengths.append(self._length(record_id) if record_id >= 0 else 0)
+            memory = self._payloads.get(sum(lengths))
+            payloads, begin = [], 0
+            for record_id, length in zip(record_ids, lengths, strict=True):
                 payload = memory[begin : begin + length]
-                if place >= 0:
-                    self._file(place).read_into(place & _INDEX, payload)
-                found.append(payload)
+                if record_id >= 0:
+                    self._file(record_id).read_into(record_id & _INDEX_MASK, payload)
+                payloads.append(payload)
                 begin += length
         except RecordError as error:
-            raise ValueError(f"{self._path(place)} {error}") from error
+            raise UnreadableRecord(f"{self._path(record_id)} {error}") from error
         except OSError as error:
-            raise ValueError(f"{self._path(place)} cannot be read: {error.strerror}") from error
-        return found
+            path, reason = self._path(record_id), error.strerror
+            raise UnreadableRecord(f"{path} cannot be read: {reason}") from error
+        except ValueError as error:
+            raise UnreadableRecord(str(error)) from error
+        return payloads
 
-    def describe(self, place: int) -> str:
-        """Returns the shard, index and offset of a record that has been read."""
-        index = place & _INDEX
-        return f"{self._path(place)} record {index} at byte {self._file(place).offset(index):,}"
+    def describe(self, record_id: int) -> str:
+        """Return the shard, index and offset of a record that has been read."""
+        index = record_id & _INDEX_MASK
+        offset = self._file(record_id).offset(index)
+        return f"{self._path(record_id)} record {index} at byte {offset:,}"
 
-    def _path(self, place: int) -> str:
-        return self._paths[place >> INDEX_BITS]
+    def _length(self, record_id: int) -> int:
+        return self._file(record_id).length(record_id & _INDEX_MASK)
 
-    def _file(self, place: int) -> IndexedShard:
-        number = place >> INDEX_BITS
+    def _path(self, record_id: int) -> str:
+        return self._paths[record_id >> INDEX_BITS]
+
+    def _file(self, record_id: int) -> IndexedShard:
+        number = record_id >> INDEX_BITS
         file = self._files.get(number)
         if file is None:
             with self._lock:
@@ -174,14 +196,14 @@ class ShardIndex:
         return file
 
 
-def _allow_open_files(more: int) -> None:
-    """Raises the limit of open files as far as needed and allowed."""
+def _allow_open_files(num_shards: int) -> None:
+    """Raise the limit of open files as far as needed and allowed."""
     try:
         import resource
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = more + _OTHER_FILES
+    needed = num_shards + _OTHER_FILES
     if resource.RLIM_INFINITY != soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))

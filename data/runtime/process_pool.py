@@ -1,4 +1,8 @@
-"""A pool of processes that work through a list and die with the process that began them."""
+"""A pool of processes that work through a list and end with the process that started them.
+
+Protocol over one pipe per worker: the parent sends an item; the worker answers with any number of
+``note`` messages and then one ``result`` or ``error``. A worker that finds its parent gone exits.
+"""
 
 import contextlib
 import multiprocessing
@@ -18,21 +22,21 @@ Item = TypeVar("Item")
 
 Result = TypeVar("Result")
 
-# How often an idle worker looks whether its parent still lives.
-_IDLE_S: Final = 1.0
+# Between two checks of an idle worker for its parent.
+_PARENT_CHECK_S: Final = 1.0
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error of a worker on its way to the parent; `trace` is empty for foreseen ones."""
+    """An error of a worker for the parent; `trace` is empty for UserError and JobError."""
 
     kind: str
     message: str
     trace: str = ""
 
 
-class _Lost(BaseException):
-    """The parent is gone."""
+class _ParentGone(BaseException):
+    """The parent has ended."""
 
 
 def run_pool(
@@ -43,19 +47,24 @@ def run_pool(
     on_note: Callable[[Any], None] = lambda note: None,
     inline: bool = True,
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Yields (item, result) as results come; `work(item, note)` runs in other processes.
+    """Yield (item, result) for each item, in the order in which the results arrive.
 
-    What `work` passes to `note` reaches `on_note` here. With `inline`, one process, or one item,
-    means this process.
+    Args:
+      work: `work(item, note)`, called in the workers; it may call `note` with picklable values.
+      items: the items, picklable.
+      processes: the number of workers, at most.
+      on_note: called in this process with each value that `work` notes.
+      inline: run `work` in this process if one worker, or one item, is all there is.
 
     Raises:
-      UserError, JobError: as `work` did, or a process was lost; the others are stopped.
+      UserError, JobError: `work` raised it, or a worker was lost (JobError). The other workers
+        are stopped.
     """
     if inline and (processes == 1 or len(items) < 2):
         for item in items:
             yield item, work(item, on_note)
         return
-    workers = _start(work, min(processes, len(items)))
+    workers = _start_workers(work, min(processes, len(items)))
     try:
         yield from _deal(workers, list(items), on_note)
     finally:
@@ -66,12 +75,12 @@ def run_pool(
 def _deal(
     workers: Sequence["_Worker"], items: list[Any], on_note: Callable[[Any], None]
 ) -> Generator[tuple[Any, Any], None, None]:
-    left = len(items)
-    items.reverse()
+    pending = len(items)
+    items.reverse()  # `give` takes from the end
     for worker in workers:
         worker.give(items)
     by_end = {worker.end: worker for worker in workers}
-    while left:
+    while pending:
         for ready in wait(list(by_end)):
             worker = by_end[ready]
             kind, value = worker.receive()
@@ -80,7 +89,7 @@ def _deal(
             elif kind == "result":
                 item = worker.item
                 worker.give(items)
-                left -= 1
+                pending -= 1
                 yield item, value
             else:
                 _raise(value)
@@ -93,7 +102,7 @@ def _raise(failure: _Failure) -> None:
 
 
 class _Worker:
-    """One process of the pool, seen from the parent."""
+    """The parent's side of one process of the pool."""
 
     def __init__(self, context: Any, work: Callable[..., Any]) -> None:
         self.end, theirs = context.Pipe()
@@ -105,17 +114,17 @@ class _Worker:
         theirs.close()
 
     def give(self, items: list[Any]) -> None:
-        """Sends the last of `items`, if there is one."""
+        """Send the last of `items` and remove it; do nothing if there is none."""
         self.item = items.pop() if items else None
         if self.item is not None:
-            with contextlib.suppress(BrokenPipeError):  # `receive` says that it is gone
+            with contextlib.suppress(BrokenPipeError):  # `receive` reports the loss
                 self.end.send(self.item)
 
     def receive(self) -> tuple[str, Any]:
-        """Returns the next message.
+        """Return the next message.
 
         Raises:
-          JobError: the process is gone.
+          JobError: the process has ended.
         """
         try:
             message: tuple[str, Any] = self.end.recv()
@@ -123,12 +132,12 @@ class _Worker:
         except (EOFError, OSError):
             self._process.join()
             raise JobError(
-                f"a writing process was lost ({_describe(self._process.exitcode)}); "
-                "what was finished is kept: run the same command again to go on"
+                f"a process of the pool was lost ({_describe(self._process.exitcode)}): "
+                "run the same command again; a write keeps its finished shards"
             ) from None
 
     def stop(self) -> None:
-        """Ends the process."""
+        """End the process, by force after 10 s."""
         self.end.close()
         self._process.terminate()
         self._process.join(timeout=10)
@@ -143,11 +152,11 @@ def _describe(exit_code: int | None) -> str:
     return f"exit status {exit_code}"
 
 
-def _start(work: Callable[..., Any], count: int) -> list[_Worker]:
+def _start_workers(work: Callable[..., Any], count: int) -> list[_Worker]:
     context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
     sys.stdout.flush()
     sys.stderr.flush()
-    # Until they ignore Ctrl-C, which reaches the whole group, it is held back from them.
+    # Ctrl-C reaches the whole process group: it stays blocked in the workers until they ignore it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return [_Worker(context, work) for _ in range(count)]
@@ -156,29 +165,29 @@ def _start(work: Callable[..., Any], count: int) -> list[_Worker]:
 
 
 def _can_fork() -> bool:
-    """A fork is quick, and safe only while there is one thread, TensorFlow's included."""
-    alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
-    return alone and sys.platform.startswith("linux")
+    """Whether a fork, which is quick, is safe: there is one thread, and none of TensorFlow's."""
+    one_thread = threading.active_count() == 1 and "tensorflow" not in sys.modules
+    return one_thread and sys.platform.startswith("linux")
 
 
 def _serve(work: Callable[..., Any], pipe: Connection, parent: int) -> None:
-    """The worker's loop."""
-    # Ctrl-C reaches the whole group; the parent alone decides what it means. When it stops a
-    # worker, that one removes what it had begun.
+    """Run the loop of a worker."""
+    # The parent alone acts on Ctrl-C, which reaches the whole group. It stops a worker by SIGTERM:
+    # SystemExit lets the worker remove the files that it has begun.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
     def send(kind: str, value: Any) -> None:
         if os.getppid() != parent:
-            raise _Lost
+            raise _ParentGone
         pipe.send((kind, value))
 
-    with contextlib.suppress(_Lost, EOFError, BrokenPipeError):
+    with contextlib.suppress(_ParentGone, EOFError, BrokenPipeError):
         while True:
-            while not pipe.poll(_IDLE_S):
+            while not pipe.poll(_PARENT_CHECK_S):
                 if os.getppid() != parent:
-                    raise _Lost
+                    raise _ParentGone
             send(*_attempt(work, pipe.recv(), lambda note: send("note", note)))
 
 
@@ -187,7 +196,7 @@ def _attempt(work: Callable[..., Any], item: Any, note: Callable[[Any], None]) -
         return "result", work(item, note)
     except (UserError, JobError) as error:
         return "error", _Failure(type(error).__name__, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+    except Exception as error:  # noqa: BLE001 - reported to the parent, whatever it is
         message = f"{type(error).__name__}: {error}"
         return "error", _Failure("JobError", message, traceback.format_exc())
 

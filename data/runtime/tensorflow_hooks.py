@@ -1,11 +1,10 @@
-"""Calls from TensorFlow's threads into Python, and the end of the process.
+"""Guards around TensorFlow: its calls into Python at the exit, and its start-up messages.
 
-When Python ends while an iterator still lives, the iterator is deleted at a time at which no
-other thread gets the interpreter any more: its deletion then waits for a call that can never
-return. So before the end new calls are refused, and those under way are waited for. As nobody
-takes batches any more, a pipeline comes to rest once its few places for them are filled.
-
-Loading TensorFlow without the messages that it writes past Python's own streams.
+If the interpreter exits while a tf.data iterator is alive, TensorFlow deletes the iterator at a
+time at which no other thread can take the interpreter lock: the deletion then waits for ever for a
+Python callback in progress. Therefore `guarded_callback` refuses new callbacks at exit and waits
+for those in progress. As nobody takes batches any more, a pipeline comes to rest once its few
+buffers are full.
 """
 
 import atexit
@@ -16,46 +15,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-# A pipeline that has not called for this long is at rest; at most so long is waited for that.
+# A pipeline without a callback for this long is at rest.
 _REST_S: Final = 0.1
-
-_PATIENCE_S: Final = 5.0
+# The exit waits at most this long for a pipeline to come to rest.
+_MAX_WAIT_S: Final = 5.0
 
 
 class CallbackGate:
-    """Counts the calls under way; `settle` refuses further ones and waits until all is at rest."""
+    """Counts callbacks in progress, on any thread; `settle` closes the gate."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._under_way = 0
+        self._lock = threading.Lock()  # protects the count and the time of the last return
+        self._in_progress = 0
         self._last = 0.0
-        self._ending = False
+        self._closed = False
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns `function`, counted."""
+        """Return `function` as a guarded callback; usable as a decorator."""
 
-        def counted(*arguments: Any) -> Any:
+        def guarded(*arguments: Any) -> Any:
+            # Counted before the gate is looked at: `settle` either sees the call or refuses it.
             with self._lock:
-                self._under_way += 1
+                self._in_progress += 1
             try:
-                if self._ending:
+                if self._closed:
                     raise RuntimeError("the process is about to end")
                 return function(*arguments)
             finally:
                 with self._lock:
-                    self._under_way -= 1
+                    self._in_progress -= 1
                     self._last = time.monotonic()
 
-        return counted
+        return guarded
 
     def settle(self) -> None:
-        """Refuses calls from now on, and returns when none has come for a while."""
-        if self._last == 0.0 and not self._under_way:
+        """Refuse callbacks from now on, and wait until none has been in progress for a while."""
+        if self._last == 0.0 and not self._in_progress:
             return
-        self._ending = True
+        self._closed = True
         self._last = begun = time.monotonic()
-        while time.monotonic() < begun + _PATIENCE_S:
-            if not self._under_way and time.monotonic() > self._last + _REST_S:
+        while time.monotonic() < begun + _MAX_WAIT_S:
+            if not self._in_progress and time.monotonic() > self._last + _REST_S:
                 return
             time.sleep(_REST_S / 10)
 
@@ -67,18 +67,18 @@ atexit.register(guarded_callback.settle)
 
 @contextmanager
 def silence_native_startup() -> Iterator[None]:
-    """Sends what native code writes to standard error nowhere; exceptions pass as ever.
+    """Discard the standard error of native code in the block; exceptions still propagate.
 
-    TensorFlow's start-up messages cannot be turned off otherwise: they are written before its
-    own settings are read.
+    TensorFlow writes its start-up messages before it reads its own log settings, so only the
+    file descriptor can silence them.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

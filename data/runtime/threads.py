@@ -1,7 +1,4 @@
-"""Working ahead with threads: what waits for a network need not wait one after the other.
-
-Work in the background that does not hold up the end of the process.
-"""
+"""Threads for waiting on networks: prefetching in order, and work that never delays an exit."""
 
 import threading
 from collections import deque
@@ -19,10 +16,12 @@ Result = TypeVar("Result")
 def prefetch_map(
     work: Callable[[Item], Result], items: Iterable[Item], *, max_in_flight: int
 ) -> Iterator[Result]:
-    """Yields what `work` returns for each item, in their order; raises what it raises.
+    """Yield `work(item)` for each item, in order; an exception of `work` is raised in its place.
 
-    Up to `max_in_flight` items are being worked on or wait to be taken, which bounds memory. With 1
-    the work runs on the caller's thread.
+    Args:
+      work: called on threads of a pool; on the caller's thread if `max_in_flight` is 1.
+      items: read on the caller's thread, as far ahead as `max_in_flight` allows.
+      max_in_flight: items in work or finished but not yet taken, at most: it bounds memory.
     """
     if max_in_flight <= 1:
         yield from map(work, items)
@@ -41,9 +40,10 @@ def prefetch_map(
 
 
 class DaemonExecutor:
-    """A few daemon threads that work off a queue; a process may end while they are at it.
+    """A few daemon threads that work through a queue.
 
-    `concurrent.futures` waits for its threads when the process ends.
+    Unlike those of `concurrent.futures`, which the interpreter waits for at its exit, the threads
+    may be abandoned in the middle of their work.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -52,7 +52,7 @@ class DaemonExecutor:
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True).start()
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Returns what `work` will return or raise."""
+        """Queue `work`; return the future of its result or exception."""
         future: Future[Result] = Future()
         self._queue.put((future, work))
         return future
@@ -62,20 +62,20 @@ class DaemonExecutor:
             future, work = self._queue.get()
             try:
                 future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            except BaseException as error:  # noqa: BLE001 - raised by `future.result()`
                 future.set_exception(error)
-            del future, work  # what they hold must not live until the next one comes
+            del future, work  # else they would keep their memory until the next item arrives
 
 
-def once(make: Callable[[], Result]) -> Callable[[], Result]:
-    """Returns a function that returns what its first call has made.
+def build_once(make: Callable[[], Result]) -> Callable[[], Result]:
+    """Return a function whose first call builds a value with `make`; later calls return it.
 
-    Of several threads that come first together `lru_cache` alone lets each make one.
+    `lru_cache` alone would let threads that race on the first call each build one.
     """
-    making, made = threading.Lock(), lru_cache(maxsize=1)(make)
+    lock, cached = threading.Lock(), lru_cache(maxsize=1)(make)
 
     def get() -> Result:
-        with making:
-            return made()
+        with lock:
+            return cached()
 
     return get

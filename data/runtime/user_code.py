@@ -1,4 +1,4 @@
-"""``module:name`` and ``file.py:name``: things of the user's own, by name."""
+"""Objects of the user's own code, by name: ``module:name`` and ``file.py:name``."""
 
 import importlib
 import importlib.util
@@ -12,40 +12,50 @@ from typing import Any
 from tenfold.data.errors import UserError
 
 
-def is_reference(text: str) -> bool:
-    """Says whether `text` may be ``module:name`` or ``file.py:name``."""
+def names_user_object(text: str) -> bool:
+    """Return True if `text` has the form ``module:name`` or ``file.py:name``."""
     place, colon, name = text.rpartition(":")
     return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
-def load_user_object(text: str, what: str) -> Any:
-    """Returns what `text` names, looked up where the user stands; `what` is for errors.
+def load_user_object(text: str, what: str, *, working_dir: str = "") -> Any:
+    """Return the object that `text` names.
+
+    Args:
+      text: ``module:name`` or ``file.py:name``.
+      what: the kind of object, for messages: ``transform``.
+      working_dir: the folder to look it up in; "" is the current one.
 
     Raises:
       UserError: there is no such module, file or attribute, or its import fails.
     """
     place, _, name = text.rpartition(":")
     try:
-        module = import_place(place, what)
+        module = import_user_module(place, what, working_dir=working_dir)
     except UserError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{what}: importing {place} fails: {reason}") from error
-    return attribute_of(module, name, f"{what} '{text}'")
+    return get_user_attribute(module, name, f"{what} '{text}'")
 
 
-def import_place(place: str, what: str, *, working_dir: str = "") -> ModuleType:
-    """Imports a module, or the file at `place`, as Python would run it.
+def import_user_module(place: str, what: str, *, working_dir: str = "") -> ModuleType:
+    """Import a module, or a file, as Python would run it.
 
-    A module is looked for in `working_dir` ("" is where the process stands) first, what a file
-    imports beside it: the user's own packages may be called ``data`` or ``models``.
+    The folder of the file, or `working_dir` for a module, comes first on `sys.path`: the user's
+    own packages may be called ``data`` or ``models``.
+
+    Args:
+      place: the name of a module, or a path that ends in ``.py``.
+      what: the kind of object that is looked for, for messages.
+      working_dir: the folder that paths and modules are relative to; "" is the current one.
 
     Raises:
-      UserError: there is no such module or file. What the import itself raises passes.
+      UserError: there is no such module or file. Exceptions of the import itself propagate.
     """
     if place.endswith(".py"):
-        return _import_file(file_of(place, working_dir), what)
+        return _import_file(user_file_path(place, working_dir), what)
     folder = working_dir or os.getcwd()
     if not place.startswith("tenfold."):
         _put_first(folder)
@@ -53,17 +63,17 @@ def import_place(place: str, what: str, *, working_dir: str = "") -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise  # the module exists, but something that it imports does not
+            raise  # the module exists; a module that it imports does not
         raise UserError(
             f"{what}: there is no module '{place}' in {folder} or on sys.path"
         ) from None
 
 
-def attribute_of(module: ModuleType, name: str, what: str) -> Any:
-    """Returns a module's attribute.
+def get_user_attribute(module: ModuleType, name: str, what: str) -> Any:
+    """Return the attribute `name` of a module; `what` begins the message.
 
     Raises:
-      UserError: there is none.
+      UserError: the module has no such attribute.
     """
     try:
         return getattr(module, name)
@@ -71,8 +81,8 @@ def attribute_of(module: ModuleType, name: str, what: str) -> Any:
         raise UserError(f"{what}: {module.__name__} has no '{name}'") from None
 
 
-def file_of(place: str, working_dir: str) -> Path:
-    """Returns the absolute path of ``file.py`` as seen from `working_dir`."""
+def user_file_path(place: str, working_dir: str) -> Path:
+    """Return the absolute path of the file `place`, relative to `working_dir`."""
     return Path(working_dir or ".", place).expanduser().absolute()
 
 
@@ -80,7 +90,7 @@ def _import_file(path: Path, what: str) -> ModuleType:
     if not path.is_file():
         raise UserError(f"{what} '{path}' does not exist")
     _put_first(str(path.parent))
-    loader = _SourceAsItIs(path.stem, str(path))
+    loader = _UncachedLoader(path.stem, str(path))
     spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     assert spec is not None, path
     module = importlib.util.module_from_spec(spec)
@@ -89,15 +99,15 @@ def _import_file(path: Path, what: str) -> ModuleType:
     return module
 
 
-class _SourceAsItIs(SourceFileLoader):
-    """Compiles what the file holds now.
+class _UncachedLoader(SourceFileLoader):
+    """Compiles the current text of a file.
 
-    Python's own cache of bytecode takes a file for unchanged that was changed within a second
-    and is as long as before.
+    Python's cache of bytecode compares times in whole seconds and sizes: it misses a change
+    within the same second that keeps the length.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """Returns the module's code."""
+        """Return the module's code."""
         del fullname
         return self.source_to_code(self.get_data(self.path), self.path)
 

@@ -1,4 +1,4 @@
-"""``.npz`` and ``.npy`` arrays: the first dimension counts the examples."""
+"""Sources of ``.npz`` and ``.npy`` arrays, whose first dimension counts the examples."""
 
 import hashlib
 import os
@@ -13,14 +13,13 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import Encoded
+from tenfold.data.sources.base import Encoded, SourceOptions
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
-    SourceOptions,
+    choose_feature,
     encode_features,
-    pick,
-    rename,
+    with_standard_names,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ArraySource:
-    """Arrays of `.npy` files by feature name, mapped into memory by each process."""
+    """Arrays of `.npy` files by feature name; each process maps them into memory on first use."""
 
     notes: tuple[str, ...] = ()
 
@@ -46,7 +45,7 @@ class ArraySource:
         return {**vars(self), "_arrays": {}}
 
     def features(self, index: int) -> Features:
-        """Returns one row of every array."""
+        """Return one row of every array; see `Source`."""
         if not self._arrays:
             self._arrays = {name: _load(path) for name, path in self._files.items()}
         row = {name: array[index] for name, array in self._arrays.items()}
@@ -57,19 +56,26 @@ class ArraySource:
         return row
 
     def encoded(self, index: int) -> Encoded:
-        """Returns one row, packed; raises as `Source.encoded`."""
+        """Return one row, packed; see `Source`."""
         return encode_features(self.features(index))
 
     def name(self, index: int) -> str:
-        """Returns the source and the row."""
+        """Return the name of the source and the number of the row."""
         return f"{self._spec}: row {index}"
 
 
 def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> ArraySource:
-    """Returns the arrays of an ``.npz`` or ``.npy`` file; ``FILE.npz:train`` takes x_train, ….
+    """Return the arrays of a file as a source.
+
+    Args:
+      spec: The source as the user wrote it, for names and errors.
+      path: The ``.npz`` or ``.npy`` file. ``FILE.npz:train`` uses the arrays whose names end in
+        ``_train``, without that suffix.
+      scratch: Local folder for the unpacked arrays.
+      options: Names of image and label, and whether labels are one-hot.
 
     Raises:
-      UserError: the file holds no arrays, objects, or arrays of different lengths.
+      UserError: the file holds no arrays, or objects, or arrays of different lengths.
     """
     path, _, suffix = path.partition(".npz:") if ".npz:" in path else (path, "", "")
     path = path + ".npz" if suffix else path
@@ -78,11 +84,11 @@ def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> 
         files = _with_suffix(path, files, f"_{suffix}")
     arrays = {name: _load(file) for name, file in files.items()}
     count = _common_length(path, arrays)
-    label = pick(options.label, LABEL_NAMES, arrays, "label")
-    image = pick(
+    label = choose_feature(options.label, LABEL_NAMES, arrays, "label")
+    image = choose_feature(
         options.image, IMAGE_NAMES, {n: a for n, a in arrays.items() if a.ndim > 2}, "image"
     )
-    files = rename(files, image, label)
+    files = with_standard_names(files, image, label)
     labels = arrays.get(label)
     classes = _classes(labels)
     source = ArraySource(spec, files, classes, _take_argmax(labels, options.one_hot))
@@ -91,7 +97,7 @@ def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> 
 
 
 def _unpack(path: str, scratch: Path) -> dict[str, Path]:
-    """Copies the members of an ``.npz`` into `scratch`, where they can be mapped."""
+    """Copy the members of an ``.npz`` to files in `scratch`, which can be mapped into memory."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -101,7 +107,7 @@ def _unpack(path: str, scratch: Path) -> dict[str, Path]:
                     shutil.copyfileobj(data, file, 1 << 20)
                 found[member.removesuffix(".npy")] = target
     except zipfile.BadZipFile as error:
-        raise UserError(f"source '{path}' is no .npz file ({error})") from error
+        raise UserError(f"source '{path}' is not an .npz file ({error})") from error
     return found
 
 
@@ -109,7 +115,7 @@ def _with_suffix(path: str, files: Mapping[str, Path], suffix: str) -> dict[str,
     chosen = {n.removesuffix(suffix): file for n, file in files.items() if n.endswith(suffix)}
     if not chosen:
         raise UserError(
-            f"source '{path}': no array ends in '{suffix}'; there are: {', '.join(files)}"
+            f"source '{path}': no array's name ends in '{suffix}'; there are: {', '.join(files)}"
         )
     return chosen
 
@@ -130,14 +136,14 @@ def _common_length(path: str, arrays: Mapping[str, "np.ndarray"]) -> int:
     if len(set(lengths.values())) != 1 or not min(lengths.values()):
         shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise UserError(
-            f"source '{path}': arrays must have one length above 0, these have {shown}; "
-            "FILE.npz:train takes those that end in _train"
+            f"source '{path}': all arrays must have the same length above 0, these have {shown}; "
+            "FILE.npz:train uses only arrays whose names end in _train"
         )
     return next(iter(lengths.values()))
 
 
 def _classes(labels: "np.ndarray | None") -> tuple[str, ...]:
-    """Returns the sorted names of text labels, () for numbers."""
+    """Return the sorted names of text labels, or () for numeric labels."""
     if labels is None or labels.dtype.kind not in "SU":
         return ()
     import numpy as np
@@ -162,7 +168,7 @@ def _take_argmax(labels: "np.ndarray | None", one_hot: str) -> bool:
 def _stats(
     source: ArraySource, count: int, classes: tuple[str, ...], fingerprint: str
 ) -> SourceStats:
-    """Returns sizes from a sample of the rows: images are encoded on the way."""
+    """Return the sizes, extrapolated from about 64 rows, which are encoded for it."""
     step = max(count // 64, 1)
     sizes = [len(source.encoded(row).payload) + FRAME_BYTES for row in range(0, count, step)]
     return SourceStats(

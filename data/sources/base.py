@@ -1,8 +1,4 @@
-"""What a source of examples is: known in number, read by index, and picklable.
-
-A source is opened by scanning it once; what the scan finds lies in small files of a scratch
-folder (`tenfold.data.format.row_file`), so that the processes that write share it.
-"""
+"""The protocol of a source of examples, and the values and exceptions that it uses."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,18 +10,40 @@ from tenfold.data.planning.layout import SourceStats
 
 
 class UnusableRecord(ValueError):
-    """One record cannot be used; the message says why, without the record's name."""
+    """One record cannot be used; the message gives the reason without naming the record."""
 
 
 class SourceChanged(JobError):
-    """The source is no longer what was scanned."""
+    """The source has changed since it was scanned."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Properties that a source cannot reveal by itself.
+
+    Attributes:
+      image: Name of the feature (column) that holds the image; "" tries the usual names.
+      label: Name of the feature (column) that holds the class; "" tries the usual names.
+      one_hot: Whether labels are one-hot vectors: ``auto`` decides by their values, ``always``
+        or ``never``.
+      batched: Whether the elements of a stream are batches: ``auto`` decides by their shapes,
+        ``yes`` or ``no``.
+    """
+
+    image: str = ""
+    label: str = ""
+    one_hot: str = "auto"
+    batched: str = "auto"
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One record, ready to be framed: the serialized Example, what it is made of, its class.
+    """One record, ready to be framed.
 
-    `label` is the value of the int64 scalar ``label``, None where there is none.
+    Attributes:
+      payload: The serialized tf.train.Example.
+      schema: Its features, sorted by name.
+      label: The value of the int64 scalar ``label``; None if the record has none.
     """
 
     payload: bytes
@@ -34,21 +52,46 @@ class Encoded:
 
 
 class Source(Protocol):
-    """A scanned source. `stats` counts what its records take in shards, unless transformed."""
+    """A scanned source of examples: countable, readable by index, and picklable.
+
+    `open_source` scans a source once, in the process that plans the write. The source is then
+    pickled and sent to each writing process, where any example may be read, in any order and
+    more than once. So a source:
+
+    - must pickle small and without open files: keep paths, and open files on first use in each
+      process. Large results of the scan belong in files of the scratch folder
+      (`tenfold.data.format.row_file`), which all processes of the machine map into memory;
+    - must be deterministic: the same index gives the same bytes in every process and every run,
+      or a resumed write would mix records;
+    - must be safe to read from several threads at once if it sets the optional attribute
+      `concurrent_reads`, the number of threads in which each writing process then reads
+      (1 by default);
+    - raises `UnusableRecord` for an example that is broken: ``--on_bad_record`` decides between
+      failing and skipping. It raises `SourceChanged` if the data has changed since the scan.
+      This and any other exception ends the write.
+
+    Attributes:
+      stats: Number and sizes of the records as shards store them, before any transform. Its
+        fingerprint must change when the content or the order of the examples changes.
+      notes: Remarks for the user, one line each, for instance about ignored files.
+    """
 
     stats: SourceStats
     notes: tuple[str, ...]
 
     def encoded(self, index: int) -> Encoded:
-        """Returns example `index` as it is.
+        """Return example `index`, packed, with all bytes unchanged.
 
         Raises:
-          UnusableRecord: it is broken.
-          SourceChanged: it is not what was scanned.
+          UnusableRecord: the example is broken.
+          SourceChanged: the data has changed since the scan.
         """
 
     def features(self, index: int) -> Features:
-        """Returns example `index` as values, for transforms; raises as `encoded`."""
+        """Return example `index` as values by feature name, for transforms.
+
+        Encoded images stay bytes, and arrays stay arrays. Raises as `encoded`.
+        """
 
     def name(self, index: int) -> str:
-        """Returns what to call example `index` in messages: a path, a row."""
+        """Return the name of example `index` for messages, such as a path or a row number."""

@@ -1,6 +1,6 @@
-"""A tree of class folders of images: ``cats/1.jpg``, ``dogs/2.png``, deeper ones included.
+"""Trees of class folders: ``cats/1.jpg``, ``cats/old/2.png``, ``dogs/3.jpg``, …
 
-The classes are the sorted names of the folders; a image's bytes pass through as they are.
+The classes are the sorted names of the top folders. The bytes of an image are stored unchanged.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features, feature_entry, field, to_list, varint
 from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
-from tenfold.data.format.row_file import RowFile, Texts
+from tenfold.data.format.row_file import BlobFile, RowFile
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
@@ -26,7 +26,7 @@ from tenfold.data.sources.scanned_files import Files, LocalFiles
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 
-# Offset and length of the path in the texts, class, bytes, version (see `Files`).
+# Offset and length of the path in the file of paths, class, size in bytes, version (see `Files`).
 _ROW: Final = struct.Struct("<QHIQq")
 _SUFFIXES: Final = tuple(suffix.encode() for suffix in SUFFIXES)
 _DOT: Final = ord(".")
@@ -34,41 +34,42 @@ _LABEL_FEATURE: Final = Feature(LABEL, "int64", ())
 
 
 class FolderSource:
-    """The images below the class folders of `root`, by class, then by path."""
+    """The images in the class folders of `root`, ordered by class, then by path."""
 
     notes: tuple[str, ...]
 
     def __init__(
-        self, root: str, files: Files, stats: SourceStats, rows: RowFile, paths: Texts,
+        self, root: str, files: Files, stats: SourceStats, rows: RowFile, paths: BlobFile,
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.root = root
         self.stats = stats
         self.notes = notes
-        self.reads_at_once = files.reads_at_once
+        self.concurrent_reads = files.concurrent_reads
         self._files = files
         self._rows = rows
         self._paths = paths
         self._prefix = os.fsencode(root) + b"/"
 
     def encoded(self, index: int) -> Encoded:
-        """Returns the image and its class, packed; raises as `Source.encoded`."""
-        data, label, shape = self._image(index)
+        """Return the image and its class, packed; see `Source`."""
+        data, label, shape = self._read(index)
         return Encoded(_pack(data, label), _schema_of(shape), label)
 
     def features(self, index: int) -> Features:
-        """Returns ``image`` (bytes) and ``label``; raises as `Source.features`."""
-        data, label, _ = self._image(index)
+        """Return ``image`` (encoded bytes) and ``label``; see `Source`."""
+        data, label, _ = self._read(index)
         return {IMAGE: data, LABEL: label}
 
     def name(self, index: int) -> str:
-        """Returns the image's path."""
+        """Return the path of the image."""
         offset, length, *_ = self._rows[index]
-        return shown_path(self._prefix + self._paths(offset, length))
+        return shown_path(self._prefix + self._paths.read(offset, length))
 
-    def _image(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
+    def _read(self, index: int) -> tuple[bytes, int, tuple[int, int, int]]:
+        """Return the encoded image, its class and its (height, width, channels)."""
         offset, length, label, size, version = self._rows[index]
-        data = self._files.read(self._prefix + self._paths(offset, length), size, version)
+        data = self._files.read(self._prefix + self._paths.read(offset, length), size, version)
         try:
             return data, label, image_shape(data)
         except ValueError as error:
@@ -89,9 +90,15 @@ _NAME_FIELD: Final = field(1, IMAGE.encode())
 
 
 def _pack(data: bytes, label: int) -> bytes:
-    """Returns the Example of one image, as `encode_example` would, in one copy of it.
+    """Return the same Example as `encode_example`, copying the image only once.
 
-    The lengths nest: Features, map entry, Feature, BytesList, bytes.
+    The nested messages, each a key, a length and its content:
+
+        Example > Features > map entry of ``image`` > Feature > BytesList > bytes
+                           > map entry of ``label`` (`_label_entry`)
+
+    The head of the image's entry is built from the inside out, because each length counts the
+    heads within it.
     """
     tail = _label_entry(label)
     head = b"\x0a" + varint(len(data))
@@ -106,74 +113,79 @@ def _pack(data: bytes, label: int) -> bytes:
 
 
 def _record_bytes(size: int, label: int) -> int:
-    """Returns the framed bytes of a image of `size` bytes, as `_pack` makes them."""
-    value = _as_field(_as_field(_as_field(size)))
-    features = _as_field(len(_NAME_FIELD) + value) + len(_label_entry(label))
-    return _as_field(features) + FRAME_BYTES
+    """Return the size of the framed record that `_pack` makes of an image of `size` bytes."""
+    value = _field_bytes(_field_bytes(_field_bytes(size)))
+    features = _field_bytes(len(_NAME_FIELD) + value) + len(_label_entry(label))
+    return _field_bytes(features) + FRAME_BYTES
 
 
-def _as_field(size: int) -> int:
-    """Returns the bytes of a message of `size` bytes as a field of another."""
+def _field_bytes(size: int) -> int:
+    """Return the size of a message of `size` bytes with the key and length of a field."""
     return size + 1 + ((size or 1).bit_length() + 6) // 7
-
-
-class Tree(Protocol):
-    """Class folders, listed. A image is its path below `root`, its bytes and its version."""
-
-    root: str
-    files: Files
-
-    def classes(self) -> list[str]:
-        """Returns the sorted names of the class folders."""
-
-    def listed(self, names: Sequence[str]) -> Iterator["Listing"]:
-        """Yields what lies in each of the class folders `names`."""
-
-    def strays(self) -> list[bytes]:
-        """Returns the images that lie beside the class folders, in none of them."""
 
 
 @dataclass
 class Listing:
-    """The files of a class folder: images (`Tree` says of what each is made), and others."""
+    """The files in one class folder, at any depth.
+
+    Attributes:
+      images: (path below the root of the tree, size in bytes, version as in `Files`) of each.
+      others: Paths of the files that are not images.
+    """
 
     images: list[tuple[bytes, int, int]] = dataclass_field(default_factory=list)
     others: list[bytes] = dataclass_field(default_factory=list)
 
 
+class Tree(Protocol):
+    """A tree of class folders at `root`; `files` reads its images."""
+
+    root: str
+    files: Files
+
+    def classes(self) -> list[str]:
+        """Return the sorted names of the class folders."""
+
+    def listings(self, names: Sequence[str]) -> Iterator[Listing]:
+        """Yield the listing of each of the class folders `names`, in order."""
+
+    def strays(self) -> list[bytes]:
+        """Return the images directly in the root, which have no class."""
+
+
 def scan_folder(root: str, scratch: Path) -> FolderSource:
-    """Returns the class-folder tree at `root`, a local path; raises as `scan_tree`."""
+    """Scan the class folders at `root`, a local path; see `scan_tree`."""
     return scan_tree(LocalTree(root), scratch)
 
 
 def scan_tree(tree: Tree, scratch: Path) -> FolderSource:
-    """Returns a class-folder tree, after listing it (no image is opened).
+    """Scan a tree of class folders by listing it, without opening an image.
 
     Raises:
-      UserError: there are no class folders, or one has no images or a name that cannot be
-        a label.
+      UserError: there are no class folders, or a class folder has no images, or its name cannot
+        be a label.
     """
     labels = _checked_classes(tree)
     scan = _Scan(scratch)
     with scan:
-        for label, listing in enumerate(tree.listed(labels)):
+        for label, listing in enumerate(tree.listings(labels)):
             if not listing.images:
                 raise UserError(
                     f"class folder '{tree.root}/{labels[label]}' has no images "
                     f"({', '.join(SUFFIXES)}): add some, convert what there is, or remove the "
                     "folder"
                 )
-            scan.add(sorted(listing.images), label)
-            scan.leave_out(listing.others)
-        scan.leave_out(tree.strays())
+            scan.add_class(sorted(listing.images), label)
+            scan.add_ignored(listing.others)
+        scan.add_ignored(tree.strays())
     prefix = os.fsencode(tree.root) + b"/"
     return FolderSource(
-        tree.root, tree.files, scan.stats(labels), *scan.tables(), scan.notes(prefix)
+        tree.root, tree.files, scan.stats(labels), *scan.files(), scan.notes(prefix)
     )
 
 
 def shown_path(path: bytes) -> str:
-    """Returns a path as it is shown in one line: what cannot be, as in a Python text."""
+    """Return a path as one line of text; unprintable characters as in a Python literal."""
     text = path.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -182,10 +194,10 @@ def _checked_classes(tree: Tree) -> tuple[str, ...]:
     names = tuple(tree.classes())
     if not names:
         raise UserError(
-            f"source '{tree.root}' has no class folders: images must lie in one folder per class"
+            f"source '{tree.root}' has no class folders: put the images in one folder per class"
         )
     for name in names:
-        if not name.isprintable():  # lone surrogates, which stand for no UTF-8, are not either
+        if not name.isprintable():  # which includes lone surrogates of names that are not UTF-8
             raise UserError(
                 f"class folder {f'{tree.root}/{name}'!r}: the name has characters that cannot "
                 "be shown, and becomes a label: rename it"
@@ -194,7 +206,7 @@ def _checked_classes(tree: Tree) -> tuple[str, ...]:
 
 
 def is_image_name(name: bytes) -> bool:
-    """Says whether a file of this name counts as a image, unless it is hidden."""
+    """Whether a file of this name, unless hidden, counts as an image."""
     return name.lower().endswith(_SUFFIXES)
 
 
@@ -207,34 +219,36 @@ class LocalTree:
         self._base = len(os.fsencode(os.path.join(self.root, "")))
 
     def classes(self) -> list[str]:
-        """Returns the sorted names of the class folders."""
+        """Return the sorted names of the class folders."""
         with os.scandir(self.root) as entries:
             return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
-    def listed(self, names: Sequence[str]) -> Iterator[Listing]:
-        """Yields what lies in each of the class folders `names`.
+    def listings(self, names: Sequence[str]) -> Iterator[Listing]:
+        """Yield the listing of each of the class folders `names`, in order.
 
         Raises:
-          UserError: a link leads back to a folder that it lies in.
+          UserError: a symbolic link points to a folder that contains it.
         """
         for name in names:
             listing = Listing()
-            self._list(os.fsencode(os.path.join(self.root, name)), listing, ())
+            self._add_files(os.fsencode(os.path.join(self.root, name)), listing, ())
             yield listing
 
     def strays(self) -> list[bytes]:
-        """Returns the images that lie beside the class folders, in none of them."""
+        """Return the images directly in the root, which have no class."""
         with os.scandir(os.fsencode(self.root)) as entries:
             return sorted(e.name for e in entries if is_image_name(e.name) and e.name[0] != _DOT)
 
-    def _list(self, folder: bytes, found: Listing, above: tuple[tuple[int, int], ...]) -> None:
-        """Adds the files below `folder`, which lies in the folders `above`."""
+    def _add_files(
+        self, folder: bytes, listing: Listing, ancestors: tuple[tuple[int, int], ...]
+    ) -> None:
+        """Add the files below `folder`; `ancestors` are (device, inode) of the folders above."""
         status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
-        if here in above:
+        identity = (status.st_dev, status.st_ino)
+        if identity in ancestors:
             raise UserError(
-                f"source folder '{shown_path(folder)}' is a link to a folder that it lies in: "
-                "its images would come again without end; remove the link"
+                f"source folder '{shown_path(folder)}' is a link to a folder that contains it: "
+                "its images would repeat without end; remove the link"
             )
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -243,24 +257,24 @@ class LocalTree:
                 path = entry.path[self._base :]
                 if is_image_name(entry.name) and entry.is_file():
                     status = entry.stat()
-                    found.images.append((path, status.st_size, status.st_mtime_ns))
+                    listing.images.append((path, status.st_size, status.st_mtime_ns))
                 elif entry.is_dir():
-                    self._list(entry.path, found, (*above, here))
+                    self._add_files(entry.path, listing, (*ancestors, identity))
                 else:
-                    found.others.append(path)
+                    listing.others.append(path)
 
 
 class _Scan:
-    """A scan under way: what it adds up, and the tables that it fills.
+    """A scan in progress: its sums, and the two files that it writes, of rows and of paths.
 
-    The fingerprint is a hash of both tables: paths, classes, sizes and versions, in order.
+    The fingerprint is a hash of both files: paths, classes, sizes and versions, in order.
     """
 
     def __init__(self, scratch: Path) -> None:
         self._rows = scratch / "folder.rows"
         self._paths = scratch / "folder.paths"
-        self._examples = self._bytes = self._largest = self._skipped = 0
-        self._first_skipped = b""
+        self._examples = self._bytes = self._max_bytes = self._ignored = 0
+        self._first_ignored = b""
         self._hash = hashlib.blake2b(digest_size=8)
 
     def __enter__(self) -> "_Scan":
@@ -272,14 +286,14 @@ class _Scan:
         self._rows_file.close()
         self._paths_file.close()
 
-    def leave_out(self, paths: Sequence[bytes]) -> None:
-        """Counts files that are not used."""
-        self._skipped += len(paths)
-        if paths and not self._first_skipped:
-            self._first_skipped = paths[0]
+    def add_ignored(self, paths: Sequence[bytes]) -> None:
+        """Count files that are not used."""
+        self._ignored += len(paths)
+        if paths and not self._first_ignored:
+            self._first_ignored = paths[0]
 
-    def add(self, images: Sequence[tuple[bytes, int, int]], label: int) -> None:
-        """Takes in one class."""
+    def add_class(self, images: Sequence[tuple[bytes, int, int]], label: int) -> None:
+        """Add the images of one class, as in `Listing`."""
         offset = self._paths_file.tell()
         rows, paths = [], []
         for path, size, version in images:
@@ -289,32 +303,32 @@ class _Scan:
         sizes = [_record_bytes(size, label) for _, size, _ in images]
         self._examples += len(sizes)
         self._bytes += sum(sizes)
-        self._largest = max(self._largest, max(sizes))
+        self._max_bytes = max(self._max_bytes, max(sizes))
         for file, parts in ((self._rows_file, rows), (self._paths_file, paths)):
             joined = b"".join(parts)
             self._hash.update(joined)
             file.write(joined)
 
-    def tables(self) -> tuple[RowFile, Texts]:
-        """Returns the rows and the paths."""
-        return RowFile(self._rows, _ROW.format), Texts(self._paths)
+    def files(self) -> tuple[RowFile, BlobFile]:
+        """Return the rows and the paths."""
+        return RowFile(self._rows, _ROW.format), BlobFile(self._paths)
 
     def notes(self, prefix: bytes) -> tuple[str, ...]:
-        """Returns what the user should hear of; `prefix` comes before every path."""
-        if not self._skipped:
+        """Return a remark on ignored files; `prefix` completes their paths."""
+        if not self._ignored:
             return ()
-        more = f" and {self._skipped - 1:,} more" if self._skipped > 1 else ""
+        more = f" and {self._ignored - 1:,} more" if self._ignored > 1 else ""
         return (
-            f"left out, no {', '.join(SUFFIXES)} file in a class folder: "
-            f"{shown_path(prefix + self._first_skipped)}{more}",
+            f"ignored, not a {', '.join(SUFFIXES)} file in a class folder: "
+            f"{shown_path(prefix + self._first_ignored)}{more}",
         )
 
     def stats(self, label_names: tuple[str, ...]) -> SourceStats:
-        """Returns the sums."""
+        """Return the sums."""
         return SourceStats(
             num_examples=self._examples,
             total_bytes=self._bytes,
-            max_record_bytes=self._largest,
+            max_record_bytes=self._max_bytes,
             label_names=label_names,
             fingerprint=f"folder-{self._hash.hexdigest()}",
         )

@@ -1,11 +1,10 @@
-"""From what users call their features to what is stored: ``image``, ``label`` and the rest.
+"""From the user's features to the stored ones: ``image``, ``label`` and the rest.
 
-Encoded images are found by their first bytes, arrays of bytes that look like images become
-PNG, and a one-hot label becomes the index of its class.
+Encoded images are recognised by their first bytes, uint8 arrays of an image's shape are encoded
+as PNG, and a one-hot label becomes the index of its class.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
@@ -19,26 +18,19 @@ IMAGE_NAMES: Final = ("image", "img", "picture", "x")
 PATH_NAMES: Final = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
 
 
-@dataclass(frozen=True)
-class SourceOptions:
-    """What a source cannot know by itself.
+def choose_feature(
+    wanted: str, usual: tuple[str, ...], names: Mapping[str, Any], what: str
+) -> str:
+    """Return the name of the feature that holds the image or the label; "" if none does.
 
-    `image` and `label` name the features (columns) that are the image and the class; empty,
-    the usual names are looked for. `one_hot` is ``auto``, ``always`` or ``never``; `batched`
-    says the same of the batches of a stream.
-    """
-
-    image: str = ""
-    label: str = ""
-    one_hot: str = "auto"
-    batched: str = "auto"
-
-
-def pick(wanted: str, usual: tuple[str, ...], names: Mapping[str, Any], what: str) -> str:
-    """Returns the name of the image or the class among `names`, "" where there is none.
+    Args:
+      wanted: The name that the user chose; "" for none.
+      usual: Names to try otherwise, in lower case, the most usual first.
+      names: The features that exist, by name.
+      what: ``image`` or ``label``, for the error.
 
     Raises:
-      UserError: `wanted` is not among them.
+      UserError: there is no feature `wanted`.
     """
     if wanted:
         if wanted not in names:
@@ -52,7 +44,7 @@ def pick(wanted: str, usual: tuple[str, ...], names: Mapping[str, Any], what: st
 
 
 def is_one_hot(value: Any) -> bool:
-    """Says whether a label is a vector of zeros and a single one."""
+    """Whether a label is a vector of zeros with a single 1."""
     flat = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(flat, (list, tuple)) or len(flat) < 2:
         return False
@@ -60,13 +52,13 @@ def is_one_hot(value: Any) -> bool:
 
 
 def class_index(value: Any) -> int:
-    """Returns the index of the largest entry of a label vector."""
+    """Return the index of the largest entry of a label vector."""
     flat = value.tolist() if hasattr(value, "tolist") else list(value)
     return int(max(range(len(flat)), key=flat.__getitem__))
 
 
-def store_value(value: Any) -> Any:
-    """Returns a value as it is stored: an array of bytes that is a image becomes PNG."""
+def _stored_value(value: Any) -> Any:
+    """Return a value as it is stored: a uint8 array of an image's shape becomes PNG bytes."""
     if getattr(value, "dtype", None) == "uint8" and _is_image_shape(value.shape):
         from tenfold.data.format.image_codec import encode_image, image_from_array
 
@@ -81,7 +73,7 @@ def _is_image_shape(shape: tuple[int, ...]) -> bool:
 
 
 def encode_features(features: Features) -> Encoded:
-    """Returns a record of values, packed.
+    """Pack a record.
 
     Raises:
       UnusableRecord: a value cannot be stored, or an encoded image is broken.
@@ -89,17 +81,21 @@ def encode_features(features: Features) -> Encoded:
     lists, schema = {}, []
     try:
         for name in sorted(features):
-            value = store_value(features[name])
+            value = _stored_value(features[name])
             kind, packed, shape = to_list(name, value)
             lists[name] = (kind, packed)
-            schema.append(describe(name, kind, shape, value))
+            schema.append(feature_of(name, kind, shape, value))
     except ValueError as error:
         raise UnusableRecord(str(error)) from error
-    return Encoded(encode_lists(lists), tuple(schema), label_of(features, schema))
+    return Encoded(encode_lists(lists), tuple(schema), _label_of(features, schema))
 
 
-def describe(name: str, kind: str, shape: tuple[int, ...], value: Any) -> Feature:
-    """Returns the feature that one value is; raises ValueError for a broken image."""
+def feature_of(name: str, kind: str, shape: tuple[int, ...], value: Any) -> Feature:
+    """Return the schema of one value: kind ``image`` for the bytes of an encoded image.
+
+    Raises:
+      ValueError: the image is broken.
+    """
     if kind == "bytes" and shape == () and isinstance(value, bytes) and is_image(value):
         try:
             return Feature(name, "image", image_shape(value))
@@ -108,15 +104,17 @@ def describe(name: str, kind: str, shape: tuple[int, ...], value: Any) -> Featur
     return Feature(name, kind, shape)
 
 
-def label_of(features: Features, schema: list[Feature]) -> int | None:
-    """Returns the class of a record, None where it has none."""
+def _label_of(features: Features, schema: list[Feature]) -> int | None:
     for feature in schema:
         if feature.name == LABEL and feature.kind == "int64" and feature.shape == ():
             return int(features[LABEL])
     return None
 
 
-def rename(features: Features, image: str, label: str) -> dict[str, Any]:
-    """Returns the features with the image and the class under their usual names."""
+def with_standard_names(features: Features, image: str, label: str) -> dict[str, Any]:
+    """Return the features with the image as ``image`` and the label as ``label``.
+
+    `image` and `label` are their names in `features`, "" for none.
+    """
     names = {image: IMAGE, label: LABEL}
     return {names.get(name, name) if name else name: value for name, value in features.items()}

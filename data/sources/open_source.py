@@ -1,4 +1,4 @@
-"""From what a user writes after ``--source=`` to an open source."""
+"""From the text of ``--source=`` to an open source."""
 
 import glob
 import os
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.sources.base import Source
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
@@ -18,13 +17,17 @@ KINDS = (
 
 
 def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) -> Source:
-    """Returns the source that `spec` names, scanned; `scratch` is a local folder of its own.
+    """Scan the source that `spec` names, and return it.
 
-    A text may be a path or a URL (``gs://bucket/prefix``). Besides a text, `spec` may be a
-    `tf.data.Dataset` or an iterable of dicts of features.
+    Args:
+      spec: A path, a URL (``gs://bucket/prefix``), ``tfds:NAME[:SPLIT]`` or
+        ``module:function``; or a `tf.data.Dataset` or an iterable of dicts of features.
+      scratch: Empty local folder for the results of the scan. It must outlive the source.
+      options: Properties that the source cannot reveal by itself.
 
     Raises:
       UserError: there is no such source, or it cannot be used.
+      JobError: remote storage could not be read.
     """
     options = options or SourceOptions()
     if isinstance(spec, os.PathLike):
@@ -62,7 +65,7 @@ def _folder(path: str, scratch: Path) -> Source:
 
 
 def _tfrecord_files(pattern: str) -> list[str]:
-    """Returns the sorted files of a pattern that are named as TFRecord files."""
+    """Return the files that match a glob pattern and are TFRecord files by name, sorted."""
     found = glob.glob(pattern)
     if len(found) == 1 and found[0] == pattern and pattern.endswith(".tfrecords"):
         return found
@@ -72,9 +75,9 @@ def _tfrecord_files(pattern: str) -> list[str]:
 
 
 def _tfrecords(files: list[str], scratch: Path) -> Source:
-    from tenfold.data.sources.tfrecords import known_from_manifest, scan_tfrecords
+    from tenfold.data.sources.tfrecords import features_from_manifest, scan_tfrecords
 
-    known, label_names = known_from_manifest(os.path.dirname(files[0]))
+    known, label_names = features_from_manifest(os.path.dirname(files[0]))
     return scan_tfrecords(files, scratch, known=known, label_names=label_names)
 
 
@@ -92,14 +95,14 @@ def _table(path: str, scratch: Path, options: SourceOptions) -> Source:
     from tenfold.data.sources.tables import scan_table
 
     if not path.lower().endswith(SUFFIXES):
-        raise UserError(f"source '{path}' is of no known kind: a source is {KINDS}")
+        raise UserError(f"source '{path}' is of an unknown kind: a source is {KINDS}")
     return scan_table(path, scratch, options)
 
 
 def _reference(spec: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.runtime.user_code import is_reference, load_user_object
+    from tenfold.data.runtime.user_code import load_user_object, names_user_object
 
-    if not is_reference(spec):
+    if not names_user_object(spec):
         raise UserError(f"source '{spec}' does not exist: a source is {KINDS}")
     function = load_user_object(spec, "source")
     try:
@@ -114,7 +117,7 @@ def _stream(what: str, stream: Any, scratch: Path, options: SourceOptions) -> So
 
     if isinstance(stream, Mapping) or not isinstance(stream, Iterable):
         raise UserError(
-            f"{what} is a {type(stream).__name__}: "
+            f"{what} is of type {type(stream).__name__}: "
             "give a tf.data.Dataset or an iterable of dicts of features"
         )
     return spool_stream(what, stream, scratch, options)

@@ -1,7 +1,7 @@
 """Sources at a URL, ``gs://bucket/prefix``.
 
-Class folders are listed, and their images read when they are written. Single files (tables,
-arrays, TFRecord files) are fetched whole into the scratch folder of the scan, checked, and opened
+Class folders are listed, and each image is read when its record is written. Single files (tables,
+arrays, TFRecord files) are downloaded into the scratch folder of the scan, checked, and opened
 there.
 """
 
@@ -21,41 +21,40 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfrecord import extend_crc32c
 from tenfold.data.runtime.threads import prefetch_map
-from tenfold.data.sources.base import Encoded, Source
+from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
-from tenfold.data.sources.features import SourceOptions
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.table_rows import SUFFIXES as TABLES
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import TransientError, with_retries
-from tenfold.data.units import format_size
+from tenfold.data.units import format_size, plural
 
 ARRAYS: Final = (".npz", ".npy")
-_FETCHED: Final = "fetched"
+_FETCHED_FOLDER: Final = "fetched"
 _RANGE_BYTES: Final = 10 << 20
 _CONCURRENT_RANGES: Final = 8
 
 
 def open_remote(url: str, scratch: Path, options: SourceOptions) -> Source:
-    """Returns the source at `url`, scanned; see `open_source`.
+    """Scan the source at `url` and return it; see `open_source`.
 
     Raises:
-      UserError: there is none, or it cannot be used.
+      UserError: there is no such source, or it cannot be used.
       JobError: the storage could not be reached.
     """
-    where, _, part = url.partition(".npz:")
-    where = f"{where}.npz" if part else where.rstrip("/")
-    parent, _, name = where.rpartition("/")
-    if parent.endswith("/"):  # a bare bucket
-        return _open_folder(where, scratch)
+    path, _, suffix = url.partition(".npz:")
+    path = f"{path}.npz" if suffix else path.rstrip("/")
+    parent, _, name = path.rpartition("/")
+    if parent.endswith("/"):  # only a bucket
+        return _open_folder(path, scratch)
     if name.lower().endswith(TABLES):
         return _open_table(parent, name, scratch, options)
     if name.endswith(ARRAYS):
-        return _open_arrays(parent, name, part, scratch, options)
+        return _open_arrays(parent, name, suffix, scratch, options)
     if files := _tfrecords(open_folder(parent), name):
         return _open_tfrecords(parent, files, scratch)
-    return _open_folder(where, scratch)
+    return _open_folder(path, scratch)
 
 
 def _open_folder(url: str, scratch: Path) -> Source:
@@ -64,27 +63,27 @@ def _open_folder(url: str, scratch: Path) -> Source:
         return _open_tfrecords(url, files, scratch)
     tree = RemoteTree(url)
     if not tree.classes() and not folder.entries():
-        _refuse(url)
+        raise _unknown_source(url)
     return scan_tree(tree, scratch)
 
 
-def _refuse(url: str) -> None:
-    """Raises what to say of a path that has nothing below it."""
+def _unknown_source(url: str) -> UserError:
+    """Return the error for a path without anything below it: a file, or nothing at all."""
     parent, _, name = url.rpartition("/")
     if not parent.endswith("/") and open_folder(parent).entry(name) is not None:
-        raise UserError(
-            f"source '{url}' is of no known kind: on remote storage a source is a folder of class "
-            f"folders, a table ({', '.join(TABLES)}), arrays ({', '.join(ARRAYS)}) or TFRecord "
-            "files"
+        return UserError(
+            f"source '{url}' is of an unknown kind: on remote storage a source is a folder of "
+            f"class folders, a table ({', '.join(TABLES)}), arrays ({', '.join(ARRAYS)}) or "
+            "TFRecord files"
         )
-    raise UserError(
-        f"source '{url}' does not exist: nothing has a name that begins with it and '/'; "
+    return UserError(
+        f"source '{url}' does not exist: there is no file of this name and none below it; "
         "check the path"
     )
 
 
 def _tfrecords(folder: Folder, pattern: str) -> list[str]:
-    """Returns the sorted names in `folder` that match and are those of TFRecord files."""
+    """Return the names in `folder` that match and are names of TFRecord files, sorted."""
     if ".tfrecord" not in pattern and not set("*?[") & set(pattern):
         return []
     names = sorted(name for name in folder.entries() if ".tfrecord" in name)
@@ -95,7 +94,7 @@ def _tfrecords(folder: Folder, pattern: str) -> list[str]:
 
 
 class RemoteTree:
-    """Class folders below the URL `root`; versions are generations, where the storage has them."""
+    """Class folders below the URL `root`; see `Tree`."""
 
     def __init__(self, root: str) -> None:
         self._folder = open_folder(root)
@@ -103,70 +102,70 @@ class RemoteTree:
         self.files: Files = RemoteFiles(root)
 
     def classes(self) -> list[str]:
-        """Returns the sorted names of the class folders."""
+        """Return the sorted names of the class folders."""
         return [name for name in self._folder.folders() if name and name[0] != "."]
 
-    def listed(self, names: Sequence[str]) -> Iterator[Listing]:
-        """Yields what lies in each of the class folders `names`, asked for at once."""
+    def listings(self, names: Sequence[str]) -> Iterator[Listing]:
+        """Yield the listing of each of the class folders `names`, requested concurrently."""
         return prefetch_map(self._list, names, max_in_flight=CONCURRENT_READS)
 
     def strays(self) -> list[bytes]:
-        """Returns the images that lie beside the class folders, in none of them."""
+        """Return the images directly in the root, which have no class."""
         names = sorted(name.encode() for name in self._folder.entries())
         return [name for name in names if is_image_name(name) and name[0] != ord(".")]
 
     def _list(self, name: str) -> Listing:
-        found = Listing()
+        listing = Listing()
         for path, entry in self._folder.walk(name):
             if any(part.startswith(".") for part in path.split("/")):
                 continue
             if is_image_name(path.encode()):
-                found.images.append((path.encode(), entry.bytes, version_number(entry)))
+                listing.images.append((path.encode(), entry.bytes, version_number(entry)))
             else:
-                found.others.append(path.encode())
-        return found
+                listing.others.append(path.encode())
+        return listing
 
 
-# --- files, fetched ---
+# --- downloaded files ---
 
 
 class FetchedSource:
-    """A source of files that were fetched into the folder `local`, called by their `url`."""
+    """A source of files downloaded to the folder `local`; names show their `url` instead."""
 
     def __init__(self, source: Source, local: Path, url: str, fingerprint: str = "") -> None:
         self.stats = replace(source.stats, fingerprint=fingerprint or source.stats.fingerprint)
         self.notes = source.notes
-        self.reads_at_once = int(getattr(source, "reads_at_once", 1))
+        self.concurrent_reads = int(getattr(source, "concurrent_reads", 1))
         self._source = source
         self._local = str(local)
         self._url = url
 
     def encoded(self, index: int) -> Encoded:
-        """Returns example `index` as it is; raises as `Source.encoded`."""
+        """Return example `index`, packed; see `Source`."""
         return self._source.encoded(index)
 
     def features(self, index: int) -> Features:
-        """Returns example `index` as values; raises as `Source.features`."""
+        """Return example `index` as values; see `Source`."""
         return self._source.features(index)
 
     def name(self, index: int) -> str:
-        """Returns what to call example `index` in messages."""
+        """Return the name of example `index`, with the URL in place of the local path."""
         return self._source.name(index).replace(self._local, self._url)
 
 
 class RemoteImages:
-    """The images that a table in the folder at `url` may name: all below that folder."""
+    """The images that a table in the folder at `url` may name: all files below that folder."""
 
     def __init__(self, url: str) -> None:
         self.files: Files = RemoteFiles(url)
         self._folder = open_folder(url)
         self._found: dict[str, tuple[int, int]] | None = None
 
-    def look(self, name: str) -> tuple[bytes, int, int]:
-        """Returns full path, bytes and version of a image; the first call lists them all.
+    def stat(self, name: str) -> tuple[bytes, int, int]:
+        """Return full path, size and version of an image; the first call lists all images.
 
         Raises:
-          FileNotFoundError: there is none.
+          FileNotFoundError: there is no such image.
         """
         if self._found is None:
             self._found = {
@@ -179,7 +178,7 @@ class RemoteImages:
         return path.encode(), *self._found[path]
 
     def path(self, name: str) -> str:
-        """Returns the full path that a row means by `name`, a relative path or a URL."""
+        """Return the full path of `name`, a path relative to the folder or a URL."""
         if "://" in name:
             return name
         return f"{self._folder.path}/{posixpath.normpath(name)}"
@@ -190,41 +189,41 @@ def _open_table(parent: str, name: str, scratch: Path, options: SourceOptions) -
 
     folder = open_folder(parent)
     local, _ = _fetch_all(folder, [name], scratch)
-    with _called(local, folder.path):
+    with _url_in_errors(local, folder.path):
         images = RemoteImages(parent)
         source = scan_table(str(local / name), scratch, options, images)
     return FetchedSource(source, local, folder.path)
 
 
 def _open_arrays(
-    parent: str, name: str, part: str, scratch: Path, options: SourceOptions
+    parent: str, name: str, suffix: str, scratch: Path, options: SourceOptions
 ) -> Source:
     from tenfold.data.sources.arrays import scan_arrays
 
     folder = open_folder(parent)
     local, digest = _fetch_all(folder, [name], scratch)
-    path = f"{local / name}:{part}" if part else str(local / name)
-    with _called(local, folder.path):
+    path = f"{local / name}:{suffix}" if suffix else str(local / name)
+    with _url_in_errors(local, folder.path):
         source = scan_arrays(path, path, scratch, options)
-    return FetchedSource(source, local, folder.path, f"arrays-{digest}{part and ':'}{part}")
+    return FetchedSource(source, local, folder.path, f"arrays-{digest}{suffix and ':'}{suffix}")
 
 
 def _open_tfrecords(url: str, names: list[str], scratch: Path) -> Source:
-    from tenfold.data.sources.tfrecords import known_from_manifest, scan_tfrecords
+    from tenfold.data.sources.tfrecords import features_from_manifest, scan_tfrecords
 
     folder = open_folder(url)
-    also = [MANIFEST_NAME] if folder.entry(MANIFEST_NAME) else []
-    local, digest = _fetch_all(folder, names + also, scratch)
-    with _called(local, folder.path):
-        known, label_names = known_from_manifest(str(local))
+    manifest = [MANIFEST_NAME] if folder.entry(MANIFEST_NAME) else []
+    local, digest = _fetch_all(folder, names + manifest, scratch)
+    with _url_in_errors(local, folder.path):
+        known, label_names = features_from_manifest(str(local))
         files = [str(local / name) for name in names]
         source = scan_tfrecords(files, scratch, known=known, label_names=label_names)
     return FetchedSource(source, local, folder.path, f"tfrecords-{digest}")
 
 
 @contextmanager
-def _called(local: Path, url: str) -> Iterator[None]:
-    """Names what was fetched by its URL in the errors that are raised."""
+def _url_in_errors(local: Path, url: str) -> Iterator[None]:
+    """Replace the local folder by its URL in the messages of UserErrors."""
     try:
         yield
     except UserError as error:
@@ -232,13 +231,13 @@ def _called(local: Path, url: str) -> Iterator[None]:
 
 
 def _fetch_all(folder: Folder, names: Sequence[str], scratch: Path) -> tuple[Path, str]:
-    """Returns the local folder of copies of the files `names`, and a digest of what they hold.
+    """Download the files `names`; return their local folder and a digest of their content.
 
     Raises:
-      UserError: one does not exist; there is no room for them.
+      UserError: a file does not exist, or the local disk has no room.
       JobError: the storage could not be read.
     """
-    local = scratch / _FETCHED
+    local = scratch / _FETCHED_FOLDER
     local.mkdir()
     _check_room(folder, names, local)
     digest = hashlib.blake2b(digest_size=8)
@@ -249,27 +248,27 @@ def _fetch_all(folder: Folder, names: Sequence[str], scratch: Path) -> tuple[Pat
 
 
 def _check_room(folder: Folder, names: Sequence[str], local: Path) -> None:
-    found = folder.entries() if len(names) > 1 else {names[0]: folder.entry(names[0])}
+    entries = folder.entries() if len(names) > 1 else {names[0]: folder.entry(names[0])}
     for name in names:
-        if found.get(name) is None:
+        if entries.get(name) is None:
             raise UserError(f"source '{folder.path}/{name}' does not exist: check the path")
-    needed = sum(entry.bytes for name in names if (entry := found[name]))
+    needed = sum(entry.bytes for name in names if (entry := entries[name]))
     free = shutil.disk_usage(local).free
     if needed > free:
         raise UserError(
-            f"source '{folder.path}/{names[0]}' and the like take {format_size(needed)}, and "
-            f"'{local.parent.parent}', where they are fetched to, has {format_size(free)} free: "
-            "name a larger disk in TMPDIR"
+            f"source '{folder.path}/{names[0]}': the download of {plural(len(names), 'file')} "
+            f"needs {format_size(needed)}, but '{local.parent.parent}' has {format_size(free)} "
+            "free: set TMPDIR to a folder on a larger disk"
         )
 
 
 def _fetch(folder: Folder, name: str, target: Path) -> int:
-    """Copies a remote file to a local one; returns its CRC32C, the storage's own if it has any."""
+    """Download a file and return its CRC32C, compared with the storage's own, if any."""
 
     def once() -> int:
         entry = folder.entry(name)
         if entry is None:
-            raise FileNotFoundError("it has gone")
+            raise FileNotFoundError("the file no longer exists")
         read = partial(_read_range, folder, name, entry.bytes)
         crc32c = size = 0
         with open(target, "wb") as file:
@@ -279,13 +278,13 @@ def _fetch(folder: Folder, name: str, target: Path) -> int:
                 crc32c = extend_crc32c(crc32c, part)
                 size += len(part)
         if size != entry.bytes or entry.crc32c not in (None, crc32c):
-            raise TransientError("what was fetched is not what the storage has (size, CRC32C)")
+            raise TransientError("the download differs from the stored file (size, CRC32C)")
         return crc32c
 
     try:
         return with_retries(once, what=f"{folder.path}/{name}")
     except OSError as error:
-        raise JobError(f"{folder.path}/{name} could not be fetched: {error}") from error
+        raise JobError(f"{folder.path}/{name} could not be downloaded: {error}") from error
 
 
 def _read_range(folder: Folder, name: str, size: int, offset: int) -> bytes:

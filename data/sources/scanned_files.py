@@ -1,4 +1,4 @@
-"""Files that a scan has seen, read here or on remote storage unless they have changed since."""
+"""Read local or remote files that a scan has listed, unless they have changed since."""
 
 import os
 from typing import Final, Protocol
@@ -7,38 +7,46 @@ from tenfold.data.sources.base import SourceChanged, UnusableRecord
 from tenfold.data.storage.folder import Entry
 from tenfold.data.storage.open_folder import open_folder
 
-# How many reads from remote storage a writing process has under way.
+# Reads from remote storage that one writing process runs at once.
 CONCURRENT_READS: Final = 16
 
 
 class Files(Protocol):
-    """Files by full path. `reads_at_once` says how many reads at once are worth it."""
+    """Reads scanned files by full path; picklable, and safe among threads.
 
-    reads_at_once: int
+    `concurrent_reads` is the number of reads to run at once: more than 1 where latency dominates.
+    """
+
+    concurrent_reads: int
 
     def read(self, path: bytes, size: int, version: int) -> bytes:
-        """Returns the bytes of a file that a scan has seen with this size and version.
+        """Return the bytes of a file.
+
+        Args:
+          path: Full path of the file.
+          size: Its size in bytes at the time of the scan.
+          version: Its version at the time of the scan: an mtime in ns, or a generation.
 
         Raises:
-          SourceChanged: it is gone, or of another size or version.
-          UnusableRecord: it cannot be read.
+          SourceChanged: the file is gone, or has another size or version.
+          UnusableRecord: the file cannot be read.
         """
 
 
 def read_error(path: str, error: OSError) -> SourceChanged | UnusableRecord:
-    """Returns what a source raises where a file that a scan has seen could not be read."""
+    """Return the exception of a source for a scanned file that could not be read."""
     if isinstance(error, FileNotFoundError):
         return SourceChanged(f"{path} has gone since the source was scanned")
     return UnusableRecord(f"it cannot be read ({error.strerror})")
 
 
 class LocalFiles:
-    """Files of the local file system; their versions are times of change, in ns."""
+    """Files of the local file system; their versions are mtimes in ns."""
 
-    reads_at_once = 1
+    concurrent_reads = 1
 
     def read(self, path: bytes, size: int, version: int) -> bytes:
-        """Returns the bytes of a file that a scan has seen; see `Files`."""
+        """Return the bytes of a file; see `Files`."""
         try:
             descriptor = os.open(path, os.O_RDONLY)
             try:
@@ -56,16 +64,16 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """Files below the URL `root`; their versions are generations, 0 where there are none."""
+    """Files below the URL `root`; their versions are generations, or 0 on other storage."""
 
-    reads_at_once = CONCURRENT_READS
+    concurrent_reads = CONCURRENT_READS
 
     def __init__(self, root: str) -> None:
         self._folder = open_folder(root)
         self._base = len(self._folder.path.encode()) + 1
 
     def read(self, path: bytes, size: int, version: int) -> bytes:
-        """Returns the bytes of a file that a scan has seen; see `Files`."""
+        """Return the bytes of a file; see `Files`."""
         name = path[self._base :].decode()
         data = self._folder.read(name, version=str(version or ""))
         if data is None or len(data) != size:
@@ -76,5 +84,5 @@ class RemoteFiles:
 
 
 def version_number(entry: Entry) -> int:
-    """Returns an entry's version as `Files` takes it."""
+    """Return an entry's version as `Files.read` takes it."""
     return int(entry.version or 0)

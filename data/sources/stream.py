@@ -1,7 +1,7 @@
 """Streams of feature dicts: a `tf.data.Dataset`, or any iterable of the user's.
 
-A stream can be read once and in its order only, so it is first written, as it comes, to a file
-of records in the scratch folder; from there its records are dealt to shards.
+A stream can be read only once and in order. So the scan writes ("spools") it to a TFRecord file
+in the scratch folder, and the records of that file are distributed to shards.
 """
 
 import hashlib
@@ -14,16 +14,15 @@ from tenfold.data.format.example import decode_example
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature
 from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import fingerprint64, frame
-from tenfold.data.sources.base import Encoded, UnusableRecord
+from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
-    SourceOptions,
+    choose_feature,
     class_index,
     encode_features,
     is_one_hot,
-    pick,
-    rename,
+    with_standard_names,
 )
 from tenfold.data.sources.tfrecords import TFRecordSource, scan_tfrecords
 
@@ -35,10 +34,18 @@ def spool_stream(
     options: SourceOptions,
     label_names: tuple[str, ...] = (),
 ) -> TFRecordSource:
-    """Returns the examples of `stream`, after reading all of it; `what` names it in errors.
+    """Read all of `stream`, and return its examples as a source.
+
+    Args:
+      what: The name of the stream in errors.
+      stream: Dicts of features, or pairs of an input and a label; single or in batches.
+      scratch: Local folder for the spooled records.
+      options: Names of image and label; whether labels are one-hot and elements batches.
+      label_names: Names of the classes, if labels are numbers.
 
     Raises:
-      UserError: an element is no dict of features (or pair), or does not fit those before.
+      UserError: an element is neither a dict of features nor a pair, or its features do not
+        match those of earlier elements.
     """
     path = scratch / "stream.records"
     observer = SchemaObserver()
@@ -79,7 +86,7 @@ def _encode(
 
 
 def _with_indices(path: Path, scratch: Path, names: list[str]) -> Path:
-    """Returns a copy of a file of records in which text labels are indices into `names`."""
+    """Return a copy of a file of records with text labels replaced by indices into `names`."""
     from tenfold.data.format.tfrecord import read_records
 
     indices = {name: index for index, name in enumerate(names)}
@@ -100,10 +107,12 @@ def _text(value: str | bytes) -> str:
 def examples_of(
     what: str, stream: Iterable[Any], options: SourceOptions
 ) -> Iterator[dict[str, Any]]:
-    """Yields single examples with the usual names; batches are taken apart.
+    """Yield single examples with the features ``image`` and ``label``; batches are split.
+
+    Whether elements are batches and labels one-hot is decided by the first element and label.
 
     Raises:
-      UserError: an element is no dict of features and no pair of image and label.
+      UserError: an element is neither a dict of features nor a pair of an input and a label.
     """
     batched: bool | None = {"yes": True, "no": False}.get(options.batched)
     one_hot: bool | None = {"always": True, "never": False}.get(options.one_hot)
@@ -121,7 +130,7 @@ def examples_of(
 
 
 def numpy_elements(stream: Iterable[Any]) -> Iterable[Any]:
-    """Returns the elements of `stream`, tensors as numpy arrays."""
+    """Return the elements of `stream`, with tensors as numpy arrays."""
     as_numpy = getattr(stream, "as_numpy_iterator", None)
     return as_numpy() if as_numpy is not None else stream
 
@@ -134,19 +143,19 @@ def _as_dict(what: str, element: Any, options: SourceOptions) -> dict[str, Any]:
         }  # fmt: skip
     if not isinstance(element, Mapping):
         raise UserError(
-            f"{what} gives {type(element).__name__}: it must give dicts of features, "
+            f"{what} yields {type(element).__name__}: it must yield dicts of features, "
             "or pairs of an input and a label"
         )
-    label = pick(options.label, LABEL_NAMES, element, "label")
-    image = pick(options.image, IMAGE_NAMES, element, "image")
-    return rename(element, image, label)
+    label = choose_feature(options.label, LABEL_NAMES, element, "label")
+    image = choose_feature(options.image, IMAGE_NAMES, element, "image")
+    return with_standard_names(element, image, label)
 
 
 def _looks_batched(what: str, features: Mapping[str, Any]) -> bool:
-    """Says whether the first dimension of all features counts examples; the label decides.
+    """Whether the first dimension of all features counts examples.
 
     Raises:
-      UserError: both are possible.
+      UserError: the shapes allow both answers.
     """
     label = features.get(LABEL)
     if any(not getattr(value, "shape", ()) for value in features.values()):
@@ -155,8 +164,8 @@ def _looks_batched(what: str, features: Mapping[str, Any]) -> bool:
         return False
     if label is None or is_one_hot(label):
         raise UserError(
-            f"{what}: whether its elements are batches cannot be told from their shapes: "
-            "say --batched=yes or --batched=no"
+            f"{what}: the shapes of its elements do not show whether they are batches: "
+            "set --batched=yes or --batched=no"
         )
     return True
 

@@ -15,10 +15,12 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """Yields the rows of a table; columns of a CSV or TSV are numbers where all entries are.
+    """Yield the rows of a table file.
+
+    A column of a CSV or TSV holds integers or floats if all its entries do, otherwise text.
 
     Raises:
-      UserError: the file is not what its suffix says.
+      UserError: the content does not match the file's suffix.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".parquet":
@@ -36,7 +38,7 @@ def _json_rows(path: str) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise UserError(f"source '{path}', line {number}: no JSON ({error})") from error
+                raise UserError(f"source '{path}', line {number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise UserError(f"source '{path}', line {number}: each line must be an object")
             yield row
@@ -53,7 +55,7 @@ def _parquet_rows(path: str) -> Iterator[Row]:
     try:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
-        raise UserError(f"source '{path}' is no Parquet file ({error})") from error
+        raise UserError(f"source '{path}' is not a Parquet file ({error})") from error
     with file:
         for batch in file.iter_batches(batch_size=1024):
             yield from batch.to_pylist()
@@ -66,7 +68,7 @@ def _csv_rows(path: str, delimiter: str) -> Iterator[Row]:
 
 
 def _raw_csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields line number and texts of every row."""
+    """Yield line number and unconverted texts of every row."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, restkey="")
         try:
@@ -82,24 +84,26 @@ def _raw_csv_rows(path: str, delimiter: str) -> Iterator[tuple[int, dict[str, st
 
 
 def _column_types(path: str, delimiter: str) -> dict[str, Callable[[str], Any]]:
-    """Returns what turns each column's texts into values: the first that takes all of them."""
-    types: dict[str, int] = {}
+    """Return the converter of each column: the first of _CONVERTERS that accepts all entries."""
+    indices: dict[str, int] = {}
     for _, row in _raw_csv_rows(path, delimiter):
         for name, text in row.items():
-            types[name] = _narrow(types.get(name, 0), text)
-    return {name: _TYPES[at] for name, at in types.items()}
+            indices[name] = _first_converter(text, start=indices.get(name, 0))
+    return {name: _CONVERTERS[index] for name, index in indices.items()}
 
 
-def _narrow(at: int, text: str) -> int:
+def _first_converter(text: str, *, start: int) -> int:
+    """Return the index of the first converter, from `start` on, that accepts `text`."""
+    index = start
     while True:
         try:
-            _TYPES[at](text)
-            return at
-        except ValueError:
-            at += 1
+            _CONVERTERS[index](text)
+            return index
+        except ValueError:  # the last converter, str, accepts any text
+            index += 1
 
 
-def _whole_number(text: str) -> int:
+def _integer(text: str) -> int:
     if text != text.strip() or (text[:1] == "0" and len(text) > 1):
         raise ValueError("a code, not a number")
     number = int(text)
@@ -108,11 +112,11 @@ def _whole_number(text: str) -> int:
     return number
 
 
-def _number(text: str) -> float:
-    """An empty entry among numbers is not a number (NaN)."""
+def _float(text: str) -> float:
+    """Convert a number; an empty entry becomes NaN."""
     if len(text) > 1 and text[0] == "0" and text.isdecimal():
         raise ValueError("a code, not a number")
     return float(text) if text else math.nan
 
 
-_TYPES: Final = (_whole_number, _number, str)
+_CONVERTERS: Final = (_integer, _float, str)

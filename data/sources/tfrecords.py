@@ -1,9 +1,7 @@
-"""``tfds:NAME[:SPLIT]``: a prepared data set of TensorFlow Datasets, its records as they are.
+"""Existing TFRecord files of Examples, and ``tfds:NAME[:SPLIT]``, whose files are TFRecord too.
 
-Existing TFRecord files of Examples, dealt to new shards without decoding.
-
-The scan reads the headers only; each record's bytes are then read once, checked against their
-checksum, and written as they are.
+The scan reads only the headers of the records. Each payload is later read once, checked against
+its checksum, and stored unchanged.
 """
 
 import mmap
@@ -18,41 +16,46 @@ from tenfold.data.format.manifest import LABEL, Feature
 from tenfold.data.format.row_file import RowFile, RowFileWriter
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import (
-    FOOTER_BYTES,
     FRAME_BYTES,
-    HEADER_BYTES,
+    Frame,
     RecordError,
-    check_payload,
+    bytes_reader,
     fingerprint64,
-    read_length,
+    read_frame,
+    read_frames,
 )
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import Encoded, SourceChanged, UnusableRecord
-from tenfold.data.sources.features import describe
+from tenfold.data.sources.features import feature_of
 from tenfold.data.sources.scanned_files import read_error
+from tenfold.data.units import plural
 
 
 def scan_tfds(spec: str, scratch: Path) -> "TFRecordSource":
-    """Returns the records of a prepared TFDS data set: of one split, or of all.
+    """Scan a prepared data set of TensorFlow Datasets: one split, or all.
+
+    Args:
+      spec: ``tfds:NAME[:SPLIT]``; NAME may be the folder of a data set.
+      scratch: Local folder for the result of the scan.
 
     Raises:
-      UserError: TFDS is missing, or the data set is not there as TFRecord files.
+      UserError: TFDS is missing, or there is no such data set in TFRecord files.
     """
     _, _, name = spec.partition(":")
     name, _, split = name.partition(":")
     builder = _builder(spec, name)
     splits = builder.info.splits
     chosen = [split] if split else sorted(splits)
-    if not splits or any(one not in splits for one in chosen):
-        there = ", ".join(sorted(splits)) or "none: it is not prepared (tfds build)"
-        raise UserError(f"source '{spec}': no such split; there are: {there}")
-    files = [str(path) for one in chosen for path in splits[one].filepaths]
+    if not splits or any(name not in splits for name in chosen):
+        existing = ", ".join(sorted(splits)) or "none: it is not prepared (tfds build)"
+        raise UserError(f"source '{spec}': no such split; there are: {existing}")
+    files = [str(path) for name in chosen for path in splits[name].filepaths]
     if not all("tfrecord" in Path(file).name for file in files):
         raise UserError(f"source '{spec}' is stored as {builder.info.file_format}, not TFRecord")
     return scan_tfrecords(
         files,
         scratch,
-        known=shapes_of(_flat(builder.info.features.get_serialized_info())),
+        known=_array_features(_flat(builder.info.features.get_serialized_info())),
         label_names=_label_names(builder.info.features),
     )
 
@@ -71,7 +74,7 @@ def _builder(spec: str, name: str) -> Any:
 
 
 def _flat(info: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested feature infos by the names that TFDS stores: ``a/b``."""
+    """Return nested feature infos by the names under which TFDS stores them: ``a/b``."""
     if not isinstance(info, dict):
         return {prefix: info}
     flat: dict[str, Any] = {}
@@ -85,12 +88,15 @@ def _label_names(features: Any) -> tuple[str, ...]:
     return tuple(getattr(label, "names", ()) or ())
 
 
-# File, offset of the record, bytes of its payload.
+# Number of the file, offset of the record, length of its payload in bytes.
 _ROW: Final = "<IQQ"
 
 
 class TFRecordSource:
-    """The records of `files`, in order. `known` are features whose shapes are known."""
+    """The records of `files`, in order; each process opens the files on first use.
+
+    `known` are features whose shapes are known from elsewhere: Examples store flat lists.
+    """
 
     notes: tuple[str, ...] = ()
 
@@ -111,7 +117,7 @@ class TFRecordSource:
         return {**vars(self), "_open": {}}
 
     def encoded(self, index: int) -> Encoded:
-        """Returns the record as it is; raises as `Source.encoded`."""
+        """Return the record unchanged; see `Source`."""
         payload = self._payload(index)
         schema: list[Feature] = []
         label = None
@@ -130,11 +136,11 @@ class TFRecordSource:
         if known is not None and known.kind == kind:
             return known
         if kind == "bytes" and count == 1:
-            return describe(name, kind, (), unpack_list(kind, packed)[0])
+            return feature_of(name, kind, (), unpack_list(kind, packed)[0])
         return Feature(name, kind, () if count == 1 else (count,))
 
     def features(self, index: int) -> Features:
-        """Returns the record's values; shaped where shapes are known; raises as `encoded`."""
+        """Return the record's values, reshaped if their shapes are known; see `Source`."""
         payload = self._payload(index)
         try:
             return {
@@ -153,7 +159,7 @@ class TFRecordSource:
         return np.array(values).reshape([-1 if size is None else size for size in known.shape])
 
     def name(self, index: int) -> str:
-        """Returns the file, and the offset of the record in it."""
+        """Return the file and the offset of the record."""
         file, offset, _ = self._rows[index]
         return f"{self._files[file]}: record at byte {offset:,}"
 
@@ -168,20 +174,16 @@ class TFRecordSource:
         return self._checked(data, file, offset, length)
 
     def _checked(self, data: bytes, file: int, offset: int, length: int) -> bytes:
+        """Return the payload of the frame `data`; the scan found `length` bytes in it."""
         try:
-            found = read_length(
-                data[:HEADER_BYTES], index=0, offset=offset, room=len(data) - HEADER_BYTES
-            )
+            frame = read_frame(bytes_reader(data), len(data))
         except RecordError:
-            found = -1
-        if found != length:
+            frame = None
+        if frame is None or frame.length != length:
             raise SourceChanged(f"{self._files[file]} has changed since the source was scanned")
-        payload = data[HEADER_BYTES : HEADER_BYTES + length]
-        try:
-            check_payload(payload, data[-FOOTER_BYTES:], index=0, offset=offset)
-        except RecordError as error:
-            raise UnusableRecord(error.problem) from error
-        return payload
+        if error := frame.damage():
+            raise UnusableRecord(error.problem)
+        return frame.payload
 
 
 def scan_tfrecords(
@@ -192,83 +194,78 @@ def scan_tfrecords(
     label_names: tuple[str, ...] = (),
     fingerprint: str = "",
 ) -> TFRecordSource:
-    """Returns the records of `files`, after walking over their headers.
+    """Scan the headers of all records in `files`.
 
-    `fingerprint` stands for the content where names and times of the files do not.
+    Args:
+      files: Local TFRecord files of Examples.
+      scratch: Local folder for the result of the scan.
+      known: Features whose shapes are known.
+      label_names: Names of the classes.
+      fingerprint: Identifies the content; by default made of paths, sizes and mtimes.
 
     Raises:
-      UserError: a file is no TFRecord file, or is cut; there are no records.
+      UserError: a file is not a TFRecord file or is cut, or there are no records.
     """
-    examples = total = largest = seen = 0
+    examples = total_bytes = max_bytes = identity = 0
     path = scratch / "tfrecords.rows"
     with RowFileWriter(path, _ROW) as rows:
         for number, file in enumerate(files):
             status = os.stat(file)
-            seen += fingerprint64(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-            for offset, length in _headers(file):
-                rows.append(number, offset, length)
+            identity += fingerprint64(f"{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+            for frame in _scan_frames(file):
+                rows.append(number, frame.offset, frame.length)
                 examples += 1
-                total += length + FRAME_BYTES
-                largest = max(largest, length + FRAME_BYTES)
+                total_bytes += frame.end - frame.offset
+                max_bytes = max(max_bytes, frame.end - frame.offset)
     if not examples:
-        raise UserError(f"source '{files[0]}' and the like hold no records")
+        raise UserError(f"source '{files[0]}': {plural(len(files), 'file')} without a record")
     stats = SourceStats(
         num_examples=examples,
-        total_bytes=total,
-        max_record_bytes=largest,
+        total_bytes=total_bytes,
+        max_record_bytes=max_bytes,
         label_names=label_names,
-        fingerprint=fingerprint or f"tfrecords-{seen % 2**64:016x}",
+        fingerprint=fingerprint or f"tfrecords-{identity % 2**64:016x}",
     )
     return TFRecordSource(files, stats, RowFile(path, _ROW), known)
 
 
-def _headers(path: str) -> Iterator[tuple[int, int]]:
-    """Yields offset and payload length of every record of a file.
+def _scan_frames(path: str) -> Iterator[Frame]:
+    """Yield the frames of a file, without their payloads.
 
     Raises:
-      UserError: the file is no sound TFRecord file.
+      UserError: the file is not a sound TFRecord file.
     """
     size = os.path.getsize(path)
-    if not size:
+    if not size:  # which cannot be mapped
         return
-    index = offset = 0
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        while offset < size:
-            header = data[offset : offset + HEADER_BYTES]
-            room = size - offset - HEADER_BYTES
-            try:
-                length = read_length(header, index=index, offset=offset, room=room)
-            except RecordError as error:
-                raise UserError(
-                    f"source file '{path}': {error}: it is no TFRecord file, or a damaged one"
-                ) from None
-            yield offset, length
-            offset += length + FRAME_BYTES
-            index += 1
+        try:
+            yield from read_frames(bytes_reader(data), size, payload=False)
+        except RecordError as error:
+            raise UserError(
+                f"source file '{path}': {error}: it is not a TFRecord file, or it is damaged"
+            ) from None
 
 
-def known_from_manifest(folder: str) -> tuple[Schema, tuple[str, ...]]:
-    """Returns the features and label names of the manifest in `folder`, empty without one."""
+def features_from_manifest(folder: str) -> tuple[Schema, tuple[str, ...]]:
+    """Return the features and label names of the manifest in `folder`; empty without one."""
     from tenfold.data.format.manifest import MANIFEST_NAME
     from tenfold.data.storage.read_manifest import read_manifest
 
     if not os.path.exists(os.path.join(folder, MANIFEST_NAME)):
         return (), ()
     manifest = read_manifest(folder)
-    # Images are looked at one by one: their shapes may be narrower here than there.
+    # Each image is inspected itself: the manifest's shape, over all shards, may be less specific.
     known = tuple(f for f in manifest.features if f.kind != "image")
     return known, manifest.label_names
 
 
-def shapes_of(features: Mapping[str, Any]) -> Schema:
-    """Returns the shaped numbers among TFDS's flat infos (name to TensorInfo)."""
+def _array_features(features: Mapping[str, Any]) -> Schema:
+    """Return the numeric features that are not vectors, from TFDS's flat TensorInfos."""
     found: list[Feature] = []
     for name, info in features.items():
-        kind = {"i": "int64", "u": "int64", "b": "int64", "f": "float"}.get(_code(info), "bytes")
+        code = str(getattr(info.np_dtype, "kind", "O"))
+        kind = {"i": "int64", "u": "int64", "b": "int64", "f": "float"}.get(code, "bytes")
         if kind != "bytes" and len(info.shape) != 1:
             found.append(Feature(name, kind, tuple(info.shape)))
     return tuple(found)
-
-
-def _code(info: Any) -> str:
-    return str(getattr(info.np_dtype, "kind", "O"))

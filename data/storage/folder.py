@@ -17,13 +17,18 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 GCS_SCHEMES: Final = ("gs://", "gcs://")
 
-TEMPORARY: Final = ".tmp"
+TEMPORARY_SUFFIX: Final = ".tmp"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a folder: its bytes, its CRC32C where the storage knows it, and which of the
-    files that have had its name it is (a generation), "" where the storage cannot tell.
+    """One file of a folder.
+
+    Attributes:
+      bytes: Its size.
+      crc32c: Its CRC32C; None if the storage keeps no checksum.
+      version: Identifies the content among all that the name has had (a generation); "" if the
+        storage keeps no versions.
     """
 
     bytes: int
@@ -32,86 +37,112 @@ class Entry:
 
 
 class Conflict(JobError):
-    """Another process was first to write a file."""
+    """Another process wrote the file first."""
 
 
 def conflict_text(path: str) -> str:
-    """Returns the message of a Conflict over the file at `path`."""
+    """Return the message of a Conflict over the file at `path`."""
     return f"{path} has been written by another process: two writes cannot share one folder"
 
 
 @dataclass
 class LocalPart:
-    """Bytes on their way to a local file, and the CRC32C of those that came."""
+    """A range of a local file while it is written, and the CRC32C of the bytes so far."""
 
     descriptor: int
     crc32c: int = 0
 
-    def take(self, at: int, part: bytes) -> int:
-        """Writes `part` at `at`, which follows what came before; returns the CRC32C so far."""
+    def take(self, offset: int, part: bytes) -> int:
+        """Write `part` at `offset`, the end of the part before it; return the CRC32C so far."""
         self.crc32c = extend_crc32c(self.crc32c, part)
         view = memoryview(part)
         while view:
-            view = view[os.pwrite(self.descriptor, view, at + len(part) - len(view)) :]
+            view = view[os.pwrite(self.descriptor, view, offset + len(part) - len(view)) :]
         return self.crc32c
 
 
 class Folder(Protocol):
-    """A folder on some storage; names are relative to it, with '/' between parts.
+    """A folder on some storage. Names are relative to it, with '/' between their parts.
 
-    `replaces` says what a new file may replace: None anything, "" nothing, else only the
-    version of that name. A file of the very same bytes is never in the way; another raises
-    Conflict. Cloud Storage holds this exactly; a local disk holds "" in `write`; on other
-    storage "" is looked at before writing, which two processes may do at once.
+    A folder may be pickled, sent to other processes and used by several threads at once. It need
+    not exist. Failures of a network are retried inside; each method raises OSError or JobError
+    once the retries are used up, and UserError for a missing bucket or missing permissions.
+
+    The argument `replaces` of the writing methods names the content that a new file may
+    replace: None any content, "" none, otherwise only the version of that name. A file with
+    identical bytes never conflicts; any other raises Conflict. Cloud Storage guarantees this. A
+    local disk guarantees only "" in `write`. Other storage checks "" before it writes, so two
+    processes that write at the same moment may both succeed.
     """
 
     path: str
 
     def read(self, name: str, *, version: str = "") -> bytes | None:
-        """Returns a file's bytes, or None where there is none.
+        """Return the bytes of a file, or None if there is no such file.
 
-        With a `version` also None where the storage says that the file is another one.
+        With a `version`, also returns None if the storage reports another version.
         """
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        """Return `length` bytes at `offset`, fewer at the end of the file.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+        """
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
-        """Writes such bytes to the same place of a local file; returns their CRC32C."""
+        """Copy a range to the same offset of a local file, and return its CRC32C.
+
+        Args:
+          name: Name of the file.
+          offset: Where the range begins, in bytes.
+          length: Bytes of the range; fewer are copied at the end of the file.
+          descriptor: Open file descriptor of the local file.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+        """
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Makes or replaces a whole file."""
+        """Create or replace a whole file; readers see the old bytes or all of the new ones."""
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
     ) -> None:
-        """Moves a whole local file to `name`; with `synced` its bytes are on the disk already."""
+        """Move a complete local file to `name`.
+
+        Args:
+          local: The file; it is gone afterwards.
+          name: Its new name.
+          synced: Whether its bytes are on the disk already, so that no fsync is needed.
+          replaces: The content that may be replaced; see the class.
+        """
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
-        """Returns the plain files of the folder `prefix`, by name."""
+        """Return the plain files directly in the folder `prefix`, by name."""
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Returns name and bytes of the plain files of the folder `prefix`."""
+        """Return the sizes in bytes of the plain files directly in the folder `prefix`."""
 
     def entry(self, name: str) -> Entry | None:
-        """Returns what is known of one file, None where there is none."""
+        """Return the entry of one file, or None if there is no such file."""
 
     def folders(self) -> list[str]:
-        """Returns the names of the folders directly in this one, sorted."""
+        """Return the names of the folders directly in this folder, sorted."""
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
-        """Yields every file below the folder `prefix`, however deep, sorted by name."""
+        """Yield every file below the folder `prefix`, at any depth, sorted by name."""
 
     def remove(self, name: str) -> None:
-        """Removes a file; it may be gone already."""
+        """Remove a file, if it exists."""
 
     def remove_folder(self, name: str) -> None:
-        """Removes an empty folder, where the storage knows such; it may be gone already."""
+        """Remove an empty folder, if it exists and the storage has folders."""
 
     def scratch(self) -> Path | None:
-        """Returns a local folder on the same disk for files to `publish`, or None."""
+        """Return a local folder on the same disk for files to `publish`; None if remote."""
 
 
 def is_url(path: str) -> bool:
-    """Says whether `path` names remote storage."""
+    """Whether `path` names remote storage."""
     return bool(_URL.match(path))

@@ -1,8 +1,8 @@
-"""Folders of any storage that fsspec knows (``s3://``, ``az://``, ``hdfs://``, ``memory://`` …).
+"""Folders of any storage that fsspec supports (``s3://``, ``az://``, ``hdfs://`` …).
 
-Without Cloud Storage's promises: whether a file appears only when it is whole is up to the
-file system behind it (object stores: yes, in one request), there is no precondition and no
-checksum of the storage to compare with. Shards are checked against the manifest all the same.
+The guarantees of Cloud Storage are missing. Whether a file appears only once it is complete
+depends on the file system (on object stores it does: one request). There are no preconditions,
+and no checksums to compare uploads with. Shards are checked against the manifest all the same.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import Conflict, Entry, LocalPart, conflict_text
 from tenfold.data.storage.retry import TransientError, with_retries
 
-# fsspec keeps a whole range in memory, and several are under way at once.
-_PIECE_BYTES: Final = 10 << 20
+# fsspec holds a whole range in memory, and several ranges are fetched at once.
+_RANGE_BYTES: Final = 10 << 20
 
 Result = TypeVar("Result")
 
 
-class RemoteFolder:
-    """A folder behind fsspec. It may go to other processes."""
+class FsspecFolder:
+    """A folder behind fsspec; see `Folder`. Each process opens the file system on first use."""
 
     def __init__(self, path: str) -> None:
         self.path = path.rstrip("/")
@@ -31,7 +31,7 @@ class RemoteFolder:
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_fs": None}
 
-    def _files(self) -> Any:
+    def _filesystem(self) -> Any:
         if self._fs is None:
             import fsspec
 
@@ -41,62 +41,66 @@ class RemoteFolder:
                 raise UserError(f"{self.path}: {error}") from error
         return self._fs
 
-    def _at(self, name: str) -> str:
+    def _path_of(self, name: str) -> str:
         return f"{self.path}/{name}".rstrip("/")
 
-    def _try(self, name: str, call: Callable[[], Result]) -> Result:
-        """Returns what `call` returns, repeated where the storage fails."""
+    def _retry(self, name: str, request: Callable[[Any, str], Result]) -> Result:
+        """Return `request(file system, path of name)`, called again after transient errors.
+
+        A missing file or permission is raised at once; other errors count as transient.
+        """
+        path = self._path_of(name)
 
         def once() -> Result:
             try:
-                return call()
+                return request(self._filesystem(), path)
             except (FileNotFoundError, PermissionError):
                 raise
             except (OSError, asyncio.TimeoutError) as error:
                 raise TransientError(f"{type(error).__name__}: {error}") from error
 
-        return with_retries(once, what=self._at(name))
+        return with_retries(once, what=path)
 
     def read(self, name: str, *, version: str = "") -> bytes | None:
-        """Returns an object's bytes, or None where there is none."""
+        """Return the bytes of a file, or None if there is no such file."""
         del version
         try:
-            return bytes(self._try(name, lambda: self._files().cat_file(self._at(name))))
+            return bytes(self._retry(name, lambda fs, path: fs.cat_file(path)))
         except FileNotFoundError:
             return None
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError."""
+        """Return a range of a file; see `Folder`."""
         return bytes(
-            self._try(
+            self._retry(
                 name,
-                lambda: self._files().cat_file(self._at(name), start=offset, end=offset + length),
+                lambda fs, path: fs.cat_file(path, start=offset, end=offset + length),
             )
         )
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
-        """Writes such bytes to the same place of a local file; returns their CRC32C."""
-        part = LocalPart(descriptor)
-        for at in range(offset, offset + length, _PIECE_BYTES):
-            part.take(at, self.read_range(name, at, min(_PIECE_BYTES, offset + length - at)))
+        """Copy a range to a local file; see `Folder`."""
+        part, end = LocalPart(descriptor), offset + length
+        for begin in range(offset, end, _RANGE_BYTES):
+            part.take(begin, self.read_range(name, begin, min(_RANGE_BYTES, end - begin)))
         return part.crc32c
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Makes or replaces a whole object in one request; see `Folder`."""
+        """Create or replace a whole file in one request; see `Folder`."""
         if replaces == "" and self.read(name) not in (None, data):
-            raise Conflict(conflict_text(self._at(name)))
-        self._try(name, lambda: self._files().pipe_file(self._at(name), data))
+            raise Conflict(conflict_text(self._path_of(name)))
+        self._retry(name, lambda fs, path: fs.pipe_file(path, data))
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
     ) -> None:
-        """Sends a whole local file to `name` in one request, and removes it."""
+        """Upload a local file to `name` in one request, and remove it."""
         del synced, replaces
         self.write(name, local.read_bytes())
         local.unlink()
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
-        """Returns the objects directly under `prefix`, by name."""
+        """Return the files directly in the folder `prefix`, by name."""
         return {
             _last(item["name"]): Entry(int(item["size"] or 0))
             for item in self._listed(prefix)
@@ -104,44 +108,44 @@ class RemoteFolder:
         }
 
     def entry(self, name: str) -> Entry | None:
-        """Returns what is known of one file, None where there is none."""
+        """Return the entry of one file, or None if there is no such file."""
         try:
-            item = self._try(name, lambda: self._files().info(self._at(name)))
+            item = self._retry(name, lambda fs, path: fs.info(path))
         except FileNotFoundError:
             return None
         return Entry(int(item["size"] or 0)) if item["type"] == "file" else None
 
     def folders(self) -> list[str]:
-        """Returns the names of the folders directly in this one, sorted."""
+        """Return the names of the folders directly in this folder, sorted."""
         return sorted(_last(i["name"]) for i in self._listed("") if i["type"] == "directory")
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
-        """Yields every file below the folder `prefix`, however deep, sorted by name."""
-        found = self._try(prefix, lambda: self._files().find(self._at(prefix), detail=True))
-        base = len(self._files()._strip_protocol(self.path)) + 1
+        """Yield every file below the folder `prefix`, at any depth, sorted by name."""
+        found = self._retry(prefix, lambda fs, path: fs.find(path, detail=True))
+        base = len(self._filesystem()._strip_protocol(self.path)) + 1
         for name in sorted(found):
             yield name[base:], Entry(int(found[name]["size"] or 0))
 
     def _listed(self, prefix: str) -> list[dict[str, Any]]:
         try:
-            return list(self._try(prefix, lambda: self._files().ls(self._at(prefix), detail=True)))
+            return list(self._retry(prefix, lambda fs, path: fs.ls(path, detail=True)))
         except FileNotFoundError:
             return []
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Returns name and bytes of the objects directly under `prefix`."""
+        """Return the sizes in bytes of the files directly in the folder `prefix`."""
         return {name: entry.bytes for name, entry in self.entries(prefix).items()}
 
     def remove(self, name: str) -> None:
-        """Removes an object; it may be gone already."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
-            self._try(name, lambda: self._files().rm_file(self._at(name)))
+            self._retry(name, lambda fs, path: fs.rm_file(path))
 
     def remove_folder(self, name: str) -> None:
-        """Does nothing: object stores have no folders."""
+        """Do nothing: object stores have no folders."""
 
     def scratch(self) -> Path | None:
-        """Returns None: there is no local folder."""
+        """Return None: the folder is not on a local disk."""
         return None
 
 

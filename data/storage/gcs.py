@@ -1,9 +1,9 @@
 """Folders of Google Cloud Storage, ``gs://bucket/prefix``.
 
-Requests are those of the JSON interface (cloud.google.com/storage/docs/json_api). An object is
-made by one request and so appears whole or not at all; the request names its CRC32C, which the
-server checks, and the CRC32C that it answers is compared again. A generation precondition makes
-the request safe to repeat and lets only one of several writers win.
+The requests are those of the JSON API (cloud.google.com/storage/docs/json_api). One request
+uploads a whole object, which therefore appears completely or not at all. The request states the
+object's CRC32C, which the server checks; the CRC32C in its answer is compared again. A generation
+precondition makes the request safe to retry, and lets only one of several writers succeed.
 """
 
 import base64
@@ -22,14 +22,14 @@ from tenfold.data.storage.folder import Conflict, Entry, LocalPart, conflict_tex
 from tenfold.data.storage.gcs_client import Answer, client
 from tenfold.data.storage.retry import TransientError, with_retries
 
-Taker = TypeVar("Taker", "_Parts", LocalPart)
+Receiver = TypeVar("Receiver", "_MemoryParts", LocalPart)
 
 _BOUNDARY: Final = "==tenfold=="
 _known_buckets: set[str] = set()
 
 
 class GcsFolder:
-    """A folder of a bucket. It holds no connection, and may go to other processes."""
+    """A folder of a bucket; see `Folder`. It holds no connection, so pickling it is cheap."""
 
     def __init__(self, path: str) -> None:
         bare = path.split("://", 1)[1]
@@ -40,9 +40,9 @@ class GcsFolder:
         self.path = f"gs://{self._bucket}/{self._prefix}".rstrip("/")
 
     def read(self, name: str, *, version: str = "") -> bytes | None:
-        """Returns an object's bytes, checked by the server's CRC32C; None where there is none.
+        """Return an object's bytes, checked against the server's CRC32C; None if missing.
 
-        With a `version` also None where the object is of another generation.
+        With a `version`, also returns None if the object has another generation.
         """
 
         def once() -> bytes | None:
@@ -56,50 +56,48 @@ class GcsFolder:
             found = answer.headers.get("X-Goog-Generation", version)
             return answer.body if found == version or not version else None
 
-        return with_retries(once, what=self._at(name))
+        return with_retries(once, what=self._path_of(name))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes at `offset`, fewer at the end; raises FileNotFoundError.
+        """Return a range of an object; see `Folder`.
 
-        Their number is checked; what they are cannot be, because the server's CRC32C is of the
-        whole object.
+        Only the number of bytes is checked: the server's CRC32C covers the whole object.
         """
-        return b"".join(self._range(name, offset, length, _Parts).parts)
+        return b"".join(self._receive(name, offset, length, _MemoryParts).parts)
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
-        """Writes such bytes to the same place of a local file; returns their CRC32C."""
-        return self._range(name, offset, length, partial(LocalPart, descriptor)).crc32c
+        """Copy a range to a local file; see `Folder`."""
+        return self._receive(name, offset, length, partial(LocalPart, descriptor)).crc32c
 
-    def _range(self, name: str, offset: int, length: int, make: Callable[[], Taker]) -> Taker:
-        """Returns what `make` has made, after it took a range of an object; every attempt has
-        one of its own.
-        """
+    def _receive(
+        self, name: str, offset: int, length: int, make: Callable[[], Receiver]
+    ) -> Receiver:
+        """Return the receiver that took the range; each attempt makes a new one by `make`."""
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
 
-        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        def once() -> Receiver:
+            receiver = make()
+            receive = partial(_receive_range, receiver.take, offset, length)
+            if length > 0 and self._get(name, headers=headers, receive=receive).status == 404:
+                raise FileNotFoundError(f"there is no {self._path_of(name)}")
+            return receiver
 
-        def once() -> Taker:
-            taker = make()
-            receive = partial(_receive_range, taker.take, offset, length)
-            if length > 0 and self._get(name, headers=wanted, receive=receive).status == 404:
-                raise FileNotFoundError(f"there is no {self._at(name)}")
-            return taker
-
-        return with_retries(once, what=self._at(name))
+        return with_retries(once, what=self._path_of(name))
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Makes or replaces a whole object in one request; see `Folder`."""
+        """Create or replace a whole object in one request; see `Folder`."""
         self._upload(name, data, replaces)
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
     ) -> None:
-        """Sends a whole local file to `name` in one request, and removes it."""
+        """Upload a local file to `name` in one request, and remove it."""
         del synced
         self._upload(name, local.read_bytes(), replaces)
         local.unlink()
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
-        """Returns the objects directly under `prefix`, by name."""
+        """Return the objects directly in the folder `prefix`, by name."""
         within = self._within(prefix)
         return {
             name[len(within) :]: entry
@@ -109,21 +107,21 @@ class GcsFolder:
         }
 
     def entry(self, name: str) -> Entry | None:
-        """Returns what is known of one object, None where there is none."""
-        found = with_retries(lambda: self._entry(name), what=self._at(name))
+        """Return the entry of one object, or None if there is no such object."""
+        found = with_retries(lambda: self._entry(name), what=self._path_of(name))
         if found is None:
             with_retries(self._expect_bucket, what=self.path)
         return found
 
     def folders(self) -> list[str]:
-        """Returns what comes before the next '/' in the names of deeper objects, sorted."""
+        """Return the names of the folders directly in this folder, sorted."""
         within = self._within("")
         pages = self._pages(within, delimiter="/")
         found = {name for page in pages for name in page.get("prefixes", [])}
         return sorted(str(name)[len(within) :].removesuffix("/") for name in found)
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Entry]]:
-        """Yields every object below `prefix`, however deep, sorted by name."""
+        """Yield every object below the folder `prefix`, at any depth, sorted by name."""
         base = len(self._within(""))
         for page in self._pages(self._within(prefix)):
             for name, entry in _named_entries(page):
@@ -131,11 +129,11 @@ class GcsFolder:
                     yield name[base:], entry
 
     def _within(self, prefix: str) -> str:
-        """Returns what the names of all objects below `prefix` begin with."""
+        """Return the common beginning of the names of all objects below `prefix`."""
         return f"{self._name(prefix)}/".lstrip("/")
 
     def _pages(self, within: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
-        """Yields the answers that list the objects whose names begin with `within`."""
+        """Yield the pages of the listing of all objects whose names begin with `within`."""
         token = ""
         while True:
             page = with_retries(
@@ -160,26 +158,27 @@ class GcsFolder:
         return answer.json()
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Returns name and bytes of the objects directly under `prefix`."""
+        """Return the sizes in bytes of the objects directly in the folder `prefix`."""
         return {name: entry.bytes for name, entry in self.entries(prefix).items()}
 
     def remove(self, name: str) -> None:
-        """Removes an object; it may be gone already."""
+        """Remove an object, if it exists."""
         with_retries(
-            lambda: self._ask("DELETE", self._object(name)), what=f"{self._at(name)}: removing it"
+            lambda: self._ask("DELETE", self._object(name)),
+            what=f"{self._path_of(name)}: removing it",
         )
 
     def remove_folder(self, name: str) -> None:
-        """Does nothing: object stores have no folders."""
+        """Do nothing: object stores have no folders."""
 
     def scratch(self) -> Path | None:
-        """Returns None: there is no local folder."""
+        """Return None: the folder is not on a local disk."""
         return None
 
-    # --- sending ---
+    # --- uploads ---
 
     def _upload(self, name: str, data: bytes, replaces: str | None) -> None:
-        """Sends `data` as one object, again until the server has it or says who was first."""
+        """Upload `data` as one object; retry until the server has it or reports a conflict."""
         upload = _Upload(len(data), crc32c(data), replaces)
         body = _multipart(self._name(name), upload.crc32c, data)
 
@@ -188,11 +187,11 @@ class GcsFolder:
             if answer.status == 404:
                 raise self._no_bucket()
             if answer.status != 412:
-                upload.check_made(_entry(answer.json()))
-            elif not upload.is_there(self._entry(name)):
-                raise Conflict(conflict_text(self._at(name)))
+                upload.check_stored(_entry(answer.json()))
+            elif not upload.matches(self._entry(name)):
+                raise Conflict(conflict_text(self._path_of(name)))
 
-        with_retries(once, what=f"{self._at(name)}: writing it")
+        with_retries(once, what=f"{self._path_of(name)}: writing it")
 
     def _post(self, body: Sequence[bytes], replaces: str | None) -> Answer:
         params = {"uploadType": "multipart", "fields": "size,crc32c,generation"}
@@ -218,7 +217,7 @@ class GcsFolder:
     def _name(self, name: str) -> str:
         return f"{self._prefix}/{name}".strip("/")
 
-    def _at(self, name: str) -> str:
+    def _path_of(self, name: str) -> str:
         return f"{self.path}/{name}".rstrip("/")
 
     def _objects(self) -> str:
@@ -228,42 +227,47 @@ class GcsFolder:
         return f"{self._objects()}/{quote(self._name(name), safe='')}"
 
     def _expect_bucket(self) -> None:
-        """Checks that what is not there is not the bucket."""
+        """Raise UserError if the whole bucket, not only an object, is missing."""
         if self._bucket not in _known_buckets:
             self._list("?")
             _known_buckets.add(self._bucket)
 
     def _no_bucket(self) -> UserError:
         return UserError(
-            f"there is no bucket '{self._bucket}': make it first ('gcloud storage buckets create "
-            f"gs://{self._bucket}'), or mend the path {self.path}"
+            f"there is no bucket '{self._bucket}': create it first ('gcloud storage buckets "
+            f"create gs://{self._bucket}'), or correct the path {self.path}"
         )
 
 
 @dataclass
 class _Upload:
-    """What is sent, and the generation that it may replace (`Folder` says how)."""
+    """An upload in progress, over its attempts.
+
+    `replaces` is the generation that the next attempt may replace, as in `Folder`.
+    """
 
     num_bytes: int
     crc32c: int
     replaces: str | None
 
-    def check_made(self, made: Entry) -> None:
-        """Checks what the server says that it has made.
+    def check_stored(self, stored: Entry) -> None:
+        """Compare the object that the server reports to have created with the upload.
 
         Raises:
-          TransientError: it is something else, which the next attempt replaces.
+          TransientError: it differs; the next attempt replaces it.
         """
-        if not self._is_ours(made):
+        if not self._is_ours(stored):
             if self.replaces is not None:
-                self.replaces = made.version
+                self.replaces = stored.version
             raise TransientError("the server has received something else (CRC32C)")
 
-    def is_there(self, found: Entry | None) -> bool:
-        """Says whether what stood in the way is ours, the answer to an attempt being lost.
+    def matches(self, found: Entry | None) -> bool:
+        """Whether the object that failed the precondition is this upload.
+
+        It is if an earlier attempt succeeded and only its answer was lost.
 
         Raises:
-          TransientError: it is gone; the next attempt makes it anew.
+          TransientError: the object is gone; the next attempt creates it.
         """
         if found is None:
             self.replaces = ""
@@ -275,11 +279,11 @@ class _Upload:
 
 
 def _multipart(name: str, crc: int, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Returns the parts of an upload's body (RFC 2387): the object's resource, then its bytes."""
+    """Return the parts of an upload's body (RFC 2387): the object's resource, then its bytes."""
     resource = {"name": name, "crc32c": base64.b64encode(crc.to_bytes(4, "big")).decode()}
     kind, encoding = mimetypes.guess_type(name)
     kind = "application/octet-stream" if encoding or not kind else kind
-    if kind == "text/html":  # a page that is written anew while somebody looks at it
+    if kind == "text/html":  # a report is rewritten while it is open in a browser
         resource["cacheControl"] = "no-cache"
     head = (
         f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
@@ -290,30 +294,30 @@ def _multipart(name: str, crc: int, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
-    """Returns an object's resource as an entry.
+    """Return an object's resource as an entry.
 
     Raises:
-      TransientError: it lacks a part: the answer was damaged on the way.
+      TransientError: a field is missing: the answer was damaged on the way.
     """
     try:
         return Entry(int(item["size"]), _crc32c(item["crc32c"]), str(item["generation"]))
     except (KeyError, ValueError) as error:
-        raise TransientError(f"the answer is no object: {str(item)[:80]}") from error
+        raise TransientError(f"the answer describes no object: {str(item)[:80]}") from error
 
 
 def _named_entries(page: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
-    """Yields the full names of a page's objects, and what they are."""
+    """Yield the full names and the entries of a page's objects."""
     for item in page.get("items", []):
         yield str(item["name"]), _entry(item)
 
 
 def _crc32c(text: str) -> int:
-    """Returns the number that Cloud Storage writes as Base64 of its big-endian bytes."""
+    """Return a CRC32C that Cloud Storage writes as Base64 of its big-endian bytes."""
     return int.from_bytes(base64.b64decode(text, validate=True), "big")
 
 
 def _crc32c_of_headers(headers: Mapping[str, str]) -> int | None:
-    """Returns the CRC32C of ``X-Goog-Hash: crc32c=…,md5=…``, None where it is not given."""
+    """Return the CRC32C of ``X-Goog-Hash: crc32c=…,md5=…``, or None if it is not given."""
     for part in headers.get("X-Goog-Hash", "").split(","):
         kind, _, value = part.strip().partition("=")
         if kind == "crc32c":
@@ -322,13 +326,13 @@ def _crc32c_of_headers(headers: Mapping[str, str]) -> int | None:
 
 
 @dataclass
-class _Parts:
-    """Bytes that stay in memory."""
+class _MemoryParts:
+    """A received range in memory."""
 
     parts: list[bytes] = field(default_factory=list)
 
-    def take(self, at: int, part: bytes) -> None:
-        del at
+    def take(self, offset: int, part: bytes) -> None:
+        del offset
         self.parts.append(part)
 
 
@@ -336,25 +340,32 @@ def _receive_range(
     take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer,
     blocks: Iterator[bytes],
 ) -> None:  # fmt: skip
-    """Gives `take` what of the range comes, and where each part of it lies.
+    """Pass the received parts of a range, each with its offset in the object, to `take`.
+
+    Args:
+      take: Called as ``take(offset, part)``.
+      offset: Where the requested range begins, in bytes.
+      length: Bytes of the requested range.
+      answer: The answer, without its body.
+      blocks: The body, as it arrives.
 
     Raises:
-      TransientError: that is not all of it.
+      TransientError: the body ended early.
     """
-    whole = answer.status == 200  # a server may disregard ranges
-    at, got = 0 if whole else offset, 0
+    whole = answer.status == 200  # 206 would be the range; servers may ignore the header
+    position, received = 0 if whole else offset, 0
     for block in blocks:
-        first = max(offset - at, 0)
-        if part := block[first : max(offset + length - at, 0)]:
-            take(at + first, part)
-            got += len(part)
-        at += len(block)
-    if not whole and got != _range_bytes(answer.headers, offset, length):
+        skipped = max(offset - position, 0)
+        if part := block[skipped : max(offset + length - position, 0)]:
+            take(position + skipped, part)
+            received += len(part)
+        position += len(block)
+    if not whole and received != _range_bytes(answer.headers, offset, length):
         raise TransientError("the body was cut short")
 
 
 def _range_bytes(headers: Mapping[str, str], offset: int, length: int) -> int:
-    """Returns how long the body must be: what of the range lies within the object.
+    """Return the expected length of the body: the part of the range within the object.
 
     Raises:
       TransientError: ``Content-Range: bytes 0-99/1234`` is missing.

@@ -1,12 +1,10 @@
-"""A remote folder that follows a local one, whose files still grow.
+"""Upload the growing files of a local folder to a remote folder, repeatedly.
 
-An object store knows whole objects only: what grows is written to a local disk, and sent whole
-from time to time. Every file is sent again when it has changed, but not for more than a tenth
-of the time, however long it has become.
+Object stores hold whole objects only. So files that grow are written to a local disk, and
+changed files are uploaded whole, throttled to at most 10 % of wall time.
 """
 
 import hashlib
-import os
 import re
 import shutil
 import threading
@@ -18,53 +16,63 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import Folder
+from tenfold.data.storage.local_folder import user_cache_folder
 
-# Where in a work folder worker 0 has its files; the launcher, which may be there too, has others.
+# Worker 0's files within a work folder; the launcher of the same machine writes beside it.
 CHIEF_FOLDER: Final = "chief"
 INTERVAL_S: Final = 5.0
-_MAX_SHARE: Final = 0.1
+# Largest share of wall time that uploads of one file may take.
+_MAX_UPLOAD_SHARE: Final = 0.1
 
 
 def work_folder(url: str) -> Path:
-    """Returns the folder of this machine where the files of the remote `url` grow: one below
-    ``$XDG_CACHE_HOME/tenfold/runs``, by default ``~/.cache/tenfold/runs``.
+    """Return the folder of this machine in which the files of the remote `url` grow.
+
+    It lies in `user_cache_folder("runs")`; its name holds a hash of the URL.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     name = re.sub(r"[^\w.-]+", "-", url.rstrip("/").rpartition("/")[2])
     digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    return cache.absolute() / "tenfold" / "runs" / f"{name}-{digest}"
+    return user_cache_folder("runs") / f"{name}-{digest}"
 
 
-def empty_folder(path: Path) -> Path:
-    """Makes `path` an empty folder, and returns it.
+def make_empty_folder(path: Path) -> Path:
+    """Create `path` as an empty folder, deleting its content; return it.
 
     Raises:
-      UserError: it cannot be made.
+      UserError: the folder cannot be created.
     """
     try:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"'{path}' cannot be made ({error.strerror}): set XDG_CACHE_HOME to a folder for "
-            "the files that are on their way to remote storage"
+            f"'{path}' cannot be created ({error.strerror}): set XDG_CACHE_HOME to a folder for "
+            "the files that wait for their upload to remote storage"
         ) from error
     return path
 
 
 @dataclass
-class _Sent:
-    """What was last sent of a file, and when it may be sent again."""
+class _Upload:
+    """The last upload of a file: its (size, mtime) then, and when the next one may begin."""
 
     stamp: tuple[int, int]
-    due: float
+    next_at: float
 
 
 class Mirror:
-    """Sends the files of `local` that match `patterns` to `remote`, whenever they change.
+    """Uploads the files of `local` that match `patterns` to `remote` whenever they change.
 
-    Names that begin with a dot are files in the making, and stay where they are. Sending in
-    the background goes on after an error; `flush` raises it.
+    Files whose names begin with a dot are temporary and are not uploaded. A background thread
+    uploads every `interval_s` seconds after `start`; it continues after an error, which the next
+    `flush` raises if it persists. A lock lets either the thread or `flush` upload, so that an
+    older state of a file never overwrites a newer one.
+
+    Args:
+      local: The local folder.
+      remote: The folder that follows it.
+      patterns: Glob patterns relative to `local`.
+      interval_s: Seconds between two rounds of uploads.
     """
 
     def __init__(
@@ -79,13 +87,13 @@ class Mirror:
         self.remote = remote
         self._patterns = tuple(patterns)
         self._interval_s = interval_s
-        self._sent: dict[str, _Sent] = {}
-        self._sending = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
+        self._uploads: dict[str, _Upload] = {}
+        self._uploading = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
     def fetch(self, *patterns: str) -> None:
-        """Gets the remote files that match `patterns`, for more to be added to them.
+        """Download the remote files that match `patterns`, so that they can be appended to.
 
         Raises:
           OSError, JobError: the storage could not be read.
@@ -100,63 +108,64 @@ class Mirror:
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self.remote.read(name) or b"")
-        self._sent[name] = _Sent(_stamp(target), 0.0)
+        self._uploads[name] = _Upload(_stamp(target), 0.0)
 
     def start(self) -> None:
-        """Begins to send in the background."""
+        """Start the background thread."""
         self._thread.start()
 
     def flush(self) -> None:
-        """Sends everything that has changed.
+        """Upload every changed file now.
 
         Raises:
-          OSError, JobError: it could not be sent.
+          OSError, JobError: a file could not be uploaded.
         """
-        with self._sending:
+        with self._uploading:
             for name in self._changed():
-                self._send(name)
+                self._upload(name)
 
     def close(self) -> None:
-        """Ends the sending in the background, and flushes.
+        """Stop the background thread and flush.
 
         Raises:
-          OSError, JobError: the rest could not be sent.
+          OSError, JobError: a file could not be uploaded.
         """
-        self._ended.set()
+        self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
         self.flush()
 
-    def _follow(self) -> None:
-        while not self._ended.wait(self._interval_s):
-            with self._sending:
-                for name in self._changed(due_at=time.monotonic()):
-                    # What fails now is tried again at the next interval.
+    def _run(self) -> None:
+        while not self._closed.wait(self._interval_s):
+            with self._uploading:
+                for name in self._changed(now=time.monotonic()):
+                    # The next interval retries; further files would fail for the same reason.
                     try:
-                        self._send(name)
+                        self._upload(name)
                     except (OSError, JobError, UserError):
                         break
 
-    def _changed(self, *, due_at: float = float("inf")) -> list[str]:
+    def _changed(self, *, now: float = float("inf")) -> list[str]:
+        """Return the names of the files to upload, in order; without `now`, not throttled."""
         paths = sorted({path for pattern in self._patterns for path in self.local.glob(pattern)})
         names = [
             path.relative_to(self.local).as_posix()
             for path in paths
             if path.is_file() and not path.name.startswith(".")
         ]
-        return [name for name in names if self._is_due(name, due_at)]
+        return [name for name in names if self._is_due(name, now)]
 
-    def _is_due(self, name: str, due_at: float) -> bool:
-        sent = self._sent.get(name)
-        return sent is None or (sent.due <= due_at and sent.stamp != _stamp(self.local / name))
+    def _is_due(self, name: str, now: float) -> bool:
+        last = self._uploads.get(name)
+        return last is None or (last.next_at <= now and last.stamp != _stamp(self.local / name))
 
-    def _send(self, name: str) -> None:
-        # Taken before the bytes: what is added while they are read is sent the next time.
+    def _upload(self, name: str) -> None:
+        # The stamp is taken before the bytes are read, so that a later change is uploaded again.
         stamp = _stamp(self.local / name)
         began = time.monotonic()
         self.remote.write(name, (self.local / name).read_bytes())
         now = time.monotonic()
-        self._sent[name] = _Sent(stamp, now + (now - began) / _MAX_SHARE)
+        self._uploads[name] = _Upload(stamp, now + (now - began) / _MAX_UPLOAD_SHARE)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""Folders of shards: here on a local disk, in `gcs` on Cloud Storage, in `remote` elsewhere.
+"""From the path that a user gives to a Folder, and helpers over any Folder.
 
-Files appear whole or not at all: a local one is written beside its name, synced and renamed; a
-remote one is sent in one request, because closing a remote file publishes whatever it holds.
+Files appear completely or not at all. A local file is renamed once it is complete; a remote file
+is uploaded in one request, because closing a remote file object publishes a partial upload.
 """
 
 import errno
@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tenfold.data.errors import UserError
-from tenfold.data.storage.folder import GCS_SCHEMES, TEMPORARY, Folder, is_url
+from tenfold.data.storage.folder import GCS_SCHEMES, TEMPORARY_SUFFIX, Folder, is_url
 from tenfold.data.storage.local_folder import LocalFolder
 
-# How many small requests to remote storage are under way at once.
+# Small requests to remote storage that run at once.
 CONCURRENT_REQUESTS: Final = 16
 
 Item = TypeVar("Item")
-
 Result = TypeVar("Result")
 
 
 def open_folder(path: str) -> Folder:
-    """Returns the folder at `path`, which need not exist."""
+    """Return the folder at `path`: a local path, ``file://…``, ``gs://…`` or a URL for fsspec.
+
+    The folder need not exist.
+
+    Raises:
+      UserError: the URL names no bucket.
+    """
     bare = path.removeprefix("file://")
     if not is_url(bare):
         return LocalFolder(bare)
@@ -32,15 +37,15 @@ def open_folder(path: str) -> Folder:
         from tenfold.data.storage.gcs import GcsFolder
 
         return GcsFolder(bare)
-    from tenfold.data.storage.fsspec_folder import RemoteFolder
+    from tenfold.data.storage.fsspec_folder import FsspecFolder
 
-    return RemoteFolder(bare)
+    return FsspecFolder(bare)
 
 
 def for_each(
     folder: Folder, work: Callable[[Item], Result], items: Iterable[Item]
 ) -> list[Result]:
-    """Returns what `work` returns for each item; remote storage does many at a time."""
+    """Return the results of `work` for all items, in order; concurrently for remote storage."""
     if isinstance(folder, LocalFolder):
         return [work(item) for item in items]
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
@@ -48,11 +53,11 @@ def for_each(
 
 
 def save_file(path: str, data: bytes) -> None:
-    """Makes or replaces one file, here or on remote storage, as a whole.
+    """Create or replace one file, local or remote, atomically.
 
     Raises:
-      UserError: it is no place for a file: a bucket, or one that does not exist.
-      OSError: it cannot be written; here its folder must exist.
+      UserError: `path` is only a bucket, or the bucket does not exist.
+      OSError: the file cannot be written; a local folder must exist.
       JobError: the storage could not be reached.
     """
     path = path.removeprefix("file://")
@@ -68,16 +73,17 @@ def save_file(path: str, data: bytes) -> None:
 
 
 def make_writable(folder: Folder) -> None:
-    """Makes a local folder and checks that files can be made in it; lists a remote one.
+    """Create a local folder and check that it is writable; only list a remote folder.
 
     Raises:
-      UserError: it cannot be made or written to; there is no such bucket, or it is closed to us.
+      UserError: the folder cannot be created or written to; the bucket does not exist or is not
+        accessible.
       JobError: the storage could not be reached.
     """
     if not isinstance(folder, LocalFolder):
         folder.sizes()
         return
-    probe = Path(folder.path, f".probe.{os.getpid()}{TEMPORARY}")
+    probe = Path(folder.path, f".probe.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         Path(folder.path).mkdir(parents=True, exist_ok=True)
         probe.touch()

@@ -1,10 +1,10 @@
-"""Shards on remote storage, brought to the local cache ahead of their use.
+"""Remote shards, fetched to the local cache ahead of their use.
 
-A `ShardPrefetcher` knows the order in which its reader will ask for shards. It fetches them in
-that order, a few at once and each in several ranges, as far ahead as the cache has room for and at
-most `MAX_PREFETCHED` shards. A shard that its reader asks for is fetched in any case: a cache that
-is too small slows reading but never stops it. A shard is pinned in the cache from the moment that it
-is there until its reader has come to its end.
+A `ShardPrefetcher` knows the order in which its reader will open shards. It fetches them in that
+order, a few in parallel and each in several ranges, as far ahead as the cache has room and at most
+`MAX_PREFETCHED` shards. A shard that the reader opens is fetched in any case: a cache that is too
+small slows reading but never stops it. A shard is pinned in the cache from the moment it is there
+until its reader has closed it.
 """
 
 import contextlib
@@ -19,61 +19,55 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import joined_crc32c
-from tenfold.data.runtime.threads import DaemonExecutor, once
+from tenfold.data.runtime.threads import DaemonExecutor, build_once
 from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import with_retries
-from tenfold.data.storage.shard_cache import OFF, Cache, CacheOptions, Damaged, Pin, default_folder
+from tenfold.data.storage.shard_cache import (
+    OFF,
+    Cache,
+    CacheOptions,
+    DamagedFetch,
+    Pin,
+    default_cache_folder,
+)
 
-# Shards that wait for their reader, and how many are fetched at once, by a process.
+# Per process: shards that wait for their reader, and shards that are fetched in parallel.
 MAX_PREFETCHED: Final = 16
 CONCURRENT_FETCHES: Final = 4
-# Larger ones are fetched in ranges of this size, so many at once over all shards.
+# Larger shards are fetched in ranges of this size; so many ranges in parallel over all shards.
 RANGE_BYTES: Final = 32 << 20
 CONCURRENT_RANGES: Final = 8
 
 
-# What could not be fetched: TensorFlow makes an error of its own of what a pipeline raises.
-_failures: list[JobError | UserError] = []
-
-
-def prefetch_failure() -> JobError | UserError | None:
-    """Returns why a shard could not be fetched in this process, None where all could."""
-    return _failures[0] if _failures else None
-
-
-@contextlib.contextmanager
-def prefetch_failures() -> Iterator[None]:
-    """Raises `prefetch_failure` in place of what a pipeline has made of it."""
-    _failures.clear()  # those of earlier pipelines
-    try:
-        yield
-    except Exception as error:
-        failure = prefetch_failure()
-        if failure is None or failure is error:
-            raise
-        raise failure from None
-
-
 def needs_prefetch(folder: str, options: CacheOptions) -> bool:
-    """Says whether the shards of `folder` are to be read through the cache.
+    """Whether the shards of `folder` are read through the cache.
 
     Raises:
-      UserError: they are not, but TensorFlow cannot read them where they are.
+      UserError: the cache is off, but TensorFlow cannot read the folder in place.
     """
     if not is_url(folder):
         return False
     if options.mode == OFF and not folder.startswith(GCS_SCHEMES):
         raise UserError(
             f"{folder}: TensorFlow reads from local disks and gs:// only; without --cache=off "
-            "the shards are fetched to one"
+            "the shards are fetched to a local cache"
         )
     return options.mode != OFF
 
 
 class ShardPrefetcher:
-    """Brings shards to the cache; `shards` has them by path, `plan` names paths in the order
-    of their use. Nothing is fetched before the first `open`.
+    """Fetches shards to the cache; the first `open` begins.
+
+    The reader's threads call `open` and `close`; worker threads of the process run
+    `_fetch_ahead`, each of which submits the next one when it has found a shard to fetch.
+    `_planning` is held by the worker that takes the next shard from the plan, `_lock` for every
+    access to the other state; `_planning` is taken first.
+
+    Args:
+      shards: the shards by path.
+      plan: their paths in the order of use; a path may come again.
+      options: the cache's folder and limit.
     """
 
     def __init__(
@@ -84,97 +78,100 @@ class ShardPrefetcher:
         self._options = options
         self._planning = threading.Lock()
         self._lock = threading.Lock()
-        self._ahead: dict[str, deque[Future[Pin | None]]] = defaultdict(deque)
-        self._no_room: deque[str] = deque()
+        # Fetches that were begun ahead of their use; a result of None found no room.
+        self._prefetched: dict[str, deque[Future[Pin | None]]] = defaultdict(deque)
+        # Shards that the cache had no room for; `_full` pauses until a shard is opened or closed.
+        self._postponed: deque[str] = deque()
         self._full = False
-        self._overtaken: Counter[str] = Counter()
+        # Times that a shard was opened before its turn in the plan, which then skips it.
+        self._opened_early: Counter[str] = Counter()
         self._in_use: dict[str, list[Pin]] = defaultdict(list)
 
     def open(self, path: str) -> str:
-        """Returns where a shard lies on the local disk, once it is there; another path as it is.
+        """Return the local path of a shard, once it is fetched; an unknown path as it is.
 
         Raises:
-          JobError, UserError: it could not be fetched; `prefetch_failure` returns the same.
+          JobError, UserError: it cannot be fetched.
         """
         if path not in self._shards:
             return path
-        self._go_on()
-        try:
-            pin = self._take(path) or self._fetch(path, needed=True)
-        except (JobError, UserError) as error:
-            _failures.append(error)
-            raise
-        assert pin is not None, "what is needed is fetched"
+        self._resume()
+        pin = self._take_prefetched(path) or self._fetch(path, needed=True)
+        assert pin is not None, "a needed shard is fetched even if the cache is full"
         with self._lock:
             self._in_use[path].append(pin)
-        self._go_on()
+        self._resume()
         return str(pin.path)
 
     def close(self, path: str) -> None:
-        """Says that a reader has come to the end of a shard that it opened."""
+        """Unpin a shard that a reader opened and has read to its end."""
         with self._lock:
             pins = self._in_use[path]
             pin = pins.pop() if pins else None
         if pin is not None:
             pin.close()
-            self._go_on()
+            self._resume()
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
+        """Fetch ahead again: opening and closing shards makes room."""
         with self._lock:
             self._full = False
         _workers().submit(self._fetch_ahead)
 
-    def _take(self, path: str) -> Pin | None:
-        """Returns the shard if it has been, or is being, brought here ahead of its use."""
+    def _take_prefetched(self, path: str) -> Pin | None:
+        """Return the shard if it is, or is being, fetched ahead; wait for it if need be."""
         with self._lock:
-            waiting = self._ahead[path]
-            if not waiting:
-                self._overtaken[path] += 1  # it was asked for before its turn in the plan
+            fetches = self._prefetched[path]
+            if not fetches:
+                self._opened_early[path] += 1
                 return None
-            coming = waiting.popleft()
-        return coming.result()
+            fetch = fetches.popleft()
+        return fetch.result()
 
     def _fetch_ahead(self) -> None:
-        """Begins to fetch what comes next; each that is there begins the one after it."""
+        """Fetch the next shard of the plan, after letting another thread fetch the one after."""
         with self._planning:
             begun = self._begin_next()
         if begun is None:
             return
-        path, coming = begun
+        path, fetch = begun
         _workers().submit(self._fetch_ahead)
         try:
             pin = self._fetch(path, needed=False)
-        except BaseException as error:  # noqa: BLE001 - raised where the shard is asked for
-            coming.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - raised where the shard is opened
+            fetch.set_exception(error)
             return
         if pin is None:
-            self._put_back(path, coming)
-        coming.set_result(pin)
+            self._postpone(path, fetch)
+        fetch.set_result(pin)
 
     def _begin_next(self) -> "tuple[str, Future[Pin | None]] | None":
-        """Returns the path that is next in the plan, and where its reader waits for it; None
-        where enough is under way.
+        """Return the next path to fetch and the future that its reader waits for.
+
+        None where enough shards are under way, or the plan has ended.
         """
         while True:
             with self._lock:
-                if self._full or sum(map(len, self._ahead.values())) >= MAX_PREFETCHED:
+                if self._full or sum(map(len, self._prefetched.values())) >= MAX_PREFETCHED:
                     return None
-                path = self._no_room.popleft() if self._no_room else None
+                path = self._postponed.popleft() if self._postponed else None
             path = path or next(self._plan, None)
             if path is None:
                 return None
-            with self._lock:  # its reader comes before this, or finds what is begun here
-                if not self._overtaken[path]:
-                    coming: Future[Pin | None] = Future()
-                    self._ahead[path].append(coming)
-                    return path, coming
-                self._overtaken[path] -= 1
+            # The reader takes the same lock: it either came before and is counted as early, or
+            # finds the future.
+            with self._lock:
+                if not self._opened_early[path]:
+                    fetch: Future[Pin | None] = Future()
+                    self._prefetched[path].append(fetch)
+                    return path, fetch
+                self._opened_early[path] -= 1
 
-    def _put_back(self, path: str, coming: "Future[Pin | None]") -> None:
-        """The cache had no room: it is tried again when a shard is opened or closed."""
-        with self._lock, contextlib.suppress(ValueError):  # no longer there: its reader fetches it
-            self._ahead[path].remove(coming)
-            self._no_room.append(path)
+    def _postpone(self, path: str, fetch: "Future[Pin | None]") -> None:
+        """Try again later; if the reader has taken the future already, it fetches itself."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._prefetched[path].remove(fetch)
+            self._postponed.append(path)
             self._full = True
 
     def _fetch(self, path: str, *, needed: bool) -> Pin | None:
@@ -186,7 +183,7 @@ class ShardPrefetcher:
         def once() -> Pin | None:
             try:
                 return cache.obtain(shard, copy, needed=needed)
-            except Damaged:
+            except DamagedFetch:
                 _check_stored(source, name, shard)
                 raise
 
@@ -194,10 +191,10 @@ class ShardPrefetcher:
 
 
 def _check_stored(source: Folder, name: str, shard: ShardInfo) -> None:
-    """Checks that what stands in the storage is the shard: then the damage was on the way.
+    """Check that the stored file is the manifest's shard, so that the transfer did the damage.
 
     Raises:
-      JobError: it is not; no retry would help.
+      JobError: it is another file, which no retry would help.
     """
     stored = source.entries().get(name)
     if stored and stored.crc32c not in (None, shard.crc32c):
@@ -208,7 +205,7 @@ def _check_stored(source: Folder, name: str, shard: ShardInfo) -> None:
 
 
 def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> int:
-    """Writes a remote file to a local one, several ranges at once; returns its CRC32C."""
+    """Copy a remote file to a local descriptor, ranges in parallel; return its CRC32C."""
 
     def copy_range(offset: int) -> int:
         return source.fetch_range(name, offset, min(RANGE_BYTES, num_bytes - offset), descriptor)
@@ -227,20 +224,22 @@ def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> int:
 
 @lru_cache(maxsize=8)
 def open_cache(options: CacheOptions) -> Cache:
-    """Returns this process's cache.
+    """Return the cache of this process.
 
     Raises:
-      UserError: its folder cannot be made or written to.
+      UserError: its folder cannot be created or written to.
     """
-    folder = Path(options.folder).expanduser().absolute() if options.folder else default_folder()
+    folder = (
+        Path(options.folder).expanduser().absolute() if options.folder else default_cache_folder()
+    )
     return Cache(folder, options.limit_bytes)
 
 
-@once
+@build_once
 def _workers() -> DaemonExecutor:
-    return DaemonExecutor(CONCURRENT_FETCHES, "staging")
+    return DaemonExecutor(CONCURRENT_FETCHES, "prefetch")
 
 
-@once
+@build_once
 def _range_workers() -> DaemonExecutor:
     return DaemonExecutor(CONCURRENT_RANGES, "ranges")

@@ -6,7 +6,7 @@ from tenfold.data.storage.open_folder import open_folder
 
 
 def read_manifest(path: str) -> Manifest:
-    """Returns the manifest of the folder of shards at `path`.
+    """Return the manifest of the folder of shards at `path`, a local path or a URL.
 
     Raises:
       UserError: there is no such folder, it has no manifest, or the manifest is damaged.

@@ -1,4 +1,4 @@
-"""Trying again: what storage over a network needs, within a budget of seconds."""
+"""Retry requests to remote storage within a time budget."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ from tenfold.data.errors import JobError, UserError
 BUDGET_VARIABLE: Final = "TENFOLD_STORAGE_RETRY_S"
 STALL_VARIABLE: Final = "TENFOLD_STORAGE_STALL_S"
 
-# Trouble that lasts longer is told, once.
-QUIET_S: Final = 3.0
+# Log one warning if retries go on longer than this.
+WARN_AFTER_S: Final = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -23,54 +23,56 @@ Result = TypeVar("Result")
 
 
 class TransientError(OSError):
-    """May be gone the next time: a busy server, a cut connection, a damaged body."""
+    """A failure that a retry may mend: a busy server, a cut connection, a damaged body."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to go on: no attempt begins later than `budget_s` after the first.
+    """Exponential backoff with full jitter, within a budget.
 
-    Before attempt n (from 1) lies a pause of random length, up to `first_s` × 2**(n-1) and
-    `most_s` (exponential backoff with full jitter).
+    Attributes:
+      budget_s: No attempt begins later than this after the first one.
+      first_pause_s: Longest pause before the first retry; it doubles with each further one.
+      max_pause_s: Longest pause of all.
     """
 
     budget_s: float = 120.0
-    first_s: float = 0.25
-    most_s: float = 16.0
+    first_pause_s: float = 0.25
+    max_pause_s: float = 16.0
 
-    def pause_s(self, attempt: int) -> float:
-        """Returns the seconds to wait before `attempt`, a random number."""
-        return random.uniform(0.0, min(self.most_s, self.first_s * 2 ** (attempt - 1)))
+    def pause_s(self, retry: int) -> float:
+        """Return a random number of seconds to wait before a retry, counted from 1."""
+        return random.uniform(0.0, min(self.max_pause_s, self.first_pause_s * 2 ** (retry - 1)))
 
 
 def storage_policy() -> RetryPolicy:
-    """Returns the policy for storage; TENFOLD_STORAGE_RETRY_S sets its budget in seconds.
+    """Return the policy for storage; TENFOLD_STORAGE_RETRY_S sets its budget in seconds.
 
     Raises:
-      UserError: the variable is no number of seconds.
+      UserError: the variable is not a number of seconds.
     """
-    return RetryPolicy(_seconds(BUDGET_VARIABLE, RetryPolicy.budget_s, least=0.0))
+    return RetryPolicy(_seconds(BUDGET_VARIABLE, RetryPolicy.budget_s, minimum=0.0))
 
 
 def stall_s() -> float:
-    """Returns after how many seconds without a byte a request is given up.
+    """Return the seconds without a byte after which a request is given up.
 
-    TENFOLD_STORAGE_STALL_S sets it.
+    TENFOLD_STORAGE_STALL_S sets them.
 
     Raises:
-      UserError: the variable is no number of seconds.
+      UserError: the variable is not a number of seconds.
     """
-    return _seconds(STALL_VARIABLE, 20.0, least=0.01)
+    return _seconds(STALL_VARIABLE, 20.0, minimum=0.01)
 
 
-def _seconds(variable: str, default: float, *, least: float) -> float:
+def _seconds(variable: str, default: float, *, minimum: float) -> float:
     text = os.environ.get(variable, "")
     try:
         seconds = float(text) if text else default
     except ValueError:
         seconds = -1.0
-    if not least <= seconds < float("inf"):
-        raise UserError(f"{variable}={text} is not a number of seconds, at least {least:g}")
+    if not minimum <= seconds < float("inf"):
+        raise UserError(f"{variable}={text} is not a number of seconds, at least {minimum:g}")
     return seconds
 
 
@@ -82,13 +84,20 @@ def with_retries(
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Returns what `attempt` returns, calling it again while it raises TransientError.
+    """Call `attempt` until it does not raise TransientError, and return its result.
+
+    Args:
+      attempt: The function to call; any other exception passes through at once.
+      what: Path or action that messages name.
+      policy: Budget and pauses; by default `storage_policy`.
+      sleep: Replaces time.sleep in tests.
+      now: Replaces time.monotonic in tests.
 
     Raises:
-      JobError: the budget is spent; it names `what` and the last failure.
+      JobError: the budget is spent; the message names `what` and the last failure.
     """
     policy = policy or storage_policy()
-    begun, told = now(), False
+    begun, warned = now(), False
     for number in count(1):
         try:
             return attempt()
@@ -100,8 +109,8 @@ def with_retries(
                     f"{what}: {error} (given up after {number} attempts in {now() - begun:.0f} s; "
                     f"{BUDGET_VARIABLE} is {policy.budget_s:g})"
                 ) from error
-            if not told and now() - begun > QUIET_S:
-                told = True
-                _log.warning("%s: %s; trying again for up to %g s", what, error, policy.budget_s)
+            if not warned and now() - begun > WARN_AFTER_S:
+                warned = True
+                _log.warning("%s: %s; retrying for up to %g s", what, error, policy.budget_s)
         sleep(pause_s)
     raise AssertionError("count never ends")

@@ -1,13 +1,15 @@
 """A cache of shards on a local disk, shared by all processes of a host.
 
-A file's name holds its CRC32C, the sum of its records' fingerprints and its size, so that what
-it must hold is known without asking anyone, and a data set that was written anew never meets
-the old one's files. It appears by rename, after size and CRC32C were checked, and is checked
-again when a process first uses it. Locks are flock(2)'s and go with the process that held them:
+The name of a cached file consists of its CRC32C, the sum of its records' fingerprints and its
+size. So its expected content is known from the name alone, and a data set that was rewritten
+never meets files of its old version. A file appears by rename once its size and CRC32C were
+checked; each process checks it again before its first use.
+
+Locks are those of flock(2), which the kernel releases when a process ends:
 
     KEY.tfrecord   shared: in use, not to be evicted; exclusive: being evicted
-    .KEY.part      exclusive: being filled; where nobody holds it, a dead process has left it
-    .lock          exclusive: room is being made, or a filled file gets its name
+    .KEY.part      exclusive: being filled; unlocked: left by a process that died
+    .lock          exclusive: room is being made, or a complete file is being renamed
 """
 
 import contextlib
@@ -25,17 +27,18 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import extend_crc32c
+from tenfold.data.storage.local_folder import user_cache_folder
 from tenfold.data.storage.retry import TransientError
 from tenfold.data.units import format_size
 
 AUTO: Final = "auto"
 OFF: Final = "off"
-DEFAULT_BYTES: Final = 50 * 10**9
+DEFAULT_CACHE_BYTES: Final = 50 * 10**9
 
 _SUFFIX: Final = ".tfrecord"
 _PART: Final = ".part"
-# Blocks this large are summed while the processor's cache still holds them.
-_BLOCK: Final = 1 << 18
+# Block size of checksums: small enough to stay in the processor's cache.
+_BLOCK_BYTES: Final = 1 << 18
 _POLL_S: Final = 0.02
 _REMEDY: Final = "give another --cache_dir, or --cache=off"
 
@@ -44,13 +47,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """Whether shards on remote storage are cached (``auto``) or not (``off``), where, and how
-    many bytes at most; `folder` "" is `default_folder`.
+    """The cache of shards from remote storage.
+
+    Attributes:
+      mode: ``auto`` caches them on the local disk, ``off`` does not.
+      folder: Local folder of the cache; "" is ``$XDG_CACHE_HOME/tenfold/shards``, by default
+        ``~/.cache/tenfold/shards``.
+      limit_bytes: Size to which the cache is kept by evicting the least recently used shards.
     """
 
     mode: str = AUTO
     folder: str = ""
-    limit_bytes: int = DEFAULT_BYTES
+    limit_bytes: int = DEFAULT_CACHE_BYTES
 
     def __post_init__(self) -> None:
         if self.mode not in (AUTO, OFF):
@@ -59,21 +67,20 @@ class CacheOptions:
             raise UserError(f"cache_size is {self.limit_bytes}: it cannot be below 0")
 
 
-CACHE: Final = CacheOptions()
+DEFAULT_CACHE: Final = CacheOptions()
 
 
-def default_folder() -> Path:
-    """Returns ``$XDG_CACHE_HOME/tenfold/shards``, by default ``~/.cache/tenfold/shards``."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache).absolute() / "tenfold" / "shards"
+def default_cache_folder() -> Path:
+    """Return ``$XDG_CACHE_HOME/tenfold/shards``, by default ``~/.cache/tenfold/shards``."""
+    return user_cache_folder("shards")
 
 
-class Damaged(TransientError):
-    """What was fetched has not the CRC32C that it should have."""
+class DamagedFetch(TransientError):
+    """A fetched shard has the wrong size or CRC32C."""
 
 
 class Pin:
-    """A cached shard in use: it stays until `close`, or until the process ends."""
+    """A cached shard in use: it is not evicted before `close` or the end of the process."""
 
     def __init__(self, path: Path, descriptor: int, num_bytes: int) -> None:
         self.path = path
@@ -81,7 +88,7 @@ class Pin:
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Lets the shard be evicted."""
+        """Allow the shard to be evicted."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -90,13 +97,13 @@ class Pin:
 
 
 class Cache:
-    """The cache in `folder`. Safe among threads and processes.
+    """The cache in `folder`, kept to `limit_bytes`; safe among threads and processes.
 
     Raises:
-      UserError: the folder cannot be made or written to.
+      UserError: the folder cannot be created or written to.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._checked: set[tuple[int, int, int]] = set()
@@ -110,12 +117,12 @@ class Cache:
             ) from error
 
     def path_of(self, shard: ShardInfo) -> Path:
-        """Returns where a shard lies, or would lie."""
+        """Return the path of a shard in the cache, whether or not it is there."""
         name = f"{shard.crc32c:08x}-{shard.fingerprint:016x}-{shard.bytes}{_SUFFIX}"
         return self.folder / name
 
     def pin(self, shard: ShardInfo) -> Pin | None:
-        """Returns a shard that is there and whole, marked as just used; None where it is not."""
+        """Return a cached shard, marked as just used; None if it is missing or damaged."""
         path = self.path_of(shard)
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -124,12 +131,12 @@ class Cache:
         pin = Pin(path, descriptor, shard.bytes)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         found = os.fstat(descriptor)
-        if not found.st_nlink:  # evicted meanwhile
+        if not found.st_nlink:  # evicted between open and flock
             return None
         state = (found.st_ino, found.st_mtime_ns, found.st_size)
         if state not in self._checked:
             if not _holds(descriptor, shard):
-                _log.warning("%s is damaged: it is fetched again", path)
+                _log.warning("%s is damaged: fetching it again", path)
                 path.unlink(missing_ok=True)
                 return None
             self._checked.add(state)
@@ -140,15 +147,20 @@ class Cache:
     def obtain(
         self, shard: ShardInfo, fetch: Callable[[int], int], *, needed: bool = True
     ) -> Pin | None:
-        """Returns a shard, after `fetch` has written it to a descriptor where it is not there.
+        """Return a shard, fetched first if it is not in the cache.
 
-        `fetch` returns the CRC32C of what it has written.
+        The least recently used shards are evicted to make room. Only one process fetches a
+        shard; others wait for it.
 
-        Least recently used shards make room for it. Where those in use leave none, the cache
-        outgrows its limit for a shard that is `needed`; for another this returns None.
+        Args:
+          shard: The shard.
+          fetch: Writes the shard to an open file descriptor and returns the CRC32C of the
+            bytes written.
+          needed: What to do if the shards in use leave no room: exceed the limit (True), or
+            return None (False).
 
         Raises:
-          Damaged: what was fetched is not what it should be.
+          DamagedFetch: the fetched bytes have the wrong size or CRC32C.
           JobError: the disk is full.
         """
         path = self.path_of(shard)
@@ -158,15 +170,16 @@ class Cache:
             if pin is not None:
                 return pin
             with _filling(part) as descriptor:
-                if path.exists():  # another process was at it
+                if path.exists():  # another process fetched it while this one waited
                     continue
                 if not self._reserve(descriptor, part, shard.bytes, needed=needed):
                     return None
                 crc = self._fill(descriptor, fetch)
                 if (os.fstat(descriptor).st_size, crc) != (shard.bytes, shard.crc32c):
-                    raise Damaged("what was fetched is not what was written (CRC32C)")
+                    raise DamagedFetch("the fetched shard is not as it was written (CRC32C)")
                 self._checked.add(_state(descriptor))
-                with self._locked():  # who makes room sees it once, with one name or the other
+                # Under the lock, so that _make_room counts the file exactly once.
+                with self._locked():
                     os.rename(part, path)
 
     def _fill(self, descriptor: int, fetch: Callable[[int], int]) -> int:
@@ -178,12 +191,12 @@ class Cache:
             raise JobError(f"cache_dir '{self.folder}': the disk is full: {_REMEDY}") from error
 
     def used_bytes(self) -> int:
-        """Returns the bytes of all files, those being filled included."""
+        """Return the size of all files in bytes, including those being filled."""
         with self._locked():
             return sum(size for _, size, _ in self._files())
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Returns (last use, bytes, path) of each file; none gets another name under the lock."""
+        """Return (last use, bytes, path) of each file; call it under the lock of renames."""
         files = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
@@ -194,7 +207,7 @@ class Cache:
         return files
 
     def _reserve(self, descriptor: int, part: Path, num_bytes: int, *, needed: bool) -> bool:
-        """Gives the file `part` its size, after making room for it; says if there was any."""
+        """Make room for the file `part` and give it its final size; return False for no room."""
         with self._locked():
             missing = self._make_room(num_bytes, except_for=part)
             full = missing > 0 and shutil.disk_usage(self.folder).free < num_bytes
@@ -209,7 +222,7 @@ class Cache:
             return True
 
     def _make_room(self, num_bytes: int, *, except_for: Path) -> int:
-        """Evicts until `num_bytes` more have room; returns the bytes that are missing then."""
+        """Evict shards until `num_bytes` more fit; return the bytes still missing."""
         files = [file for file in self._files() if file[2] != except_for]
         used = sum(size for _, size, _ in files)
         missing = max(
@@ -235,7 +248,7 @@ class Cache:
 
 @contextlib.contextmanager
 def _filling(part: Path) -> Iterator[int]:
-    """Gives the descriptor of a file that nobody else fills; removes it unless it was renamed."""
+    """Lock `part` for filling and yield its descriptor; remove the file unless it was renamed."""
     while (descriptor := _lock_part(part)) is None:
         time.sleep(_POLL_S)
     try:
@@ -247,10 +260,10 @@ def _filling(part: Path) -> Iterator[int]:
 
 
 def _lock_part(part: Path) -> int | None:
-    """Returns the locked descriptor of `part`, None where another process fills it.
+    """Return the locked descriptor of `part`, or None if another process fills it.
 
-    Never waits for the lock: the file may get its final name meanwhile, and then stay locked by
-    those who use it.
+    Does not wait for the lock: once the other process has renamed the file, the same file stays
+    locked by its readers.
     """
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -271,10 +284,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _evict(path: Path) -> bool:
-    """Removes a file that nobody uses; says if it is gone."""
+    """Remove a file unless it is in use; return whether it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # it could not be filled, or was damaged
+    except FileNotFoundError:  # removed since the listing: its fetch failed, or it was damaged
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,11 +305,11 @@ def _state(descriptor: int) -> tuple[int, int, int]:
 
 
 def _holds(descriptor: int, shard: ShardInfo) -> bool:
-    """Says whether a file has the size and CRC32C of `shard`."""
+    """Whether a file has the size and CRC32C of `shard`."""
     if os.fstat(descriptor).st_size != shard.bytes:
         return False
     crc = offset = 0
-    while block := os.pread(descriptor, _BLOCK, offset):
+    while block := os.pread(descriptor, _BLOCK_BYTES, offset):
         crc = extend_crc32c(crc, block)
         offset += len(block)
     return crc == shard.crc32c

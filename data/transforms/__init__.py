@@ -1,1 +1,0 @@
-"""Transforms of records, applied while they are written."""

@@ -1,7 +1,8 @@
-"""What a transform is: records in, records out, a key, and how many copies it makes."""
+"""The protocol of a transform, and the values and helpers that transforms use."""
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -17,75 +18,148 @@ Values: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Which copy of which example a record is; `seed` is its own, wherever it is made."""
+class RecordSeed:
+    """The identity of one output record, from which its random numbers follow.
+
+    A record that is made again, by another run, process or machine, draws the same numbers.
+
+    Attributes:
+      example: Index of the example in the source.
+      copy: Number of the copy of that example, from 0.
+      seed: Seed of the whole write (``--shuffle_seed``).
+    """
 
     example: int
     copy: int
     seed: int
 
-    def rng(self, what: str) -> random.Random:
-        """Returns random numbers for one use, the same for the same record."""
-        return random.Random(f"{what} {self.seed} {self.example} {self.copy}")
+    def rng(self, purpose: str) -> random.Random:
+        """Return a random generator for one purpose, the same for the same record."""
+        return random.Random(f"{purpose} {self.seed} {self.example} {self.copy}")
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """A decoded image between transforms, and how it will be stored."""
+class DecodedImage:
+    """A decoded image on its way between transforms, and the format to store it in.
 
-    image: "Image"
-    form: str
+    Attributes:
+      pixels: The image as Pillow holds it.
+      format: ``jpeg`` or ``png``.
+      quality: JPEG quality, 1 to 100.
+    """
+
+    pixels: "Image"
+    format: str
     quality: int = 90
 
 
 class Transform(Protocol):
-    """One step. `key` changes when its code, parameters or weights do; `copies` are made of each
-    example of the splits in `splits` (None: of all), to which alone it applies.
+    """One step on the way from the records of a source to the stored ones.
+
+    A transform is built in the process that plans the write. It is then pickled and sent to each
+    writing process, which calls `apply` with batches of up to 32 records. One object is never
+    called by two threads at once. So a transform:
+
+    - must pickle without models, open files or loaded modules: load them on first use in each
+      process, and drop them in ``__getstate__``;
+    - must give each record a result that depends on the record and its `RecordSeed` only, not on
+      the other records of the batch: a resumed write, or one with more processes, must produce
+      the same bytes. All randomness comes from `RecordSeed.rng`;
+    - returns an `UnusableRecord` in the place of a record that it cannot transform, and
+      ``--on_bad_record`` decides between failing and skipping. It raises UserError for a mistake
+      that affects all records, which ends the write.
+
+    Attributes:
+      key: Changes whenever code, parameters or weights change the result. It is stored with the
+        shards, so that a resumed write never mixes two versions of a transform.
+      copies: Records made of each example, at least 1.
+      splits: Names of the splits that the transform applies to; None for all.
     """
 
-    key: str
-    copies: int
-    splits: frozenset[str] | None
+    @property
+    def key(self) -> str:
+        """See the attributes of this class."""
+        ...
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
-        """Returns each record transformed, or why it cannot be."""
+    @property
+    def copies(self) -> int:
+        """See the attributes of this class."""
+        ...
+
+    @property
+    def splits(self) -> frozenset[str] | None:
+        """See the attributes of this class."""
+        ...
+
+    def apply(
+        self, records: list[Values], seeds: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
+        """Transform a batch.
+
+        Args:
+          records: Features by name. The feature ``image`` holds encoded bytes or a numpy array,
+            as the source or the transform before gives it, or a `DecodedImage`;
+            `decode_record_image` takes all three.
+          seeds: The identity of each record.
+
+        Returns:
+          For each of `records`, in order, the new record or the reason why there is none.
+        """
 
 
-def each(records: list[Values], draws: list[Draw], apply: Any) -> list[Values | UnusableRecord]:
-    """Returns `apply(record, draw)` for each record; a ValueError makes it a bad record."""
-    done: list[Values | UnusableRecord] = []
-    for record, draw in zip(records, draws, strict=True):
+def apply_to_each(
+    records: list[Values], seeds: list[RecordSeed], apply: Callable[[Values, RecordSeed], Values]
+) -> list[Values | UnusableRecord]:
+    """Return `apply(record, seed)` for each record; a ValueError makes it an UnusableRecord."""
+    results: list[Values | UnusableRecord] = []
+    for record, seed in zip(records, seeds, strict=True):
         try:
-            done.append(apply(record, draw))
-        except UserError:  # wrong for all records, not for this one
+            results.append(apply(record, seed))
+        except UserError:  # a ValueError too, but a mistake that affects all records
             raise
         except ValueError as error:
-            done.append(UnusableRecord(str(error)))
-    return done
+            results.append(UnusableRecord(str(error)))
+    return results
 
 
-def open_pixels(record: Values, *, at_least: tuple[int, int] | None = None) -> Pixels:
-    """Returns a record's image, decoded if it is not yet; `at_least` as in `decode_image`.
+def decode_record_image(
+    record: Values, *, at_least: tuple[int, int] | None = None
+) -> DecodedImage:
+    """Return the image of a record, decoded if it is not yet.
+
+    Args:
+      record: Features by name.
+      at_least: (height, width) that suffice, as in `decode_image`.
 
     Raises:
       UserError: the records have no image.
-      ValueError: this one cannot be decoded.
+      ValueError: the image cannot be decoded.
     """
     from tenfold.data.format.image_codec import decode_image, image_from_array
 
     value: Any = record.get(IMAGE)
-    if isinstance(value, Pixels):
+    if isinstance(value, DecodedImage):
         return value
     if isinstance(value, bytes):
-        return Pixels(decode_image(value, at_least=at_least), image_format(value))
+        return DecodedImage(decode_image(value, at_least=at_least), image_format(value))
     if hasattr(value, "dtype"):
-        return Pixels(image_from_array(value), "png")
+        return DecodedImage(image_from_array(value), "png")
     raise UserError(
         f"the transform needs the image of a record as its feature '{IMAGE}'; "
         f"there are: {', '.join(sorted(record))}"
     )
 
 
+def plain_values(record: Values) -> Values:
+    """Return a record for users' code: a decoded image is uint8 (height, width, channels)."""
+    value = record.get(IMAGE)
+    if not isinstance(value, DecodedImage):
+        return dict(record)
+    from tenfold.data.format.image_codec import image_to_array
+
+    return {**record, IMAGE: image_to_array(value.pixels)}
+
+
 def text_key(*parts: object) -> str:
-    """Returns a short hash of `parts`."""
+    """Return a short hash of `parts`, for `Transform.key`."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]

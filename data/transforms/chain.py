@@ -1,16 +1,17 @@
-"""Transforms by name, one after the other."""
+"""Transforms by name, applied one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.runtime.user_code import is_reference
+from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
-from tenfold.data.transforms.base import Draw, Pixels, Transform, Values, text_key
+from tenfold.data.transforms.base import DecodedImage, RecordSeed, Transform, Values, text_key
+from tenfold.data.transforms.python_transforms import TransformLike, python_transform
 
 BUILT_IN: Final = {
     "resize": "tenfold.data.transforms.resize:Resize",
@@ -21,16 +22,16 @@ BUILT_IN: Final = {
 
 
 def parse_transform(text: str) -> Transform:
-    """Returns the transform that ``name:options`` or ``module:function`` names.
+    """Return the transform that ``name:options`` or ``module:function`` describes.
 
     Raises:
-      UserError: there is none, or its options make no sense.
+      UserError: no transform has this name, or its options are invalid.
     """
     name = text.partition(":")[0]
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(import_module(module), attribute)(text)
-    if is_reference(text):
+    if names_user_object(text):
         from tenfold.data.transforms.user_function import UserFunction
 
         return UserFunction(text)
@@ -42,66 +43,84 @@ def parse_transform(text: str) -> Transform:
 
 @dataclass(frozen=True)
 class Chain:
-    """Transforms in order; an empty chain passes records through as they are."""
+    """Transforms in order; an empty chain passes records through unchanged."""
 
     steps: tuple[Transform, ...] = ()
 
     @property
     def key(self) -> str:
-        """A hash of all steps; "" for none."""
+        """A hash over the keys of all steps; "" for an empty chain."""
         return text_key(*(step.key for step in self.steps)) if self.steps else ""
 
     def of_split(self, split: str) -> "Chain":
-        """Returns the steps that apply to one split."""
+        """Return the chain of the steps that apply to one split."""
         return Chain(tuple(s for s in self.steps if s.splits is None or split in s.splits))
 
     @property
     def copies(self) -> int:
-        """Records made of each example."""
-        made = [step.copies for step in self.steps if step.copies > 1]
-        return made[0] if made else 1
+        """Records made of each example; `parse_chain` allows one step that makes copies."""
+        return max((step.copies for step in self.steps), default=1)
 
     def apply(
-        self, records: Sequence[Values | UnusableRecord], draws: Sequence[Draw]
+        self, records: Sequence[Values | UnusableRecord], seeds: Sequence[RecordSeed]
     ) -> list[Encoded | UnusableRecord]:
-        """Returns every record transformed and packed, or why it cannot be."""
+        """Transform and pack a batch.
+
+        Args:
+          records: Features by name, or the reason why the source has no record.
+          seeds: The identity of each record.
+
+        Returns:
+          For each of `records`, in order, the packed record or the reason why there is none.
+
+        Raises:
+          UserError: a transform fails for all records.
+        """
         current: list[Values | UnusableRecord] = list(records)
         for step in self.steps:
-            good = [
-                at for at, record in enumerate(current) if not isinstance(record, UnusableRecord)
-            ]
-            done = step.apply([current[at] for at in good], [draws[at] for at in good])  # type: ignore[misc]
-            for at, record in zip(good, done, strict=True):
-                current[at] = record
-        return [_attempt(_packed, record) for record in current]
+            usable = {
+                index: record
+                for index, record in enumerate(current)
+                if not isinstance(record, UnusableRecord)
+            }
+            results = step.apply(list(usable.values()), [seeds[index] for index in usable])
+            for index, result in zip(usable, results, strict=True):
+                current[index] = result
+        return [_pack(record) for record in current]
 
 
-def _attempt(pack: Callable[[Values], Encoded], record: Values | UnusableRecord) -> Any:
+def _pack(record: Values | UnusableRecord) -> Encoded | UnusableRecord:
     if isinstance(record, UnusableRecord):
         return record
     try:
-        return pack(record)
+        return encode_features(_with_encoded_image(record))
     except UnusableRecord as error:
         return error
 
 
-def _packed(record: Values) -> Encoded:
-    value = record.get(IMAGE)
-    if isinstance(value, Pixels):
-        from tenfold.data.format.image_codec import encode_image
+def _with_encoded_image(record: Values) -> Values:
+    image = record.get(IMAGE)
+    if not isinstance(image, DecodedImage):
+        return record
+    from tenfold.data.format.image_codec import encode_image
 
-        data = encode_image(value.image, value.form, quality=value.quality)
-        record = {**record, IMAGE: data}
-    return encode_features(record)
+    return {**record, IMAGE: encode_image(image.pixels, image.format, quality=image.quality)}
 
 
-def parse_chain(texts: Sequence[str]) -> Chain:
-    """Returns the chain of transforms as the user wrote them.
+def parse_chain(transforms: Sequence[TransformLike]) -> Chain:
+    """Return the chain of transforms as the user gave them: texts, functions or objects.
 
     Raises:
-      UserError: one is unknown or wrong, or two make copies.
+      UserError: a transform is unknown or has invalid options, or two make copies.
     """
-    chain = Chain(tuple(parse_transform(text) for text in texts))
+    chain = Chain(
+        tuple(
+            parse_transform(given) if isinstance(given, str) else python_transform(given)
+            for given in transforms
+        )
+    )
     if sum(step.copies > 1 for step in chain.steps) > 1:
-        raise UserError("only one --transform can make copies: raise the copies of the one")
+        raise UserError(
+            "only one --transform can make copies: remove one, and raise the copies of the other"
+        )
     return chain

@@ -11,17 +11,27 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class Options:
-    """The text after a transform's name: one positional value, and named ones."""
+    """The options of one transform.
+
+    Attributes:
+      text: The whole text of the transform, for errors.
+      positional: The value without a name; "" if there is none.
+      named: The named values, as text.
+    """
 
     text: str
     positional: str
     named: dict[str, str]
 
     def read(self, readers: Mapping[str, tuple[Callable[[str], Any], Any]]) -> dict[str, Any]:
-        """Returns every option's value by name; `readers` maps names to (reader, default).
+        """Return the value of every option by name.
+
+        Args:
+          readers: (reader, default) of each option by name. A reader turns text into a value and
+            raises ValueError for invalid text.
 
         Raises:
-          UserError: an option is unknown, or its value is not what it takes.
+          UserError: an option is unknown, or its value is invalid.
         """
         unknown = sorted(set(self.named) - set(readers))
         if unknown:
@@ -41,35 +51,39 @@ class Options:
         return values
 
     def expect_no_positional(self) -> None:
-        """Checks that all options are named.
+        """Check that all options are named.
 
         Raises:
-          UserError: one is not.
+          UserError: an option has no name.
         """
         if self.positional:
             raise UserError(
-                f"--transform={self.text}: write '{self.positional}' as NAME=VALUE, as copies=4"
+                f"--transform={self.text}: write '{self.positional}' as NAME=VALUE, like copies=4"
             )
 
 
 def parse_options(text: str) -> Options:
-    """Returns the options of a transform as the user wrote it, name included."""
+    """Return the options in the text of a transform, ``name:options``.
+
+    Raises:
+      UserError: more than one option has no name.
+    """
     _, _, rest = text.partition(":")
     parts = [part.strip() for part in rest.split(",") if part.strip()]
     named = dict(part.split("=", 1) for part in parts if "=" in part)
     positional = [part for part in parts if "=" not in part]
     if len(positional) > 1:
-        raise UserError(f"--transform={text}: options are named, as NAME=VALUE: '{positional[1]}'")
+        raise UserError(f"--transform={text}: write '{positional[1]}' as NAME=VALUE")
     return Options(text, positional[0] if positional else "", named)
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
-    """Returns a reader of numbers from `low` to `high`."""
+    """Return a reader of numbers from `low` to `high`."""
     return _within(low, high, float)
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """Returns a reader of whole numbers from `low` to `high`."""
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `low` to `high`."""
     return _within(low, high, int)
 
 
@@ -84,7 +98,7 @@ def _within(low: Number, high: Number, parse: Callable[[str], Number]) -> Callab
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Returns a reader of one of `choices`."""
+    """Return a reader that accepts only `choices`."""
 
     def read(text: str) -> str:
         if text not in choices:

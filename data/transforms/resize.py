@@ -1,4 +1,4 @@
-"""``resize:224x224`` and ``encode:jpeg``: images made smaller once, not in every epoch."""
+"""``resize:224x224`` and ``encode:jpeg``: smaller images, made once instead of every epoch."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -7,21 +7,28 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.image_codec import FORMATS, JPEG_QUALITY
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Values, each, open_pixels, text_key
-from tenfold.data.transforms.options import one_of, parse_options, whole
+from tenfold.data.transforms.base import (
+    RecordSeed,
+    Values,
+    apply_to_each,
+    decode_record_image,
+    text_key,
+)
+from tenfold.data.transforms.options import one_of, parse_options, whole_number
 from tenfold.data.units import parse_image_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Raise with any change of the result, so that a resumed write does not mix old and new records.
 _REVISION: Final = 2
 
 
 class Resize:
-    """Resizes every image to height × width: stretched, or (fit=crop) its middle part.
+    """Resizes every image to height × width: stretched, or (fit=crop) its centre crop.
 
-    Bilinear with antialiasing, as `tf.image.resize(antialias=True)`. A JPEG stays a JPEG, a PNG
-    a PNG.
+    Bilinear with antialiasing, as `tf.image.resize(antialias=True)`. The format, JPEG or PNG,
+    stays.
     """
 
     copies = 1
@@ -33,30 +40,32 @@ class Resize:
         read = options.read(
             {
                 "fit": (one_of("stretch", "crop"), "stretch"),
-                "quality": (whole(1, 100), JPEG_QUALITY),
+                "quality": (whole_number(1, 100), JPEG_QUALITY),
             }
         )
         self._crop, self._quality = read["fit"] == "crop", read["quality"]
         self.key = text_key("resize", _REVISION, self._height, self._width, *read.values())
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
-        """Returns the records with resized images."""
-        return each(records, draws, self._one)
+    def apply(
+        self, records: list[Values], seeds: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
+        """Return the records with resized images."""
+        return apply_to_each(records, seeds, self._resize_record)
 
-    def _one(self, record: Values, draw: Draw) -> Values:
-        del draw
-        pixels = open_pixels(record, at_least=(self._height, self._width))
-        image = self._resized(pixels.image)
-        return {**record, IMAGE: replace(pixels, image=image, quality=self._quality)}
+    def _resize_record(self, record: Values, seed: RecordSeed) -> Values:
+        del seed
+        image = decode_record_image(record, at_least=(self._height, self._width))
+        pixels = self._resized(image.pixels)
+        return {**record, IMAGE: replace(image, pixels=pixels, quality=self._quality)}
 
     def _resized(self, image: "Image") -> "Image":
         from PIL.Image import Resampling
 
-        box = self._middle(image) if self._crop else None
+        box = self._centre_box(image) if self._crop else None
         return image.resize((self._width, self._height), Resampling.BILINEAR, box=box)
 
-    def _middle(self, image: "Image") -> tuple[float, float, float, float]:
-        """Returns the largest middle part of the target's proportions."""
+    def _centre_box(self, image: "Image") -> tuple[float, float, float, float]:
+        """Return the largest centred box (left, top, right, bottom) of the target's ratio."""
         scale = min(image.width / self._width, image.height / self._height)
         width, height = self._width * scale, self._height * scale
         left, top = (image.width - width) / 2, (image.height - height) / 2
@@ -64,7 +73,7 @@ class Resize:
 
 
 class Encode:
-    """Stores every image as ``jpeg`` (quality=90) or ``png``, whatever it was."""
+    """Stores every image as ``jpeg`` (quality=90) or ``png``."""
 
     copies = 1
     splits: frozenset[str] | None = None
@@ -73,15 +82,18 @@ class Encode:
         options = parse_options(text)
         if options.positional not in FORMATS:
             raise UserError(f"--transform={text}: write encode:jpeg or encode:png")
-        self._form = options.positional
-        self._quality = options.read({"quality": (whole(1, 100), JPEG_QUALITY)})["quality"]
-        self.key = text_key("encode", _REVISION, self._form, self._quality)
+        self._format = options.positional
+        read = options.read({"quality": (whole_number(1, 100), JPEG_QUALITY)})
+        self._quality = read["quality"]
+        self.key = text_key("encode", _REVISION, self._format, self._quality)
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
-        """Returns the records with their images decoded, to be stored in the new form."""
-        return each(records, draws, self._one)
+    def apply(
+        self, records: list[Values], seeds: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
+        """Return the records with decoded images that will be stored in the new format."""
+        return apply_to_each(records, seeds, self._set_format)
 
-    def _one(self, record: Values, draw: Draw) -> Values:
-        del draw
-        pixels = open_pixels(record)
-        return {**record, IMAGE: replace(pixels, form=self._form, quality=self._quality)}
+    def _set_format(self, record: Values, seed: RecordSeed) -> Values:
+        del seed
+        image = replace(decode_record_image(record), format=self._format, quality=self._quality)
+        return {**record, IMAGE: image}

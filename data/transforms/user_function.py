@@ -1,21 +1,20 @@
-"""The user's own transform: a function from a dict of features to another."""
+"""The user's own transform: a function from one dict of features to another."""
 
 import inspect
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import Draw, Pixels, Values, text_key
+from tenfold.data.transforms.base import RecordSeed, Values, plain_values, text_key
 
 
 class UserFunction:
-    """Calls ``function(features)``, or ``function(features, rng)`` with a numpy random generator
-    of the record's own seed.
+    """Calls ``function(features)`` or ``function(features, rng)`` for each record.
 
-    A image is its encoded bytes as the source has it, or, after a transform that decodes, a
-    uint8 array (height, width, channels). It is identified by the text of its file.
+    `rng` is a numpy random generator with the record's own seed. The feature ``image`` is
+    encoded bytes as the source has it, or, after a transform that decodes, a uint8 array
+    (height, width, channels). The source text of the function's file is its key.
     """
 
     copies = 1
@@ -24,7 +23,7 @@ class UserFunction:
     def __init__(self, text: str) -> None:
         self._text = text
         self._function: Any = None
-        self.key = text_key("function", text, _source_text(self._load(), text))
+        self.key = text_key("function", text, source_text(self._load(), text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_function": None}
@@ -36,24 +35,23 @@ class UserFunction:
                 raise UserError(f"transform '{self._text}' is not a function")
         return self._function
 
-    def apply(self, records: list[Values], draws: list[Draw]) -> list[Values | UnusableRecord]:
-        """Returns what the function gives for each record; an exception makes it a bad one."""
+    def apply(
+        self, records: list[Values], seeds: list[RecordSeed]
+    ) -> list[Values | UnusableRecord]:
+        """Return the function's results; an exception makes the record an UnusableRecord."""
         function = self._load()
-        with_rng = _wants_rng(function)
-        done: list[Values | UnusableRecord] = []
-        for record, draw in zip(records, draws, strict=True):
-            arguments: list[Any] = [_plain(record)]
+        with_rng = _takes_rng(function)
+        results: list[Values | UnusableRecord] = []
+        for record, seed in zip(records, seeds, strict=True):
+            arguments: list[Any] = [plain_values(record)]
             if with_rng:
-                arguments.append(_generator(draw))
+                arguments.append(_numpy_rng(seed))
             try:
-                done.append(self._checked(function(*arguments)))
-            except Exception as error:  # noqa: BLE001 - whatever the user's code raises
-                done.append(
-                    UnusableRecord(
-                        f"transform '{self._text}' raises {type(error).__name__}: {error}"
-                    )
-                )
-        return done
+                results.append(self._checked(function(*arguments)))
+            except Exception as error:  # noqa: BLE001 - user code may raise anything
+                reason = f"transform '{self._text}' raises {type(error).__name__}: {error}"
+                results.append(UnusableRecord(reason))
+        return results
 
     def _checked(self, result: Any) -> Values:
         if not isinstance(result, dict) or not result:
@@ -61,32 +59,23 @@ class UserFunction:
         return result
 
 
-def _wants_rng(function: Any) -> bool:
+def _takes_rng(function: Any) -> bool:
     try:
         return len(inspect.signature(function).parameters) > 1
     except (TypeError, ValueError):
         return False
 
 
-def _plain(record: Values) -> Values:
-    value = record.get(IMAGE)
-    if not isinstance(value, Pixels):
-        return dict(record)
-    from tenfold.data.format.image_codec import image_to_array
-
-    return {**record, IMAGE: image_to_array(value.image)}
-
-
-def _generator(draw: Draw) -> Any:
+def _numpy_rng(seed: RecordSeed) -> Any:
     import numpy as np
 
-    return np.random.default_rng(draw.rng("function").getrandbits(63))
+    return np.random.default_rng(seed.rng("function").getrandbits(63))
 
 
-def _source_text(function: Any, text: str) -> str:
-    """Returns the text of the file that defines the function, or its name where there is none."""
+def source_text(function: Any, text: str) -> str:
+    """Return the text of the file that defines `function`, or `text` if there is no file."""
     try:
-        path = inspect.getsourcefile(function)
+        path = inspect.getsourcefile(inspect.unwrap(function))
         if path is not None:
             with open(path, encoding="utf-8") as file:
                 return file.read()

@@ -1,8 +1,8 @@
-"""Writing shards with Apache Beam: the same shards, on whatever runs the pipeline.
+"""Writing shards with Apache Beam: the same bytes, on any runner.
 
-Each element is one shard. A worker opens the source for itself (its path must mean the same
-there), checks that it is the one that was planned for, and writes the shard and its receipt
-to the output folder; the manifest is published by the process that runs the pipeline.
+Each element of the pipeline is one shard. A worker opens the source itself (its path must be
+valid there), checks that its fingerprint is the planned one, writes the shard and notes it in the
+ledger of the output folder. The process that runs the pipeline publishes the manifest.
 """
 
 import logging
@@ -15,8 +15,7 @@ from typing import Any
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.planning.write_plan import ShardTask
-from tenfold.data.sources.base import SourceChanged
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import SourceChanged, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
 
@@ -25,7 +24,7 @@ _OUR_ERROR = re.compile(r"(?:errors\.JobError|base\.SourceChanged|errors\.UserEr
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """A source as a remote worker opens it again."""
+    """The arguments with which a remote worker opens the source, and its fingerprint."""
 
     spec: Any
     options: SourceOptions | None
@@ -35,20 +34,29 @@ class SourceSpec:
 def write_with_beam(
     job: WriteJob, source: SourceSpec, tasks: Sequence[ShardTask], arguments: Sequence[str]
 ) -> None:
-    """Writes the shards of `tasks` in a pipeline with Beam's own `arguments` (``--runner=…``).
+    """Write the shards of `tasks` in an Apache Beam pipeline.
+
+    Args:
+      job: the write; its source is opened anew on each worker.
+      source: the source, which must be given by name.
+      tasks: the shards to write.
+      arguments: Beam's own options, as ``--runner=DirectRunner``.
 
     Raises:
-      UserError: Beam is not installed, its arguments are wrong, or the source cannot travel.
+      UserError: Beam is not installed, its options are wrong, or the source is no name.
       JobError: the pipeline failed.
     """
     if not isinstance(source.spec, str):
-        raise UserError("engine 'beam' needs a source by name: workers open it for themselves")
+        raise UserError(
+            "engine 'beam' needs a source given by name, because each worker opens it itself: "
+            "give a path, a URL or module:function"
+        )
     try:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise UserError("--engine=beam needs Apache Beam: pip install 'tenfold[beam]'") from error
-    # It logs a traceback for every error, which we raise as one line.
+    # Beam logs a traceback for every error, which is raised below as one line.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     try:
         options = PipelineOptions(list(arguments))
@@ -59,14 +67,16 @@ def write_with_beam(
                 | "Spread" >> beam.Reshuffle()
                 | "Write" >> beam.ParDo(_make_writer(beam, job, source))
             )
-    except SystemExit as error:  # Beam's parser of options ends the process
-        raise UserError(f"Beam does not take these options: {' '.join(arguments)}") from error
+    except SystemExit as error:  # raised by Beam's parser for unknown options
+        raise UserError(
+            f"Apache Beam refuses these options: {' '.join(arguments)}: see its message above"
+        ) from error
     except Exception as error:
-        raise _told(error) from error
+        raise _unwrap(error) from error
 
 
-def _told(error: Exception) -> JobError:
-    """Returns our own error out of what a runner made of it."""
+def _unwrap(error: Exception) -> JobError:
+    """Return the JobError or UserError inside a runner's error as a JobError, else all of it."""
     ours = _OUR_ERROR.findall(str(error))
     if isinstance(error, (JobError, UserError)):
         return JobError(re.sub(r" \[while running .*", "", str(error), flags=re.DOTALL))
@@ -76,10 +86,10 @@ def _told(error: Exception) -> JobError:
 
 
 def _make_writer(beam: Any, job: WriteJob, source: SourceSpec) -> Any:
-    """Returns the DoFn; its class is made here because Beam is imported only when used."""
+    """Return the DoFn; its class is defined here because Beam is imported on use."""
 
     class WriteShard(beam.DoFn):
-        """Writes one shard per element; counts records and bytes in Beam's metrics."""
+        """Writes the shard of each element; counts records and bytes in Beam's metrics."""
 
         def __init__(self) -> None:
             self._job = replace(job, source=None)  # type: ignore[arg-type]
@@ -89,7 +99,8 @@ def _make_writer(beam: Any, job: WriteJob, source: SourceSpec) -> Any:
             opened = open_source(source.spec, Path(self._scratch.name), source.options)
             if opened.stats.fingerprint != source.fingerprint:
                 raise SourceChanged(
-                    f"{source.spec} is not, on this worker, what it was when it was planned"
+                    f"source '{source.spec}' differs on this worker from the planned one: "
+                    "every worker must see the same files"
                 )
             self._ready = replace(self._job, source=opened)
 

@@ -1,8 +1,8 @@
-"""The ledger of a write under way: its keys, and a receipt for every shard that is whole.
+"""The ledger of an unfinished write: its keys, and a note for every finished shard.
 
-It lies in the folder `WORK` of the output, one small file per receipt, so that processes and
-hosts need no lock; when the manifest is published it goes. Each receipt names the keys that it
-belongs to: what a write that was overtaken by another still adds, counts for nobody.
+The ledger is the folder `WORK` of the output, with one small file per shard, so that processes
+and hosts need no lock; publishing the manifest removes it. Each note carries the digest of the
+keys that it belongs to: notes of a superseded write are ignored.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ KEYS_NAME: Final = f"{WORK}/keys.json"
 
 @dataclass(frozen=True)
 class WriteKeys:
-    """What a write is made of, as hashes; equal keys give equal bytes."""
+    """The inputs of a write as hashes; writes with equal keys write equal bytes."""
 
     source: str
     transform: str
@@ -36,7 +36,7 @@ class WriteKeys:
         return hashlib.sha256(json.dumps(vars(self)).encode()).hexdigest()[:16]
 
     def differences(self, other: "WriteKeys") -> tuple[str, ...]:
-        """Returns which of ``source``, ``transforms`` and ``layout`` differ."""
+        """Return those of ``source``, ``transforms`` and ``layout`` that differ."""
         pairs = {
             "source": (self.source, other.source),
             "transforms": (self.transform, other.transform),
@@ -47,7 +47,7 @@ class WriteKeys:
 
 @dataclass(frozen=True)
 class SkippedRecord:
-    """One source record that was left out: its name and the reason."""
+    """A source record that was left out: its name and the reason."""
 
     record: str
     reason: str
@@ -55,8 +55,10 @@ class SkippedRecord:
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """What became of one shard: `label_counts` maps classes to records, `quarantined` names
-    what it should have held but does not.
+    """A shard that is written in full.
+
+    `label_counts` maps each class to its number of records; `quarantined` lists the source
+    records that belong to the shard but were left out as broken.
     """
 
     info: ShardInfo
@@ -66,7 +68,7 @@ class FinishedShard:
 
 
 def read_keys(folder: Folder) -> WriteKeys | None:
-    """Returns the keys of the unfinished write in `folder`, or None."""
+    """Return the keys of the unfinished write in `folder`, or None if there is none."""
     data = folder.read(KEYS_NAME)
     try:
         return None if data is None else WriteKeys(**json.loads(data))
@@ -75,74 +77,74 @@ def read_keys(folder: Folder) -> WriteKeys | None:
 
 
 def write_keys(folder: Folder, keys: WriteKeys) -> None:
-    """Begins a ledger.
+    """Begin a ledger.
 
     Raises:
-      Conflict: another write of other keys has begun one.
+      Conflict: another write with other keys has begun a ledger here.
     """
     folder.write(KEYS_NAME, json.dumps(vars(keys)).encode(), replaces="")
 
 
-def receipt_name(shard: str) -> str:
-    """Returns the name of a shard's receipt in its output folder."""
-    return f"{WORK}/{shard}.json"
+def record_finished(folder: Folder, shard: FinishedShard, keys: str) -> None:
+    """Note a finished shard of the write of `keys` (a digest); its file must be in place."""
+    document = {"keys": keys, **_to_json(shard)}
+    folder.write(_note_name(shard.info.name), json.dumps(document).encode())
 
 
-def write_receipt(folder: Folder, receipt: FinishedShard, keys: str) -> None:
-    """Notes that a shard of the write of `keys` (a digest) is whole; its file must be in place."""
-    document = {"keys": keys, **_to_json(receipt)}
-    folder.write(receipt_name(receipt.info.name), json.dumps(document).encode())
-
-
-def read_receipts(
+def read_finished(
     folder: Folder, shards: Iterable[str], keys: WriteKeys
 ) -> dict[str, FinishedShard]:
-    """Returns the receipts that there are of `shards` in the write of `keys`, by shard.
+    """Return the finished ones of `shards` in the write of `keys`, by name.
 
-    One counts only while its shard's file stands there with the bytes that it names, and with
-    the CRC32C, where the storage knows that.
+    A note counts only while the shard's file is in the folder with the noted size and, where
+    the storage knows it, the noted CRC32C.
     """
-    present, noted = folder.entries(), folder.sizes(WORK)
-    named = [shard for shard in shards if f"{shard}.json" in noted and shard in present]
-    texts = for_each(folder, lambda shard: folder.read(receipt_name(shard)), named)
+    present, notes = folder.entries(), folder.sizes(WORK)
+    names = [shard for shard in shards if f"{shard}.json" in notes and shard in present]
+    texts = for_each(folder, lambda shard: folder.read(_note_name(shard)), names)
     found = {}
-    for shard, text in zip(named, texts, strict=True):
-        receipt = _from_json(text, keys.digest)
-        if receipt and _stands(receipt.info, present[shard]):
-            found[shard] = receipt
+    for name, text in zip(names, texts, strict=True):
+        shard = _from_json(text, keys.digest)
+        if shard and _is_intact(shard.info, present[name]):
+            found[name] = shard
     return found
 
 
-def _stands(info: ShardInfo, entry: Entry) -> bool:
+def _note_name(shard: str) -> str:
+    return f"{WORK}/{shard}.json"
+
+
+def _is_intact(info: ShardInfo, entry: Entry) -> bool:
     return info.bytes == entry.bytes and entry.crc32c in (None, info.crc32c)
 
 
-def check_budget(receipts: Iterable[FinishedShard], allowed: int | None) -> None:
-    """Checks the broken records of several shards, as `check_bad_records` does."""
-    check_bad_records([note for receipt in receipts for note in receipt.quarantined], allowed)
+def check_budget(shards: Iterable[FinishedShard], max_bad_records: int | None) -> None:
+    """Check the broken records of several shards together, as `check_bad_records` does."""
+    check_bad_records([note for shard in shards for note in shard.quarantined], max_bad_records)
 
 
-def check_bad_records(bad: Sequence[SkippedRecord], allowed: int | None) -> None:
-    """Checks the number of broken records.
+def check_bad_records(bad: Sequence[SkippedRecord], max_bad_records: int | None) -> None:
+    """Check the number of broken records; a `max_bad_records` of None allows none.
 
     Raises:
-      JobError: there are more than `allowed`; None allows none.
+      JobError: there are more than `max_bad_records`.
     """
-    if len(bad) > (allowed or 0):
+    if len(bad) > (max_bad_records or 0):
         raise JobError(
-            f"{plural(len(bad), 'broken record')}, more than --max_bad_records={allowed or 0} "
-            f"allows; the last one: {bad[-1].record}: {bad[-1].reason}"
+            f"{plural(len(bad), 'broken record')}, more than "
+            f"--max_bad_records={max_bad_records or 0} allows; the last one: "
+            f"{bad[-1].record}: {bad[-1].reason}"
         )
 
 
-def forget_receipts(folder: Folder, shards: Iterable[str]) -> None:
-    """Removes the receipts of `shards`, so that they are written again."""
-    named = set(folder.sizes(WORK)) & {f"{shard}.json" for shard in shards}
-    for_each(folder, lambda name: folder.remove(f"{WORK}/{name}"), sorted(named))
+def forget_finished(folder: Folder, shards: Iterable[str]) -> None:
+    """Remove the notes of `shards`, so that they are written again."""
+    names = set(folder.sizes(WORK)) & {f"{shard}.json" for shard in shards}
+    for_each(folder, lambda name: folder.remove(f"{WORK}/{name}"), sorted(names))
 
 
 def remove_ledger(folder: Folder) -> None:
-    """Removes a write's ledger; the keys go last, so that a rest is still known for one."""
+    """Remove the ledger, its keys last: an interrupted removal still leaves a known ledger."""
     names = {f"{WORK}/{name}" for name in folder.sizes(WORK)}
     for_each(folder, folder.remove, sorted(names - {KEYS_NAME}))
     if KEYS_NAME in names:
@@ -151,26 +153,24 @@ def remove_ledger(folder: Folder) -> None:
 
 
 def taken_over(folder: Folder) -> JobError:
-    """Returns the error of a write that finds files of another in its place."""
+    """Return the error of a write that finds another write's files in place of its own."""
     return JobError(
         f"output '{folder.path}' has been taken over by another write of other shards: "
         "choose another --output, or run this command again with --overwrite"
     )
 
 
-def _to_json(receipt: FinishedShard) -> dict[str, Any]:
+def _to_json(shard: FinishedShard) -> dict[str, Any]:
     return {
-        "info": vars(receipt.info),
-        "schema": [[f.name, f.kind, list(f.shape)] for f in receipt.schema],
-        "label_counts": sorted(receipt.label_counts.items()),
-        "quarantined": [[note.record, note.reason] for note in receipt.quarantined],
+        "info": vars(shard.info),
+        "schema": [[f.name, f.kind, list(f.shape)] for f in shard.schema],
+        "label_counts": sorted(shard.label_counts.items()),
+        "quarantined": [[note.record, note.reason] for note in shard.quarantined],
     }
 
 
 def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
-    """Returns the receipt, or None where it is damaged or of other keys: the shard is then
-    written again.
-    """
+    """Return the noted shard; None for a damaged note or other keys: write the shard again."""
     try:
         document = json.loads(data or b"")
         if document["keys"] != keys:

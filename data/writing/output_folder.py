@@ -1,4 +1,4 @@
-"""The output folder of a write: what stands there already, how one begins, how it is published."""
+"""The output folder of a write: checks of its contents, and the beginning of a write in it."""
 
 import hashlib
 import json
@@ -15,26 +15,26 @@ from tenfold.data.format.manifest import (
 from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
-from tenfold.data.storage.folder import TEMPORARY, Conflict, Folder
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
 from tenfold.data.storage.open_folder import for_each
 from tenfold.data.writing.ledger import (
     WriteKeys,
-    forget_receipts,
+    forget_finished,
+    read_finished,
     read_keys,
-    read_receipts,
     remove_ledger,
     taken_over,
     write_keys,
 )
 
-# Raised when the same input gives other bytes than before.
+# Raise when the same input gives other bytes than before: shards of two revisions never mix.
 WRITER_REVISION: Final = 1
 
 QUARANTINE_NAME: Final = "quarantine.jsonl"
 
 
 def plan_keys(stats: SourceStats, plan: WritePlan, *, transform_key: str = "") -> WriteKeys:
-    """Returns the keys of writing a source by `plan`."""
+    """Return the keys of writing a source by `plan`."""
     layout = {
         "revision": WRITER_REVISION,
         "seed": plan.shuffle_seed,
@@ -50,9 +50,10 @@ def plan_keys(stats: SourceStats, plan: WritePlan, *, transform_key: str = "") -
 
 
 def find_finished(folder: Folder, keys: WriteKeys, *, overwrite: bool) -> Manifest | None:
-    """Returns the manifest of a finished write with these keys, or None where one must begin.
+    """Return the manifest of a finished write with these keys, or None if a write must begin.
 
-    A finished write of other keys is removed with `overwrite`; so is one whose shards are gone.
+    With `overwrite`, the manifest of a finished write is removed; so is a manifest of these keys
+    whose shards are missing or have another size.
 
     Raises:
       UserError: the folder holds another data set, and `overwrite` is not set.
@@ -65,7 +66,8 @@ def find_finished(folder: Folder, keys: WriteKeys, *, overwrite: bool) -> Manife
         if _is_whole(folder, manifest):
             remove_ledger(folder)
             return manifest
-        write_keys(folder, keys)  # the shards that are left are known to be ours
+        # With a ledger of the same keys, the new write may replace the shards that are left.
+        write_keys(folder, keys)
     folder.remove(MANIFEST_NAME)
     return None
 
@@ -73,10 +75,17 @@ def find_finished(folder: Folder, keys: WriteKeys, *, overwrite: bool) -> Manife
 def count_kept(
     folder: Folder, keys: WriteKeys, tasks: Sequence[ShardTask], *, resume: bool, overwrite: bool
 ) -> int:
-    """Returns how many shards of `tasks` a write would find finished; changes nothing.
+    """Return the number of shards of `tasks` that a write would keep; change nothing.
+
+    Args:
+      folder: the output folder.
+      keys: the keys of the write.
+      tasks: the shards that the write would leave in the folder.
+      resume: keep the finished shards of an unfinished write.
+      overwrite: keep none.
 
     Raises:
-      UserError: the folder holds something else, and `overwrite` is not set.
+      UserError: the folder holds other shards, and `overwrite` is not set.
     """
     if overwrite:
         return 0
@@ -84,28 +93,28 @@ def count_kept(
     if data is not None:
         manifest = _expect_keys(folder, data, keys)
         shards = (shard for split in manifest.splits for shard in split.shards)
-        wanted, there = {shard.name: shard.bytes for shard in shards}, folder.sizes()
-        return sum(there.get(task.name) == wanted[task.name] for task in tasks)
-    standing = read_keys(folder)
-    if standing is None:
+        wanted, present = {shard.name: shard.bytes for shard in shards}, folder.sizes()
+        return sum(present.get(task.name) == wanted[task.name] for task in tasks)
+    found = read_keys(folder)
+    if found is None:
         _expect_no_shards(folder)
-    elif standing != keys:
-        raise _other_data(folder, keys.differences(standing), "holds unfinished shards")
-    if standing is None or not resume:
+    elif found != keys:
+        raise _other_data(folder, keys.differences(found), "holds unfinished shards")
+    if found is None or not resume:
         return 0
-    return len(read_receipts(folder, [task.name for task in tasks], keys))
+    return len(read_finished(folder, [task.name for task in tasks], keys))
 
 
 def _expect_keys(folder: Folder, data: bytes, keys: WriteKeys) -> Manifest:
     manifest = manifest_from_json(data.decode(), where=f"{folder.path}/{MANIFEST_NAME}")
-    standing = manifest_keys(manifest)
-    if standing != keys:
-        raise _other_data(folder, keys.differences(standing), "holds other shards")
+    found = manifest_keys(manifest)
+    if found != keys:
+        raise _other_data(folder, keys.differences(found), "holds other shards")
     return manifest
 
 
 def manifest_keys(manifest: Manifest) -> WriteKeys:
-    """Returns the keys that a manifest carries."""
+    """Return the keys that a manifest carries."""
     return WriteKeys(manifest.source_fingerprint, manifest.transform_key, manifest.layout_key)
 
 
@@ -115,9 +124,9 @@ def _is_whole(folder: Folder, manifest: Manifest) -> bool:
     return all(sizes.get(shard.name) == shard.bytes for shard in shards)
 
 
-def _other_data(folder: Folder, differences: Sequence[str], what: str) -> UserError:
+def _other_data(folder: Folder, differences: Sequence[str], state: str) -> UserError:
     return UserError(
-        f"output '{folder.path}' {what}, made with a different {' and '.join(differences)}: "
+        f"output '{folder.path}' {state}, made with a different {' and '.join(differences)}: "
         "choose another --output, or replace them with --overwrite"
     )
 
@@ -131,42 +140,54 @@ def begin_output(
     resume: bool,
     overwrite: bool,
 ) -> None:
-    """Makes the folder ready for the shards of `tasks`, those of `plan` that are this process's,
-    keeping finished ones with `resume`.
+    """Make the folder ready for writing `tasks`.
+
+    Args:
+      folder: the output folder.
+      keys: the keys of the write.
+      plan: all shards of the write.
+      tasks: those of `plan` that this writer writes.
+      resume: keep the finished shards of an unfinished write with these keys.
+      overwrite: remove the shards of any other write.
 
     Raises:
       UserError: the folder holds an unfinished write of other data, or shards of unknown
         origin, and `overwrite` is not set; or another write has just begun there.
-      JobError: another write has just ended there.
+      JobError: another write has just finished there.
     """
-    standing = read_keys(folder)
-    if standing not in (keys, None):
+    found = read_keys(folder)
+    if found not in (keys, None):
         if not overwrite:
-            raise _other_data(folder, keys.differences(standing), "holds unfinished shards")
+            raise _other_data(folder, keys.differences(found), "holds unfinished shards")
         remove_ledger(folder)
-    if standing != keys:
+    if found != keys:
         if not overwrite:
             _expect_no_shards(folder)
         _begin_ledger(folder, keys)
-        if overwrite:  # from now on what stands there is nobody else's
-            _write_beside(folder, {})
+        if overwrite:  # from here on the ledger is ours, so no other write's files can be hit
+            write_companions(folder, {})
             _remove_shards(folder)
-    else:  # what was to be overwritten may stand yet, if that write was killed
+    else:
+        # An overwrite with these keys may have been killed before it removed the old shards.
         _remove_shards(folder, except_for={task.name for task in plan})
     names = {task.name for task in tasks}
     if not resume or overwrite:
-        forget_receipts(folder, names)
-    _remove_temporaries(folder, names)
+        forget_finished(folder, names)
+    remove_temporaries(folder, names)
 
 
 def _begin_ledger(folder: Folder, keys: WriteKeys) -> None:
-    """Two writes may come so far at once; only one's keys stay, and none beside a manifest."""
+    """Create the keys file.
+
+    Two writers can race here. One creates the keys file; the other raises, as does a writer
+    that finds a manifest published meanwhile.
+    """
     try:
         write_keys(folder, keys)
     except Conflict:
-        standing = read_keys(folder) or WriteKeys("gone", "gone", "gone")
+        found = read_keys(folder) or WriteKeys("gone", "gone", "gone")
         raise _other_data(
-            folder, keys.differences(standing), "is being written to by another process"
+            folder, keys.differences(found), "is being written to by another process"
         ) from None
     if folder.read(MANIFEST_NAME) is not None:
         remove_ledger(folder)
@@ -178,8 +199,13 @@ def _remove_shards(folder: Folder, *, except_for: Collection[str] = ()) -> None:
     for_each(folder, folder.remove, sorted(names.difference(except_for)))
 
 
-def _write_beside(folder: Folder, files: Mapping[str, str]) -> None:
-    """Makes the files that stand beside a manifest, and removes those of the one before."""
+def write_companions(folder: Folder, files: Mapping[str, str]) -> None:
+    """Write the files that belong beside a manifest; remove those of an earlier manifest.
+
+    Args:
+      folder: the output folder.
+      files: the text of each file, by name; a companion that is not in it is removed.
+    """
     for name in (QUARANTINE_NAME, *TFDS_NAMES):
         if name in files:
             folder.write(name, files[name].encode(errors="surrogateescape"))
@@ -189,16 +215,17 @@ def _write_beside(folder: Folder, files: Mapping[str, str]) -> None:
 
 def _expect_no_shards(folder: Folder) -> None:
     foreign = next((name for name in sorted(folder.sizes()) if parse_shard_name(name)), None)
-    if foreign and read_keys(folder) is None:  # else a write has begun meanwhile
+    # With keys, the shard belongs to a write that has begun since this one looked.
+    if foreign and read_keys(folder) is None:
         raise UserError(
             f"output '{folder.path}' holds {foreign}, but no manifest says what it is: "
             "choose another --output, or replace the shards with --overwrite"
         )
 
 
-def _remove_temporaries(folder: Folder, files: Iterable[str]) -> None:
-    """Removes what killed processes left of these files."""
+def remove_temporaries(folder: Folder, files: Iterable[str]) -> None:
+    """Remove temporary files that killed processes left for the names in `files`."""
     starts = tuple(f".{file}." for file in files)
     for name in folder.sizes():
-        if name.endswith(TEMPORARY) and name.startswith(starts):
+        if name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts):
             folder.remove(name)

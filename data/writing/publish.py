@@ -1,4 +1,4 @@
-"""End a write: publish the manifest and the files beside it."""
+"""The end of a write: the manifest and the files beside it."""
 
 import json
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ from tenfold.data.writing.ledger import (
     FinishedShard,
     WriteKeys,
     check_budget,
+    read_finished,
     read_keys,
-    read_receipts,
     remove_ledger,
     taken_over,
 )
 from tenfold.data.writing.output_folder import (
     QUARANTINE_NAME,
-    _remove_temporaries,
-    _write_beside,
     manifest_keys,
+    remove_temporaries,
+    write_companions,
 )
 
-# Labels beyond this are taken for numbers, not for classes, unless the classes have names.
+# Labels without names that reach beyond this are numbers, not classes: they are not counted.
 MAX_CLASSES: Final = 10_000
 
 
@@ -46,30 +46,40 @@ def publish(
     keys: WriteKeys,
     max_bad_records: int | None,
 ) -> Manifest | None:
-    """Publishes the manifest if every shard has its receipt; returns it, or None.
+    """Publish the manifest if every shard is finished.
+
+    Args:
+      folder: the output folder.
+      stats: the statistics of the source, for the names of the classes.
+      plan: the plan of the whole write.
+      keys: the keys of the write.
+      max_bad_records: broken records allowed in the whole data set; None allows none.
+
+    Returns:
+      The manifest, which another writer may have published; None while shards are missing.
 
     Raises:
-      JobError: the shards do not fit each other, too many records are broken, or another write
-        has taken the folder over.
+      JobError: the features of the shards do not match, too many records are broken, or another
+        write has taken the folder over.
     """
-    receipts = read_receipts(folder, [task.name for task in plan.tasks], keys)
-    if len(receipts) < len(plan.tasks):
+    finished = read_finished(folder, [task.name for task in plan.tasks], keys)
+    if len(finished) < len(plan.tasks):
         published = _published_by_another(folder, keys)
         if published is None and read_keys(folder) != keys:
             raise taken_over(folder)
         return published
-    ordered = [receipts[task.name] for task in plan.tasks]
+    ordered = [finished[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
-    manifest = _manifest(stats, plan, keys, receipts)
+    manifest = _manifest(stats, plan, keys, finished)
     try:
-        _write_beside(folder, _quarantine_file(ordered) | tfds_files(manifest))
+        write_companions(folder, _quarantine_file(ordered) | tfds_files(manifest))
         folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode(), replaces="")
-    except FileNotFoundError:  # another task of the processes has just published, and cleaned up
+    except FileNotFoundError:  # another writer has just published, and removed temporary files
         if _published_by_another(folder, keys) is None:
             raise
     except Conflict:
         raise taken_over(folder) from None
-    _remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
+    remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
 
@@ -81,43 +91,43 @@ def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:
 
 
 def _manifest(
-    stats: SourceStats, plan: WritePlan, keys: WriteKeys, receipts: dict[str, FinishedShard]
+    stats: SourceStats, plan: WritePlan, keys: WriteKeys, finished: dict[str, FinishedShard]
 ) -> Manifest:
     of_split: list[list[FinishedShard]] = [[] for _ in plan.splits]
     for task in plan.tasks:
-        of_split[task.split].append(receipts[task.name])
+        of_split[task.split].append(finished[task.name])
     return Manifest(
         num_lanes=plan.num_lanes,
         worker_counts=plan.worker_counts,
-        features=_common_schema(receipts),
+        features=_common_schema(finished),
         splits=tuple(
             Split(
                 split.name,
-                tuple(receipt.info for receipt in parts),
-                _label_counts(parts, len(stats.label_names)),
+                tuple(shard.info for shard in shards),
+                _label_counts(shards, len(stats.label_names)),
             )
-            for split, parts in zip(plan.splits, of_split, strict=True)
+            for split, shards in zip(plan.splits, of_split, strict=True)
         ),
         label_names=stats.label_names,
         source_fingerprint=keys.source,
         transform_key=keys.transform,
         layout_key=keys.layout,
-        quarantined=sum(len(receipt.quarantined) for receipt in receipts.values()),
+        quarantined=sum(len(shard.quarantined) for shard in finished.values()),
     )
 
 
-def _common_schema(receipts: dict[str, FinishedShard]) -> Schema:
+def _common_schema(finished: dict[str, FinishedShard]) -> Schema:
     try:
-        return merge_all(receipt.schema for receipt in receipts.values())
+        return merge_all(shard.schema for shard in finished.values())
     except SchemaError as error:
-        raise JobError(f"the records of the source do not fit each other: {error}") from error
+        raise JobError(f"the records of the source have different features: {error}") from error
 
 
-def _label_counts(receipts: Sequence[FinishedShard], num_labels: int) -> tuple[int, ...]:
-    """Returns the records of each class, () where labels are no class indices."""
+def _label_counts(shards: Sequence[FinishedShard], num_labels: int) -> tuple[int, ...]:
+    """Return the number of records of each class; () if the labels are no class indices."""
     total: dict[int, int] = {}
-    for receipt in receipts:
-        for label, count in receipt.label_counts.items():
+    for shard in shards:
+        for label, count in shard.label_counts.items():
             total[label] = total.get(label, 0) + count
     size = max([num_labels, *(label + 1 for label in total)])
     if not total or min(total) < 0 or size > max(num_labels, MAX_CLASSES):
@@ -125,10 +135,10 @@ def _label_counts(receipts: Sequence[FinishedShard], num_labels: int) -> tuple[i
     return tuple(total.get(label, 0) for label in range(size))
 
 
-def _quarantine_file(receipts: Sequence[FinishedShard]) -> dict[str, str]:
+def _quarantine_file(shards: Sequence[FinishedShard]) -> dict[str, str]:
     lines = [
-        json.dumps({"shard": receipt.info.name, **asdict(note)}, ensure_ascii=False) + "\n"
-        for receipt in receipts
-        for note in receipt.quarantined
+        json.dumps({"shard": shard.info.name, **asdict(note)}, ensure_ascii=False) + "\n"
+        for shard in shards
+        for note in shard.quarantined
     ]
     return {QUARANTINE_NAME: "".join(lines)} if lines else {}

@@ -1,4 +1,4 @@
-"""Writing one shard: the loop that every byte passes through."""
+"""Writing one shard: the inner loop of a write."""
 
 import os
 import socket
@@ -17,33 +17,40 @@ from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_foo
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-from tenfold.data.storage.folder import TEMPORARY, Conflict, Folder
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import Chain
 from tenfold.data.writing.ledger import (
     FinishedShard,
     SkippedRecord,
     check_bad_records,
+    record_finished,
     taken_over,
-    write_receipt,
 )
 
-# Blocks this large are summed and written while the cache still holds most of them.
+# Checksummed and written per block: small enough that the CPU cache still holds most of it.
 BLOCK_BYTES: Final = 1 << 20
-# Transforms get this many records at a time.
+# Records per call of a transform.
 BATCH_RECORDS: Final = 32
 
-# Takes records and bytes written since the last call.
+# Takes the records and bytes written since the last call.
 Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class WriteJob:
-    """What a writing process needs; picklable. `max_bad_records` None fails on the first.
+    """The input of a writing process; picklable.
 
-    `keys` is the digest of the write's keys; `standing` are the versions of the shards that
-    stood in the folder when it began, which may be replaced: no other may.
+    Attributes:
+      source: the scanned source.
+      plan: the plan of the whole write.
+      output: the path or URL of the output folder.
+      chain: the transforms.
+      max_bad_records: broken records to leave out; None fails on the first.
+      keys: the digest of the write's keys.
+      versions: the versions of those shards that the folder held when the write began: they
+        alone may be replaced.
     """
 
     source: Source
@@ -52,41 +59,42 @@ class WriteJob:
     chain: Chain
     max_bad_records: int | None = None
     keys: str = ""
-    standing: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard:
-    """Writes one shard and its receipt into the output folder; returns the receipt.
+    """Write one shard into the output folder and note it in the ledger.
 
     Raises:
-      JobError: a record is broken, more are than allowed, the source changed, another write has
+      JobError: a record is broken or too many are, the source has changed, another write has
         taken the folder over, or the storage refused.
     """
     folder = open_folder(job.output)
-    shard = _Shard(task.name, report)
+    sums = _ShardSums(task.name, report)
     with _temporary(folder, task.name) as path:
         try:
             with open(path, "wb", buffering=0) as file:
-                for block in shard.blocks(job, task):
+                for block in sums.blocks(job, task):
                     _write_all(file.fileno(), block)
-                if folder.scratch():  # what is sent away need not reach this disk
+                if folder.scratch():  # a file that is uploaded need not be durable on this disk
                     os.fsync(file.fileno())
-            folder.publish(path, task.name, synced=True, replaces=job.standing.get(task.name, ""))
-            receipt = shard.receipt()
-            write_receipt(folder, receipt, job.keys)
+            replaces = job.versions.get(task.name, "")
+            folder.publish(path, task.name, synced=True, replaces=replaces)
+            finished = sums.finished()
+            record_finished(folder, finished, job.keys)
         except Conflict:
             raise taken_over(folder) from None
         except OSError as error:
             raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
-    return receipt
+    return finished
 
 
 @contextmanager
 def _temporary(folder: Folder, name: str) -> Iterator[Path]:
-    """Gives a local path for a file on its way to `name`; whatever stays there is removed."""
+    """Yield a local path for a file to be published as `name`; remove a file left there."""
     scratch = folder.scratch()
     base = Path(tempfile.mkdtemp()) if scratch is None else scratch
-    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}"
+    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
     try:
         yield path
     finally:
@@ -96,14 +104,14 @@ def _temporary(folder: Folder, name: str) -> Iterator[Path]:
 
 
 def _write_all(descriptor: int, block: bytes) -> None:
-    """Writes all of `block`: a single write may take less of it."""
+    """Write all of `block`: a single `os.write` may take less."""
     view = memoryview(block)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-class _Shard:
-    """What is summed up over the records of one shard while they are written."""
+class _ShardSums:
+    """Counts, checksums and schema of one shard, summed up while its records are written."""
 
     def __init__(self, name: str, report: Report) -> None:
         self._name = name
@@ -114,7 +122,7 @@ class _Shard:
         self._quarantined: list[SkippedRecord] = []
 
     def blocks(self, job: WriteJob, task: ShardTask) -> Iterator[bytes]:
-        """Yields the shard's bytes in blocks of about BLOCK_BYTES."""
+        """Yield the shard's bytes in blocks of about BLOCK_BYTES."""
         parts: list[bytes] = []
         size = records = 0
         for encoded in self._good_records(job, task):
@@ -140,7 +148,7 @@ class _Shard:
 
     def _good_records(self, job: WriteJob, task: ShardTask) -> Iterator[Encoded]:
         chain = job.chain.of_split(job.plan.splits[task.split].name)
-        records = _transformed(job, task, chain) if chain.steps else _as_they_are(job, task)
+        records = _transformed(job, task, chain) if chain.steps else _unchanged(job, task)
         for index, encoded in records:
             if isinstance(encoded, UnusableRecord):
                 self._quarantine(job, index, str(encoded))
@@ -158,8 +166,8 @@ class _Shard:
         self._quarantined.append(SkippedRecord(name, reason))
         check_bad_records(self._quarantined, job.max_bad_records)
 
-    def receipt(self) -> FinishedShard:
-        """Returns the sums."""
+    def finished(self) -> FinishedShard:
+        """Return the sums; call after the last block."""
         info = ShardInfo(
             name=self._name,
             records=self._records,
@@ -172,32 +180,33 @@ class _Shard:
         )
 
 
-def _as_they_are(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
-    """Yields a shard's records, packed by the source."""
+def _unchanged(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
+    """Yield a shard's records as the source encodes them, with the index of each."""
     encode = job.source.encoded
 
-    def packed(place: tuple[int, int]) -> tuple[int, Encoded | UnusableRecord]:
+    def read(position: tuple[int, int]) -> tuple[int, Encoded | UnusableRecord]:
+        index = position[0]
         try:
-            return place[0], encode(place[0])
+            return index, encode(index)
         except UnusableRecord as error:
-            return place[0], error
+            return index, error
 
     yield from prefetch_map(
-        packed, job.plan.sources_of(task), max_in_flight=_concurrent_reads(job.source)
+        read, job.plan.sources_of(task), max_in_flight=_concurrent_reads(job.source)
     )
 
 
 def _transformed(
     job: WriteJob, task: ShardTask, chain: Chain
 ) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
-    """Yields a shard's records, transformed in batches."""
+    """Yield a shard's records, transformed in batches, with the index of each."""
     source, seed = job.source, job.plan.shuffle_seed
 
-    def drawn(place: tuple[int, int]) -> tuple[Draw, dict[str, Any] | UnusableRecord]:
-        return Draw(*place, seed), _features(source, place[0])
+    def read(position: tuple[int, int]) -> tuple[RecordSeed, dict[str, Any] | UnusableRecord]:
+        return RecordSeed(*position, seed), _features(source, position[0])
 
     records = prefetch_map(
-        drawn, job.plan.sources_of(task), max_in_flight=_concurrent_reads(source)
+        read, job.plan.sources_of(task), max_in_flight=_concurrent_reads(source)
     )
     while batch := list(islice(records, BATCH_RECORDS)):
         draws = [draw for draw, _ in batch]
@@ -206,8 +215,8 @@ def _transformed(
 
 
 def _concurrent_reads(source: Source) -> int:
-    """Returns how many records to read at once: more than one where each waits for a network."""
-    return int(getattr(source, "reads_at_once", 1))
+    """Return the number of records to read at once: above 1 for a source behind a network."""
+    return int(getattr(source, "concurrent_reads", 1))
 
 
 def _features(source: Source, index: int) -> dict[str, Any] | UnusableRecord:

@@ -1,42 +1,40 @@
-"""From a source to shards and their manifest; the manifest comes last."""
+"""Writing a data set: from a source to shards and, last of all, their manifest."""
 
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tenfold.data.errors import JobError, UserError
+from tenfold.data.errors import JobError, UserError, did_you_mean
 from tenfold.data.format.manifest import Manifest
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.plan_layout import SplitFraction
+from tenfold.data.planning.plan_layout import SplitFraction, check_fractions
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
-from tenfold.data.sources.base import Source
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import make_writable, open_folder
 from tenfold.data.transforms.chain import Chain, parse_chain
 from tenfold.data.transforms.estimate import estimate_sizes
+from tenfold.data.transforms.python_transforms import TransformLike
 from tenfold.data.writing.beam import SourceSpec, write_with_beam
-from tenfold.data.writing.ledger import FinishedShard, check_budget, read_receipts
+from tenfold.data.writing.ledger import FinishedShard, check_budget, read_finished
 from tenfold.data.writing.output_folder import begin_output, count_kept, find_finished, plan_keys
 from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
-
-TRAIN_ONLY: Final = (SplitFraction("train", 1.0),)
-
 
 ENGINES: Final = ("local", "beam")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a write is: of the records and shards that were missing when it began."""
+    """The progress of a write, in the records and shards that were missing when it began."""
 
     records: int
     total_records: int
@@ -45,48 +43,85 @@ class Progress:
     total_shards: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """How to write.
+    """The options of a write.
 
-    `processes` 0 takes one per processor of this machine, two where the output is remote.
-    `max_bad_records` None fails on the first broken record; a number leaves as many out. With
-    `num_tasks` writers each writes its part of the shards, told by its `task_index`. `engine` is
-    ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline with
-    `engine_arguments`. A `dry_run` changes nothing: it only says what a write would do.
+    Attributes:
+      policy: the layout of the shards: their sizes, and the worker counts that divide them.
+      splits: each split's name and its fraction of the examples; the fractions sum to 1.
+      shuffle_seed: the seed of the order of the records.
+      processes: the number of writing processes; 0 takes one per CPU core, and two per core
+        where the output is remote.
+      max_bad_records: broken records to leave out, listed in ``quarantine.jsonl``, before the
+        write fails; None fails on the first.
+      resume: keep the finished shards of an interrupted write.
+      overwrite: replace other shards in the output folder.
+      writer_index: the number of this writer, from 0, where several machines share a write.
+      num_writers: the number of writers; each writes its part of the shards.
+      engine: ``local``, processes of this machine, or ``beam``, an Apache Beam pipeline.
+      engine_arguments: options for Beam, as ``--runner=DirectRunner``.
+      dry_run: change nothing; return only the result that a write would have.
+
+    Raises:
+      UserError: a value is out of range, or two of them contradict each other.
     """
 
+    policy: LayoutPolicy = field(default_factory=LayoutPolicy)
+    splits: Mapping[str, float] = field(default_factory=lambda: {"train": 1.0})
+    shuffle_seed: int = 0
     processes: int = 0
+    max_bad_records: int | None = None
     resume: bool = True
     overwrite: bool = False
-    max_bad_records: int | None = None
-    task_index: int = 0
-    num_tasks: int = 1
+    writer_index: int = 0
+    num_writers: int = 1
     engine: str = "local"
     engine_arguments: tuple[str, ...] = ()
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        check_fractions(self.fractions, f"splits {dict(self.splits)}")
         if self.processes < 0:
             raise UserError(f"processes is {self.processes}: it must be at least 1, or 0 for all")
+        if self.max_bad_records is not None and self.max_bad_records < 0:
+            raise UserError(f"max_bad_records is {self.max_bad_records}: it must be at least 0")
         if self.engine not in ENGINES:
-            raise UserError(f"engine '{self.engine}': there are {', '.join(ENGINES)}")
-        if not 0 <= self.task_index < self.num_tasks:
             raise UserError(
-                f"task_index {self.task_index} of num_tasks {self.num_tasks}: "
-                "tasks are numbered from 0"
+                f"unknown engine '{self.engine}': {did_you_mean(self.engine, ENGINES)}"
             )
-        if self.overwrite and self.num_tasks > 1:
+        self._check_writers()
+
+    def _check_writers(self) -> None:
+        if not 0 <= self.writer_index < self.num_writers:
             raise UserError(
-                "tasks of a processes cannot --overwrite: empty the output folder first"
+                f"writer_index {self.writer_index} of num_writers {self.num_writers}: "
+                "writers are numbered from 0"
             )
+        if self.overwrite and self.num_writers > 1:
+            raise UserError(
+                "several writers cannot overwrite, because each would remove the others' shards: "
+                "empty the output folder first"
+            )
+
+    @property
+    def fractions(self) -> tuple[SplitFraction, ...]:
+        """The splits, each checked."""
+        return tuple(SplitFraction(name, share) for name, share in self.splits.items())
 
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What a write did, or would: `written` shards now, `kept` ones of before.
+    """The result of a write, or with `dry_run` the result that it would have.
 
-    `manifest` is None after a dry run, and while other tasks of a processes have shards to write.
+    Attributes:
+      manifest: the published manifest; None after a dry run, and while other writers have shards
+        left to write.
+      plan: the plan of the whole write.
+      written: the number of shards that this writer wrote.
+      kept: the number of its shards that an earlier write had finished.
+      notes: remarks of the source, as on files that it passed over.
+      dry_run: whether nothing was changed.
     """
 
     manifest: Manifest | None
@@ -99,58 +134,96 @@ class WriteResult:
 
 def write_shards(
     source: Any,
-    output: str,
+    output: str | os.PathLike[str],
     *,
-    source_options: SourceOptions | None = None,
-    policy: LayoutPolicy | None = None,
-    splits: Sequence[SplitFraction] = TRAIN_ONLY,
-    transforms: Sequence[str] = (),
-    shuffle_seed: int = 0,
     options: WriteOptions | None = None,
+    transforms: Sequence[TransformLike] = (),
+    source_options: SourceOptions | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_plan: Callable[[WritePlan], None] = lambda plan: None,
+    policy: LayoutPolicy | None = None,
+    splits: Sequence[SplitFraction] | None = None,
+    shuffle_seed: int | None = None,
 ) -> WriteResult:
-    """Writes `source` as shards into the folder `output`; equal arguments give equal bytes.
+    """Write `source` as shards and a manifest into the folder `output`.
 
-    `source` is what --source takes, or a `tf.data.Dataset`, or an iterable of dicts of features;
-    `transforms` are texts as --transform takes them.
-    A write that was stopped goes on where it was; one that is finished is not done again.
+    Equal arguments write equal bytes, whatever the number of processes. A write that was
+    interrupted resumes; a finished write is not repeated.
+
+    Args:
+      source: a path, a URL, ``tfds:NAME`` or ``module:function``, as for ``--source``; or a
+        `tf.data.Dataset`, or an iterable of dicts of features.
+      output: the path or URL of the folder for the shards.
+      options: the layout, the splits and the way of writing.
+      transforms: the steps that each record takes, in order: a text as for ``--transform``
+        (``"resize:224"``), a function from a dict of features to another, or an object with the
+        members of `Transform`. Functions and classes must be defined at the top level of a
+        module, because other processes import them.
+      source_options: the names of features, and other properties of the source.
+      on_progress: called after every block of records that is written.
+      on_plan: called with the plan before anything is written.
+      policy: shorthand for `options.policy`.
+      splits: shorthand for `options.splits`.
+      shuffle_seed: shorthand for `options.shuffle_seed`.
+
+    Returns:
+      The manifest, and the numbers of shards written and kept.
 
     Raises:
-      UserError: the source or output cannot be used, or the output holds something else.
-      JobError: a record is broken, the source changed meanwhile, or the storage refused.
+      UserError: the source, the output or a transform cannot be used, or the output holds other
+        data.
+      JobError: a record is broken, the source has changed meanwhile, or the storage refused.
     """
-    options = options or WriteOptions()
+    options = _with_shorthands(options or WriteOptions(), policy, splits, shuffle_seed)
     chain = parse_chain(transforms)
-    folder = open_folder(output)
+    folder = open_folder(os.fspath(output))
     if not isinstance(folder, LocalFolder) and not options.dry_run:
-        make_writable(folder)  # whoever may not write there need not wait to hear it
+        make_writable(folder)  # a refusal comes before the scan of the source, which may be long
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
         opened = open_source(source, Path(scratch), source_options)
-        plan = plan_write(
-            opened.stats.num_examples,
-            policy or LayoutPolicy(),
-            splits,
-            shuffle_seed=shuffle_seed,
-            estimates=estimate_sizes(opened, chain, splits, seed=shuffle_seed),
-        )
+        plan = _plan(opened, chain, options)
         on_plan(plan)
         if options.dry_run:
-            return _foresee(opened, plan, chain, folder, options)
+            return _dry_run(opened, plan, chain, folder, options)
         make_writable(folder)
         job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records)
         spec = SourceSpec(source, source_options, opened.stats.fingerprint)
         return _write(job, spec, folder, options, on_progress)
 
 
-def _foresee(
+def _with_shorthands(
+    options: WriteOptions,
+    policy: LayoutPolicy | None,
+    splits: Sequence[SplitFraction] | None,
+    shuffle_seed: int | None,
+) -> WriteOptions:
+    if policy is not None:
+        options = replace(options, policy=policy)
+    if splits is not None:
+        options = replace(options, splits={split.name: split.fraction for split in splits})
+    if shuffle_seed is not None:
+        options = replace(options, shuffle_seed=shuffle_seed)
+    return options
+
+
+def _plan(source: Source, chain: Chain, options: WriteOptions) -> WritePlan:
+    seed, fractions = options.shuffle_seed, options.fractions
+    return plan_write(
+        source.stats.num_examples,
+        options.policy,
+        fractions,
+        shuffle_seed=seed,
+        estimates=estimate_sizes(source, chain, fractions, seed=seed),
+    )
+
+
+def _dry_run(
     source: Source, plan: WritePlan, chain: Chain, folder: Folder, options: WriteOptions
 ) -> WriteResult:
-    """Returns what a write would do."""
     keys = plan_keys(source.stats, plan, transform_key=chain.key)
-    mine = plan.tasks[options.task_index :: options.num_tasks]
-    kept = count_kept(folder, keys, mine, resume=options.resume, overwrite=options.overwrite)
-    return WriteResult(None, plan, len(mine) - kept, kept, source.notes, dry_run=True)
+    own = plan.tasks[options.writer_index :: options.num_writers]
+    kept = count_kept(folder, keys, own, resume=options.resume, overwrite=options.overwrite)
+    return WriteResult(None, plan, len(own) - kept, kept, source.notes, dry_run=True)
 
 
 def _write(
@@ -162,37 +235,35 @@ def _write(
 ) -> WriteResult:
     source, plan = job.source, job.plan
     keys = plan_keys(source.stats, plan, transform_key=job.chain.key)
-    finished = find_finished(folder, keys, overwrite=options.overwrite)
-    if finished is not None:
-        return WriteResult(finished, plan, 0, len(plan.tasks), source.notes)
-    mine = plan.tasks[options.task_index :: options.num_tasks]
-    begin_output(
-        folder, keys, plan.tasks, mine, resume=options.resume, overwrite=options.overwrite
-    )
-    receipts = read_receipts(folder, [task.name for task in mine], keys)
-    missing = [task for task in mine if task.name not in receipts]
-    job = replace(job, keys=keys.digest, standing=_versions(folder, missing))
+    manifest = find_finished(folder, keys, overwrite=options.overwrite)
+    if manifest is not None:
+        return WriteResult(manifest, plan, 0, len(plan.tasks), source.notes)
+    own = plan.tasks[options.writer_index :: options.num_writers]
+    begin_output(folder, keys, plan.tasks, own, resume=options.resume, overwrite=options.overwrite)
+    finished = read_finished(folder, [task.name for task in own], keys)
+    missing = [task for task in own if task.name not in finished]
+    job = replace(job, keys=keys.digest, versions=_versions(folder, missing))
     if options.engine == "beam":
         write_with_beam(job, spec, missing, options.engine_arguments)
     else:
         processes = options.processes or default_processes(folder)
-        _write_missing(job, missing, receipts, processes, on_progress)
+        _write_missing(job, missing, finished, processes, on_progress)
     manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
-    if manifest is None and options.num_tasks == 1:
+    if manifest is None and options.num_writers == 1:
         raise JobError(
             f"output '{folder.path}': shards of this write have been removed meanwhile: "
             "run it again"
         )
-    return WriteResult(manifest, plan, len(missing), len(mine) - len(missing), source.notes)
+    return WriteResult(manifest, plan, len(missing), len(own) - len(missing), source.notes)
 
 
 def default_processes(folder: Folder) -> int:
-    """Returns one process per processor; for remote storage two, as half of them are sending."""
+    """Return one process per core; two for remote storage, as half of them wait for uploads."""
     return usable_cpus() * (1 if isinstance(folder, LocalFolder) else 2)
 
 
 def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:
-    """Returns the versions of the shards of `tasks` that stand there already."""
+    """Return the versions of those shards of `tasks` that the folder holds already."""
     present = folder.entries()
     return {task.name: present[task.name].version for task in tasks if task.name in present}
 
@@ -200,28 +271,28 @@ def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:
 def _write_missing(
     job: WriteJob,
     missing: Sequence[ShardTask],
-    receipts: dict[str, FinishedShard],
+    finished: dict[str, FinishedShard],
     processes: int,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Writes `missing` and adds their receipts to `receipts`."""
+    """Write the shards `missing` and add them to `finished`."""
     total = sum(task.records for task in missing)
     records = num_bytes = shards = 0
 
-    def say(note: tuple[int, int] = (0, 0)) -> None:
+    def report(added: tuple[int, int] = (0, 0)) -> None:
         nonlocal records, num_bytes
-        records += note[0]
-        num_bytes += note[1]
+        records += added[0]
+        num_bytes += added[1]
         on_progress(Progress(records, total, num_bytes, shards, len(missing)))
 
-    say()
-    done = run_pool(partial(_write_one, job), missing, processes=processes, on_note=say)
-    with closing(done):
-        for task, receipt in done:
-            receipts[task.name] = receipt
+    report()
+    results = run_pool(partial(_write_one, job), missing, processes=processes, on_note=report)
+    with closing(results):
+        for task, shard in results:
+            finished[task.name] = shard
             shards += 1
-            check_budget(receipts.values(), job.max_bad_records)
-            say()
+            check_budget(finished.values(), job.max_bad_records)
+            report()
 
 
 def _write_one(

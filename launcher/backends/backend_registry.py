@@ -13,7 +13,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.runtime.user_code import import_place, is_reference, load_user_object
+from tenfold.data.runtime.user_code import (
+    import_user_module,
+    load_user_object,
+    names_user_object,
+)
 from tenfold.launcher.backends.base import Backend, Option, Submitter
 
 BACKENDS: Final = {
@@ -76,7 +80,7 @@ def _load(name: str) -> Any:
         return importlib.import_module(BACKENDS[name])
     if name.endswith(".py"):
         found: Any = _import_file(name)
-    elif is_reference(name):
+    elif names_user_object(name):
         found = load_user_object(name, "back end")
     else:
         hint = did_you_mean(name, BACKENDS)
@@ -90,7 +94,7 @@ def _load(name: str) -> Any:
 
 def _import_file(name: str) -> Any:
     try:
-        return import_place(name, "back end")
+        return import_user_module(name, "back end")
     except UserError:
         raise
     except Exception as error:  # whatever a file of the user's raises

@@ -14,7 +14,8 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.base import Submission
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
-from tenfold.launcher.job.job_spec import JOB_FILE, ClusterSpec, job_to_json
+from tenfold.launcher.job.job_spec import ClusterSpec, job_to_json
+from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
 PORT: Final = 2222

@@ -28,7 +28,8 @@ def look_at(launch: Launch) -> tuple[HostReport, ...]:
 
 
 def _look_once(launch: Launch) -> tuple[HostReport, ...]:
-    spec, shards = launch.spec, launch.spec.train.get("shards", "")
+    spec = launch.spec
+    shards = spec.train.shards if spec.train else ""
     any_remote = any(host.remote for host in launch.hosts)
     return look_at_hosts(
         launch.backend,

@@ -74,7 +74,7 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
         raise UserError(f"--shards={shards}: give gs://… or an absolute path on the workers")
     config = replace(train_config(fv, shards=shards, run_dir=fv.run_dir), working_dir="")
     argv = remote_module_argv(WORKER_MODULE, python="python")
-    return JobSpec(argv, fv.num_workers, fv.run_dir, env=env, train=config.to_json())
+    return JobSpec(argv, fv.num_workers, fv.run_dir, env=env, train=config)
 
 
 def _refuse_positional(args: Arguments) -> None:
@@ -111,7 +111,7 @@ def _training_job(config: TrainConfig, *, num_workers: int, env: dict[str, str])
         run_dir=config.run_dir,
         cwd=config.working_dir,
         env=env,
-        train=config.to_json(),
+        train=config,
     )
 
 

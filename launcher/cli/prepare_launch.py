@@ -25,7 +25,6 @@ from tenfold.launcher.worker.environment import (
     remote_worker_defaults,
     worker_defaults,
 )
-from tenfold.models.train_config import config_from_json
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def check_shards(launch: Launch) -> Launch:
     """
     num_workers, num_lanes = launch.spec.num_workers, None
     if launch.spec.train:
-        num_lanes = check_training(config_from_json(launch.spec.train), num_workers=num_workers)
+        num_lanes = check_training(launch.spec.train, num_workers=num_workers)
     counts = worker_counts(num_workers, launch.min_workers, num_lanes=num_lanes)
     return replace(launch, supervision=replace(launch.supervision, counts=counts))
 

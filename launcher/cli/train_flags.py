@@ -10,9 +10,10 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
-from tenfold.data.storage.shard_cache import DEFAULT_BYTES, CacheOptions
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
 from tenfold.data.units import parse_image_size
 from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
+from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
 from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
 
@@ -34,7 +35,7 @@ def define_cache_flags(fv: FlagValues) -> None:
     define_size(
         fv,
         "cache_size",
-        DEFAULT_BYTES,
+        DEFAULT_CACHE_BYTES,
         "limit of the cache; it evicts the least recently used shards",
     )
 
@@ -42,10 +43,6 @@ def define_cache_flags(fv: FlagValues) -> None:
 def cache_options(fv: FlagValues) -> CacheOptions:
     """Returns the cache options that the flags ask for."""
     return CacheOptions(fv.cache, fv.cache_dir, fv.cache_size)
-
-
-# The folder of a run directory that gets the readable rest of damaged shards.
-SALVAGE_DIR: Final = "salvage"
 
 
 @in_group("Training")
@@ -88,7 +85,10 @@ def define_train_flags(fv: FlagValues) -> None:
         "",
         "random augmentation of training images: flip, crop, crop:MIN_SIDE, flip,crop",
     )
-    text("decoder", AUTO, f"{AUTO} (the fastest that is installed), {', '.join(DECODERS)}")
+    text(
+        "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
+        "file.py:name"
+    )  # fmt: skip
     define_cache_flags(fv)
     text("checkpoint_every", None, "interval of further checkpoints: 500 (steps), 90s or 10min")
     number("keep_checkpoints", 2, "how many of the newest checkpoints to keep", 1)
@@ -136,7 +136,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
         cache=fv.cache,
         cache_dir=fv.cache_dir,
         cache_bytes=fv.cache_size,
-        salvage=f"{run_dir}/{SALVAGE_DIR}" if fv.on_bad_record == "skip" else "",
+        salvage=f"{run_dir}/{SALVAGE_FOLDER}" if fv.on_bad_record == "skip" else "",
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,
         keep_checkpoints=fv.keep_checkpoints,

@@ -1,4 +1,4 @@
-"""The flags of planning and writing, as `plan`, `write` and `launch` share them."""
+"""The flags of planning and writing, which `plan`, `write` and `launch` share."""
 
 import sys
 import time
@@ -13,30 +13,37 @@ from tenfold.data.units import format_size, plural
 from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size, in_group
 
 if TYPE_CHECKING:
-    from tenfold.data.planning.plan_layout import SplitFraction
+    from rich.progress import Progress as ProgressBar
+
     from tenfold.data.planning.write_plan import WritePlan
-    from tenfold.data.sources.features import SourceOptions
+    from tenfold.data.sources.base import SourceOptions
     from tenfold.data.writing.write_shards import Progress, WriteOptions, WriteResult
 
 _POLICY: Final = LayoutPolicy()
+# Between two plain progress lines, and between two pictures of the bar.
+_LINE_INTERVAL_S: Final = 10.0
+_BAR_INTERVAL_S: Final = 0.1
 
 
 @in_group("Shard layout")
 def define_plan_flags(fv: FlagValues) -> None:
-    """Defines the flags that choose a layout, and --source."""
+    """Define --source and the flags of the layout."""
     _define_source_flags(fv)
     flags.DEFINE_integer(
-        "num_workers", _POLICY.num_workers, "workers that will train", flag_values=fv
+        "num_workers", _POLICY.num_workers, "number of workers that will train", flag_values=fv
     )
     define_counts(
-        fv, "worker_counts", (), "further numbers of workers that must divide evenly, as 1,2,4,8"
+        fv,
+        "worker_counts",
+        (),
+        "further numbers of workers that must divide the shards evenly, as 1,2,4,8",
     )
     flags.DEFINE_integer(
-        "shards_per_worker", _POLICY.shards_per_worker, "shards each worker should read",
+        "shards_per_worker", _POLICY.shards_per_worker, "shards for each worker to read",
         flag_values=fv,
     )  # fmt: skip
-    define_size(fv, "min_shard_size", 10 * MB, "shards should not be smaller, as 10MB or 16MiB")
-    define_size(fv, "max_shard_size", 250 * MB, "shards should not be larger")
+    define_size(fv, "min_shard_size", 10 * MB, "smallest size of a shard, as 10MB or 16MiB")
+    define_size(fv, "max_shard_size", 250 * MB, "largest size of a shard")
 
 
 @in_group("Data")
@@ -44,33 +51,33 @@ def _define_source_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
         "",
-        "data set to read: a folder of class folders of images; a .csv, .tsv, .jsonl or "
-        ".parquet table; .npz or .npy arrays; TFRecord files, all here or on gs://; tfds:NAME; or "
-        "module:function",
+        "data set to read: a folder with a folder of images for each class; a .csv, .tsv, .jsonl "
+        "or .parquet table; .npz or .npy arrays; TFRecord files, all here or on gs://; tfds:NAME; "
+        "or module:function",
         flag_values=fv,
     )
     flags.DEFINE_string(
-        "image_feature", "", "column or feature that is the image, if not named as such",
+        "image_feature", "", "name of the image's column or feature, if it is an unusual one",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_string(
-        "label_feature", "", "column or feature that is the class, if not named as such",
+        "label_feature", "", "name of the class's column or feature, if it is an unusual one",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
         "one_hot", "auto", ["auto", "always", "never"],
-        "turn label vectors into class indices; auto: where they are clearly one-hot",
+        "turn label vectors into class indices; auto: those that are clearly one-hot",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "batched", "auto", ["auto", "yes", "no"], "whether a stream gives batches",
+        "batched", "auto", ["auto", "yes", "no"], "whether module:function yields batches",
         flag_values=fv,
     )  # fmt: skip
 
 
 def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
-    """Returns what the flags say of the source."""
-    from tenfold.data.sources.features import SourceOptions
+    """Return the options of the source that the flags give."""
+    from tenfold.data.sources.base import SourceOptions
 
     return SourceOptions(
         image=fv.image_feature, label=fv.label_feature, one_hot=fv.one_hot, batched=fv.batched
@@ -79,33 +86,43 @@ def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
 
 @in_group("Writing")
 def define_write_flags(fv: FlagValues) -> None:
-    """Defines all flags that decide what is written, --source and --output included."""
+    """Define the flags that decide the contents of the shards, --source and --output included."""
     define_plan_flags(fv)
     flags.DEFINE_string("output", "", "folder for the shards: a path or gs://…", flag_values=fv)
     flags.DEFINE_string(
-        "split", "train", "splits and their shares, as train:0.9,validation:0.1", flag_values=fv
+        "split",
+        "train",
+        "splits and their fractions of the examples, as train:0.9,validation:0.1",
+        flag_values=fv,
     )
     flags.DEFINE_multi_string(
         "transform",
         [],
-        "what to do with each record, in order (repeatable): resize:224x224, encode:jpeg, "
+        "transform of each record (repeatable, applied in order): resize:224x224, encode:jpeg, "
         "augment:copies=4, embed:model.keras[:layer], or module:function",
         flag_values=fv,
     )
     flags.DEFINE_integer("shuffle_seed", 0, "seed of the order of the records", flag_values=fv)
     flags.DEFINE_integer(
-        "processes", 0, "processes that write; 0: one per processor, two for gs://", flag_values=fv
+        "processes",
+        0,
+        "number of writing processes; 0: one per core, two per core for gs://",
+        flag_values=fv,
     )
     flags.DEFINE_enum(
         "on_bad_record", "fail", ["fail", "skip"],
-        "fail on the first broken record, or leave such out and list them in quarantine.jsonl",
+        "fail on the first broken record, or leave such records out and list them in "
+        "quarantine.jsonl",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "max_bad_records", 100, "fail beyond this many with --on_bad_record=skip", flag_values=fv
+        "max_bad_records",
+        100,
+        "number of broken records at most to leave out with --on_bad_record=skip",
+        flag_values=fv,
     )
     flags.DEFINE_bool(
-        "resume", True, "keep the finished shards of a write that was stopped", flag_values=fv
+        "resume", True, "keep the finished shards of an interrupted write", flag_values=fv
     )
     flags.DEFINE_bool(
         "overwrite", False, "replace other shards in the output folder", flag_values=fv
@@ -113,10 +130,10 @@ def define_write_flags(fv: FlagValues) -> None:
 
 
 def policy_from_flags(fv: FlagValues) -> LayoutPolicy:
-    """Returns the layout policy that the flags ask for.
+    """Return the layout policy of the flags.
 
     Raises:
-      UserError: the numbers make no sense.
+      UserError: a number is out of range, or two of them contradict each other.
     """
     return LayoutPolicy(
         num_workers=fv.num_workers,
@@ -133,19 +150,20 @@ class WriteRequest:
 
     source: Any
     output: str
-    source_options: "SourceOptions"
-    policy: LayoutPolicy
-    splits: "tuple[SplitFraction, ...]"
-    transforms: tuple[str, ...]
-    shuffle_seed: int
     options: "WriteOptions"
+    transforms: tuple[str, ...]
+    source_options: "SourceOptions"
 
 
 def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
-    """Returns the write that the flags ask for; `options` are more WriteOptions.
+    """Returns the write that the flags describe.
+
+    Args:
+      fv: the parsed flags.
+      **options: further fields of WriteOptions.
 
     Raises:
-      UserError: a flag is missing or makes no sense.
+      UserError: a flag is missing or wrong.
     """
     from tenfold.data.planning.plan_layout import parse_splits
     from tenfold.data.writing.write_shards import WriteOptions
@@ -155,21 +173,22 @@ def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
             raise UserError(f"--{name} is missing: --help lists the flags")
     if fv.max_bad_records < 0:
         raise UserError(f"--max_bad_records={fv.max_bad_records}: it must be at least 0")
+    write_options = WriteOptions(
+        policy=policy_from_flags(fv),
+        splits={split.name: split.fraction for split in parse_splits(fv.split)},
+        shuffle_seed=fv.shuffle_seed,
+        processes=fv.processes,
+        resume=fv.resume,
+        overwrite=fv.overwrite,
+        max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
+        **options,
+    )
     return WriteRequest(
         source=fv.source,
         output=fv.output,
-        source_options=source_options_from_flags(fv),
-        policy=policy_from_flags(fv),
-        splits=parse_splits(fv.split),
+        options=write_options,
         transforms=tuple(fv.transform),
-        shuffle_seed=fv.shuffle_seed,
-        options=WriteOptions(
-            processes=fv.processes,
-            resume=fv.resume,
-            overwrite=fv.overwrite,
-            max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
-            **options,
-        ),
+        source_options=source_options_from_flags(fv),
     )
 
 
@@ -182,17 +201,13 @@ def run_write(request: WriteRequest) -> "WriteResult":
     """
     from tenfold.data.writing.write_shards import write_shards
 
-    progress = WriteProgress()
-    with progress:
+    with WriteProgress() as progress:
         return write_shards(
             request.source,
             request.output,
-            source_options=request.source_options,
-            policy=request.policy,
-            splits=request.splits,
-            transforms=request.transforms,
-            shuffle_seed=request.shuffle_seed,
             options=request.options,
+            transforms=request.transforms,
+            source_options=request.source_options,
             on_progress=progress.show,
             on_plan=progress.begin,
         )
@@ -209,22 +224,22 @@ def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
 
 
 class WriteProgress:
-    """Says on stderr how a write goes: one line that renews itself, or plain ones in a log."""
+    """The progress of a write on stderr: a bar on a terminal, else a line every ten seconds."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._interval_s = 0.1 if self._live else 10.0
-        self._started = self._last = time.monotonic()
+        self._bar = _make_bar() if sys.stderr.isatty() else None
+        self._interval_s = _LINE_INTERVAL_S if self._bar is None else _BAR_INTERVAL_S
+        self._began = self._last = time.monotonic()
 
     def __enter__(self) -> "WriteProgress":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._print("\r\x1b[K", end="")
+        if self._bar is not None:
+            self._bar.stop()
 
     def begin(self, plan: "WritePlan") -> None:
-        """Says what will be written."""
+        """Print the layout of each split."""
         for split in plan.splits:
             layout = split.layout
             self._print(
@@ -236,19 +251,49 @@ class WriteProgress:
                 self._print(f"  {note}")
 
     def show(self, progress: "Progress") -> None:
-        """Says how far it is, but not too often."""
+        """Show the progress, unless there is nothing to write or the last report is recent."""
         now = time.monotonic()
         if now - self._last < self._interval_s or not progress.total_records:
             return
         self._last = now
-        rate = progress.records / max(now - self._started, 1e-9)
-        text = (
+        text = self._text(progress, now - self._began)
+        if self._bar is None:
+            self._print(text)
+            return
+        if not self._bar.tasks:
+            self._bar.add_task("write", total=progress.total_records, text=text)
+            self._bar.start()
+        self._bar.update(self._bar.tasks[0].id, completed=progress.records, text=text)
+        self._bar.refresh()
+
+    def _text(self, progress: "Progress", seconds: float) -> str:
+        rate = progress.records / max(seconds, 1e-9)
+        return (
             f"{progress.records:,} of {progress.total_records:,} records "
             f"({100 * progress.records / progress.total_records:.0f} %), "
             f"{format_size(progress.bytes)}, {progress.shards} of {progress.total_shards} shards, "
             f"{rate:,.0f} records/s"
         )
-        self._print(f"\r\x1b[K{text}" if self._live else text, end="" if self._live else "\n")
 
-    def _print(self, text: str, end: str = "\n") -> None:
-        print(text, end=end, file=sys.stderr, flush=True)
+    def _print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _make_bar() -> "ProgressBar":
+    """Return a bar that is drawn on `refresh` only.
+
+    A thread that redraws it would keep the pool from forking its writing processes, which is
+    safe only while there is one thread; so would a redirected stderr mix up their output.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

@@ -1,115 +1,142 @@
-"""history.jsonl: what happened when on which worker, as the supervisor heard it.
+"""The view that writes history.jsonl: the events of all workers, the supervisor's actions.
 
-One JSON object a line, each with `time` (seconds since 1970, the supervisor's clock) and
-`kind`:
-
-- launch: a launch begins in this run directory; num_workers, hosts
-- started, exit, phase, error, checkpoint, preempted: as in `launcher.events`, with `worker`
-  and `phase`; an exit has peak_rss_bytes too
-- step: step, epoch, total_steps, loss, records_per_s, and waited_s: how long the worker waited
-  for input since its last such line; at most one a second and worker
-- note: what the supervisor did, in words
+`launcher.job.history_line` defines the lines.
 """
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tenfold.launcher.display.view import View
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import (
+    Checkpoint,
+    Error,
+    Exit,
+    Phase,
+    Preempted,
+    Resumed,
+    Started,
+    Step,
+    WorkerEvent,
+)
+from tenfold.launcher.job.history_line import (
+    NO_WORKER,
+    Entry,
+    HistoryLine,
+    LaunchBegun,
+    Note,
+    StepProgress,
+    WorkerExit,
+    encode_history,
+)
 from tenfold.launcher.job.worker_record import WorkerRecord
 
-STEP_INTERVAL_S: Final = 1.0
-
-_KEPT: Final = ("started", "exit", "phase", "error", "checkpoint", "preempted", "resumed")
-
-_STEP_FIELDS: Final = ("step", "epoch", "total_steps", "loss", "records_per_s")
+STEP_INTERVAL_S: Final = 1.0  # between two step lines of a worker
 
 
 class HistoryView:
-    """A view that writes down what another view shows."""
+    """A view that appends to history.jsonl and passes every call on to another view.
+
+    Args:
+      view: the view that shows the job.
+      path: the file to append to.
+      hosts: the host of each worker.
+    """
 
     def __init__(self, view: View, path: Path, *, hosts: Sequence[str]) -> None:
         self._view = view
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps = StepLines()
         self._peaks: dict[int, int] = defaultdict(int)
-        self._write("launch", num_workers=len(hosts), hosts=list(hosts))
+        self._write(LaunchBegun(len(hosts), tuple(hosts)))
 
     def line(self, worker: int, line: str) -> None:
-        """Passes a line of output on; the logs hold it."""
+        """Pass a line of output on; the workers' log files hold it."""
         self._view.line(worker, line)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Writes down what a worker said."""
-        if isinstance(event.data, dict):  # a worker's output is its own: it may be damaged
-            if event.kind == "step":
-                self._write_step(worker, self._steps.take(worker, event.data, time.time()))
-            elif event.kind in _KEPT:
-                self._write_step(worker, self._steps.finish(worker, time.time()))
-                self._write_event(worker, event)
+        """Write an event of a worker."""
+        match event.message:
+            case Step() as step:
+                self._write_step(worker, self._steps.take(worker, step, time.time()))
+            case Exit() as ended:
+                peak = self._peaks.pop(worker, 0)
+                self._write_event(worker, event, WorkerExit(**asdict(ended), peak_rss_bytes=peak))
+            case Started() | Phase() | Error() | Checkpoint() | Preempted() | Resumed() as message:
+                self._write_event(worker, event, message)
         self._view.event(worker, event)
 
     def note(self, text: str) -> None:
-        """Writes down what the supervisor has to say."""
-        self._write("note", text=text)
+        """Write a message of the supervisor."""
+        self._write(Note(text))
         self._view.note(text)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Remembers how much memory the workers take."""
+        """Record the peak memory of each worker."""
         for record in records:
             self._peaks[record.index] = max(self._peaks[record.index], record.rss_bytes)
         self._view.tick(records)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
         self._view.close()
 
-    def _write_step(self, worker: int, fields: dict[str, Any]) -> None:
-        if fields:
-            self._write(**{**fields, "kind": "step", "worker": worker})
+    def _write_step(self, worker: int, progress: StepProgress | None) -> None:
+        if progress:
+            self._write(progress, worker)
 
-    def _write_event(self, worker: int, event: WorkerEvent) -> None:
-        data = dict(event.data)
-        if event.kind == "exit":
-            data["peak_rss_bytes"] = self._peaks.pop(worker, 0)
-        # A worker's own fields never stand in for ours.
-        self._write(**{**data, "kind": event.kind, "worker": worker, "phase": event.phase})
+    def _write_event(self, worker: int, event: WorkerEvent, entry: Entry) -> None:
+        self._write_step(worker, self._steps.finish(worker, time.time()))
+        self._write(entry, worker, event.phase)
 
-    def _write(self, kind: str, **fields: Any) -> None:
-        line = {"time": round(time.time(), 3), **fields, "kind": kind}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    def _write(self, entry: Entry, worker: int = NO_WORKER, phase: str = "") -> None:
+        line = HistoryLine(round(time.time(), 3), entry, worker, phase)
+        self._file.write(encode_history(line))
 
 
 class StepLines:
-    """Thins steps out to one a second and worker, the waiting for input summed up."""
+    """Thins steps to one line per second and worker, summing the time of waiting for input."""
 
     def __init__(self) -> None:
-        self._heard: dict[int, float] = {}
-        self._told: dict[int, float] = defaultdict(float)
+        self._heard_at: dict[int, float] = {}
+        self._written_at: dict[int, float] = defaultdict(float)
         self._waited_s: dict[int, float] = defaultdict(float)
-        self._pending: dict[int, dict[str, Any]] = {}
+        self._pending: dict[int, Step] = {}
 
-    def take(self, worker: int, data: dict[str, Any], now: float) -> dict[str, Any]:
-        """Takes a step; returns the fields of a line, none where it is too early for one."""
-        share = data.get("wait_share")
-        if isinstance(share, int | float):
-            self._waited_s[worker] += share * (now - self._heard.get(worker, now))
-        self._heard[worker] = now
-        self._pending[worker] = {name: data[name] for name in _STEP_FIELDS if name in data}
-        return self._line(worker, now) if now - self._told[worker] >= STEP_INTERVAL_S else {}
+    def take(self, worker: int, step: Step, now: float) -> StepProgress | None:
+        """Add a step; return a line, or None if the last line is too recent.
 
-    def finish(self, worker: int, now: float) -> dict[str, Any]:
-        """Returns the fields of the last step where no line told it: something else begins."""
-        fields = self._line(worker, now) if worker in self._pending else {}
-        self._heard[worker] = now  # what lies before now is not the next step's time
-        return fields
+        Args:
+          worker: index of the worker.
+          step: the step that the worker reported.
+          now: seconds since 1970.
+        """
+        if step.wait_share is not None:
+            passed_s = now - self._heard_at.get(worker, now)
+            self._waited_s[worker] += step.wait_share * passed_s
+        self._heard_at[worker] = now
+        self._pending[worker] = step
+        is_due = now - self._written_at[worker] >= STEP_INTERVAL_S
+        return self._progress(worker, now) if is_due else None
 
-    def _line(self, worker: int, now: float) -> dict[str, Any]:
-        self._told[worker] = now
-        waited_s = round(self._waited_s.pop(worker, 0.0), 4)
-        return {**self._pending.pop(worker), "waited_s": waited_s}
+    def finish(self, worker: int, now: float) -> StepProgress | None:
+        """Return the last step if no line holds it yet, because another phase begins."""
+        progress = self._progress(worker, now) if worker in self._pending else None
+        self._heard_at[worker] = now  # time before now does not belong to the next step
+        return progress
+
+    def _progress(self, worker: int, now: float) -> StepProgress:
+        self._written_at[worker] = now
+        step = self._pending.pop(worker)
+        return StepProgress(
+            step=step.step,
+            epoch=step.epoch,
+            total_steps=step.total_steps,
+            loss=step.loss,
+            records_per_s=step.records_per_s,
+            waited_s=round(self._waited_s.pop(worker, 0.0), 4),
+        )

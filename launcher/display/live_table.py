@@ -12,7 +12,7 @@ from rich.text import Text
 from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.display.plain import SHOWN_CHARS, epoch_lines
 from tenfold.launcher.display.worker_logs import is_noise
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Epoch, Step, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 REFRESH_S: Final = 0.25
@@ -20,7 +20,12 @@ COLOURS: Final = ("cyan", "magenta", "yellow", "blue", "green", "red")
 
 
 class TableView:
-    """Worker, phase, step, rate, waiting share and memory, renewed several times a second."""
+    """Shows the phase, step, rate, waiting share and memory of each worker, four times a second.
+
+    Args:
+      console: the terminal to draw on; standard error by default.
+      show_tf_logs: whether to show the log lines of TensorFlow's C++ code too.
+    """
 
     def __init__(self, console: Console | None = None, *, show_tf_logs: bool = False) -> None:
         self._console = console or Console(stderr=True)
@@ -31,25 +36,25 @@ class TableView:
         self._started = False
 
     def line(self, worker: int, line: str) -> None:
-        """Shows a line of a worker's output above the table."""
+        """Show a line of a worker's output above the table."""
         if self._show_all or not is_noise(line):
             prefix = Text(f"[worker {worker}] ", style=COLOURS[worker % len(COLOURS)])
             self._console.print(prefix + Text(line[:SHOWN_CHARS]), soft_wrap=True)
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Shows epochs, once."""
-        if event.kind == "epoch" and worker == 0:
-            head, *said = epoch_lines(event)
+        """Show the epochs of worker 0: all workers report the same figures."""
+        if isinstance(event.message, Epoch) and worker == 0:
+            head, *sentences = epoch_lines(event.message)
             self._console.print(Text(head, style="bold"), soft_wrap=True)
-            for line in said:
+            for line in sentences:
                 self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Shows what the supervisor has to say."""
+        """Show a message of the supervisor."""
         self._console.print(Text(f"[tenfold] {text}", style="bold"), soft_wrap=True)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Renews the table when it is due."""
+        """Redraw the table if REFRESH_S is over."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -60,13 +65,13 @@ class TableView:
         self._live.update(make_table(records, seconds=now - self._began), refresh=True)
 
     def close(self) -> None:
-        """Takes the table away."""
+        """Remove the table from the terminal."""
         if self._started:
             self._live.stop()
 
 
 def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
-    """Returns the table of a running job that began `seconds` ago."""
+    """Return the table of a job that started `seconds` ago."""
     table = Table(
         title=f"{plural(len(records), 'worker')}, {format_duration(seconds)}", title_justify="left"
     )
@@ -80,16 +85,16 @@ def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
 
 
 def make_row(record: WorkerRecord) -> tuple[str, ...]:
-    """Returns a worker's cells; empty where it has not reported a figure."""
-    told = record.progress
+    """Return a worker's cells; a figure that it has not reported is an empty cell."""
+    step = record.progress or Step(0)
     total = f"/{record.total_steps}" if record.total_steps else ""
     return (
         str(record.index),
         _phase(record),
         f"{record.step}{total}" if record.step is not None else "",
-        _figure(told.get("loss"), "{:.4g}"),
-        _figure(told.get("records_per_s"), "{:,.0f}"),
-        _figure(told.get("wait_share"), "{:.0%}"),
+        _figure(step.loss, "{:.4g}"),
+        _figure(step.records_per_s, "{:,.0f}"),
+        _figure(step.wait_share, "{:.0%}"),
         format_size(record.rss_bytes) if record.rss_bytes and not record.ended else "",
     )
 
@@ -104,5 +109,5 @@ def _phase(record: WorkerRecord) -> str:
     return record.phase.replace("_", " ") or ("running" if record.pid else "starting")
 
 
-def _figure(value: object, form: str) -> str:
-    return form.format(value) if isinstance(value, int | float) else ""
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

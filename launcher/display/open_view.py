@@ -1,4 +1,4 @@
-"""Choose the view of a job: a live table on a terminal, plain lines elsewhere."""
+"""Choice of the view of a job: a live table on a terminal, plain lines elsewhere."""
 
 import os
 import sys
@@ -8,7 +8,11 @@ from tenfold.launcher.display.view import View
 
 
 def open_view(*, show_tf_logs: bool) -> View:
-    """Returns a live table where standard error is a terminal, else plain lines."""
+    """Return a live table if standard error is a terminal, else plain lines.
+
+    Args:
+      show_tf_logs: whether to show the log lines of TensorFlow's C++ code too.
+    """
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from tenfold.launcher.display.live_table import TableView
 

@@ -1,6 +1,4 @@
-"""A layout at a glance, as a image: which worker reads which shards, how large they are, and
-what other numbers of workers would get.
-"""
+"""Plot of a layout: the shards of each worker, their size, and other numbers of workers."""
 
 from typing import Any, Final
 
@@ -9,20 +7,24 @@ from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 from tenfold.data.units import format_size, plural
 from tenfold.launcher.display.plots import save_figure
 
-# Further workers and shards look like those that are shown.
+# More workers and shards than these look like the ones shown and are left out.
 MAX_WORKERS: Final = 16
-
 MAX_SHARDS_EACH: Final = 60
 
-_MAX_NUMBERED: Final = 20
-
+_MAX_NUMBERED: Final = 20  # shards per worker: the numbers of more shards would overlap
 _MAX_COUNTS: Final = 8
 
 
 def plot_layout(layout: ShardLayout, policy: LayoutPolicy, path: str) -> None:
-    """Saves a image of `layout`: a row of shards for each worker; where their size lies between
-    the smallest and the largest that `policy` allows; and what each worker would read at every
-    number of workers that divides the lanes.
+    """Save a plot of `layout` in three parts.
+
+    A row of shards for each worker; the size of the shards within the range of `policy`; and the
+    amount that each worker reads at several numbers of workers that divide the lanes.
+
+    Args:
+      layout: the layout to draw.
+      policy: the policy that the layout follows, with the range of shard sizes.
+      path: the .svg or .png file to write, a path or a URL.
 
     Raises:
       UserError: matplotlib is missing, or the file cannot be written.
@@ -58,24 +60,28 @@ def _title(layout: ShardLayout) -> str:
 
 
 def _other_counts(layout: ShardLayout) -> list[int]:
-    """Returns numbers of workers that divide the lanes: the layout's own, then the largest."""
+    """Return the numbers of workers to compare, each a divisor of the number of lanes.
+
+    The layout's own numbers come first, then the largest divisors, up to _MAX_COUNTS.
+    """
     divisors = [n for n in range(layout.num_lanes, 0, -1) if layout.num_lanes % n == 0]
     wanted = dict.fromkeys([layout.num_workers, *layout.worker_counts, *divisors])
     return sorted(list(wanted)[:_MAX_COUNTS])
 
 
 def _draw_shards(axes: Any, layout: ShardLayout, rows: int) -> None:
-    """Draws a box for each shard in the row of the worker that reads it, lane by lane."""
+    """RecordSeed a box for each shard in the row of its worker, lane by lane."""
     lanes_each = layout.num_lanes // layout.num_workers
     per_lane = layout.num_shards // layout.num_lanes
     shown = min(layout.shards_per_worker, MAX_SHARDS_EACH)
     for worker in range(rows):
-        for at in range(shown):
-            lane = worker * lanes_each + at // per_lane
-            shard = lane + at % per_lane * layout.num_lanes
-            axes.barh(worker, 0.92, left=at + 0.04, height=0.72, color=f"C{lane % 10}", alpha=0.7)
+        for column in range(shown):
+            lane = worker * lanes_each + column // per_lane
+            shard = lane + column % per_lane * layout.num_lanes
+            colour = f"C{lane % 10}"
+            axes.barh(worker, 0.92, left=column + 0.04, height=0.72, color=colour, alpha=0.7)
             if shown <= _MAX_NUMBERED:
-                axes.text(at + 0.5, worker, str(shard), ha="center", va="center", fontsize=7)
+                axes.text(column + 0.5, worker, str(shard), ha="center", va="center", fontsize=7)
     axes.set_xlim(0, shown)
     axes.set_ylim(rows - 0.45, -0.55)
     labels = [_worker_label(worker, lanes_each) for worker in range(rows)]
@@ -95,26 +101,26 @@ def _worker_label(worker: int, lanes_each: int) -> str:
 def _caption(layout: ShardLayout, rows: int, shown: int) -> str:
     records = ""
     if layout.records_per_shard_max is not None:
-        records = f", {layout.records_per_shard_max:,} records at most in each"
+        records = f", at most {layout.records_per_shard_max:,} records per shard"
     hidden = []
     if rows < layout.num_workers:
         hidden.append(f"{layout.num_workers - rows:,} more workers")
     if shown < layout.shards_per_worker:
         hidden.append(f"{layout.shards_per_worker - shown:,} more shards each")
     more = f" ({' and '.join(hidden)} not shown)" if hidden else ""
-    return f"shards by number, a colour for each of {layout.num_lanes} lanes{records}{more}"
+    return f"shard numbers, one colour per lane ({layout.num_lanes} lanes){records}{more}"
 
 
 def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
-    """Draws the range of allowed sizes and the shards' own on a logarithmic axis."""
+    """RecordSeed the range of wanted sizes and the size of the shards on a logarithmic axis."""
     low, high = policy.min_shard_bytes, policy.max_shard_bytes
     mean = layout.shard_bytes_mean
     largest = max(layout.shard_bytes_max, layout.max_record_bytes)
     inside = low <= mean and largest <= high
     axes.axvspan(low, high, color="C2", alpha=0.18)
     axes.axvline(mean, color="C2" if inside else "C3", linewidth=4)
-    label = f" these: {format_size(mean)} "
-    side = "left" if mean * mean < low * high else "right"  # towards the middle
+    label = f" mean shard: {format_size(mean)} "
+    side = "left" if mean * mean < low * high else "right"  # the text runs towards the middle
     axes.text(mean, 0.5, label, ha=side, va="center", fontsize=9)
     axes.set_xscale("log")
     axes.set_xlim(min(low, mean) / 4, max(high, largest) * 4)
@@ -122,11 +128,14 @@ def _draw_sizes(axes: Any, layout: ShardLayout, policy: LayoutPolicy) -> None:
     axes.set_xticks([low, high], [format_size(low), format_size(high)], fontsize=8)
     axes.minorticks_off()
     axes.set_yticks([])
-    axes.set_xlabel("size of a shard: the wanted range, on a logarithmic axis", fontsize=8)
+    axes.set_xlabel(
+        "shard size (logarithmic axis); the shaded range is --min_shard_size to --max_shard_size",
+        fontsize=8,
+    )
 
 
 def _draw_counts(axes: Any, layout: ShardLayout, counts: list[int]) -> None:
-    """Draws what one worker reads, as a bar, at each number of workers."""
+    """RecordSeed a bar for each number of workers: the share of the data that one worker reads."""
     for row, count in enumerate(counts):
         chosen = count == layout.num_workers
         axes.barh(row, 1 / count, height=0.6, color="C0" if chosen else "0.75")
@@ -146,4 +155,4 @@ def _draw_counts(axes: Any, layout: ShardLayout, counts: list[int]) -> None:
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("what one worker reads with other numbers of workers", fontsize=8)
+    axes.set_xlabel("share of the data that one worker reads, by number of workers", fontsize=8)

@@ -1,4 +1,4 @@
-"""Save figures as SVG or PNG."""
+"""Saving of figures as SVG or PNG."""
 
 import io
 from pathlib import Path
@@ -12,10 +12,10 @@ SUFFIXES: Final = (".svg", ".png")
 
 
 def check_plot_path(path: str) -> None:
-    """Checks that a image can be made at `path`.
+    """Check that `path` can hold a plot.
 
     Raises:
-      UserError: its suffix is of no known kind, or its folder does not exist.
+      UserError: the suffix is neither .svg nor .png, or the folder does not exist.
     """
     if not path.endswith(SUFFIXES):
         raise UserError(f"--plot={path}: the file must end in {' or '.join(SUFFIXES)}")
@@ -24,7 +24,12 @@ def check_plot_path(path: str) -> None:
 
 
 def save_figure(figure: Any, path: str, metadata: Any = None) -> None:
-    """Saves a matplotlib figure at a `--plot`, here or on remote storage.
+    """Save a matplotlib figure at `path`, the value of `--plot`, on disk or remote storage.
+
+    Args:
+      figure: a matplotlib figure.
+      path: a path or URL that ends in .svg or .png.
+      metadata: the metadata of matplotlib's `savefig`.
 
     Raises:
       UserError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""A finished job in words."""
+"""The summary of a finished job, as printed at the end of a launch."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,18 @@ from typing import Any
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import format_duration
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery
+from tenfold.launcher.job.run_dir import LOGS_FOLDER, MODEL_FILE
 
 TRACEBACK_TAIL = 25
 
 
 def result_text(result: JobResult, run_dir: str | Path) -> str:
-    """Returns what is printed at the end of a launch, newline included."""
+    """Return the text that is printed at the end of a launch, with its newline.
+
+    Args:
+      result: how the job ended.
+      run_dir: the run directory, a path or a URL.
+    """
     lines = [f"{result.state} in {format_duration(result.seconds)}"]
     lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
     lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
@@ -21,31 +27,31 @@ def result_text(result: JobResult, run_dir: str | Path) -> str:
         lines += _failure_lines(result.first_failure)
         lines += [_consequence(failure) for failure in result.consequences]
     if result.reason:
-        lines.append(f"not started again: {result.reason}")
+        lines.append(f"not restarted: {result.reason}")
     lines += result.notes
     lines.append(f"run directory: {run_dir}")
-    if "model.keras" in open_folder(str(run_dir)).sizes():
-        lines.append(f"model: {run_dir}/model.keras")
-    lines.append(f"logs: {run_dir}/logs")
+    if MODEL_FILE in open_folder(str(run_dir)).sizes():
+        lines.append(f"model: {run_dir}/{MODEL_FILE}")
+    lines.append(f"logs: {run_dir}/{LOGS_FOLDER}")
     return "\n".join(lines) + "\n"
 
 
 def _recovery(number: int, recovery: Recovery) -> str:
     failure = recovery.failure
-    what = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
+    cause = "was preempted" if recovery.preempted else failure.error.split("\n", 1)[0][:120]
     step = f" at step {failure.step}" if failure.step is not None else ""
     took = ""
     if recovery.seconds is not None:
         took = f"; next step after {format_duration(recovery.seconds)}"
-    return f"restart {number}: worker {failure.worker}{step}: {what}{took}"
+    return f"restart {number}: worker {failure.worker}{step}: {cause}{took}"
 
 
 def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields names and values for a person; groups of figures are laid flat."""
+    """Yield names and formatted values; nested groups of figures are flattened."""
     for name, value in final.items():
         if isinstance(value, dict):
             yield from _figures(value)
-        elif name != "model":  # where it lies is told below
+        elif name != "model":  # its path has a line of its own
             yield name.replace("_", " "), _shown(value)
 
 

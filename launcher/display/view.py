@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: workers' output with a prefix, and progress."""
+"""The View protocol: how a running job is shown. Implemented by plain lines and a live table."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,21 +11,21 @@ class View(Protocol):
     """Shows a running job."""
 
     def line(self, worker: int, line: str) -> None:
-        """Shows a line of a worker's output."""
+        """Show a line of a worker's output."""
         ...
 
     def event(self, worker: int, event: WorkerEvent) -> None:
-        """Shows what a worker said."""
+        """Show an event that a worker reported."""
         ...
 
     def note(self, text: str) -> None:
-        """Shows what the supervisor has to say."""
+        """Show a message of the supervisor."""
         ...
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Brings the progress up to date; called several times a second."""
+        """Show the progress of all workers; called several times a second."""
         ...
 
     def close(self) -> None:
-        """Leaves the screen in order."""
+        """Stop showing the job and restore the terminal."""
         ...

@@ -1,24 +1,26 @@
-"""Logs: one file per worker with everything, and what of it is worth showing."""
+"""Log files of the workers, and the filter of TensorFlow's log lines on the screen."""
 
 import re
 import time
 from pathlib import Path
 from typing import IO, Final
 
-# A line of TensorFlow's C++, its level and message. 2.21 writes
+from tenfold.launcher.job.run_dir import worker_log_name
+
+# A log line of TensorFlow's C++ code, with groups for its level and message. 2.21 writes
 #   I0000 00:00:1795382899.355895   10743 port.cc:153] oneDNN custom operations are on. …
-# (with the date and time once absl's logging has been set up), older ones
+# (with a real date and time once absl's logging is initialised), older versions write
 #   2026-11-22 10:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom …
-# A Python program's absl writes its lines alike, but its sources are .py files.
+# absl in Python writes the same form, but its source files end in .py.
 _CC_LINE: Final = re.compile(
     r"(?:([IWE])\d{4} \d\d:\d\d:\d+\.\d+ +\d+|"
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ([IWE])) [\w./+-]+\.cc:\d+\] (.*)"
 )
-# The errors that every machine without a GPU gets.
+# Errors that TensorFlow logs on every machine without a GPU.
 _NO_GPU: Final = re.compile(
     r"failed call to cuInit: |Unable to register cu(?:DNN|BLAS|FFT) (?:factory|plugin)"
 )
-# What the C++ prints before and after such lines.
+# Lines that the C++ code prints around its log lines, without their prefix.
 _LOOSE: Final = re.compile(
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$|"
     r"To enable the following instructions: .*, rebuild TensorFlow with the appropriate compiler"
@@ -26,7 +28,7 @@ _LOOSE: Final = re.compile(
 
 
 def is_noise(line: str) -> bool:
-    """Says whether a line of output is chatter of TensorFlow's C++, and no user's own line."""
+    """Return True for a line that TensorFlow's C++ code logs and a user need not see."""
     found = _CC_LINE.match(line)
     if found is None:
         return bool(_LOOSE.match(line))
@@ -40,20 +42,20 @@ class WorkerLogs:
     def __init__(self, folder: Path, num_workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files: list[IO[str]] = [
-            (folder / f"worker-{index}.log").open("a", encoding="utf-8", buffering=1)
+            (folder / worker_log_name(index)).open("a", encoding="utf-8", buffering=1)
             for index in range(num_workers)
         ]
 
     def write(self, worker: int, line: str) -> None:
-        """Adds a line to a worker's log."""
+        """Append a line to a worker's log."""
         self._files[worker].write(line + "\n")
 
     def begin(self, title: str) -> None:
-        """Begins a section, an attempt, in every log."""
+        """Append a heading to every log; an attempt begins."""
         for file in self._files:
             file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {title} ---\n")
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for file in self._files:
             file.close()

@@ -1,4 +1,7 @@
-"""environment.json: with what a job was launched. Nothing is imported to find it out."""
+"""environment.json: the command, machine and package versions of a launch.
+
+Versions come from package metadata: importing TensorFlow here would cost seconds.
+"""
 
 import getpass
 import json
@@ -11,16 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.runtime.process_pool import usable_cpus
-
-ENVIRONMENT_FILE: Final = "environment.json"
+from tenfold.launcher.job.run_dir import ENVIRONMENT_FILE
 
 _PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "urllib3")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns what this process runs on and with, by name: texts and numbers.
+    """Return the user, machine, command and package versions of this process, by name.
 
-    Environment variables are left out: they may hold secrets.
+    Environment variables are left out, because they may hold secrets.
     """
     return {
         "launched": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -36,19 +38,19 @@ def describe_environment() -> dict[str, Any]:
 
 
 def environment_text() -> str:
-    """Returns the text of environment.json."""
+    """Return the text of environment.json."""
     return json.dumps(describe_environment(), indent=1, ensure_ascii=False) + "\n"
 
 
 def write_environment_file(run_dir: Path) -> None:
-    """Writes environment.json into a run directory."""
+    """Write environment.json into a run directory."""
     (run_dir / ENVIRONMENT_FILE).write_text(environment_text(), encoding="utf-8")
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
+    except (OSError, KeyError):  # the user of a container may have no name
         return ""
 
 

@@ -1,17 +1,19 @@
-"""Faults on purpose: what `launch --inject` puts into a job, and how a worker carries it out.
+"""Fault injection: the faults that `launch --inject` puts into a job, and their worker side.
 
-A fault hits one worker in one attempt, when it reports the step: ``kill:worker=1,step=50``.
-Standard library alone: workers import it.
+A fault strikes one worker in one attempt, once it reports a step: ``kill:worker=1,step=50``.
+Workers import this module, so it needs the standard library alone.
 """
 
 import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Final
 
-# kind -> (who carries it out, what it does)
+from tenfold.data.format.json_fields import from_json_fields
+
+# kind -> effect, grouped by the process that carries it out
 IN_WORKER: Final = {
     "raise": "raises an exception",
     "exit0": "exits with 0, too early",
@@ -19,8 +21,8 @@ IN_WORKER: Final = {
 }
 BY_SUPERVISOR: Final = {
     "kill": "is killed (SIGKILL)",
-    "stop": "is stopped (SIGSTOP), as a host that hangs",
-    "preempt": "gets SIGTERM, as from a host that is taken away with notice",
+    "stop": "is stopped (SIGSTOP), as on a host that hangs",
+    "preempt": "gets SIGTERM, as on a host that is taken away with notice",
     "disk_full": "cannot write to files any more",
     "port": "finds its port taken",
     "bad_shard": "reads a shard with a flipped bit",
@@ -28,26 +30,32 @@ BY_SUPERVISOR: Final = {
 }
 AT_HOST: Final = {
     "unplug": "its host loses the network, for `seconds` or until the next start",
-    "freeze": "all of its host stands still, for `seconds` or until the next start",
+    "freeze": "its whole host is frozen, for `seconds` or until the next start",
 }
-# Who is to be killed when it reports a step goes no further, however late the supervisor is: else
-# training might be over before that.
-WAITED_FOR: Final = ("kill", "lose")
-WAIT_S: Final = 20.0
+# A worker to be killed at a step blocks after reporting it, so that a slow supervisor cannot miss
+# the moment: training might otherwise end first.
+BLOCKED_UNTIL_KILLED: Final = ("kill", "lose")
+BLOCK_S: Final = 20.0
 KINDS: Final = {**IN_WORKER, **BY_SUPERVISOR, **AT_HOST}
 VARIABLE: Final = "TENFOLD_INJECT"
 
 
 class InjectedError(RuntimeError):
-    """What the fault ``raise`` raises."""
+    """The exception of the fault ``raise``."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `kind` of KINDS, for `worker`, when it reports `step` (or a later one; 0: as
-    soon as it runs) in attempt `restart`, counted from 0.
+    """One fault.
 
-    `seconds` is for slow (1), unplug and freeze, `restarts` for lose.
+    Attributes:
+      kind: one of KINDS.
+      worker: the task index of the worker that it strikes.
+      step: the fault strikes when the worker reports this step or a later one; 0: as soon as
+        the worker runs.
+      restart: the attempt in which it strikes, counted from 0.
+      seconds: the duration of slow (1 by default), unplug and freeze.
+      restarts: for lose, the number of starts for which the host stays away.
     """
 
     kind: str
@@ -59,36 +67,37 @@ class Fault:
 
 
 def faults_to_env(faults: tuple[Fault, ...], *, worker: int, restart: int) -> dict[str, str]:
-    """Returns what tells worker `worker` its faults in attempt `restart`."""
+    """Return the environment variables that give worker `worker` its faults in an attempt."""
     own = [
         asdict(fault)
         for fault in faults
-        if fault.kind in (*IN_WORKER, *WAITED_FOR)
+        if fault.kind in (*IN_WORKER, *BLOCKED_UNTIL_KILLED)
         and (fault.worker, fault.restart) == (worker, restart)
     ]
     return {VARIABLE: json.dumps(own)} if own else {}
 
 
 class WorkerFaults:
-    """The faults that this process has to carry out."""
+    """The faults of this process; its reporter calls the methods, in this order, at each step."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        names = {field.name for field in fields(Fault)}
         self._faults = [
-            Fault(**{name: value for name, value in entry.items() if name in names})
+            from_json_fields(Fault, entry, ignore_unknown=True)
             for entry in json.loads(environ.get(VARIABLE) or "[]")
         ]
 
-    def at_step(self, step: int) -> None:
-        """Called at every report of a step."""
+    def strike(self, step: int) -> None:
+        """Carry out the faults of this process that are due at `step`."""
         for fault in self._faults:
             if step >= fault.step and fault.kind in IN_WORKER:
                 _carry_out(fault, step)
 
-    def after_telling(self, step: int) -> None:
-        """Called when the supervisor has been told of a step."""
-        if any(step >= fault.step and fault.kind in WAITED_FOR for fault in self._faults):
-            time.sleep(WAIT_S)
+    def block_until_killed(self, step: int) -> None:
+        """Block if the supervisor, which has just been sent `step`, will kill this process."""
+        if any(
+            step >= fault.step and fault.kind in BLOCKED_UNTIL_KILLED for fault in self._faults
+        ):
+            time.sleep(BLOCK_S)
 
 
 def _carry_out(fault: Fault, step: int) -> None:

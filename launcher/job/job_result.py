@@ -5,17 +5,23 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.json_fields import from_json_fields
 
 STATES: Final = ("succeeded", "failed", "cancelled")
-
-RESULT_FILE: Final = "result.json"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How one worker ended badly.
+    """How one worker failed.
 
-    `exit_code` is negative for a signal (as in subprocess); `time` is in seconds since 1970.
+    Attributes:
+      worker: the task index.
+      time: when it failed, in seconds since 1970.
+      phase: the phase in which it failed, empty for a program that reports none.
+      step: the last step that it reported, None where it reported none.
+      exit_code: the exit status, negative for a signal, None while it was still running.
+      error: the error, its first line the exception.
+      traceback: the traceback or stack, empty where there is none.
     """
 
     worker: int
@@ -29,9 +35,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A failure (or a preemption) after which the job went on, with `num_workers` workers.
+    """A failure or preemption after which the job was restarted on `num_workers` workers.
 
-    `seconds` are from the failure to the first step after it; None where none was reported.
+    `seconds` pass from the failure to the next step; None where no step was reported.
     """
 
     failure: Failure
@@ -42,10 +48,20 @@ class Recovery:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended: `state` is one of STATES; `first_failure` is the cause of its end,
-    `consequences` what the other workers said of it; `recoveries` are the failures that it
-    got over, `reason` why it did not go on, `signal` the number of the one that cancelled it,
-    `notes` what else is worth knowing.
+    """How a job ended.
+
+    Attributes:
+      state: one of STATES.
+      exit_codes: one per worker, None for a worker that was lost.
+      restarts: the number of restarts.
+      first_failure: the failure that ended the job.
+      consequences: failures of other workers that followed from the first.
+      seconds: how long the job took.
+      final: the final figures by name, as the chief reported them.
+      recoveries: the failures after which the job was restarted.
+      reason: why the job was not restarted, empty where no restart was considered.
+      signal: the number of the signal that cancelled the job.
+      notes: further lines for a person.
     """
 
     state: str
@@ -61,34 +77,19 @@ class JobResult:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Returns the text of result.json."""
+        """Return the text of result.json."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
-def result_from_json(text: str, *, where: str = RESULT_FILE) -> JobResult:
-    """Returns the result that `JobResult.to_json` wrote; `where` names it in errors.
+def result_from_json(text: str, *, where: str) -> JobResult:
+    """Return the result that `JobResult.to_json` wrote; `where` names it in errors.
 
     Raises:
-      UserError: the text is not a result of this version.
+      UserError: the text is not a result of this version; the message names the field.
     """
     try:
-        document = json.loads(text)
-        first = document.pop("first_failure")
-        consequences = tuple(Failure(**failure) for failure in document.pop("consequences"))
-        recoveries = tuple(
-            Recovery(**{**recovery, "failure": Failure(**recovery["failure"])})
-            for recovery in document.pop("recoveries")
-        )
-        return JobResult(
-            first_failure=Failure(**first) if first else None,
-            consequences=consequences,
-            recoveries=recoveries,
-            exit_codes=tuple(document.pop("exit_codes")),
-            notes=tuple(document.pop("notes", ())),
-            **document,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return from_json_fields(JobResult, json.loads(text))
+    except ValueError as error:
         raise UserError(
-            f"{where} is not a job's result ({type(error).__name__}: {error}): "
-            "it was damaged, or made by another version"
+            f"{where} is not a job's result ({error}): it was damaged, or made by another version"
         ) from error

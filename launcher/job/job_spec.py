@@ -1,10 +1,13 @@
-"""What to run (JobSpec), where (ClusterSpec, HostCommand), and how it ended (JobResult)."""
+"""What to run (JobSpec) and where (ClusterSpec, HostCommand); job.json holds both."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.json_fields import from_json_fields
+from tenfold.models.train_config import TrainConfig, config_from_json
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,11 @@ class ClusterSpec:
 
     @property
     def num_workers(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self.workers)
 
     def tf_config(self, index: int) -> str:
-        """Returns the TF_CONFIG of worker `index`, as JSON text."""
+        """Return the TF_CONFIG of worker `index`, as JSON text."""
         cluster = {"worker": list(self.workers)}
         return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
 
@@ -34,9 +37,13 @@ class ClusterSpec:
 class JobSpec:
     """What to run on every worker.
 
-    `argv` is the worker's program, `env` what is set beside TF_CONFIG and the variables of
-    `worker_env`; `train` is the built-in trainer's configuration (`models.config`), empty for
-    a user's own program. `cwd` is the folder it runs in.
+    Attributes:
+      argv: the worker's program and its arguments.
+      num_workers: the number of workers.
+      run_dir: the run directory, an absolute path or a URL.
+      cwd: the folder in which the program runs.
+      env: environment variables besides TF_CONFIG and those of `worker_env`.
+      train: the configuration of the built-in trainer, None for a user's own program.
     """
 
     argv: tuple[str, ...]
@@ -44,43 +51,58 @@ class JobSpec:
     run_dir: str
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
+    train: TrainConfig | None = None
 
     def argv_on(self, python: str) -> tuple[str, ...]:
-        """Returns argv for a host; the built-in trainer runs under that host's `python`."""
+        """Return argv for a host; the built-in trainer runs under that host's `python`."""
         return (python, *self.argv[1:]) if self.train else self.argv
 
 
-JOB_FILE: Final = "job.json"
+@dataclass(frozen=True)
+class _JobDocument:
+    """The keys of job.json; `train` is empty or null for a user's own program."""
+
+    argv: tuple[str, ...]
+    num_workers: int
+    run_dir: str
+    workers: tuple[str, ...]
+    cwd: str = "."
+    env: dict[str, str] = field(default_factory=dict)
+    train: Mapping[str, Any] | None = None
 
 
 def job_to_json(spec: JobSpec, cluster: ClusterSpec) -> str:
-    """Returns the text of job.json: the job and the cluster it runs on now."""
+    """Return the text of job.json: the job, and the cluster that it runs on now."""
     document = {**asdict(spec), "workers": list(cluster.workers)}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def job_from_json(text: str, *, where: str = JOB_FILE) -> tuple[JobSpec, ClusterSpec]:
-    """Returns the job and the cluster that `job_to_json` wrote; `where` names it in errors.
+def job_from_json(text: str, *, where: str) -> tuple[JobSpec, ClusterSpec]:
+    """Return the job and the cluster that `job_to_json` wrote; `where` names it in errors.
 
     Raises:
-      UserError: the text is not a job of this version.
+      UserError: the text is not a job of this version; the message names the field.
     """
     try:
-        document = json.loads(text)
-        cluster = ClusterSpec(tuple(str(worker) for worker in document.pop("workers")))
-        argv = tuple(str(argument) for argument in document.pop("argv"))
-        return JobSpec(argv=argv, **document), cluster
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        document = from_json_fields(_JobDocument, json.loads(text))
+        spec = JobSpec(
+            argv=document.argv,
+            num_workers=document.num_workers,
+            run_dir=document.run_dir,
+            cwd=document.cwd,
+            env=document.env,
+            train=config_from_json(document.train) if document.train else None,
+        )
+        return spec, ClusterSpec(document.workers)
+    except (ValueError, UserError) as error:
         raise UserError(
-            f"{where} is not a job file ({type(error).__name__}: {error}): "
-            "launch into a new --run_dir"
+            f"{where} is not a job file ({error}): launch into a new --run_dir"
         ) from error
 
 
 @dataclass(frozen=True)
 class HostCommand:
-    """A program as a back end runs it on one host: argv and environment additions."""
+    """A program as a back end runs it on one host: argv and additional environment variables."""
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
@@ -89,7 +111,7 @@ class HostCommand:
 def worker_env(
     spec: JobSpec, cluster: ClusterSpec, index: int, *, restart: int = 0
 ) -> dict[str, str]:
-    """Returns what is set in worker `index`'s environment; the documented names for scripts."""
+    """Return the environment variables of worker `index`; docs/scripts.md documents them."""
     return {
         **spec.env,
         "TF_CONFIG": cluster.tf_config(index),

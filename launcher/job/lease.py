@@ -1,7 +1,8 @@
-"""The lease of a remote run directory: what stands for a lock, which an object store has not.
+"""The lease of a remote run directory: a lock on an object store, which has none.
 
-An object there says who works, and is written anew every few seconds. Who would work there too
-watches it: it is void when it has not changed for a while. No clocks are compared for that.
+The holder rewrites an object in the run directory every few seconds. Another launch watches the
+object: the lease is void when it has not changed for a while. That compares no clocks of two
+machines.
 """
 
 import contextlib
@@ -23,15 +24,23 @@ VOID_AFTER_S: Final = 30.0
 
 
 class Lease:
-    """The right to work in a remote run directory, renewed in the background until `close`."""
+    """The right to write to a remote run directory, until `close`.
+
+    A daemon thread renews it every RENEW_S. The caller also holds the lock of `work`, so no other
+    process of this machine takes the lease at the same time.
+    """
 
     def __init__(self, remote: Folder, work: Path, *, note: Callable[[str], None]) -> None:
-        """Takes the lease. Where another holds it, waits for a sign of life of that one, and
-        tells `note` so. The caller holds the lock of `work`, this machine's folder for the run:
-        the lease of an earlier launch from there is void at once.
+        """Take the lease; where another launch holds it, wait until that lease is void.
+
+        Args:
+          remote: the run directory.
+          work: this machine's folder for the run, locked by the caller: a lease that an earlier
+            launch took from there is void at once.
+          note: called with a sentence before waiting.
 
         Raises:
-          UserError: another launch holds it.
+          UserError: another launch renews its lease.
         """
         self._remote = remote
         self._own = {"machine": _machine(work), "pid": os.getpid()}
@@ -40,24 +49,25 @@ class Lease:
         except Conflict:
             raise _in_use(remote) from None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_until_closed, name="lease", daemon=True)
         self._thread.start()
 
     def _void_version(self, note: Callable[[str], None]) -> str:
-        """Returns the version of the lease that may be replaced, "" where there is none."""
+        """Return the version of the void lease to replace, "" where there is no lease."""
         entry, text = self._remote.entries().get(LEASE_FILE), self._remote.read(LEASE_FILE)
         if entry is None or text is None:
             return ""
         if _parse(text).get("machine") != self._own["machine"]:
-            note(f"{_holder(text)}: waiting up to {VOID_AFTER_S:.0f} s for a sign of life of it")
+            note(f"{_holder(text)}: waiting up to {VOID_AFTER_S:.0f} s for it to renew its lease")
             self._wait_until_void(text)
-        if not entry.version:  # the storage has none: only nothing can be replaced
+        if not entry.version:  # storage without versions can only create, not replace
             self._remote.remove(LEASE_FILE)
         return entry.version
 
     def _wait_until_void(self, text: bytes) -> None:
         pause_s = RENEW_S / 5
-        # Counted, not timed: when both have stood still for long, the holder has a look's time.
+        # Counted, not timed: after both machines were suspended, the holder still gets the time
+        # of these pauses to renew.
         for _ in range(round(VOID_AFTER_S / pause_s)):
             time.sleep(pause_s)
             if self._remote.read(LEASE_FILE) != text:
@@ -67,13 +77,13 @@ class Lease:
         lease = {**self._own, "time": time.time()}
         self._remote.write(LEASE_FILE, json.dumps(lease).encode(), replaces=replaces)
 
-    def _keep(self) -> None:
+    def _renew_until_closed(self) -> None:
         while not self._ended.wait(RENEW_S):
             with contextlib.suppress(OSError, JobError, UserError):
                 self._renew()
 
     def close(self) -> None:
-        """Gives the lease back."""
+        """Stop renewing and remove the lease."""
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(OSError, JobError, UserError):
@@ -81,9 +91,9 @@ class Lease:
 
 
 def is_leased(remote: Folder) -> bool:
-    """Says whether somebody seems to work in a remote run directory, by the clocks of both."""
-    since = _parse(remote.read(LEASE_FILE) or b"").get("time")
-    return isinstance(since, float) and time.time() - since < VOID_AFTER_S
+    """Whether a launch seems to use a remote run directory, by comparing both clocks."""
+    renewed_at = _parse(remote.read(LEASE_FILE) or b"").get("time")
+    return isinstance(renewed_at, float) and time.time() - renewed_at < VOID_AFTER_S
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _in_use(remote: Folder) -> UserError:
 
 
 def _machine(work: Path) -> str:
-    """Returns what tells a folder of this machine, and its present run, from others."""
+    """Return a text that identifies this machine, its present boot and the folder `work`."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip()

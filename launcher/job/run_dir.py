@@ -1,4 +1,4 @@
-"""The run directory: made once, held while a job runs, its files replaced whole."""
+"""The run directory: its file names, its lock, and how its files are replaced whole."""
 
 import fcntl
 import json
@@ -10,25 +10,41 @@ from typing import IO, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import Folder, is_url
-from tenfold.data.storage.local_folder import LocalFolder
+from tenfold.data.storage.local_folder import LocalFolder, replace_file
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.launcher.job.job_result import RESULT_FILE, JobResult
-from tenfold.launcher.job.job_spec import JOB_FILE, ClusterSpec, JobSpec, job_to_json
+from tenfold.launcher.job.job_result import JobResult
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
+from tenfold.models import output_files
 
+# Every file and folder of a run directory. Those of the trainer are defined in models, which may
+# not import this package.
+JOB_FILE: Final = "job.json"
+RESULT_FILE: Final = "result.json"
 HISTORY_FILE: Final = "history.jsonl"
-
+ENVIRONMENT_FILE: Final = "environment.json"
+REPORT_FILE: Final = "report.html"
 LOCK_FILE: Final = "lock"
+LEASE_FILE: Final = "lease.json"  # replaces the lock on remote storage
+LOGS_FOLDER: Final = "logs"
+SALVAGE_FOLDER: Final = "salvage"  # readable records of damaged shards
+SPOILED_SHARDS_FOLDER: Final = "spoiled-shards"  # of --inject=bad_shard
+METRICS_FILE: Final = output_files.METRICS_FILE
+MODEL_FILE: Final = output_files.MODEL_FILE
+CHECKPOINTS_FOLDER: Final = output_files.CHECKPOINTS_FOLDER
+TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
 
-LEASE_FILE: Final = "lease.json"  # what stands for the lock on remote storage
-
-# So often, and so many seconds apart, is tried to lock it.
+# Attempts to take the lock, and the pause between them: `is_locked` holds it for a moment.
 _LOCK_TRIES: Final = 5
-
 _LOCK_PAUSE_S: Final = 0.05
 
 
+def worker_log_name(worker: int | str) -> str:
+    """Return the name of a worker's log in LOGS_FOLDER; ``*`` gives the pattern of all logs."""
+    return f"worker-{worker}.log"
+
+
 def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
-    """Returns a folder that is not there yet: ``runs/20261122-101502-cnn``."""
+    """Return the path of a new folder: ``runs/20261122-101502-cnn``."""
     stem = time.strftime("%Y%m%d-%H%M%S-") + (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "job")
     number, path = 1, parent / stem
     while path.exists():
@@ -38,25 +54,30 @@ def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
 
 
 def absolute_run_dir(where: str) -> str:
-    """Returns a run directory as it is told to workers: an absolute path, or a URL as it is."""
+    """Return a run directory as workers get it: an absolute path, or a URL unchanged."""
     local = where.removeprefix("file://")
     return local.rstrip("/") if is_url(local) else os.path.abspath(os.path.expanduser(local))
 
 
 class RunDir:
-    """A run directory that this process holds.
+    """A run directory that this process holds by a lock.
 
-    `where` is its path or URL; in the local folder `path` lie the files of it that this process
-    writes. Here both are the same; `launcher.remote_run` has the other case.
+    Attributes:
+      where: its path or URL.
+      path: the local folder into which this process writes its files. Here both are the same;
+        `launcher.job.remote_run_dir` has the other case.
     """
 
     def __init__(self, where: str | Path, work: Path | None = None) -> None:
-        """Makes the folder, or takes over one whose job did not succeed. `work` is the folder
-        of this machine to be locked, where it is not the run directory itself.
+        """Make the folder, or take over one whose job did not succeed, and lock it.
+
+        Args:
+          where: the run directory, a path or a URL.
+          work: the local folder to lock, where it is not the run directory itself.
 
         Raises:
-          UserError: it cannot be made or written, holds other things or a job that has
-            succeeded, or another launch is at work in it.
+          UserError: it cannot be made or written, holds other files or a job that has
+            succeeded, or another launch is using it.
         """
         self.where = absolute_run_dir(str(where))
         self.path = work or Path(self.where)
@@ -74,7 +95,7 @@ class RunDir:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
-            except BlockingIOError:  # perhaps by `is_locked`, for a moment
+            except BlockingIOError:  # perhaps `is_locked` in another process
                 time.sleep(_LOCK_PAUSE_S)
         lock.close()
         raise UserError(
@@ -82,25 +103,25 @@ class RunDir:
         )
 
     def write_job(self, spec: JobSpec, cluster: ClusterSpec) -> None:
-        """Writes job.json; an old result is taken away first."""
+        """Write job.json, after removing an old result."""
         (self.path / RESULT_FILE).unlink(missing_ok=True)
-        replace_text(self.path / JOB_FILE, job_to_json(spec, cluster))
+        replace_file(self.path / JOB_FILE, job_to_json(spec, cluster).encode())
 
     def write_result(self, result: JobResult) -> None:
-        """Writes result.json."""
-        replace_text(self.path / RESULT_FILE, result.to_json())
+        """Write result.json."""
+        replace_file(self.path / RESULT_FILE, result.to_json().encode())
 
     def read(self, name: str) -> bytes:
-        """Returns what a file of the run directory holds now; nothing where there is none."""
+        """Return the present content of a file, empty where there is none."""
         return open_folder(self.where).read(name) or b""
 
     def close(self) -> None:
-        """Lets the run directory go."""
+        """Release the run directory."""
         self._lock.close()
 
 
 def is_locked(folder: str | Path) -> bool:
-    """Says whether a process of this machine holds the run directory `folder`."""
+    """Whether a process of this machine holds the run directory `folder`."""
     try:
         with Path(folder, LOCK_FILE).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -112,16 +133,16 @@ def is_locked(folder: str | Path) -> bool:
 
 
 def check_usable(where: str) -> None:
-    """Checks that a job can be run, or gone on with, in the run directory `where`.
+    """Check that a job can start, or continue, in the run directory `where`.
 
     Raises:
-      UserError: it holds a finished job, or things that are not a job's.
+      UserError: it holds a finished job, or files that are not a job's.
     """
     folder = open_folder(where)
-    there = _entries(folder)
-    if there and not there & {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, "logs"}:
+    names = _entries(folder)
+    if names and not names & {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, LOGS_FOLDER}:
         raise UserError(f"run_dir '{where}' holds other files: give a new or empty folder")
-    if there and _state(folder) == "succeeded":
+    if names and _state(folder) == "succeeded":
         raise UserError(f"run_dir '{where}' holds a job that succeeded: give a new --run_dir")
 
 
@@ -136,13 +157,3 @@ def _state(folder: Folder) -> str:
         return str(json.loads(folder.read(RESULT_FILE) or b"{}")["state"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old or the new text, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

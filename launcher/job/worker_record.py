@@ -1,15 +1,23 @@
-"""What is known of each worker of one attempt: built up from its events and its output.
+"""What one attempt has shown of each worker: built from its events and its output.
 
-All times are the supervisor's own, of when it heard of a thing: hosts' clocks may differ.
+All times are the supervisor's own, taken when it received a message: hosts' clocks may differ.
 """
 
-import contextlib
-import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import (
+    AGENT_MESSAGES,
+    Error,
+    Exit,
+    Phase,
+    Resumed,
+    Started,
+    Stat,
+    Step,
+    WorkerEvent,
+)
 
 TAIL_LINES: Final = 40
 TRACEBACK_LINES: Final = 400
@@ -20,10 +28,11 @@ _CHAIN: Final = ("During handling of the above exception", "The above exception 
 
 
 class TracebackCatcher:
-    """Keeps the last Python traceback of a log, its chain of causes included.
+    """Keeps the last Python traceback of a log, with the chain of its causes.
 
-    `error` is its exception line (``ValueError: no``), `text` the whole with what the message
-    goes on with, `time` when it began.
+    Attributes:
+      error: the exception line (``ValueError: no``); empty where there is none.
+      time: when the traceback began, in seconds since 1970.
     """
 
     def __init__(self) -> None:
@@ -35,11 +44,11 @@ class TracebackCatcher:
 
     @property
     def text(self) -> str:
-        """The traceback as it was printed."""
+        """The traceback as printed, with the further lines of the message."""
         return "\n".join(self._lines).rstrip()
 
     def feed(self, line: str, now: float) -> None:
-        """Takes one line of the log."""
+        """Take one line of the log."""
         if line.startswith(_HEADER):
             self._begin(now)
         elif line.startswith(_CHAIN):
@@ -57,16 +66,35 @@ class TracebackCatcher:
 
 @dataclass
 class WorkerRecord:
-    """All that one attempt has shown of one worker. Times are in seconds since 1970.
+    """The state of one worker in one attempt. Times are in seconds since 1970, 0 for never.
 
-    `exit_code` is None while it runs; `lost` says that its agent went away without a word;
-    `stopped_by_us` that the exit is our doing; `note` is what the watchdog has against it,
-    `echo` what it knows of a worker that waited for the culprit.
-    `longest_s` holds per phase the longest that it took, for training from step to step;
-    `stack` is the Python stack that it printed when it was aborted. `agent_at` is when its
-    agent was last heard, `state_at` when it last told the state, `listening_since` when it first
-    saw the port open, `links_down` the network devices of its host that were last seen without a
-    cable, at `links_down_at`.
+    Attributes:
+      index: the task index.
+      phase, phase_since: the current phase and when it began.
+      step, total_steps: the last step reported, and the steps of the whole job.
+      resumed_step: the step of the checkpoint from which training continued.
+      progress: the last step message.
+      heard_at: when the worker last reported progress of any kind.
+      first_step_at: when it reported its first step.
+      longest_s: the longest duration of each phase; for training, between two steps.
+      pid: the process id on its host, None before the start.
+      state, state_at: the process state (a letter of /proc/PID/stat) and when it was reported.
+      rss_bytes, cpu_s: resident memory and CPU time.
+      listening, listening_since: whether its port is open, and since when.
+      agent_at: when anything arrived from its agent.
+      links_down, links_down_at: network devices of its host that had lost their link, and when.
+      reports_phases: whether it reports phases.
+      done: whether it has reported the phase ``done``.
+      error, error_time: its error message and when it arrived.
+      exit_code, exit_time: the exit status, None while it runs, and when it ended.
+      oom: the kernel's out-of-memory killer struck on its host.
+      stopped_by_us: it ended because the supervisor stopped it.
+      lost: its agent ended without reporting an exit.
+      note: the watchdog's reason to blame this worker.
+      echo: where this worker waited for the one that the watchdog blames.
+      stack: the Python stack that it printed when it was aborted.
+      traceback: the last traceback of its output.
+      tail: the last lines of its output.
     """
 
     index: int
@@ -75,7 +103,7 @@ class WorkerRecord:
     step: int | None = None
     total_steps: int | None = None
     resumed_step: int = 0
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Step | None = None
     heard_at: float = 0.0
     first_step_at: float = 0.0
     longest_s: dict[str, float] = field(default_factory=dict)
@@ -89,9 +117,9 @@ class WorkerRecord:
     agent_at: float = 0.0
     links_down: tuple[str, ...] = ()
     links_down_at: float = 0.0
-    tells_phases: bool = False
+    reports_phases: bool = False
     done: bool = False
-    error: WorkerEvent | None = None
+    error: Error | None = None
     error_time: float = 0.0
     exit_code: int | None = None
     exit_time: float = 0.0
@@ -106,11 +134,11 @@ class WorkerRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Whether the worker is gone."""
         return self.exit_code is not None or self.lost
 
     def take_line(self, line: str, now: float) -> None:
-        """Takes a line of ordinary output."""
+        """Take a line of ordinary output."""
         self.agent_at = now
         self.tail.append(line)
         self.traceback.feed(line, now)
@@ -118,85 +146,71 @@ class WorkerRecord:
             self.stack.append(line)
 
     def take_event(self, event: WorkerEvent, now: float) -> None:
-        """Takes an event of the worker's or of its agent."""
+        """Take an event of the worker or its agent; a message of an unknown kind shows life."""
         self.agent_at = now
-        handler = getattr(self, f"_on_{event.kind}", None)
-        # The worker's output is its own: a damaged event is passed over.
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            if handler is not None:
-                handler(event, now)
-        if event.kind not in ("stat", "exit"):
+        self._apply(event, now)
+        if not isinstance(event.message, AGENT_MESSAGES):
             self.heard_at = now
 
+    def _apply(self, event: WorkerEvent, now: float) -> None:
+        match event.message:
+            case Started(pid=pid):
+                self.pid, self.phase_since = pid, now
+            case Stat() as stat:
+                self._apply_stat(stat, now)
+            case Exit(code=code, oom=oom, by_us=by_us):
+                self.exit_code, self.exit_time = code, now
+                self.oom, self.stopped_by_us = oom, by_us
+            case Phase():
+                self._enter_phase(event.phase, now)
+            case Step() as step:
+                self._apply_step(step, now)
+            case Resumed(step=step_number):
+                self.resumed_step = step_number
+            case Error() as error if self.error is None:
+                self.error, self.error_time = error, now
+
     def mark_lost(self, now: float) -> None:
-        """Its agent has gone; without an exit event the worker is lost."""
+        """Mark the worker as lost, because its agent has gone, unless it has ended before."""
         if self.exit_code is None:
             self.lost, self.exit_time = True, now
 
     def shift_clock(self, seconds: float) -> None:
-        """Takes `seconds` in which nobody listened out of its silence."""
+        """Shift all timestamps by `seconds` during which the supervisor itself was suspended."""
         for name in ("phase_since", "listening_since", "heard_at", "state_at", "agent_at"):
             setattr(self, name, getattr(self, name) + seconds)
 
-    def _on_started(self, event: WorkerEvent, now: float) -> None:
-        self.pid = event.data.get("pid")
-        self.phase_since = now
-
-    def _on_stat(self, event: WorkerEvent, now: float) -> None:
-        self.state, self.state_at = str(event.data.get("state", "")), now
-        self.rss_bytes = int(event.data.get("rss_bytes", 0))
-        self.cpu_s = float(event.data.get("cpu_s", 0.0))
-        if event.data.get("listening") and not self.listening:
+    def _apply_stat(self, stat: Stat, now: float) -> None:
+        self.state, self.state_at = stat.state, now
+        self.rss_bytes, self.cpu_s = stat.rss_bytes, stat.cpu_s
+        if stat.listening and not self.listening:
             self.listening, self.listening_since = True, now
-        if links := tuple(event.data.get("links_down", ())):
-            self.links_down, self.links_down_at = links, now
+        if stat.links_down:
+            self.links_down, self.links_down_at = stat.links_down, now
 
-    def _on_exit(self, event: WorkerEvent, now: float) -> None:
-        self.exit_code = int(event.data["code"])
-        self.exit_time = now
-        self.oom = bool(event.data.get("oom"))
-        self.stopped_by_us = bool(event.data.get("by_us"))
-
-    def _on_phase(self, event: WorkerEvent, now: float) -> None:
+    def _enter_phase(self, phase: str, now: float) -> None:
         if self.phase not in ("", "training"):
-            self._learn(self.phase, now - self.phase_since)
-        self.phase, self.phase_since = event.phase, now
-        self.tells_phases, self.done = True, event.phase == "done"
+            self._note_duration(self.phase, now - self.phase_since)
+        self.phase, self.phase_since = phase, now
+        self.reports_phases, self.done = True, phase == "done"
 
-    def _on_step(self, event: WorkerEvent, now: float) -> None:
+    def _apply_step(self, step: Step, now: float) -> None:
         if self.first_step_at:
-            self._learn("training", now - self.heard_at)
+            self._note_duration("training", now - self.heard_at)
         if self.phase in ("", "first_step"):
             self.phase, self.phase_since = "training", now
         self.first_step_at = self.first_step_at or now
-        self.step = int(event.data["step"])
-        self.total_steps = event.data.get("total_steps", self.total_steps)
-        self.progress = event.data
+        self.step, self.progress = step.step, step
+        if step.total_steps is not None:
+            self.total_steps = step.total_steps
 
-    def _on_resumed(self, event: WorkerEvent, _: float) -> None:
-        self.resumed_step = int(event.data["step"])
-
-    def _on_error(self, event: WorkerEvent, now: float) -> None:
-        if self.error is None:
-            self.error, self.error_time = event, now
-
-    def _learn(self, phase: str, seconds: float) -> None:
+    def _note_duration(self, phase: str, seconds: float) -> None:
         self.longest_s[phase] = max(seconds, self.longest_s.get(phase, 0.0))
 
 
 def failure_text(record: WorkerRecord) -> tuple[str, str]:
-    """Returns a worker's error line and traceback: of its error event, else of its log."""
+    """Return a worker's error line and traceback: of its error event, else of its log."""
     if record.error is not None:
-        data = record.error.data
-        name, message = data.get("type", "Error"), str(data.get("message", ""))
-        return f"{name}: {message}".rstrip(": "), str(data.get("traceback", ""))
+        error = record.error
+        return f"{error.type}: {error.message}".rstrip(": "), error.traceback
     return record.traceback.error, record.traceback.text
-
-
-PEER_MESSAGES: Final = re.compile(
-    r"UnavailableError|DeadlineExceededError|Connection reset by peer|Connection refused|"
-    r"Socket closed|failed to connect to all addresses|coordination.?service|"
-    r"Collective ops is aborted|heartbeat timeout|tasks are unhealthy|unhealthy tasks|"
-    r"Barrier failed|Peer .*(unreachable|restarted)",
-    re.IGNORECASE,
-)

@@ -1,3 +1,5 @@
-"""The HTML page on a run: `run_files` reads it, `timeline` and `series` make the numbers,
-`charts` and `sections_*` draw them, `page` is the whole.
+"""The HTML page on a run.
+
+`run_files` reads the run directory, `timeline` and `series` compute the figures, `charts` and
+`sections_*` draw them, `page` assembles the page.
 """

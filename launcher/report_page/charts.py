@@ -1,4 +1,4 @@
-"""Inline SVG: a chart of curves, and a strip of coloured stretches. Pure."""
+"""Inline SVG: line charts, and bars of coloured stretches. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from typing import Final
 from tenfold.launcher.report_page.markup import Markup, join, tag
 from tenfold.launcher.report_page.series import Point, Series, finite, show, thin, ticks
 
+# A chart and its margins, in SVG units.
 WIDTH: Final = 480
 HEIGHT: Final = 220
 LEFT: Final = 50
 RIGHT: Final = 12
 TOP: Final = 10
 BOTTOM: Final = 24
-MAX_TIPS: Final = 60
-STRIP: Final = 1000
+MAX_TIPS: Final = 60  # tooltips per curve; more make the page large and are too close to point at
+STRIP: Final = 1000  # width of a bar, in SVG units
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The part of the drawing that the curves fill: data in, SVG units out."""
+    """The area of a chart that the curves fill; maps values to SVG units."""
 
     x_low: float
     x_high: float
@@ -42,21 +43,28 @@ def line_chart(
     show_y: Callable[[float], str] = show,
     x_name: str = "step",
 ) -> Markup:
-    """Returns a figure of curves over `x_name`; a legend tells each one's last value.
+    """Return a figure of curves over `x_name` whose legend shows the last value of each curve.
 
-    Values that are infinite or NaN are left out, and the figure says so.
+    Infinite and NaN values are left out; the figure states their number.
+
+    Args:
+      title: the caption.
+      series: the curves, up to four.
+      show_y: formats a value of the y axis.
+      x_name: the name of the x axis.
     """
-    drawn = [Series(one.name, finite(one.points), one.style) for one in series]
-    left_out = sum(len(one.points) for one in series) - sum(len(one.points) for one in drawn)
-    drawn = [one for one in drawn if one.points]
+    drawn = [Series(curve.name, finite(curve.points), curve.style) for curve in series]
+    left_out = sum(len(curve.points) for curve in series) - sum(len(c.points) for c in drawn)
+    drawn = [curve for curve in drawn if curve.points]
     caption = tag("figcaption", tag("b", title), *_legend(drawn, show_y))
-    lost = f"{left_out:,} values are infinite or not a number" if left_out else None
-    note = tag("p", lost, cls="bad") if lost else None
+    warning = f"{left_out:,} values are infinite or not a number" if left_out else None
+    note = tag("p", warning, cls="bad") if warning else None
     if not drawn:
-        return tag("figure", caption, note or tag("p", "nothing yet", cls="muted"))
+        return tag("figure", caption, note or tag("p", "no values yet", cls="muted"))
     frame = _frame(drawn)
-    shapes = [_axes(frame, show_y), *(_curve(one, at, frame) for at, one in enumerate(drawn))]
-    tips = [_tips(one, frame, x_name, show_y) for one in drawn]
+    shapes = [_axes(frame, show_y)]
+    shapes += [_curve(curve, index, frame) for index, curve in enumerate(drawn)]
+    tips = [_tips(curve, frame, x_name, show_y) for curve in drawn]
     box = f"0 0 {WIDTH} {HEIGHT}"
     svg = tag("svg", *shapes, *tips, viewBox=box, role="img", aria_label=f"{title} over {x_name}")
     return tag("figure", caption, svg, note)
@@ -64,16 +72,16 @@ def line_chart(
 
 def _legend(series: Sequence[Series], show_y: Callable[[float], str]) -> list[Markup]:
     return [
-        tag("span", tag("i", cls=f"key k{at}"), f"{one.name} {show_y(one.points[-1][1])}")
-        for at, one in enumerate(series)
+        tag("span", tag("i", cls=f"key k{index}"), f"{curve.name} {show_y(curve.points[-1][1])}")
+        for index, curve in enumerate(series)
     ]
 
 
 def _frame(series: Sequence[Series]) -> _Frame:
-    xs = [x for one in series for x, _ in one.points]
-    ys = [y for one in series for _, y in one.points]
+    xs = [x for curve in series for x, _ in curve.points]
+    ys = [y for curve in series for _, y in curve.points]
     low, high = min(ys), max(ys)
-    if 0 <= low <= high / 2:  # from nought, unless that would flatten the curve
+    if 0 <= low <= high / 2:  # the axis starts at 0, unless that would flatten the curve
         low = 0.0
     if low == high:
         low, high = (low - 1, high + 1) if low else (0.0, 1.0)
@@ -88,20 +96,21 @@ def _axes(frame: _Frame, show_y: Callable[[float], str]) -> Markup:
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, cls="grid"))
         text = show_y(value)
         parts.append(tag("text", text, x=LEFT - 6, y=y + 4, cls="tick", text_anchor="end"))
-    for value in ticks(frame.x_low, frame.x_high, most=6):
+    for value in ticks(frame.x_low, frame.x_high, max_steps=6):
         if frame.x_low <= value <= frame.x_high:
             x, y = frame.x(value), HEIGHT - 6
             parts.append(tag("text", show(value), x=x, y=y, cls="tick", text_anchor="middle"))
     return join(*parts)
 
 
-def _curve(series: Series, at: int, frame: _Frame) -> Markup:
+def _curve(series: Series, index: int, frame: _Frame) -> Markup:
+    """Return a curve; `index` is its colour in the style sheet (.s0 to .s3, .f0 to .f3)."""
     points = [(frame.x(x), frame.y(y)) for x, y in thin(series.points)]
-    dots = [tag("circle", cx=x, cy=y, r=3, cls=f"dot f{at}") for x, y in points]
+    dots = [tag("circle", cx=x, cy=y, r=3, cls=f"dot f{index}") for x, y in points]
     if series.style == "dots" or len(points) == 1:
-        path = _path(points, f"s{at}") if len(points) > 1 else None
+        path = _path(points, f"s{index}") if len(points) > 1 else None
         return join(path, *(dots if len(dots) <= MAX_TIPS else ()))
-    return _path(points, f"s{at}" + (" faint" if series.style == "faint" else ""))
+    return _path(points, f"s{index}" + (" faint" if series.style == "faint" else ""))
 
 
 def _path(points: Sequence[Point], cls: str) -> Markup:
@@ -111,9 +120,9 @@ def _path(points: Sequence[Point], cls: str) -> Markup:
 def _tips(
     series: Series, frame: _Frame, x_name: str, show_y: Callable[[float], str]
 ) -> Markup | None:
-    """Returns invisible discs that tell a point's figures to a pointer."""
-    every = -(-len(series.points) // MAX_TIPS)
-    told = series.points[::-1][::every]
+    """Return invisible discs with the figures of points as tooltips; the last point has one."""
+    stride = -(-len(series.points) // MAX_TIPS)
+    shown = series.points[::-1][::stride]
     return join(
         *(
             tag(
@@ -124,14 +133,14 @@ def _tips(
                 r=6,
                 cls="tip",
             )
-            for x, y in told
+            for x, y in shown
         )
     )
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a strip, from `begin` to `end` (shares of the whole, 0 to 1)."""
+    """A part of a bar, from `begin` to `end` (0 to 1 of its length); `text` is its tooltip."""
 
     begin: float
     end: float
@@ -140,11 +149,17 @@ class Stretch:
 
 
 def strip(stretches: Sequence[Stretch], *, label: str, marks: Sequence[Stretch] = ()) -> Markup:
-    """Returns a bar as wide as its place: stretches, and above them marks as thin lines."""
-    parts = [_rect(one) for one in stretches]
+    """Return a bar of stretches, stretched to the width of the page, with marks as thin lines.
+
+    Args:
+      stretches: the coloured parts.
+      label: a description for screen readers.
+      marks: moments drawn on top; their `end` is not used.
+    """
+    parts = [_rect(stretch) for stretch in stretches]
     for mark in marks:
-        at = min(mark.begin, 1 - 4 / STRIP)
-        parts.append(_rect(Stretch(at, at + 4 / STRIP, mark.cls, mark.text)))
+        begin = min(mark.begin, 1 - 4 / STRIP)
+        parts.append(_rect(Stretch(begin, begin + 4 / STRIP, mark.cls, mark.text)))
     box, stretched = f"0 0 {STRIP} 10", "none"
     return tag(
         "svg",
@@ -157,14 +172,14 @@ def strip(stretches: Sequence[Stretch], *, label: str, marks: Sequence[Stretch] 
     )
 
 
-def _rect(one: Stretch) -> Markup:
-    width = max(STRIP * (one.end - one.begin), 0.5)
+def _rect(stretch: Stretch) -> Markup:
+    width = max(STRIP * (stretch.end - stretch.begin), 0.5)
     return tag(
         "rect",
-        tag("title", one.text),
-        x=round(STRIP * one.begin, 2),
+        tag("title", stretch.text),
+        x=round(STRIP * stretch.begin, 2),
         y=0,
         width=round(width, 2),
         height=10,
-        cls=one.cls,
+        cls=stretch.cls,
     )

@@ -1,16 +1,16 @@
-"""HTML that is escaped by construction: whatever is not Markup is text, and is escaped."""
+"""HTML that is escaped by construction: every string that is not Markup is escaped as text."""
 
 import html
 from typing import Final
 
 VOID: Final = frozenset({"meta", "link", "br"})
 
-# The shapes of SVG that close themselves.
+# SVG shapes, written as <path/> if they have no children.
 _SHAPES: Final = frozenset({"path", "rect", "circle", "line"})
 
 
 class Markup(str):
-    """Text that is HTML already. Only this module makes it of parts."""
+    """Text that is HTML already. Only this module assembles it."""
 
     __slots__ = ()
 
@@ -19,7 +19,13 @@ Child = Markup | str | int | float | None
 
 
 def tag(name: str, /, *children: Child, **attributes: Child) -> Markup:
-    """Returns an element. Attributes: ``cls`` is class, ``a_b`` is a-b; None leaves one out."""
+    """Return an element.
+
+    Args:
+      name: the name of the element.
+      children: Markup, or values that are escaped as text; None is left out.
+      attributes: ``cls`` is written as class, ``a_b`` as a-b; None is left out.
+    """
     words = [name]
     for key, value in attributes.items():
         if value is not None:
@@ -34,7 +40,7 @@ def tag(name: str, /, *children: Child, **attributes: Child) -> Markup:
 
 
 def join(*children: Child) -> Markup:
-    """Returns the children one after the other, escaped where they are not Markup."""
+    """Return the concatenated children; those that are not Markup are escaped."""
     return Markup(
         "".join(
             child if isinstance(child, Markup) else html.escape(str(child))
@@ -45,9 +51,12 @@ def join(*children: Child) -> Markup:
 
 
 def table(head: tuple[Child, ...], rows: list[tuple[Child, ...]], *, numbers: str = "") -> Markup:
-    """Returns a table that scrolls sideways where it is too wide.
+    """Return a table that scrolls sideways if it is too wide.
 
-    `numbers` has a letter per column: ``n`` for one of numbers, set to the right.
+    Args:
+      head: the titles of the columns.
+      rows: the cells of each row.
+      numbers: a letter per column; ``n`` aligns the column to the right.
     """
     kinds = ["num" if kind == "n" else None for kind in numbers.ljust(len(head))]
     first = join(*(tag("th", cell, cls=kind) for cell, kind in zip(head, kinds, strict=True)))

@@ -1,4 +1,4 @@
-"""The whole page: one HTML text that needs nothing else. Pure, but for the style sheet."""
+"""The whole page: one HTML text without external resources. Pure, but reads the style sheet."""
 
 from pathlib import Path
 from typing import Final
@@ -8,12 +8,17 @@ from tenfold.launcher.report_page.markup import Markup, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.timeline import build_timeline
 
-# The browser itself then refuses scripts and anything from elsewhere, whatever a run's texts hold.
+# The browser refuses scripts and external resources, whatever the texts of a run contain.
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
-    """Returns the report on `run`; with `refresh_s` it loads itself anew that often."""
+    """Return the page on `run` as HTML.
+
+    Args:
+      run: the contents of the run directory.
+      refresh_s: seconds after which the page of a running job reloads itself; None: never.
+    """
     is_running = run.state == "running"
     timeline = build_timeline(run.events, now=run.read_at if is_running else None)
     refresh = refresh_s if is_running else None

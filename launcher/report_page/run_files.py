@@ -1,9 +1,9 @@
-"""A run directory, read: whatever of it is there, at any moment of the job."""
+"""Reading of a run directory at any moment of its job; missing files are no error."""
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -14,42 +14,36 @@ from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.launcher.job.environment_file import ENVIRONMENT_FILE
-from tenfold.launcher.job.job_result import RESULT_FILE, JobResult, result_from_json
-from tenfold.launcher.job.job_spec import JOB_FILE, ClusterSpec, JobSpec, job_from_json
+from tenfold.launcher.job.history_line import HistoryLine, decode_history
+from tenfold.launcher.job.job_result import JobResult, result_from_json
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json
 from tenfold.launcher.job.remote_run_dir import is_held
-from tenfold.launcher.job.run_dir import HISTORY_FILE
-from tenfold.launcher.report_page.timeline import Event
+from tenfold.launcher.job.run_dir import (
+    ENVIRONMENT_FILE,
+    HISTORY_FILE,
+    JOB_FILE,
+    LOGS_FOLDER,
+    METRICS_FILE,
+    RESULT_FILE,
+    worker_log_name,
+)
+from tenfold.models.metrics_line import (
+    EpochMetrics,
+    MetricsLine,
+    StepMetrics,
+    read_metrics_lines,
+)
 
-METRICS_FILE: Final = "metrics.jsonl"  # as models.run_log names it
 RUNNING: Final = "running"
 
 
 @dataclass(frozen=True)
-class MetricsLine:
-    """A line of metrics.jsonl: of one step, or of an epoch (which has `receipts`).
-
-    `communication` is the share of a step that summing the gradients takes, as an epoch's line
-    estimates it; 0 where that was not measured, as with one worker.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    metrics: Mapping[str, float]
-    records_per_s: float
-    wait_share: float
-    communication: float = 0.0
-    receipts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class RunFiles:
-    """What a run directory holds now.
+    """The contents of a run directory at `read_at` (seconds since 1970).
 
-    `state` is one of `launcher.job.STATES`, ``running``, or ``ended without a result``.
-    `manifest` is that of the shards, None where there is none or it cannot be read: then
-    `manifest_problem` says why. `damaged` counts lines that could not be read.
+    `state` is one of `launcher.job.job_result.STATES`, ``running``, or ``ended without a
+    result``. `manifest` is the manifest of the shards; if it is None, `manifest_problem` is the
+    reason. `damaged` is the number of lines that could not be parsed.
     """
 
     where: str
@@ -58,9 +52,9 @@ class RunFiles:
     spec: JobSpec
     cluster: ClusterSpec
     result: JobResult | None
-    steps: tuple[MetricsLine, ...]
-    epochs: tuple[MetricsLine, ...]
-    events: tuple[Event, ...]
+    steps: tuple[StepMetrics, ...]
+    epochs: tuple[EpochMetrics, ...]
+    events: tuple[HistoryLine, ...]
     environment: Mapping[str, Any]
     manifest: Manifest | None
     manifest_problem: str
@@ -74,7 +68,7 @@ class RunFiles:
 
 
 def read_run(where: str | Path) -> RunFiles:
-    """Returns what the run directory `where`, a path or a URL, holds now.
+    """Read the run directory `where`, a path or a URL.
 
     Raises:
       UserError: it is not a run directory.
@@ -83,8 +77,8 @@ def read_run(where: str | Path) -> RunFiles:
     folder = open_folder(str(where))
     spec, cluster = _read_job(folder)
     result = read_result(folder)
-    metrics, damaged_metrics = _read_lines(folder, METRICS_FILE, _metrics_line)
-    events, damaged_events = _read_lines(folder, HISTORY_FILE, _event)
+    metrics, damaged_metrics = read_metrics(folder)
+    events, damaged_events = _read_history(folder)
     manifest, problem = _find_manifest(spec)
     state = state_of(where, result)
     return RunFiles(
@@ -94,19 +88,19 @@ def read_run(where: str | Path) -> RunFiles:
         spec=spec,
         cluster=cluster,
         result=None if state == RUNNING else result,
-        steps=tuple(line for line in metrics if not line.receipts),
-        epochs=tuple(line for line in metrics if line.receipts),
+        steps=tuple(line for line in metrics if isinstance(line, StepMetrics)),
+        epochs=tuple(line for line in metrics if isinstance(line, EpochMetrics)),
         events=tuple(events),
         environment=_read_object(folder, ENVIRONMENT_FILE),
         manifest=manifest,
         manifest_problem=problem,
-        logs=tuple(sorted(n for n in folder.sizes("logs") if fnmatch(n, "worker-*.log"))),
+        logs=_log_names(folder),
         damaged=damaged_metrics + damaged_events,
     )
 
 
 def state_of(where: str | Path, result: JobResult | None) -> str:
-    """Returns the state of a run directory whose result.json holds `result`."""
+    """Return the state of a run directory; `result` is its result.json, None if it has none."""
     if is_held(str(where)):
         return RUNNING
     return result.state if result else "ended without a result"
@@ -114,18 +108,18 @@ def state_of(where: str | Path, result: JobResult | None) -> str:
 
 def _read_job(folder: Folder) -> tuple[JobSpec, ClusterSpec]:
     if isinstance(folder, LocalFolder) and not Path(folder.path).is_dir():
-        raise UserError(f"there is no folder '{folder.path}': name the --run_dir of a launch")
+        raise UserError(f"there is no folder '{folder.path}': give the --run_dir of a launch")
     text = folder.read(JOB_FILE)
     if text is None:
         raise UserError(
             f"'{folder.path}' is not a run directory, it has no {JOB_FILE}: "
-            "name the --run_dir of a launch"
+            "give the --run_dir of a launch"
         )
     return job_from_json(text.decode(errors="replace"), where=f"{folder.path}/{JOB_FILE}")
 
 
 def read_result(folder: Folder) -> JobResult | None:
-    """Returns how the job of a run directory ended; None where it has not.
+    """Return the result of the job of a run directory, or None if the job has not ended.
 
     Raises:
       UserError: result.json is damaged.
@@ -146,52 +140,31 @@ def _read_object(folder: Folder, name: str) -> Mapping[str, Any]:
 
 
 def _find_manifest(spec: JobSpec) -> tuple[Manifest | None, str]:
-    shards = spec.train.get("shards")
-    if not shards:
-        return None, "a program of the user's own reads what it likes"
+    if spec.train is None:
+        return None, "the job runs a program of the user's own, which reads its own data"
     try:
-        return read_manifest(str(shards)), ""
+        return read_manifest(spec.train.shards), ""
     except (UserError, JobError, OSError) as error:
         return None, str(error)
 
 
-def read_objects(folder: Folder, name: str) -> tuple[list[dict[str, Any]], int]:
-    """Returns the objects of a file of JSON lines, and how many lines it could not read."""
-    return _read_lines(folder, name, dict)
+def read_metrics(folder: Folder) -> tuple[list[MetricsLine], int]:
+    """Return the lines of metrics.jsonl, and the number of damaged ones."""
+    return read_metrics_lines(folder.read(METRICS_FILE) or b"")
 
 
-def _read_lines(folder: Folder, name: str, parse: Any) -> tuple[list[Any], int]:
-    """Returns what `parse` makes of each whole line, and how many it could not read."""
-    parsed, damaged = [], 0
-    # What follows the last newline is still being written.
-    for line in (folder.read(name) or b"").split(b"\n")[:-1]:
+def _read_history(folder: Folder) -> tuple[list[HistoryLine], int]:
+    """Return the lines of history.jsonl, and the number of damaged ones."""
+    lines, damaged = [], 0
+    # Text after the last newline is still being written.
+    for raw in (folder.read(HISTORY_FILE) or b"").split(b"\n")[:-1]:
         try:
-            parsed.append(parse(json.loads(line.decode(errors="replace"))))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            lines.append(decode_history(raw.decode(errors="replace")))
+        except ValueError:
             damaged += 1
-    return parsed, damaged
+    return lines, damaged
 
 
-def _metrics_line(document: Mapping[str, Any]) -> MetricsLine:
-    names = ("receipt", "validation_receipt")
-    return MetricsLine(
-        step=int(document["step"]),
-        epoch=int(document["epoch"]),
-        loss=float(document["loss"]),
-        metrics={str(name): float(value) for name, value in document["metrics"].items()},
-        records_per_s=float(document["records_per_s"]),
-        wait_share=float(document["wait_share"]),
-        communication=float(document.get("bottleneck", {}).get("communication", 0.0)),
-        receipts={name: dict(document[name]) for name in names if name in document},
-    )
-
-
-def _event(document: Mapping[str, Any]) -> Event:
-    known = {"time", "kind", "worker", "phase"}
-    return Event(
-        time=float(document["time"]),
-        kind=str(document["kind"]),
-        worker=int(document.get("worker", -1)),
-        phase=str(document.get("phase", "")),
-        data={name: value for name, value in document.items() if name not in known},
-    )
+def _log_names(folder: Folder) -> tuple[str, ...]:
+    names = folder.sizes(LOGS_FOLDER)
+    return tuple(sorted(name for name in names if fnmatch(name, worker_log_name("*"))))

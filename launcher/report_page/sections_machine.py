@@ -1,4 +1,4 @@
-"""The parts of the page on time, shards and machines."""
+"""The parts of the page on time, workers, shards and machines."""
 
 import statistics
 import time
@@ -9,47 +9,54 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.planning.lanes import WorkerShards, assign_lanes
 from tenfold.data.units import format_duration, format_size, plural
+from tenfold.launcher.job.run_dir import LOGS_FOLDER
 from tenfold.launcher.report_page.charts import Stretch, strip
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import percents, show
 from tenfold.launcher.report_page.timeline import Mark, Timeline, WorkerTime
+from tenfold.models.train_config import TrainConfig
 
 MAX_WORKERS: Final = 64
 MAX_SPANS: Final = 2000
 MAX_SHARDS: Final = 4096
 MAX_MARKS: Final = 40
 
+# The legend of each part of a worker's time; the keys are classes of the style sheet.
 _MEANING: Final = {
-    "starting": "starting (imports, finding each other)",
-    "building": "building (model, first step's compilation)",
-    "training": "training (compute, exchange of gradients)",
+    "starting": "starting (imports, rendezvous)",
+    "building": "building (model, compilation of the first step)",
+    "training": "training (compute, summing gradients)",
     "computing": "computing",
-    "communication": "communication (exchange of gradients)",
+    "communication": "communication (summing gradients)",
     "waiting": "waiting for input",
     "evaluation": "evaluation",
-    "saving": "checkpoints, saving the model",
+    "saving": "saving checkpoints and the model",
     "ending": "ending",
     "running": "running",
 }
 
 _ESTIMATE: Final = (
-    "Communication is an estimate: summing gradients over all workers was timed alone, before the "
-    "first step, and is {share:.0f} % of the time of the slowest worker's steps; where "
-    "waiting for input leaves less than that, it is what is left. Part of it may run while a "
-    "worker computes. Computing is the rest of training, which is one colour on the time axis."
+    "Communication is an estimate: one all-reduce of the gradients, timed alone before the first "
+    "step, takes {share:.0f} % of a step of the slowest worker. Some of it may overlap with "
+    "computing, so the real share may be smaller. Computing is the rest of the training time. "
+    "The timeline above shows computing, communication and waiting together as training."
 )
 
 
 def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
-    """Returns the workers on the time axis, where their time went, and what happened."""
+    """Return the timeline of the workers, their time by activity, and the events."""
     if timeline is None or not timeline.workers:
         return None
     shown = timeline.workers[:MAX_WORKERS]
     hidden = len(timeline.workers) - len(shown)
-    note = tag("p", f"and {plural(hidden, 'worker')} more", cls="muted") if hidden else None
+    note = tag("p", f"and {hidden:,} more workers", cls="muted") if hidden else None
     earlier = timeline.launches - 1
-    before = f"The last of {timeline.launches} launches into this folder." if earlier else None
+    before = (
+        f"Only the last of {timeline.launches} launches into this run directory is shown."
+        if earlier
+        else None
+    )
     share = _communication_share(run, timeline)
     parts = [_parts(worker, share) for worker in shown]
     estimate = tag("p", _ESTIMATE.format(share=100 * share), cls="muted") if share else None
@@ -59,9 +66,9 @@ def times(run: RunFiles, timeline: Timeline | None) -> Markup | None:
         tag(
             "div",
             tag("p", before, cls="muted") if before else None,
-            tag("h3", "When"),
+            tag("h3", "Timeline"),
             _gantt(shown, timeline),
-            tag("h3", "Where it went"),
+            tag("h3", "Time by activity"),
             _shares(parts),
             _legend(parts),
             estimate,
@@ -95,25 +102,32 @@ def _gantt(workers: Sequence[WorkerTime], timeline: Timeline) -> Markup:
         ]
         bar = strip(stretches, label=f"worker {index} over time", marks=marks)
         cells += [tag("span", f"worker {index}"), tag("div", bar)]
-    labels = [tag("span", format_duration(length * at / 4)) for at in range(5)]
+    labels = [tag("span", format_duration(length * quarter / 4)) for quarter in range(5)]
     cells += [tag("span"), tag("div", *labels, cls="axis")]
     return tag("div", *cells, cls="rows")
 
 
 def _communication_share(run: RunFiles, timeline: Timeline) -> float:
-    """Returns the share of a step that summing gradients takes; 0 where it was not measured.
+    """Return the share of a step that summing gradients takes; 0 if it was not measured.
 
-    It is the mean over this launch's epochs; the first, which holds the compiling, counts only
-    where it is the only one.
+    This is the mean over the epochs of this launch. The first epoch includes compiling and counts
+    only if it is the only epoch.
     """
-    told = [line.communication for line in run.epochs if line.step >= timeline.first_step]
-    return min(1.0, max(0.0, statistics.fmean(told[1:] or told or [0.0])))
+    shares = [
+        line.bottleneck.communication if line.bottleneck else 0.0
+        for line in run.epochs
+        if line.step >= timeline.first_step
+    ]
+    return min(1.0, max(0.0, statistics.fmean(shares[1:] or shares or [0.0])))
 
 
 def _parts(worker: WorkerTime, communication: float) -> dict[str, float]:
-    """Returns the seconds of each part of a worker's time; together they are all of it.
+    """Return the seconds of each part of a worker's time; they sum to all of its time.
 
-    `communication` is its share of a step; 0 leaves it in one with computing.
+    Args:
+      worker: the time of the worker.
+      communication: the share of a step that summing gradients takes; 0 if it is not known, so
+        that communication and computing stay one part, training.
     """
     parts: dict[str, float] = {}
     for kind, seconds in worker.seconds().items():
@@ -133,18 +147,18 @@ def _shares(workers: Sequence[Mapping[str, float]]) -> Markup:
     cells: list[Child] = []
     longest = max((sum(parts.values()) for parts in workers), default=0) or 1
     for index, parts in enumerate(workers):
-        stretches, at = [], 0.0
+        stretches, begin = [], 0.0
         for kind, seconds in parts.items():
             text = f"{_MEANING[kind]}: {format_duration(seconds)}"
-            stretches.append(Stretch(at / longest, (at + seconds) / longest, kind, text))
-            at += seconds
-        bar = strip(stretches, label=f"where worker {index}'s time went")
+            stretches.append(Stretch(begin / longest, (begin + seconds) / longest, kind, text))
+            begin += seconds
+        bar = strip(stretches, label=f"time of worker {index} by activity")
         cells += [tag("span", f"worker {index}"), tag("div", bar)]
     return tag("div", *cells, cls="rows")
 
 
 def _legend(workers: Sequence[Mapping[str, float]]) -> Markup:
-    """Returns what the colours mean, and the share of each in the time of all workers."""
+    """Return the meaning of the colours, and the share of each in the time of all workers."""
     total: dict[str, float] = {}
     for parts in workers:
         for kind, seconds in parts.items():
@@ -175,21 +189,23 @@ def _worker_table(run: RunFiles, workers: Sequence[WorkerTime]) -> Markup:
             )
         )
     head = (
-        "worker", "address", "last step", "own records/s, last steps", "waited for input",
+        "worker", "address", "last step", "records/s of this worker", "waited for input",
         "peak memory", "starts", "exit code",
     )  # fmt: skip
-    told = [at for at in range(len(head)) if any(row[at] != "" for row in rows)]
+    columns = [index for index in range(len(head)) if any(row[index] != "" for row in rows)]
     return table(
-        tuple(head[at] for at in told),
-        [tuple(row[at] for at in told) for row in rows],
-        numbers="".join("n nnnnnn"[at] for at in told),
+        tuple(head[index] for index in columns),
+        [tuple(row[index] for index in columns) for row in rows],
+        numbers="".join("n nnnnnn"[index] for index in columns),
     )
 
 
 def _own_rate(worker: WorkerTime, *, is_trainer: bool) -> str:
-    """Returns the worker's own rate: a program tells its own, the built-in trainer the job's.
+    """Return the rate of this worker alone.
 
-    Of the job's every worker has an equal part: lanes give each as many records of a batch.
+    A user's own program reports the rate of its worker, the built-in trainer the rate of the job,
+    of which every worker has an equal part: its lanes give as many records of each batch as the
+    lanes of any other worker.
     """
     if worker.records_per_s is None:
         return ""
@@ -200,34 +216,38 @@ def _mark_table(timeline: Timeline) -> Markup | None:
     if not timeline.marks:
         return None
     rows = [_mark_row(mark, timeline) for mark in timeline.marks[-MAX_MARKS:]]
-    shown = table(("after", "who", "what"), rows, numbers="n")
-    return join(tag("h3", "What happened"), tag("div", shown, cls="card wrap"))
+    shown = table(("time", "source", "event"), rows, numbers="n")
+    return join(tag("h3", "Events"), tag("div", shown, cls="card wrap"))
 
 
 def _mark_row(mark: Mark, timeline: Timeline) -> tuple[Child, ...]:
-    who = "supervisor" if mark.worker < 0 else f"worker {mark.worker}"
-    return format_duration(max(mark.time - timeline.begin, 0)), who, mark.text[:400]
+    source = "supervisor" if mark.worker < 0 else f"worker {mark.worker}"
+    return format_duration(max(mark.time - timeline.begin, 0)), source, mark.text[:400]
 
 
 # --- shards ---
 
 
 def shards(run: RunFiles) -> Markup | None:
-    """Returns the shard layout and which worker reads what of it."""
-    if not run.spec.train:
+    """Return the shards of each split by the worker that reads them."""
+    train = run.spec.train
+    if train is None:
         return None
-    title = tag("h2", "Shards, and who reads them")
+    title = tag("h2", "Shards by worker")
     if run.manifest is None:
         return tag("section", title, tag("p", run.manifest_problem, cls="muted"))
-    names = {run.spec.train.get("train_split"), run.spec.train.get("validation_split")}
+    names = {train.train_split, train.validation_split}
     splits = [split for split in run.manifest.splits if split.name in names]
-    where = tag("p", tag("code", str(run.spec.train.get("shards"))), cls="muted")
-    cards = [tag("div", *_split_parts(run, run.manifest, split), cls="card") for split in splits]
+    where = tag("p", tag("code", train.shards), cls="muted")
+    cards = [
+        tag("div", *_split_parts(run, train, run.manifest, split), cls="card") for split in splits
+    ]
     return tag("section", title, where, *cards)
 
 
-def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Markup]:
-    train = run.spec.train
+def _split_parts(
+    run: RunFiles, train: TrainConfig, manifest: Manifest, split: Split
+) -> Iterable[Markup]:
     total = (
         f"{plural(split.num_records, 'record')}, {format_size(split.num_bytes)} in "
         f"{plural(len(split.shards), 'shard')}, {plural(manifest.num_lanes, 'lane')}"
@@ -238,17 +258,18 @@ def _split_parts(run: RunFiles, manifest: Manifest, split: Split) -> Iterable[Ma
             manifest,
             split.name,
             num_workers=run.cluster.num_workers,
-            global_batch_size=int(train["global_batch_size"]),
-            drop_remainder=split.name == train.get("train_split"),
+            global_batch_size=train.global_batch_size,
+            drop_remainder=split.name == train.train_split,
         )
-    except (UserError, KeyError, ValueError, TypeError) as error:
+    except UserError as error:
         yield tag("p", str(error), cls="bad")
         return
-    one = assigned[0]
+    first = assigned[0]
     yield tag(
         "p",
-        f"{plural(one.steps_per_epoch, 'step')} per epoch; each takes {one.lane_batch} from every "
-        "lane. One block is a shard, the shades tell lanes apart.",
+        f"{plural(first.steps_per_epoch, 'step')} per epoch; each step takes "
+        f"{plural(first.lane_batch, 'record')} from every lane. A block is a shard; the "
+        "shade alternates from lane to lane.",
         cls="muted",
     )
     yield tag("div", *_reader_rows(assigned, split), cls="rows")
@@ -274,7 +295,7 @@ def _reader_rows(assigned: Sequence[WorkerShards], split: Split) -> Iterable[Mar
 
 
 def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
-    blocks, at = [], 0
+    blocks, begin = [], 0
     for lane in worker.lanes:
         for shard in lane.shards:
             text = (
@@ -282,8 +303,8 @@ def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
                 f"{format_size(shard.bytes)}"
             )
             shade = "lane-b" if lane.index % 2 else "lane-a"
-            blocks.append(Stretch(at / longest, (at + shard.bytes) / longest, shade, text))
-            at += shard.bytes
+            blocks.append(Stretch(begin / longest, (begin + shard.bytes) / longest, shade, text))
+            begin += shard.bytes
     return blocks
 
 
@@ -291,17 +312,24 @@ def _blocks(worker: WorkerShards, longest: int) -> list[Stretch]:
 
 
 def environment(run: RunFiles) -> Markup:
-    """Returns the configuration, the machine and versions, and where the logs are."""
+    """Return the configuration, the machine, the versions of packages, and links to the logs."""
     cards = [
-        _listing("Configuration", run.spec.train or {"program": " ".join(run.spec.argv)}),
+        _listing("Configuration", _configuration(run)),
         _listing("Environment", _environment_items(run)),
-        _listing("Set in every worker", run.spec.env),
+        _listing("Environment variables of the workers", run.spec.env),
     ]
-    logs = [tag("li", tag("a", name, href=f"logs/{name}")) for name in run.logs[:MAX_WORKERS]]
+    logs = [
+        tag("li", tag("a", name, href=f"{LOGS_FOLDER}/{name}")) for name in run.logs[:MAX_WORKERS]
+    ]
     if logs:
         cards.append(tag("div", tag("h3", "Logs"), tag("ul", *logs), cls="card"))
     title = tag("h2", "Configuration and environment")
     return tag("section", title, tag("div", *(c for c in cards if c), cls="columns"))
+
+
+def _configuration(run: RunFiles) -> dict[str, Any]:
+    train = run.spec.train
+    return train.to_json() if train else {"program": " ".join(run.spec.argv)}
 
 
 def _environment_items(run: RunFiles) -> dict[str, Any]:
@@ -316,19 +344,20 @@ def _environment_items(run: RunFiles) -> dict[str, Any]:
 
 
 def _listing(title: str, items: Mapping[str, Any]) -> Markup | None:
-    told = {name: value for name, value in items.items() if value not in (None, "")}
-    if not told:
+    given = {name: value for name, value in items.items() if value not in (None, "")}
+    if not given:
         return None
-    rows = [join(tag("dt", name), tag("dd", str(value))) for name, value in told.items()]
+    rows = [join(tag("dt", name), tag("dd", str(value))) for name, value in given.items()]
     return tag("div", tag("h3", title), tag("dl", *rows), cls="card")
 
 
 def footer(run: RunFiles, *, refresh_s: float | None) -> Markup:
-    """Returns when the page was made, and whether it renews itself."""
+    """Return the time of the page, and whether it reloads itself."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.read_at))
-    words = [f"Made by tenfold report at {when}, from {run.where}."]
+    sentences = [f"Made by tenfold report at {when} from {run.where}."]
     if refresh_s:
-        words.append(f"The job is running: this page renews itself every {refresh_s:g} s.")
+        sentences.append(f"The job is running: this page reloads itself every {refresh_s:g} s.")
     if run.damaged:
-        words.append(f"{plural(run.damaged, 'line')} could not be read and were passed over.")
-    return tag("footer", " ".join(words))
+        lines = plural(run.damaged, "line")
+        sentences.append(f"{lines} of metrics.jsonl and history.jsonl could not be read.")
+    return tag("footer", " ".join(sentences))

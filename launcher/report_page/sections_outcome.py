@@ -1,15 +1,19 @@
-"""The parts of the page on how a run went: its state, figures, failures, curves, receipts."""
+"""The parts of the page on the outcome: state, figures, failures, curves, receipts."""
 
 import time
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from tenfold.data.units import format_duration, plural
+from tenfold.launcher.job.events import Error
+from tenfold.launcher.job.history_line import StepProgress
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.report_page.charts import line_chart
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
-from tenfold.launcher.report_page.run_files import MetricsLine, RunFiles
+from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import Point, Series, show
 from tenfold.launcher.report_page.timeline import Timeline
+from tenfold.models.metrics_line import EpochMetrics, MetricsLine, ReceiptLine
 
 STATE_CLASS: Final = {"succeeded": "good", "running": "running", "cancelled": "muted"}
 MAX_CONSEQUENCES: Final = 20
@@ -17,11 +21,11 @@ MAX_EPOCHS: Final = 200
 
 
 def header(run: RunFiles) -> Markup:
-    """Returns the run's name and state, and what it runs."""
+    """Return the name and the state of the run, its model or program, and its size."""
     badge = tag("span", run.state, cls=f"badge {STATE_CLASS.get(run.state, 'bad')}")
     train = run.spec.train
-    what = f"model {train['model']}" if train.get("model") else " ".join(run.spec.argv)
-    words = [what, plural(run.spec.num_workers, "worker")]
+    program = f"model {train.model}" if train else " ".join(run.spec.argv)
+    words = [program, plural(run.spec.num_workers, "worker")]
     if run.environment.get("launched"):
         words.append(f"launched {run.environment['launched']}")
     subtitle = tag("p", " · ".join(words), cls="muted")
@@ -29,29 +33,30 @@ def header(run: RunFiles) -> Markup:
 
 
 def tiles(run: RunFiles, timeline: Timeline | None) -> Markup:
-    """Returns the figures that one looks for first."""
+    """Return the most important figures."""
     cells = [tag("div", tag("b", value), tag("span", name), cls="tile") for name, value in
              _figures(run, timeline)]  # fmt: skip
     return tag("div", *cells, cls="tiles")
 
 
 def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
-    lines = sorted((*run.steps, *run.epochs), key=lambda line: line.step)
+    lines: list[MetricsLine] = sorted([*run.steps, *run.epochs], key=lambda line: line.step)
     figures = []
     if run.result:
-        figures.append(("took", format_duration(run.result.seconds)))
+        figures.append(("duration", format_duration(run.result.seconds)))
     elif timeline:
-        figures.append(("so far", format_duration(timeline.end - timeline.begin)))
+        figures.append(("duration so far", format_duration(timeline.end - timeline.begin)))
     if lines:
-        figures.append(("step" + _of_steps(run), f"{lines[-1].step:,}"))
+        figures.append(("steps" + _of_steps(run), f"{lines[-1].step:,}"))
     if run.epochs:
         last = run.epochs[-1]
-        figures.append((f"epochs of {run.spec.train.get('epochs', '?')}", str(last.epoch + 1)))
+        epochs = run.spec.train.epochs if run.spec.train else "?"
+        figures.append((f"epochs of {epochs}", str(last.epoch + 1)))
         figures.append(("loss, last epoch", show(last.loss)))
         figures += [(name.replace("_", " "), show(value)) for name, value in last.metrics.items()]
     if lines:
-        since = "last epoch" if lines[-1].receipts else "last steps"
-        figures.append((f"job's records/s, {since}", show(lines[-1].records_per_s)))
+        since = "last epoch" if isinstance(lines[-1], EpochMetrics) else "last steps"
+        figures.append((f"records/s, {since}", show(lines[-1].records_per_s)))
     if run.result:
         figures.append(("restarts", str(run.result.restarts)))
     elif timeline:
@@ -61,40 +66,39 @@ def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
 
 
 def _of_steps(run: RunFiles) -> str:
-    totals = [e.data["total_steps"] for e in run.events if e.data.get("total_steps")]
-    return f" of {totals[-1]:,}" if totals and isinstance(totals[-1], int) else ""
+    steps = [event.entry for event in run.events if isinstance(event.entry, StepProgress)]
+    totals = [step.total_steps for step in steps if step.total_steps]
+    return f" of {totals[-1]:,}" if totals else ""
 
 
 # --- failures ---
 
 
 def failures(run: RunFiles) -> Markup | None:
-    """Returns the first failure with its traceback, and what followed from it."""
+    """Return the first failure with its traceback, and the failures that it caused."""
     result = run.result
     if result is None or result.first_failure is None:
         return _failures_so_far(run) if result is None else None
-    story = _failure_card("First failure", result.first_failure)
-    followed = [f"worker {one.worker}: {_first_line(one.error)}" for one in result.consequences]
-    more = len(followed) - MAX_CONSEQUENCES
-    shown = [tag("li", text) for text in followed[:MAX_CONSEQUENCES]]
-    if more > 0:
-        shown.append(tag("li", f"and {plural(more, 'worker')} more"))
-    consequences = tag("p", "Consequences, not causes:") if shown else None
-    reason = tag("p", f"Not started again: {result.reason}") if result.reason else None
-    items = tag("ul", *shown) if shown else None
-    return tag("section", story, tag("div", consequences, items, reason))
+    cause = _failure_card("First failure", result.first_failure)
+    texts = [f"worker {other.worker}: {_first_line(other.error)}" for other in result.consequences]
+    hidden = len(texts) - MAX_CONSEQUENCES
+    items = [tag("li", text) for text in texts[:MAX_CONSEQUENCES]]
+    if hidden > 0:
+        items.append(tag("li", f"and {hidden:,} more workers"))
+    title = tag("p", "Consequences of the first failure:") if items else None
+    reason = tag("p", f"Not restarted: {result.reason}") if result.reason else None
+    return tag("section", cause, tag("div", title, tag("ul", *items) if items else None, reason))
 
 
 def _failures_so_far(run: RunFiles) -> Markup | None:
-    """Returns what workers of an unfinished run said when they died, newest first."""
-    told = [event for event in run.events if event.kind == "error"][-5:][::-1]
-    if not told:
+    """Return the last errors of a running job, newest first."""
+    failed = [(event, event.entry) for event in run.events if isinstance(event.entry, Error)]
+    if not failed:
         return None
     cards = []
-    for event in told:
-        text = f"{event.data.get('type', 'Error')}: {event.data.get('message', '')}"
-        trace = str(event.data.get("traceback", ""))
-        failure = Failure(event.worker, event.time, event.phase, None, None, text, trace)
+    for event, error in failed[-5:][::-1]:
+        text = f"{error.type}: {error.message}"
+        failure = Failure(event.worker, event.time, event.phase, None, None, text, error.traceback)
         cards.append(_failure_card("Failure", failure))
     return tag("section", *cards)
 
@@ -117,18 +121,19 @@ def _traceback(failure: Failure, *, is_open: bool) -> Markup | None:
 
 
 def recoveries(run: RunFiles) -> Markup | None:
-    """Returns the failures that the job got over, where there were any."""
+    """Return the failures after which the job restarted, or None if there were none."""
     if run.result is None or not run.result.recoveries:
         return None
     rows: list[tuple[Child, ...]] = []
-    for number, one in enumerate(run.result.recoveries, 1):
-        failure = one.failure
-        what = "preempted" if one.preempted else _first_line(failure.error)
-        took = format_duration(one.seconds) if one.seconds is not None else "no step after it"
-        detail = join(what, _traceback(failure, is_open=False))
+    for number, recovery in enumerate(run.result.recoveries, 1):
+        failure = recovery.failure
+        cause = "preempted" if recovery.preempted else _first_line(failure.error)
+        seconds = recovery.seconds
+        took = format_duration(seconds) if seconds is not None else "no step since"
+        detail = join(cause, _traceback(failure, is_open=False))
         step = "" if failure.step is None else f"{failure.step:,}"
-        rows.append((number, failure.worker, step, took, one.num_workers, detail))
-    head = ("restart", "worker", "at step", "next step after", "workers then", "what failed")
+        rows.append((number, failure.worker, step, took, recovery.num_workers, detail))
+    head = ("restart", "failed worker", "at step", "time to next step", "workers after", "cause")
     shown = table(head, rows, numbers="nnnnn")
     return join(tag("h3", "Restarts"), tag("div", shown, cls="card"))
 
@@ -141,10 +146,11 @@ def _first_line(text: str) -> str:
 
 
 def curves(run: RunFiles) -> Markup | None:
-    """Returns the charts over the steps; None for a run that tells none."""
+    """Return the charts over the steps, or None if there are no metrics yet."""
     if not run.steps and not run.epochs:
         return None
-    names = dict.fromkeys(name for line in (*run.steps, *run.epochs) for name in line.metrics)
+    lines: list[MetricsLine] = [*run.steps, *run.epochs]
+    names = dict.fromkeys(name for line in lines for name in line.metrics)
     plain = [name for name in names if not name.startswith("val_")]
     alone = [n for n in names if n.startswith("val_") and n[4:] not in (*plain, "loss")]
     charts = [_chart_of("loss", run), *(_chart_of(name, run) for name in (*plain, *alone))]
@@ -156,20 +162,21 @@ def curves(run: RunFiles) -> Markup | None:
             "share of time waiting for input", [Series("worker 0", wait)], show_y=_show_percent
         )
     )
-    return tag("section", tag("h2", "Over the steps"), tag("div", *charts, cls="charts"))
+    return tag("section", tag("h2", "Metrics by step"), tag("div", *charts, cls="charts"))
 
 
 def _chart_of(name: str, run: RunFiles) -> Markup:
-    whole = "epoch so far" if name != "loss" else "each step"
+    # A step's line holds the loss of this step, but the metrics of the epoch up to this step.
+    by_step = "epoch so far" if name != "loss" else "each step"
     series = [
-        Series(whole, _points(run.steps, name), "faint"),
+        Series(by_step, _points(run.steps, name), "faint"),
         Series("epoch", _points(run.epochs, name), "dots"),
         Series("validation", _points(run.epochs, f"val_{name}"), "dots"),
     ]
-    return line_chart(name.replace("_", " "), [one for one in series if one.points])
+    return line_chart(name.replace("_", " "), [curve for curve in series if curve.points])
 
 
-def _points(lines: tuple[MetricsLine, ...], name: str) -> tuple[Point, ...]:
+def _points(lines: Sequence[MetricsLine], name: str) -> tuple[Point, ...]:
     if name == "loss":
         return tuple((float(line.step), line.loss) for line in lines)
     return tuple((float(line.step), line.metrics[name]) for line in lines if name in line.metrics)
@@ -183,25 +190,31 @@ def _show_percent(value: float) -> str:
 
 
 def receipts(run: RunFiles) -> Markup | None:
-    """Returns the proof of which records were read, epoch by epoch."""
-    told = [(line, *one) for line in run.epochs for one in line.receipts.items()]
-    if not told:
+    """Return the receipts, the proof of which records were read in each epoch."""
+    found = [item for line in run.epochs for item in _receipts_of(line)]
+    if not found:
         return None
-    wrong = [line for line, _, receipt in told if not receipt.get("exact")]
+    wrong = [line for line, _, receipt in found if not receipt.exact]
     if wrong:
         epochs = ", ".join(str(line.epoch + 1) for line in wrong[:10])
-        verdict = tag("p", f"NOT every record was read exactly once: epoch {epochs}", cls="bad")
+        text = (
+            f"Some records were not read exactly once in epoch {epochs}: run 'tenfold verify'; if "
+            "the shards are sound, report a bug."
+        )
+        verdict = tag("p", text, cls="bad")
     else:
-        verdict = tag("p", f"{len(told):,} of {len(told):,} receipts are exact.", cls="good")
+        text = f"Every record was read exactly once: {plural(len(found), 'receipt')}, all exact."
+        verdict = tag("p", text, cls="good")
     meaning = (
-        "A receipt counts the records that all workers together read, and sums their hashes. What "
-        "a training epoch leaves out is fewer than a batch, and other records each epoch."
+        "A receipt counts the records that all workers together read, sums the fingerprints of "
+        "their bytes and compares both with the manifest. The records left over at the end of a "
+        "training epoch are too few for a batch; they are different records in each epoch."
     )
-    rows = [_receipt_row(*one) for one in told[-MAX_EPOCHS:]]
-    head = ("epoch", "split", "read", "left out", "in the shards", "exact", "fingerprint")
+    rows = [_receipt_row(*item) for item in found[-MAX_EPOCHS:]]
+    head = ("epoch", "split", "read", "left over", "in the shards", "exact", "fingerprint")
     shown = table(head, rows, numbers="n nnn")
-    fold = tag("details", tag("summary", plural(len(rows), "receipt")), shown)
-    body = fold if len(rows) > 12 else shown
+    folded = tag("details", tag("summary", plural(len(rows), "receipt")), shown)
+    body = folded if len(rows) > 12 else shown
     return tag(
         "section",
         tag("h2", "Receipts"),
@@ -209,18 +222,19 @@ def receipts(run: RunFiles) -> Markup | None:
     )
 
 
-def _receipt_row(line: MetricsLine, name: str, receipt: Any) -> tuple[Child, ...]:
-    exact = bool(receipt.get("exact"))
+def _receipts_of(line: EpochMetrics) -> list[tuple[EpochMetrics, str, ReceiptLine]]:
+    named = (("training", line.receipt), ("validation", line.validation_receipt))
+    return [(line, split, receipt) for split, receipt in named if receipt is not None]
+
+
+def _receipt_row(line: EpochMetrics, split: str, receipt: ReceiptLine) -> tuple[Child, ...]:
+    exact = receipt.exact
     return (
         line.epoch + 1,
-        "validation" if name.startswith("validation") else "training",
-        _count(receipt.get("records")),
-        _count(receipt.get("left_out")),
-        _count(receipt.get("expected")),
-        tag("span", "yes" if exact else "NO", cls="good" if exact else "bad"),
-        tag("code", str(receipt.get("fingerprint", ""))),
+        split,
+        f"{receipt.records:,}",
+        f"{receipt.left_out:,}",
+        f"{receipt.expected:,}",
+        tag("span", "yes" if exact else "no", cls="good" if exact else "bad"),
+        tag("code", receipt.fingerprint),
     )
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "?"

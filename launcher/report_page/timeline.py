@@ -1,11 +1,20 @@
-"""Who did what when: the spans of every worker, made of history.jsonl. Pure."""
+"""The timeline of a launch: the spans of every worker, from history.jsonl. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-# What is shown of the phases of `launcher.events`; a user's own program has none.
+from tenfold.launcher.job.events import Error, Phase, Started
+from tenfold.launcher.job.history_line import (
+    HistoryLine,
+    LaunchBegun,
+    Note,
+    StepProgress,
+    WorkerExit,
+)
+
+# The span that shows each phase of `launcher.job.events`; a user's own program has no phases.
 KINDS: Final = {
     "": "running",
     "import": "starting",
@@ -22,17 +31,6 @@ ORDER: Final = ("starting", "building", "training", "evaluation", "saving", "end
 
 
 @dataclass(frozen=True)
-class Event:
-    """A line of history.jsonl; `worker` is -1 where it is of none."""
-
-    time: float
-    kind: str
-    worker: int = -1
-    phase: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Span:
     """A stretch of one worker's time, in seconds since 1970."""
 
@@ -43,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment that something went wrong on a worker, or (-1) that the supervisor acted."""
+    """A failure of a worker, or an action of the supervisor (worker -1)."""
 
     time: float
     worker: int
@@ -54,9 +52,9 @@ class Mark:
 class WorkerTime:
     """One worker over all attempts of a launch.
 
-    `waited_s` is how much of its training it waited for input; `records_per_s` the last rate
-    that it told (of the built-in trainer: that of the whole job, as this worker saw it), and
-    `peers` how many workers, itself included, then ran; `starts` how often it was started.
+    `waited_s` is the time that its training waited for input; `records_per_s` is the last rate
+    that it reported (the built-in trainer reports the rate of the whole job), and `peers` the
+    number of workers that ran then, itself included; `starts` is the number of its starts.
     """
 
     spans: tuple[Span, ...] = ()
@@ -69,7 +67,7 @@ class WorkerTime:
     peak_rss_bytes: int = 0
 
     def seconds(self) -> dict[str, float]:
-        """Returns the seconds of each kind, in ORDER."""
+        """Return the seconds of each kind of span, in ORDER."""
         total: dict[str, float] = defaultdict(float)
         for span in self.spans:
             total[span.kind] += span.end - span.begin
@@ -78,9 +76,10 @@ class WorkerTime:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The last launch in a run directory: from `begin` to `end`, seconds since 1970.
+    """The last launch in a run directory, from `begin` to `end` in seconds since 1970.
 
-    `first_step` is the first that it told of: what an earlier launch did lies before it.
+    `first_step` is the first step that this launch reported: earlier steps belong to earlier
+    launches. `launches` is the number of launches into the run directory.
     """
 
     begin: float
@@ -91,12 +90,17 @@ class Timeline:
     first_step: int = 0
 
 
-def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | None:
-    """Returns the timeline of the last launch; None where there is no history.
+def build_timeline(events: Sequence[HistoryLine], *, now: float | None) -> Timeline | None:
+    """Return the timeline of the last launch, or None if there is no history.
 
-    `now` ends what still runs; None where nothing does, so that the last event ends it.
+    Args:
+      events: the lines of history.jsonl.
+      now: seconds since 1970, where the spans of a running job end; None if the job has ended,
+        so that they end at the last event.
     """
-    launches = [at for at, event in enumerate(events) if event.kind == "launch"]
+    launches = [
+        index for index, event in enumerate(events) if isinstance(event.entry, LaunchBegun)
+    ]
     if not launches:
         return None
     last = events[launches[-1] :]
@@ -104,7 +108,7 @@ def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | 
     end = max(end, now or end)
     workers = 1 + max((event.worker for event in last), default=-1)
     peers = _peers(last)
-    steps = [_whole(event.data.get("step")) for event in last if event.kind == "step"]
+    steps = [event.entry.step for event in last if isinstance(event.entry, StepProgress)]
     return Timeline(
         begin=begin,
         end=end,
@@ -116,62 +120,74 @@ def build_timeline(events: Sequence[Event], *, now: float | None) -> Timeline | 
         ),
         marks=tuple(_marks(last)),
         launches=len(launches),
-        first_step=min((step for step in steps if step is not None), default=0),
+        first_step=min(steps, default=0),
     )
 
 
-def _peers(events: Iterable[Event]) -> dict[int, int]:
-    """Returns for each worker how many were running together when it made its last step.
+def _peers(events: Iterable[HistoryLine]) -> dict[int, int]:
+    """Return for each worker the number of workers that ran when it made its last step.
 
-    A job may go on with fewer workers. All of a start are there before any of them steps.
+    A job may continue with fewer workers. All workers of an attempt start before any of them
+    makes a step.
     """
     together: set[int] = set()
     peers: dict[int, int] = {}
     starting = False
     for event in events:
-        if event.kind == "started":
+        if isinstance(event.entry, Started):
             together = together | {event.worker} if starting else {event.worker}
             starting = True
-        elif event.kind in ("step", "exit"):
+        elif isinstance(event.entry, StepProgress | WorkerExit):
             starting = False
-        if event.kind == "step":
+        if isinstance(event.entry, StepProgress):
             peers[event.worker] = max(1, len(together))
     return peers
 
 
-def _worker_time(events: Iterable[Event], end: float, *, peers: int) -> WorkerTime:
-    spans: list[Span] = []
-    seen: dict[str, Any] = {}
-    waited_s, starts, since, kind = 0.0, 0, 0.0, ""
+def _worker_time(events: Sequence[HistoryLine], end: float, *, peers: int) -> WorkerTime:
+    total = WorkerTime(spans=_merged(_spans(events, end)), peers=peers)
+    kind = ""
     for event in events:
-        if event.kind == "step":
-            # The first steps' waiting is a part of building.
-            waited_s += (_number(event.data.get("waited_s")) or 0.0) * (kind == "training")
-            seen.update(event.data)
-        if event.kind not in ("started", "phase", "exit"):
+        match event.entry:
+            case StepProgress() as step:
+                # Waiting in the first steps belongs to the span `building`.
+                waited_s = total.waited_s + step.waited_s * (kind == "training")
+                total = replace(total, step=step.step, waited_s=waited_s)
+                if step.records_per_s is not None:
+                    total = replace(total, records_per_s=step.records_per_s)
+            case WorkerExit(code=code, peak_rss_bytes=peak):
+                total = replace(total, exit_code=code, peak_rss_bytes=peak)
+                kind = ""
+            case Started():
+                total = replace(total, starts=total.starts + 1)
+                kind = _kind_of(event)
+            case Phase():
+                kind = _kind_of(event)
+    return total
+
+
+def _kind_of(event: HistoryLine) -> str:
+    return KINDS.get(event.phase, "running")
+
+
+def _spans(events: Iterable[HistoryLine], end: float) -> list[Span]:
+    """Return the spans between neighbouring starts, phases and exits; the last ends at `end`."""
+    spans: list[Span] = []
+    since, kind = 0.0, ""
+    for event in events:
+        if not isinstance(event.entry, Started | Phase | WorkerExit):
             continue
         if kind:
             spans.append(Span(kind, since, event.time))
         since = event.time
-        kind = KINDS.get(event.phase, "running") if event.kind != "exit" else ""
-        starts += event.kind == "started"
-        seen.update(event.data)
+        kind = "" if isinstance(event.entry, WorkerExit) else _kind_of(event)
     if kind:
         spans.append(Span(kind, since, end))
-    return WorkerTime(
-        spans=_merged(spans),
-        waited_s=waited_s,
-        step=_whole(seen.get("step")),
-        records_per_s=_number(seen.get("records_per_s")),
-        peers=peers,
-        starts=starts,
-        exit_code=_whole(seen.get("code")),
-        peak_rss_bytes=_whole(seen.get("peak_rss_bytes")) or 0,
-    )
+    return spans
 
 
 def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Joins neighbours of one kind, and what begins before the first phase with that phase."""
+    """Join neighbouring spans of one kind, and the time before the first phase with that phase."""
     merged: list[Span] = []
     for span in spans:
         if merged and merged[-1].end == span.begin and merged[-1].kind in (span.kind, "running"):
@@ -181,20 +197,12 @@ def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
     return tuple(merged)
 
 
-def _marks(events: Iterable[Event]) -> Iterable[Mark]:
+def _marks(events: Iterable[HistoryLine]) -> Iterable[Mark]:
     for event in events:
-        if event.kind == "error":
-            text = f"{event.data.get('type', 'error')}: {event.data.get('message', '')}"
-            yield Mark(event.time, event.worker, text.split("\n", 1)[0])
-        elif event.kind == "exit" and event.data.get("code") and not event.data.get("by_us"):
-            yield Mark(event.time, event.worker, f"exited with {event.data['code']}")
-        elif event.kind == "note":
-            yield Mark(event.time, -1, str(event.data.get("text", "")))
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+        match event.entry:
+            case Error(type=name, message=message):
+                yield Mark(event.time, event.worker, f"{name}: {message}".split("\n", 1)[0])
+            case WorkerExit(code=code, by_us=False) if code:
+                yield Mark(event.time, event.worker, f"exited with {code}")
+            case Note(text=text):
+                yield Mark(event.time, -1, text)

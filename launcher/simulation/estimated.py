@@ -1,7 +1,7 @@
-"""A fleet of any size on paper: what each host reads and how long an epoch takes. Pure.
+"""Estimate of a cluster of any size: the data of each host and the time of an epoch. Pure.
 
-Nothing here grows with the number of hosts or shards: shards differ by one record at most, and
-dealt out in turn they differ in a known way.
+The cost of an estimate does not depend on the number of hosts or shards: shards differ by at most
+one record, and are assigned to lanes in turn, so that closed formulas give the records of a lane.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ from tenfold.data.planning.lanes import check_divides
 
 @dataclass(frozen=True)
 class DataSet:
-    """A split as a plan lays it out: the first shards hold one record more than the last."""
+    """The sizes of a split as `plan` lays it out.
+
+    Shard i belongs to lane i % num_lanes. The first num_records % num_shards shards hold one
+    record more than the others.
+    """
 
     num_records: int
     num_bytes: int
@@ -22,11 +26,14 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Rates:
-    """What hosts can do; None: not stated, and not a limit.
+    """The rates of one host, and sizes; a rate of None is no limit.
 
-    Per host: `records_per_s` that it can compute, `read_bytes_per_s` from storage,
-    `network_bits_per_s`. `gradient_bytes` are summed over the hosts at each step;
-    `request_bytes` is how much one request to storage fetches.
+    Attributes:
+      records_per_s: records that one host trains on per second.
+      read_bytes_per_s: bytes that one host reads from storage per second.
+      network_bits_per_s: bandwidth of one host, in bits per second.
+      gradient_bytes: bytes that are summed over the hosts at each step.
+      request_bytes: bytes of one request to storage.
     """
 
     records_per_s: float | None = None
@@ -38,7 +45,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One fleet's epoch. Seconds are of one step; rates are of all hosts together."""
+    """The estimate of one epoch. `compute_s`, `input_s`, `communication_s` are of one step."""
 
     num_workers: int
     shards_per_worker: int
@@ -53,39 +60,48 @@ class Estimate:
 
     @property
     def step_s(self) -> float:
-        """Seconds of a step: the next batch is read while this one is computed."""
+        """Seconds of a step, in which the next batch is read while the current is computed."""
         return max(self.compute_s, self.input_s) + self.communication_s
 
     @property
     def epoch_s(self) -> float:
-        """Seconds of an epoch, without its evaluation and checkpoint."""
+        """Seconds of an epoch without its evaluation and checkpoint."""
         return self.steps_per_epoch * self.step_s
 
 
 def lane_records(data: DataSet, lane: int) -> int:
-    """Returns the records of lane `lane`: shards lane, lane + num_lanes, … of all."""
-    base, longer = divmod(data.num_records, data.num_shards)
-    extra = longer // data.num_lanes + (lane < longer % data.num_lanes)
+    """Return the records of lane `lane`, which holds shards lane, lane + num_lanes, …"""
+    base, longer_shards = divmod(data.num_records, data.num_shards)
+    extra = longer_shards // data.num_lanes + (lane < longer_shards % data.num_lanes)
     return base * (data.num_shards // data.num_lanes) + extra
 
 
 def worker_records(data: DataSet, worker: int, num_workers: int) -> int:
-    """Returns the records of a worker: its num_lanes / num_workers neighbouring lanes."""
+    """Return the records of a worker, which reads num_lanes / num_workers neighbouring lanes.
+
+    The first lanes may hold one record more than the last.
+    """
     lanes = data.num_lanes // num_workers
-    more = (data.num_records % data.num_shards) % data.num_lanes
-    longer = min(max(more - worker * lanes, 0), lanes)
-    return lanes * lane_records(data, data.num_lanes - 1) + longer
+    longer_lanes = (data.num_records % data.num_shards) % data.num_lanes
+    own_longer_lanes = min(max(longer_lanes - worker * lanes, 0), lanes)
+    return lanes * lane_records(data, data.num_lanes - 1) + own_longer_lanes
 
 
 def estimate(data: DataSet, *, num_workers: int, global_batch_size: int, rates: Rates) -> Estimate:
-    """Returns what an epoch of `num_workers` hosts is like.
+    """Return the estimate of one epoch.
 
-    The sum of the gradients takes the ring's bound, 2(N-1)/N x bytes / rate (Patarasuk and
-    Yuan, 2009).
+    Summing the gradients takes the lower bound of a ring all-reduce, 2(N-1)/N x bytes / rate
+    (Patarasuk and Yuan, 2009).
+
+    Args:
+      data: the sizes of the training split.
+      num_workers: number of hosts; it must divide the lanes.
+      global_batch_size: records per step over all hosts; a multiple of the number of lanes.
+      rates: the rates of one host.
 
     Raises:
-      UserError: the hosts cannot share the lanes, or the lanes the batch, or there are too few
-        records for a step.
+      UserError: the hosts do not divide the lanes, the lanes do not divide the batch, or the
+        records are too few for one step.
     """
     check_divides(data.num_lanes, num_workers, global_batch_size)
     steps = lane_records(data, data.num_lanes - 1) // (global_batch_size // data.num_lanes)
@@ -117,7 +133,7 @@ def _seconds(amount: float, rate: float | None) -> float:
 
 @dataclass(frozen=True)
 class StorageLoad:
-    """What storage has to give to all hosts together."""
+    """The load on storage of all hosts together."""
 
     bytes_per_s: float
     requests_per_s: float
@@ -125,7 +141,7 @@ class StorageLoad:
 
 
 def storage_load(data: DataSet, found: Estimate, rates: Rates) -> StorageLoad | None:
-    """Returns the load on storage while training runs; None where no rate gives a time."""
+    """Return the load on storage during an epoch, or None if `rates` gives no time."""
     per_shard = max(1, -(-data.num_bytes // data.num_shards // rates.request_bytes))
     requests = per_shard * data.num_shards
     if not found.epoch_s:

@@ -1,4 +1,8 @@
-"""One attempt: all workers from their start until all are gone."""
+"""One attempt: all workers from their start until all have ended.
+
+Everything runs on the supervisor's main thread: `run` reads the workers' messages, then acts.
+Signals only count up in `StopRequest`.
+"""
 
 import math
 import signal
@@ -10,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
+from tenfold.launcher.job.events import Result
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 from tenfold.launcher.supervisor.verdict import Verdict, has_failed, is_consequence, judge
@@ -22,35 +27,40 @@ from tenfold.launcher.supervisor.worker_processes import (
 from tenfold.launcher.worker.stop_signals import StopRequest
 
 TICK_S: Final = 0.1
-# How long others may take to say what they know, once one has failed. Where all that is
-# known blames a peer, the cause is given longer to show itself.
+# After a first failure, wait this long for other workers' errors; longer if every error so far
+# only reports a lost peer.
 SETTLE_S: Final = 0.25
 SETTLE_BLAMED_S: Final = 0.8
-# A user's program gets this long to put its things in order when a peer has failed. The
-# built-in trainer gets none: without its peers it has nothing left to save.
+# Time for a user's program to save its state when a peer has failed. The built-in trainer gets
+# none: without its peers it has nothing left to save.
 FAILURE_GRACE_S: Final = 2.0
-# Who has told its own error goes at once; its exit status belongs to the verdict.
+# Time for a worker that has reported its own error to exit: the verdict holds its exit status.
 DYING_S: Final = 2.0
+# Time for all workers to print their stacks.
 DUMP_S: Final = 2.0
-# Lines are shown this late, so that the echo of a failure on the other workers, which may
-# come before the failure itself, can be left out.
+# Output is shown this late. Other workers' lines about a failure, which may arrive before the
+# failure itself, can then be left out.
 SHOW_AFTER_S: Final = 0.5
-# Between two looks at the workers pass TICK_S. Where it is so long, this process stood still: the
-# machine slept or was paused, or a terminal took no more text.
+# TICK_S passes between two looks at the workers. A longer gap means that this process was
+# suspended: the machine slept, or the terminal took no more text.
 STALL_S: Final = 0.5
 
 
-class Drill(Protocol):
-    """A fault that is put into a running attempt on purpose."""
+class Injector(Protocol):
+    """Injects faults into a running attempt."""
 
     def act(self, records: Sequence[WorkerRecord], processes: WorkerProcesses) -> None:
-        """Called several times a second."""
+        """Carry out the faults that are due; called several times a second."""
         ...
 
 
 @dataclass
 class Attempt:
-    """One start of all workers. After `run`, `verdict` and `final` say how it was."""
+    """One start of all workers.
+
+    After `run`, `verdict` is the judgement on its failure, None where there was none, and `final`
+    holds the final figures that the chief reported.
+    """
 
     processes: WorkerProcesses
     records: tuple[WorkerRecord, ...]
@@ -60,21 +70,21 @@ class Attempt:
     watch: WatchPolicy
     grace_s: float
     failure_grace_s: float
-    injector: Sequence[Drill] = ()
+    injectors: Sequence[Injector] = ()
     verdict: Verdict | None = None
     final: dict[str, Any] = field(default_factory=dict)
     _failed_at: float | None = None
     _dump_until: float | None = None
     _finding: Finding | None = None
     _lines: deque[tuple[float, int, str]] = field(default_factory=deque)
-    _stops_asked: int = 0
-    _give_up_at: float = math.inf
+    _stops_handled: int = 0
+    _stop_waiting_at: float = math.inf
     _looked_at: float = field(default_factory=lambda: time.time())
 
     @property
     def cancelled(self) -> bool:
-        """Whether it ended because this process was asked to stop."""
-        return self._stops_asked > 0 and not all(r.exit_code == 0 for r in self.records)
+        """Whether the attempt ended because this process was asked to stop."""
+        return self._stops_handled > 0 and not all(r.exit_code == 0 for r in self.records)
 
     @property
     def first_step_at(self) -> float | None:
@@ -82,78 +92,80 @@ class Attempt:
         return min((r.first_step_at for r in self.records if r.first_step_at), default=None)
 
     def run(self) -> None:
-        """Runs until all workers are gone, or do not go though they were told to."""
-        while self.processes.running and time.monotonic() < self._give_up_at:
-            for heard in self.processes.poll(TICK_S):
-                self._take(heard)
-            self._obey_stop()
-            if not self._stops_asked and self.verdict is None:
+        """Run until all workers have ended, or have not ended in time after being stopped."""
+        while self.processes.running and time.monotonic() < self._stop_waiting_at:
+            for message in self.processes.poll(TICK_S):
+                self._take(message)
+            self._act_on_stop()
+            if not self._stops_handled and self.verdict is None:
                 self._oversee()
             if self._failed_at is None or self.verdict:
                 self._show_lines(before=time.monotonic() - SHOW_AFTER_S)
             self.view.tick(self.records)
-        if not self._stops_asked and self.verdict is None and judge(self.records):
+        if not self._stops_handled and self.verdict is None and judge(self.records):
             self._conclude()
         self._show_lines(before=math.inf)
 
-    def _take(self, heard: WorkerMessage) -> None:
-        record = self.records[heard.worker]
-        now = self._now()
-        if heard.line is not None:
-            record.take_line(heard.line, now)
-            self.logs.write(heard.worker, heard.line)
+    def _take(self, message: WorkerMessage) -> None:
+        worker, now = message.worker, self._now()
+        record = self.records[worker]
+        if message.line is not None:
+            record.take_line(message.line, now)
+            self.logs.write(worker, message.line)
             if self.verdict is None:
-                self._lines.append((time.monotonic(), heard.worker, heard.line))
-        elif heard.event is not None:
-            record.take_event(heard.event, now)
-            self.view.event(heard.worker, heard.event)
-            if heard.event.kind == "result" and heard.worker == 0:
-                self.final = heard.event.data
+                self._lines.append((time.monotonic(), worker, message.line))
+        elif message.event is not None:
+            record.take_event(message.event, now)
+            self.view.event(worker, message.event)
+            if isinstance(message.event.message, Result) and worker == 0:
+                self.final = dict(message.event.message.figures)
         else:
             record.mark_lost(now)
 
     def _now(self) -> float:
-        """Returns the time, in seconds since 1970. What passed while this process itself stood
-        still was nobody's silence.
+        """Return the time in seconds since 1970.
+
+        If this process was suspended since the last call, shift all timestamps: no worker was
+        silent during that time, because nobody listened.
         """
         now, before = time.time(), self._looked_at
         self._looked_at = now
         if now - before > STALL_S:
-            self._forgive(now - before - TICK_S)
+            self._shift_clocks(now - before - TICK_S)
         return now
 
-    def _forgive(self, seconds: float) -> None:
+    def _shift_clocks(self, seconds: float) -> None:
         for record in self.records:
             record.shift_clock(seconds)
-        now = time.monotonic()  # which does not count a machine's sleep
+        now = time.monotonic()  # does not advance while the machine sleeps
         if self._failed_at is not None:
             self._failed_at = min(self._failed_at + seconds, now)
         if self._dump_until is not None:
             self._dump_until = min(self._dump_until + seconds, now + DUMP_S)
 
     def _stop(self, grace_s: float) -> None:
-        """Stops all workers. An agent on a host that stands still hears nothing of it."""
+        """Stop all workers, and stop waiting later: a frozen host does not get the command."""
         self.processes.stop(grace_s)
-        self._give_up_at = time.monotonic() + grace_s + AGENT_LINGER_S
+        self._stop_waiting_at = time.monotonic() + grace_s + AGENT_LINGER_S
 
     def _show_lines(self, *, before: float) -> None:
         while self._lines and self._lines[0][0] <= before:
             _, worker, line = self._lines.popleft()
             self.view.line(worker, line)
 
-    def _obey_stop(self) -> None:
-        """The first signal asks the workers to end, the second makes them."""
-        asked = self.stop.count  # read once: another may come at any moment
-        if asked > self._stops_asked:
-            self._stops_asked = asked
-            self._stop(self.grace_s if asked == 1 else 0.0)
-            hint = "; once more to kill them" if asked == 1 else ""
+    def _act_on_stop(self) -> None:
+        """Stop the workers with a grace period at the first signal, kill them at the second."""
+        count = self.stop.count  # read once: a signal handler may raise it at any moment
+        if count > self._stops_handled:
+            self._stops_handled = count
+            self._stop(self.grace_s if count == 1 else 0.0)
+            hint = "; interrupt again to kill them" if count == 1 else ""
             self.view.note(f"stopping the workers{hint}")
 
     def _oversee(self) -> None:
         now = self._now()
-        for drill in self.injector:
-            drill.act(self.records, self.processes)
+        for injector in self.injectors:
+            injector.act(self.records, self.processes)
         if self._dump_until is not None:
             self._finish_dump()
         elif any(has_failed(record) for record in self.records):
@@ -165,27 +177,27 @@ class Attempt:
         failed = [record for record in self.records if has_failed(record)]
         now = time.monotonic()
         self._failed_at = self._failed_at or now
-        others = any(not has_failed(record) and not record.ended for record in self.records)
-        if now - self._failed_at >= _patience_s(failed, others):
+        others_run = any(not has_failed(record) and not record.ended for record in self.records)
+        if now - self._failed_at >= _settle_s(failed, others_run=others_run):
             self._conclude()
 
     def _conclude(self) -> None:
         self.verdict = judge(self.records)
         assert self.verdict is not None
         first = self.verdict.first
-        # Of the last moments only what the first to fail said is shown; the logs have all. Where
-        # its host failed, it too says that of the others.
-        blames = is_consequence(self.records[first.worker])
-        shown = () if blames else (first.worker,)
+        # Of the pending output show the lines of the first to fail alone; the logs hold all. If
+        # its host failed, its own lines blame the peers and are left out too.
+        blames_peers = is_consequence(self.records[first.worker])
+        shown = () if blames_peers else (first.worker,)
         self._lines = deque(entry for entry in self._lines if entry[1] in shown)
         self._show_lines(before=math.inf)
-        what = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
-        self.view.note(f"worker {first.worker} {what}; stopping the others")
-        # Preempted workers save a checkpoint together: they need their peers.
+        end = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
+        self.view.note(f"worker {first.worker} {end}; stopping the others")
+        # Preempted workers save a checkpoint together, so the others need the grace period.
         self._stop(self.grace_s if self.verdict.preempted else self.failure_grace_s)
 
     def _dump(self, finding: Finding) -> None:
-        """Notes who is to blame, and has every worker print its Python stack and die."""
+        """Note the watchdog's finding, and make every worker print its Python stack and abort."""
         names = ", ".join(f"worker {worker}" for worker in finding.workers)
         self.view.note(f"{names}: {finding.reason}; asking all workers for their stacks")
         self._finding = finding
@@ -200,7 +212,9 @@ class Attempt:
         if not answered and time.monotonic() < self._dump_until:
             return
         culprits = self._culprits()
-        for record in (one for one in self.records if one.exit_code != 0):
+        for record in self.records:
+            if record.exit_code == 0:
+                continue
             where = describe_location(record.stack)
             if record.index in culprits:
                 record.note = self._finding.reason + (f"; it was {where}" if where else "")
@@ -209,18 +223,18 @@ class Attempt:
         self._conclude()
 
     def _culprits(self) -> tuple[int, ...]:
-        """Where several hang, those in the user's own code or without input hold up the others."""
+        """Return the workers to blame: of several that hang, those that hold up the others."""
         assert self._finding is not None
         suspects = self._finding.workers
         busy = tuple(worker for worker in suspects if holds_up_others(self.records[worker].stack))
         return busy or suspects
 
 
-def _patience_s(failed: Sequence[WorkerRecord], others: bool) -> float:
-    """How long `others`, and a cause that is still dying, may take to say what they know."""
+def _settle_s(failed: Sequence[WorkerRecord], *, others_run: bool) -> float:
+    """Return how long to wait, after the first failure, for the errors of other workers."""
     causes = [record for record in failed if not is_consequence(record)]
     if any(record.error is not None and not record.ended for record in causes):
         return DYING_S
     if not causes:
         return SETTLE_BLAMED_S
-    return SETTLE_S if others else 0.0
+    return SETTLE_S if others_run else 0.0

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -18,11 +17,13 @@ from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.planning.lanes import deal_lanes
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, FaultyHosts, Host
 from tenfold.launcher.job.faults import AT_HOST, KINDS, Fault
 from tenfold.launcher.job.job_spec import ClusterSpec
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.worker_processes import WorkerProcesses
+from tenfold.models.metrics_line import StepMetrics, read_metrics_lines
 
 _SIGNALS: Final = {
     "kill": signal.SIGKILL,
@@ -30,14 +31,14 @@ _SIGNALS: Final = {
     "stop": signal.SIGSTOP,
     "preempt": signal.SIGTERM,
 }
-_WHOLE: Final = ("worker", "step", "restart", "restarts")
+_INTEGER_SETTINGS: Final = ("worker", "step", "restart", "restarts")
 
 
 def parse_fault(text: str, *, num_workers: int) -> Fault:
-    """Returns the fault of ``kill:worker=1,step=50``.
+    """Return the fault that a text such as ``kill:worker=1,step=50`` describes.
 
     Raises:
-      UserError: no such kind or setting, a value that is no number, or no such worker.
+      UserError: there is no such kind, setting or worker, or a value is not a number.
     """
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
@@ -49,7 +50,7 @@ def parse_fault(text: str, *, num_workers: int) -> Fault:
         if name not in names:
             raise UserError(f"unknown setting '{name}' in --inject={text}: there are {names}")
         values[name] = _number(value, text)
-    whole = {name: int(value) for name, value in values.items() if name in _WHOLE}
+    whole = {name: int(value) for name, value in values.items() if name in _INTEGER_SETTINGS}
     fault = Fault(kind, **{**values, **whole})  # type: ignore[arg-type]
     if fault.worker >= num_workers:
         raise UserError(f"--inject={text}: there is no worker {fault.worker} of {num_workers}")
@@ -67,10 +68,10 @@ def _number(value: str, text: str) -> float:
 
 
 def check_backend(faults: Sequence[Fault], backend: Backend, name: str) -> None:
-    """Checks that the hosts of `backend`, called `name`, can have these faults.
+    """Check that faults of hosts can be injected on `backend`, called `name`.
 
     Raises:
-      UserError: they cannot.
+      UserError: a fault needs simulated hosts.
     """
     for fault in faults:
         if fault.kind in AT_HOST and not isinstance(backend, FaultyHosts):
@@ -82,14 +83,14 @@ def check_backend(faults: Sequence[Fault], backend: Backend, name: str) -> None:
 
 @dataclasses.dataclass
 class HostFaultInjector:
-    """Faults of whole hosts that are at work in an attempt, and how each is ended."""
+    """Injects faults of whole hosts into one attempt, and ends each in time."""
 
     backend: Backend
     hosts: Sequence[Host]
     _ends: list[tuple[float, Callable[[], None]]] = dataclasses.field(default_factory=list)
 
     def begin(self, fault: Fault) -> None:
-        """Carries `fault` out on the host of its worker."""
+        """Inject `fault` on the host of its worker."""
         assert isinstance(self.backend, FaultyHosts), "checked before the start"
         backend, host = self.backend, self.hosts[fault.worker]
         if fault.kind == "unplug":
@@ -102,7 +103,7 @@ class HostFaultInjector:
         self._ends.append((until, lambda: end(host)))
 
     def end(self, *, now: float) -> None:
-        """Ends those whose time, of the monotonic clock, has come; all at infinity."""
+        """End the faults that are due at `now` of the monotonic clock; infinity ends all."""
         due = [entry for entry in self._ends if entry[0] <= now]
         for entry in due:
             self._ends.remove(entry)
@@ -110,7 +111,10 @@ class HostFaultInjector:
 
 
 class FaultInjector:
-    """Carries out faults on the running attempt, each once."""
+    """Injects each fault once, into the attempt numbered `restart` (from 0).
+
+    The supervisor sets `restart` before each attempt and calls `act` during it, on one thread.
+    """
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self.faults = tuple(faults)
@@ -119,7 +123,7 @@ class FaultInjector:
         self._at_hosts: HostFaultInjector | None = None
 
     def act(self, records: Sequence[WorkerRecord], processes: WorkerProcesses) -> None:
-        """Does what is due; called several times a second."""
+        """Inject the faults that are due; called several times a second."""
         for number, fault in enumerate(self.faults):
             if number in self._done or not self._is_due(fault, records):
                 continue
@@ -141,7 +145,7 @@ class FaultInjector:
         return not record.ended and record.pid is not None and (reached or fault.step == 0)
 
     def is_unavailable(self, worker: int, *, restart: int) -> bool:
-        """Says whether the host of `worker` has been taken away for attempt `restart`."""
+        """Whether the fault ``lose`` keeps the host of `worker` away from attempt `restart`."""
         return any(
             fault.kind == "lose"
             and fault.worker == worker
@@ -151,7 +155,7 @@ class FaultInjector:
 
     @contextlib.contextmanager
     def at_hosts(self, backend: Backend, hosts: Sequence[Host]) -> Iterator[None]:
-        """Lets faults strike `hosts`, the workers' in this attempt; ends what is left of them."""
+        """Allow faults of `hosts`, by worker, within the context; ends them at its exit."""
         self._at_hosts = HostFaultInjector(backend, hosts)
         try:
             yield
@@ -161,7 +165,7 @@ class FaultInjector:
 
     @contextlib.contextmanager
     def taken_ports(self, cluster: ClusterSpec) -> Iterator[None]:
-        """Holds the ports of the workers that should find theirs taken."""
+        """Listen on the ports of workers with the fault ``port``, within the context."""
         with contextlib.ExitStack() as stack:
             for fault in self.faults:
                 if fault.kind == "port" and fault.restart == self.restart:
@@ -173,8 +177,12 @@ class FaultInjector:
 
 
 def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) -> str:
-    """Makes `folder` look like `shards`, but for one flipped bit in the first shard that
-    `worker` trains on; returns its path.
+    """Copy `shards` into `folder`, with one flipped bit in the first shard of `worker`.
+
+    Shards other than that one are symbolic links.
+
+    Returns:
+      The path of `folder`.
 
     Raises:
       UserError: the shards are not on a local disk.
@@ -199,32 +207,33 @@ def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) ->
 
 
 def read_losses(metrics: bytes) -> dict[int, float]:
-    """Returns the losses by step that a metrics.jsonl holds."""
-    losses = {}
-    for line in metrics.splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            entry = json.loads(line)
-            if entry.get("kind") == "step":
-                losses[int(entry["step"])] = float(entry["loss"])
-    return losses
+    """Return the losses in a metrics.jsonl by step; damaged lines are skipped."""
+    lines, _ = read_metrics_lines(metrics)
+    return {line.step: line.loss for line in lines if isinstance(line, StepMetrics)}
 
 
 class LossCheck:
-    """Compares the losses of steps that are run again after a restart with those before it."""
+    """Compares the losses of steps repeated after a restart with those before it."""
 
     def __init__(self) -> None:
         self._before: Mapping[int, float] = {}
-        self._apart: list[float] = []
+        self._differences: list[float] = []
 
     def take(self, losses: Mapping[int, float], resumed_step: int) -> None:
-        """Takes what an attempt leaves, which has gone on from `resumed_step`."""
-        again = [step for step in losses if step > resumed_step and step in self._before]
-        self._apart += [abs(losses[step] - self._before[step]) for step in again]
+        """Take the losses, by step, after an attempt that continued from `resumed_step`."""
+        repeated = [step for step in losses if step > resumed_step and step in self._before]
+        self._differences += [abs(losses[step] - self._before[step]) for step in repeated]
         self._before = losses
 
     def sentence(self) -> str:
-        """Returns what the comparison says; empty where no step was run again."""
-        if not self._apart:
+        """Return the outcome in words, empty where no step was repeated."""
+        if not self._differences:
             return ""
-        how = "equal" if max(self._apart) == 0 else f"at most {max(self._apart):.2g} apart"
-        return f"losses of {len(self._apart)} steps that were run again after a restart: {how}"
+        how = (
+            "equal"
+            if max(self._differences) == 0
+            else f"at most {max(self._differences):.2g} apart"
+        )
+        return (
+            f"losses of {plural(len(self._differences), 'step')} repeated after a restart: {how}"
+        )

@@ -1,4 +1,4 @@
-"""Which hosts a job runs on at each start: all of them, or fewer where some are away."""
+"""Select the hosts for each start of a job: all, or fewer where some do not answer."""
 
 import subprocess
 from collections.abc import Callable, Sequence
@@ -11,24 +11,29 @@ ANSWER_TIMEOUT_S: Final = 10.0
 
 
 def worker_counts(num_workers: int, min_workers: int, *, num_lanes: int | None) -> tuple[int, ...]:
-    """Returns the worker counts that a job may run with, largest first; they divide the lanes
-    (None: a user's program, for which any count will do).
+    """Return the worker counts that a job may run with, largest first.
+
+    Args:
+      num_workers: the largest count.
+      min_workers: the smallest count.
+      num_lanes: lanes of the shards, which every count must divide; None for a user's program,
+        which may run with any count.
     """
     counts = range(num_workers, min_workers - 1, -1)
     return tuple(count for count in counts if num_lanes is None or num_lanes % count == 0)
 
 
 def choose_count(available: int, counts: Sequence[int]) -> int:
-    """Returns the largest of `counts` that `available` hosts suffice for; 0 where none."""
+    """Return the largest of `counts` that is at most `available`, 0 if there is none."""
     return max((count for count in counts if count <= available), default=0)
 
 
 def hosts_that_answer(backend: Backend, hosts: Sequence[Host]) -> tuple[bool, ...]:
-    """Says for each host whether a program can be run on it now."""
-    different = tuple(dict.fromkeys(hosts))
-    with ThreadPoolExecutor(len(different)) as pool:
+    """Return for each host whether a program can run on it now."""
+    distinct = tuple(dict.fromkeys(hosts))
+    with ThreadPoolExecutor(len(distinct)) as pool:
         answers = dict(
-            zip(different, pool.map(lambda host: _answers(backend, host), different), strict=True)
+            zip(distinct, pool.map(lambda host: _answers(backend, host), distinct), strict=True)
         )
     return tuple(answers[host] for host in hosts)
 
@@ -54,11 +59,19 @@ def select_hosts(
     *,
     is_unavailable: Callable[[int], bool],
 ) -> tuple[Host, ...]:
-    """Returns the hosts to start on, in order; none where too few are there.
+    """Return the hosts to start on, in order; none where too few are available.
 
-    Where only one count will do nobody is asked: a host that is away shows in the attempt.
-    `is_unavailable` says which of `hosts`, by number, a drill has taken away.
+    Hosts are probed only where `counts` leaves a choice: otherwise a host that does not answer
+    fails the attempt anyway.
+
+    Args:
+      backend: runs the probe.
+      hosts: one per worker of the full job.
+      counts: permitted numbers of workers.
+      is_unavailable: whether fault injection keeps a host, by its index in `hosts`, away.
     """
-    asked = hosts_that_answer(backend, hosts) if len(counts) > 1 else (True,) * len(hosts)
-    there = [host for at, host in enumerate(hosts) if asked[at] and not is_unavailable(at)]
-    return tuple(there[: choose_count(len(there), counts)])
+    answers = hosts_that_answer(backend, hosts) if len(counts) > 1 else (True,) * len(hosts)
+    available = [
+        host for index, host in enumerate(hosts) if answers[index] and not is_unavailable(index)
+    ]
+    return tuple(available[: choose_count(len(available), counts)])

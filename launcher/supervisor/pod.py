@@ -1,9 +1,12 @@
-"""The entry of a worker's pod: ``python -m tenfold.launcher.supervisor.pod``.
+"""The entry point of a worker's pod: ``python -m tenfold.launcher.supervisor.pod``.
 
-The job lies in the file that TENFOLD_JOB_FILE names, its place among the workers is
-JOB_COMPLETION_INDEX, which Kubernetes sets in every pod of an Indexed Job. It runs the worker,
-prints what the worker says, passes SIGTERM on, and exits as the worker does; with
-EXIT_PEER_FAILED where a program of the user's own failed because another worker had.
+TENFOLD_JOB_FILE names the job's file; JOB_COMPLETION_INDEX, which Kubernetes sets in every pod
+of an Indexed Job, is the task index. This program runs the worker, prints its output and its
+events in words, forwards SIGTERM, and exits with the worker's status; with EXIT_PEER_FAILED if
+a user's own program failed because another worker had failed.
+
+The main thread waits for the worker; one thread per output stream copies it, under a lock that
+protects the record and the view.
 """
 
 import json
@@ -24,11 +27,12 @@ from tenfold.launcher.display.plain import PlainView
 from tenfold.launcher.job.events import (
     EXIT_PEER_FAILED,
     EXIT_PREEMPTED,
-    MARK,
+    Exit,
     WorkerEvent,
-    decode_event,
+    split_output,
 )
-from tenfold.launcher.job.job_spec import JOB_FILE, job_from_json, worker_env
+from tenfold.launcher.job.job_spec import job_from_json, worker_env
+from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.verdict import is_consequence
 from tenfold.launcher.worker.environment import remote_worker_defaults
@@ -38,16 +42,16 @@ INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
 EXIT_USAGE: Final = 2
 DRAIN_S: Final = 2.0
 
-_HERE: Final = (
+_WHERE_THIS_RUNS: Final = (
     "this program runs in a pod of the Job that 'tenfold launch --backend=kubernetes' renders"
 )
 
 
 def read_job_file(environ: Mapping[str, str]) -> tuple[str, str]:
-    """Returns where the job lies, and its text.
+    """Return the path of the job's file, and its text.
 
     Raises:
-      UserError: the variable is missing, or names no file that can be read.
+      UserError: the variable is missing, or the file cannot be read.
     """
     path = environ.get(FILE_VARIABLE, "")
     try:
@@ -55,24 +59,26 @@ def read_job_file(environ: Mapping[str, str]) -> tuple[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{FILE_VARIABLE} is '{path}', which cannot be read ({reason}): {_HERE}"
+            f"{FILE_VARIABLE} is '{path}', which cannot be read ({reason}): {_WHERE_THIS_RUNS}"
         ) from error
 
 
 def read_index(environ: Mapping[str, str], num_workers: int) -> int:
-    """Returns which worker this pod is.
+    """Return the task index of this pod's worker.
 
     Raises:
-      UserError: the variable is missing or is not the index of a worker.
+      UserError: the variable is missing or is not a task index.
     """
     text = environ.get(INDEX_VARIABLE, "")
     if not text.isdecimal() or int(text) >= num_workers:
-        raise UserError(f"{INDEX_VARIABLE} is '{text}', not a number below {num_workers}: {_HERE}")
+        raise UserError(
+            f"{INDEX_VARIABLE} is '{text}', not a number below {num_workers}: {_WHERE_THIS_RUNS}"
+        )
     return int(text)
 
 
 def main() -> int:
-    """Runs this pod's worker; returns its exit status, 128 + N where signal N killed it."""
+    """Run this pod's worker; returns its exit status, 128 + N if signal N killed it."""
     try:
         path, text = read_job_file(os.environ)
         spec, cluster = job_from_json(text, where=path)
@@ -87,16 +93,17 @@ def main() -> int:
     record = WorkerRecord(index)
     env = {**os.environ, **remote_worker_defaults(), **env}
     code = _run(spec.argv_on(sys.executable), env, spec.cwd, record)
-    return code if spec.train else own_programs_status(code, record)
+    return code if spec.train else program_exit_status(code, record)
 
 
-def own_programs_status(code: int, record: WorkerRecord) -> int:
-    """Returns what a pod exits with where a user's program ended with `code`: EXIT_PEER_FAILED
-    where its last words blame another worker (see `verdict`), so that Kubernetes does not count
-    that as a crash too. The built-in trainer exits so by itself.
+def program_exit_status(code: int, record: WorkerRecord) -> int:
+    """Return the exit status of a pod whose user's program ended with `code`.
+
+    EXIT_PEER_FAILED if its last output blames another worker (see `verdict`), so that Kubernetes
+    does not count that as a second crash. The built-in trainer exits with it by itself.
     """
-    end = -(code - 128) if code > 128 else code
-    record.take_event(WorkerEvent("exit", record.index, "", data={"code": end}), time.time())
+    signed_code = -(code - 128) if code > 128 else code
+    record.take_event(WorkerEvent(record.index, "", Exit(signed_code)), time.time())
     is_failure = code not in (0, EXIT_PREEMPTED)
     return EXIT_PEER_FAILED if is_failure and is_consequence(record) else code
 
@@ -110,10 +117,10 @@ def _run(argv: tuple[str, ...], env: dict[str, str], cwd: str, record: WorkerRec
         print(f"tenfold: cannot start the worker: {error}", file=sys.stderr)
         return EXIT_USAGE
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         worker.send_signal(number)
 
-    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGTERM, forward)
     printer = _Printer(record)
     readers = [
         threading.Thread(target=printer.copy, args=streams, daemon=True)
@@ -122,13 +129,13 @@ def _run(argv: tuple[str, ...], env: dict[str, str], cwd: str, record: WorkerRec
     for reader in readers:
         reader.start()
     code = worker.wait()
-    for reader in readers:  # what the worker has started may hold its streams open
+    for reader in readers:  # processes that the worker has started may hold its streams open
         reader.join(DRAIN_S)
     return code if code >= 0 else 128 - code
 
 
 class _Printer:
-    """Prints what a worker says, its events in words, and keeps in mind what it said."""
+    """Prints a worker's output, its events in words, and records both."""
 
     def __init__(self, record: WorkerRecord) -> None:
         self._record = record
@@ -136,16 +143,14 @@ class _Printer:
         self._lock = threading.Lock()
 
     def copy(self, source: IO[bytes], target: IO[str]) -> None:
-        """Copies a stream to its end."""
+        """Copy a stream to its end."""
         for raw in source:
-            line = raw.decode("utf-8", errors="replace").rstrip("\n")
-            text, mark, rest = line.partition(MARK)
-            event = decode_event(mark + rest) if mark else None
+            text, event = split_output(raw.decode("utf-8", errors="replace").rstrip("\n"))
             with self._lock:
                 if event is not None:
                     self._record.take_event(event, time.time())
                     self._view.event(self._record.index, event)
-                if text or not mark:
+                if text is not None:
                     self._record.take_line(text, time.time())
                     print(text, file=target, flush=True)
 

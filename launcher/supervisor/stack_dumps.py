@@ -1,9 +1,9 @@
-"""What the Python stacks of hanging workers tell. Pure.
+"""Where hanging workers are, from the Python stacks that they print. Pure.
 
-PYTHONFAULTHANDLER makes Python print the stack of every thread when it gets SIGABRT, the main
-thread's last, innermost frame first (docs.python.org/3/library/faulthandler.html). A thread of
-TensorFlow's has one only while it calls into Python, which a step does for its input: where all is
-ready for the next steps, there is no such call.
+PYTHONFAULTHANDLER makes Python print the stack of every thread on SIGABRT, the main thread last,
+innermost frame first (docs.python.org/3/library/faulthandler.html). A TensorFlow thread has a
+Python stack only while it calls into Python. A step makes such a call to get input that is not
+ready yet.
 """
 
 import re
@@ -25,7 +25,7 @@ _OURS: Final = tuple(
 INPUT: Final = "waiting for input"
 USER_CODE: Final = "in user code"
 _CALL: Final = "in a TensorFlow call (a step or a collective)"
-# By which TensorFlow calls a numpy_function, a py_function or a generator.
+# The file from which TensorFlow calls a numpy_function, a py_function or a generator.
 _FROM_TENSORFLOW: Final = "/tensorflow/python/ops/script_ops.py"
 _PLACES: Final = (
     (INPUT, re.compile(r"tensorflow/python/data/|/grain/")),
@@ -43,8 +43,10 @@ class Frame(NamedTuple):
 
 
 def thread_stacks(lines: Sequence[str]) -> list[tuple[Frame, ...]]:
-    """Returns each thread's frames, innermost first, of what faulthandler printed; the main
-    thread is the last.
+    """Parse the output of faulthandler.
+
+    Returns:
+      The frames of each thread, innermost first; the main thread is the last.
     """
     stacks: list[list[Frame]] = []
     inside = False
@@ -61,7 +63,7 @@ def thread_stacks(lines: Sequence[str]) -> list[tuple[Frame, ...]]:
 
 
 def describe_location(lines: Sequence[str]) -> str:
-    """Returns where a worker was, in a few words; empty where it printed no stack."""
+    """Return where a worker was, in a few words; empty where it printed no stack."""
     *others, main = thread_stacks(lines) or [()]
     if not main:
         return ""
@@ -75,7 +77,7 @@ def describe_location(lines: Sequence[str]) -> str:
 
 
 def _own_frame(stack: Sequence[Frame]) -> Frame:
-    """A wait for a lock or a queue belongs to the code that waits, not to the library."""
+    """Return the innermost frame outside the standard library: the code that waits for a lock."""
     return next((frame for frame in stack if not _STDLIB.search(frame.file)), stack[0])
 
 
@@ -86,7 +88,5 @@ def _place(file: str) -> str:
 
 
 def holds_up_others(lines: Sequence[str]) -> bool:
-    """Says whether a worker was in no collective, nor waited for one: then the others wait for
-    it.
-    """
+    """Whether the other workers wait for this one: it is in user code or waits for input."""
     return describe_location(lines).startswith((USER_CODE, INPUT))

@@ -1,4 +1,4 @@
-"""The supervisor: runs a job through its attempts to its end, and says how it ended."""
+"""The supervisor: runs a job through its attempts to its end, and returns its result."""
 
 import contextlib
 import os
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.faults import faults_to_env
 from tenfold.launcher.job.job_result import JobResult, Recovery
 from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
-from tenfold.launcher.job.run_dir import RunDir
+from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
@@ -32,19 +33,22 @@ from tenfold.launcher.worker.environment import no_proxy_for
 from tenfold.launcher.worker.forkserver import ForkServer, wait_until_ready
 from tenfold.launcher.worker.stop_signals import StopRequest
 
-# The way to a remote host may break without either end being told.
+# A connection to a remote host may break without an error at either end.
 HEARTBEAT_TIMEOUT_S: Final = 10.0
 
 PRELOAD_TIMEOUT_S: Final = 120.0
-METRICS_FILE: Final = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """How a job is looked after. Times in seconds.
+    """How a job is supervised.
 
-    `counts` are the numbers of workers that it may run with; empty: that of its hosts alone.
-    With `preload` local workers are forks of a process that has imported TensorFlow.
+    Attributes:
+      grace_s: seconds between SIGTERM and SIGKILL.
+      restarts: the budgets for restarts.
+      watch: the limits of the watchdog.
+      counts: permitted numbers of workers; empty: the number of hosts alone.
+      preload: fork local workers from a process that has imported TensorFlow.
     """
 
     grace_s: float = 20.0
@@ -56,9 +60,19 @@ class Supervision:
 
 @dataclass
 class Supervisor:
-    """Runs one job. `choose_cluster` gives addresses that are free, anew for each attempt.
+    """Runs one job, on the main thread.
 
-    `passed_env` is set for all workers too, and may hold secrets: it is written nowhere.
+    Attributes:
+      spec: what to run.
+      backend: where to run it.
+      hosts: one host per worker of the full job.
+      run_dir: the run directory, held by this process.
+      view: shows the job to a person.
+      choose_cluster: returns free addresses on hosts; called for each attempt.
+      how: how the job is supervised.
+      injector: the faults to inject.
+      passed_env: environment variables of all workers that may hold secrets, and are therefore
+        never written to a file.
     """
 
     spec: JobSpec
@@ -77,24 +91,24 @@ class Supervisor:
     _losses: LossCheck = field(default_factory=LossCheck)
 
     def run(self) -> JobResult:
-        """Runs to the end; result.json holds what is returned."""
+        """Run the job to its end; result.json then holds the returned result."""
         agent.set_child_subreaper()
-        began = time.monotonic()
-        logs = WorkerLogs(self.run_dir.path / "logs", self.spec.num_workers)
+        started_at = time.monotonic()
+        logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, self.spec.num_workers)
         try:
             with StopRequest() as stop, self._preloaded(stop):
                 attempt = self._run_attempts(logs, stop)
         finally:
             logs.close()
             self.view.close()
-        result = self._result(attempt, time.monotonic() - began)
+        result = self._result(attempt, time.monotonic() - started_at)
         self.run_dir.write_result(result)
         return result
 
     @contextlib.contextmanager
     def _preloaded(self, stop: StopRequest) -> Iterator[None]:
-        """Has a process ready that has imported TensorFlow, where workers can be its forks."""
-        if not (self.how.preload and self.spec.train and self._runs_as_it_is()):
+        """Keep a fork server within the context, if workers can be its forks."""
+        if not (self.how.preload and self.spec.train and self._runs_unwrapped()):
             yield
             return
         self._server = ForkServer(self.spec.env)
@@ -107,8 +121,8 @@ class Supervisor:
         finally:
             self._server.close()
 
-    def _runs_as_it_is(self) -> bool:
-        """Whether the back end runs programs on this machine, without anything around them."""
+    def _runs_unwrapped(self) -> bool:
+        """Whether the back end runs programs on this machine without wrapping their argv."""
         plain = HostCommand(("x",))
         return all(self.backend.command(host, plain.argv, {}) == plain for host in self.hosts)
 
@@ -116,11 +130,11 @@ class Supervisor:
         return self._server.spawn() if self._server and self._server.usable else None
 
     def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
-        hosts = self._muster()
+        hosts = self._select_hosts()
         if not hosts:
             raise UserError(
-                f"too few of the {len(self.hosts)} hosts answer: lower --min_workers, or see "
-                "what 'tenfold doctor' says of them"
+                f"too few of the {len(self.hosts)} hosts answer: lower --min_workers, or find the "
+                "reason with 'tenfold doctor'"
             )
         while True:
             attempt = self._attempt(hosts, logs, stop)
@@ -128,23 +142,23 @@ class Supervisor:
             if attempt.verdict is None or attempt.cancelled or stop.count:
                 return attempt
             self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
-            hosts = self._hosts_to_go_on()
+            hosts = self._hosts_for_restart()
             if not hosts:
                 return attempt
 
-    def _hosts_to_go_on(self) -> tuple[Host, ...]:
-        """Returns the hosts for another attempt; none where the job ends here."""
+    def _hosts_for_restart(self) -> tuple[Host, ...]:
+        """Return the hosts for another attempt, none if the job ends here."""
         decision = decide(self.how.restarts, self._endings)
         self._reason = decision.reason
-        hosts = self._muster() if decision.go_on else ()
+        hosts = self._select_hosts() if decision.restart else ()
         if hosts:
-            self.view.note(f"starting {len(hosts)} workers again: {decision.reason}")
+            self.view.note(f"restarting with {plural(len(hosts), 'worker')}: {decision.reason}")
             self._reason = ""
-        elif decision.go_on:
-            self._reason = "too few hosts are there for any permitted number of workers"
+        elif decision.restart:
+            self._reason = "too few hosts answer for any permitted number of workers"
         return hosts
 
-    def _muster(self) -> tuple[Host, ...]:
+    def _select_hosts(self) -> tuple[Host, ...]:
         restart = len(self._endings)
         return select_hosts(
             self.backend,
@@ -170,7 +184,7 @@ class Supervisor:
                 watch=self.how.watch,
                 grace_s=self.how.grace_s,
                 failure_grace_s=self._failure_grace_s,
-                injector=(self.injector,),
+                injectors=(self.injector,),
             )
             try:
                 with self.injector.at_hosts(self.backend, hosts):
@@ -190,7 +204,7 @@ class Supervisor:
             **no_proxy_for(os.environ, cluster.workers),
             **faults_to_env(self.injector.faults, worker=index, restart=self.injector.restart),
         }
-        reads: dict[str, Any] = {
+        agent_spec: dict[str, Any] = {
             "argv": list(self.spec.argv_on(host.python)),
             "env": env,
             "cwd": self.spec.cwd,
@@ -198,10 +212,10 @@ class Supervisor:
             "port": int(cluster.workers[index].rpartition(":")[2]),
             "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
         }
-        return WorkerStart(index, self.backend.command(host, agent_argv(host), {}), reads)
+        return WorkerStart(index, self.backend.command(host, agent_argv(host), {}), agent_spec)
 
     def _note_recovery(self, attempt: Attempt) -> None:
-        """Notes what the job got over, and how long it took to the next step."""
+        """Note the failure before `attempt`, and the time from it to the next step."""
         if self.injector.faults:
             self._losses.take(
                 read_losses(self.run_dir.read(METRICS_FILE)), attempt.records[0].resumed_step
@@ -209,8 +223,8 @@ class Supervisor:
         if not self._endings:
             return
         last = self._endings[-1]
-        stepped = attempt.first_step_at
-        seconds = round(stepped - last.failure.time, 3) if stepped else None
+        step_at = attempt.first_step_at
+        seconds = round(step_at - last.failure.time, 3) if step_at else None
         self._recoveries.append(
             Recovery(last.failure, last.preempted, len(attempt.records), seconds)
         )

@@ -1,9 +1,9 @@
-"""Which worker failed first, and which only say so because it did. Pure.
+"""Which worker failed first, and which failures only follow from it. Pure.
 
-When one worker of a MultiWorkerMirroredStrategy dies, the others soon fail too, with
-messages that blame the network or each other. A worker is taken for a consequence when it
-exits with EXIT_PEER_FAILED or its own last words are those of a lost peer; the cause is the
-earliest of the others.
+When one worker of a MultiWorkerMirroredStrategy dies, the others soon fail too, with errors that
+blame the network or each other. A failure is a consequence if the worker exits with
+EXIT_PEER_FAILED or its last output reports a lost peer; the cause is the earliest of the other
+failures.
 """
 
 import signal
@@ -13,18 +13,20 @@ from typing import Final
 
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_result import Failure
-from tenfold.launcher.job.worker_record import PEER_MESSAGES, WorkerRecord, failure_text
+from tenfold.launcher.job.peer_errors import reports_lost_peer
+from tenfold.launcher.job.worker_record import WorkerRecord, failure_text
 
 # TensorFlow's teardown keeps a process alive for up to half a minute after its exception.
 LINGER_S: Final = 60.0
 STOPPED: Final = ("T", "t")
-# Agents speak once a second. One that does not, while others do, is on a host that stands still.
+# Agents send a message every second. An agent that is silent this long while others are not is on
+# an unresponsive host.
 SILENT_AGENT_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first failure and what followed from it."""
+    """The first failure and its consequences; `preempted` if a preemption was the cause."""
 
     first: Failure
     consequences: tuple[Failure, ...]
@@ -32,7 +34,7 @@ class Verdict:
 
 
 def has_failed(record: WorkerRecord) -> bool:
-    """Says whether a worker ended badly by itself, or is about to."""
+    """Whether a worker has failed by itself, or is about to end with an error."""
     if record.error is not None or record.lost or record.note or record.echo:
         return True
     if record.exit_code is None or record.stopped_by_us:
@@ -41,30 +43,30 @@ def has_failed(record: WorkerRecord) -> bool:
 
 
 def left_early(record: WorkerRecord) -> bool:
-    """Says whether a worker that reports phases exited with 0 before it was done."""
-    return record.exit_code == 0 and record.tells_phases and not record.done
+    """Whether a worker that reports phases exited with 0 before the phase ``done``."""
+    return record.exit_code == 0 and record.reports_phases and not record.done
 
 
 def is_consequence(record: WorkerRecord) -> bool:
-    """Says whether a failed worker's own words blame a peer."""
+    """Whether a failed worker only reports a lost peer, or waited for the one that hangs."""
     if record.note or record.echo:
         return bool(record.echo)
     if record.exit_code == EXIT_PEER_FAILED:
         return True
     if record.exit_code is not None and record.exit_code < 0 and not record.stopped_by_us:
-        # An abort may be TensorFlow's reaction to a lost peer; other signals come from outside.
+        # TensorFlow may abort because of a lost peer; other signals come from outside.
         return record.exit_code == -signal.SIGABRT and _blames_peer(record)
     return _blames_peer(record)
 
 
 def _blames_peer(record: WorkerRecord) -> bool:
     error, traceback = failure_text(record)
-    words = f"{error}\n{traceback[-4000:]}" if error else "\n".join(record.tail)
-    return bool(PEER_MESSAGES.search(words))
+    text = f"{error}\n{traceback[-4000:]}" if error else "\n".join(record.tail)
+    return reports_lost_peer(text)
 
 
 def judge(records: Sequence[WorkerRecord]) -> Verdict | None:
-    """Returns the verdict over one attempt's workers; None where none has failed."""
+    """Return the verdict on one attempt's workers, None if none has failed."""
     failed = sorted((record for record in records if has_failed(record)), key=failed_at)
     if not failed:
         return None
@@ -78,24 +80,25 @@ def judge(records: Sequence[WorkerRecord]) -> Verdict | None:
 
 
 def _first_failure(first: WorkerRecord, records: Sequence[WorkerRecord]) -> Failure:
-    """Returns the cause; a worker whose host failed has no words of its own for that."""
+    """Return the cause as a failure; the failure of its host replaces what the worker printed."""
     failure = to_failure(first)
-    trouble = host_trouble(first, records)
-    if trouble and (is_consequence(first) or not has_failed(first)):
-        return replace(failure, error=trouble, traceback="")
+    host_error = find_host_error(first, records)
+    if host_error and (is_consequence(first) or not has_failed(first)):
+        return replace(failure, error=host_error, traceback="")
     return failure
 
 
 def _silent_causes(records: Sequence[WorkerRecord]) -> list[WorkerRecord]:
-    """Workers that nobody heard fail though all others blame a peer: stopped by a signal, on a
-    host that stands still or has lost its network, caught in a traceback but not yet gone, or
-    gone with 0 while the others still ran.
+    """Return the likely causes where every failed worker only reports a lost peer.
+
+    In this order: workers stopped by a signal, on an unresponsive host or one without network,
+    with a traceback but still running, or ended with 0 while the others still ran.
     """
     for is_cause in (
         _is_stopped,
-        lambda record: bool(host_trouble(record, records)),
+        lambda record: bool(find_host_error(record, records)),
         _is_dying,
-        _is_gone_quietly,
+        _has_left_early,
     ):
         found = [record for record in records if is_cause(record)]
         if found:
@@ -107,25 +110,27 @@ def _is_stopped(record: WorkerRecord) -> bool:
     return not record.ended and record.state in STOPPED
 
 
-def host_trouble(record: WorkerRecord, records: Sequence[WorkerRecord]) -> str:
-    """Returns what is wrong with the host of one of `records`: it stands still, or its network
-    cable was out a short while ago. Empty where nothing is known.
+def find_host_error(record: WorkerRecord, records: Sequence[WorkerRecord]) -> str:
+    """Return the error of a worker's host, empty where none is known.
+
+    The host is unresponsive, or its network link was down a short while ago. `records` are those
+    of all workers, `record` included.
     """
     last_heard = max(other.agent_at for other in records)
     silent_s = last_heard - record.agent_at
     if not record.ended and record.state and silent_s >= SILENT_AGENT_S:
-        return f"its host stands still: not a word from its agent for {silent_s:.0f} s"
+        return f"host unresponsive: no heartbeat for {silent_s:.0f} s"
     if record.links_down and last_heard - record.links_down_at < LINGER_S:
-        return f"its host lost the network: {', '.join(record.links_down)} had no cable"
+        return f"host lost the network: no link on {', '.join(record.links_down)}"
     return ""
 
 
 def _is_dying(record: WorkerRecord) -> bool:
     caught = bool(record.traceback.error) and not record.ended
-    return caught and not PEER_MESSAGES.search(record.traceback.text[-4000:])
+    return caught and not reports_lost_peer(record.traceback.text[-4000:])
 
 
-def _is_gone_quietly(record: WorkerRecord) -> bool:
+def _has_left_early(record: WorkerRecord) -> bool:
     return record.exit_code == 0 and not record.stopped_by_us and not record.done
 
 
@@ -134,7 +139,7 @@ def _is_preempted(record: WorkerRecord) -> bool:
 
 
 def failed_at(record: WorkerRecord) -> float:
-    """Returns when a worker failed, in seconds since 1970: its words count before its exit."""
+    """Return when a worker failed, in seconds since 1970: its error counts before its exit."""
     if record.error is not None:
         return record.error_time
     printed, ended = record.traceback.time, record.exit_time
@@ -144,7 +149,7 @@ def failed_at(record: WorkerRecord) -> float:
 
 
 def to_failure(record: WorkerRecord) -> Failure:
-    """Returns how `record`'s worker ended, as it is reported."""
+    """Return the failure of a worker as result.json holds it."""
     error, traceback = failure_text(record)
     if record.note or record.echo:
         traceback = "\n".join(record.stack)
@@ -160,10 +165,10 @@ def to_failure(record: WorkerRecord) -> Failure:
 
 
 def describe_end(record: WorkerRecord) -> str:
-    """Returns one line on how a worker ended, for one that said nothing of it itself."""
+    """Return one line on the end of a worker that has reported no error itself."""
     code = record.exit_code
     if record.lost:
-        return "its host or its agent went away without a word"
+        return "host or agent lost: the connection closed without an exit status"
     if code is None:
         return "stopped by a signal (SIGSTOP)" if _is_stopped(record) else "failed"
     if code < 0:

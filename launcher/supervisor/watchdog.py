@@ -1,11 +1,11 @@
-"""When silence is a hang, and who is the likely culprit. Pure.
+"""When silence is a hang, and which worker is the likely culprit. Pure.
 
-A worker is overdue when its phase lasts ten times the longest that it took before, and at
-least `hang_timeout_s`; a phase that was never finished before has a limit of its own.
-Between steps the clock starts anew with each report. Workers that report nothing are judged
-by their ports alone: one that does not listen while its peers do, and wait for it, is missing.
-Agents speak once a second whatever their workers do: one that falls silent alone is on a host
-that stands still.
+A worker is overdue when its phase lasts ten times as long as ever before, and at least
+`hang_timeout_s`; a phase that was never finished before has a limit in FIRST_TIME_S. In training
+the clock restarts with each step. Workers that report nothing are judged by their ports alone: a
+worker whose port is closed while its peers listen, and wait for it, is missing. Agents send a
+message every second whatever their workers do: an agent that falls silent alone is on an
+unresponsive host.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from typing import Final
 
 from tenfold.launcher.job.worker_record import WorkerRecord
 
-PATIENCE: Final = 10.0
-FRESH_S: Final = 5.0  # an agent that was heard so short a while ago is there
-LOOK_S: Final = 0.5  # a state that was told so long after the last word belongs to the silence
+OVERDUE_FACTOR: Final = 10.0
+FRESH_S: Final = 5.0  # an agent whose last message is younger than this is responsive
+# A process state counts for a silence only if it was reported this long after its beginning.
+STATE_DELAY_S: Final = 0.5
 
-# Limits, in seconds, for the first time that a phase is gone through; imports and first
-# steps (tracing, compiling) are slow on machines with many workers per core.
+# Limits for the first time in each phase, in seconds; imports and first steps (tracing,
+# compiling) are slow on machines with many workers per core.
 FIRST_TIME_S: Final = {
     "import": 300.0,
     "build": 600.0,
@@ -41,7 +42,7 @@ class WatchPolicy:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the watchdog has found: the workers that hold up the others, and why."""
+    """A hang: the workers that hold up the others, and the reason in words."""
 
     workers: tuple[int, ...]
     reason: str
@@ -50,54 +51,57 @@ class Finding:
 def find_hang(
     policy: WatchPolicy, records: Sequence[WorkerRecord], *, now: float
 ) -> Finding | None:
-    """Returns what is wrong at `now` (seconds since 1970), or None.
+    """Return the hang at `now` (seconds since 1970), None if there is none.
 
-    Workers that have ended are those that ended well: one that failed is judged by that.
+    Called only while no worker has failed, so workers that have ended were successful.
     """
     running = [record for record in records if not record.ended]
     if not running or not all(record.pid for record in running):
         return None
     return (
-        _still_host(policy, running, now)
+        _unresponsive_host(policy, running, now)
         or _missing_peer(policy, running, now)
         or _silence(policy, running, now)
     )
 
 
-def _still_host(
+def _unresponsive_host(
     policy: WatchPolicy, records: Sequence[WorkerRecord], now: float
 ) -> Finding | None:
-    """A host whose agent is silent while others are not; all at once would be our own fault."""
+    """Find hosts whose agent is silent while others are not.
+
+    If all agents are silent, the supervisor's own machine is at fault.
+    """
     limit_s = max(policy.hang_timeout_s, FRESH_S)
     silent = [r for r in records if r.state and now - r.agent_at > limit_s]
-    some_speak = any(now - record.agent_at <= FRESH_S for record in records)
-    if policy.hang_timeout_s <= 0 or not silent or not some_speak:
+    some_respond = any(now - record.agent_at <= FRESH_S for record in records)
+    if policy.hang_timeout_s <= 0 or not silent or not some_respond:
         return None
     silent_s = now - min(record.agent_at for record in silent)
     return Finding(
         tuple(record.index for record in silent),
-        f"its host stands still: not a word from its agent for {silent_s:.0f} s",
+        f"host unresponsive: no heartbeat for {silent_s:.0f} s",
     )
 
 
 def _missing_peer(
     policy: WatchPolicy, records: Sequence[WorkerRecord], now: float
 ) -> Finding | None:
-    """A worker that has not come to the rendezvous for which the others wait."""
+    """Find workers that have not come to the rendezvous at which the others wait."""
     waiting = [record for record in records if record.listening or record.phase == "rendezvous"]
     absent = [record for record in records if not _has_come(record)]
     if not waiting or not absent:
         return None
-    waited = now - max(_waiting_since(record) for record in waiting)
-    if waited < policy.rendezvous_timeout_s:
+    waited_s = now - max(_waiting_since(record) for record in waiting)
+    if waited_s < policy.rendezvous_timeout_s:
         return None
-    names = ", ".join(f"worker {record.index} ({_whereabouts(record)})" for record in absent)
-    reason = f"the rendezvous has waited {waited:.0f} s for {names}"
+    names = ", ".join(f"worker {record.index} ({_describe_progress(record)})" for record in absent)
+    reason = f"the rendezvous has waited {waited_s:.0f} s for {names}"
     return Finding(tuple(record.index for record in absent), reason)
 
 
 def _waiting_since(record: WorkerRecord) -> float:
-    """A program that tells no phases begins to wait when it opens its port."""
+    """Return when a worker began to wait: one that reports no phases, when it opened its port."""
     return max(record.phase_since, record.listening_since)
 
 
@@ -105,25 +109,25 @@ def _has_come(record: WorkerRecord) -> bool:
     return record.listening or record.phase not in ("", "import")
 
 
-def _whereabouts(record: WorkerRecord) -> str:
+def _describe_progress(record: WorkerRecord) -> str:
     stopped = "stopped by a signal, " if record.state in ("T", "t") else ""
     return stopped + (f"in phase {record.phase}" if record.phase else "its port is not open")
 
 
 def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -> Finding | None:
-    """All that report are silent for longer than their phases allow."""
+    """Find a hang of all workers that report phases: each is silent beyond its limit."""
     if policy.hang_timeout_s <= 0:
         return None
     reporting = [record for record in records if record.phase and record.phase != "done"]
     overdue = [record for record in reporting if _silent_s(record, now) > _limit_s(policy, record)]
     if not overdue or len(overdue) < len(reporting):
         return None
-    if not all(_looked_at(record, now) for record in overdue):
-        return None  # who of them is stopped will be known in a second
+    if not all(_is_state_known(record, now) for record in overdue):
+        return None  # within a second the agents report which of them is stopped
     first = min(overdue, key=_rank)
     behind = tuple(record.index for record in overdue if _rank(record) == _rank(first))
     reason = (
-        f"no sign of life for {_silent_s(first, now):.0f} s in phase "
+        f"no progress for {_silent_s(first, now):.0f} s in phase "
         f"{first.phase.replace('_', ' ')}{_usual(first)}"
     )
     return Finding(behind, reason)
@@ -137,10 +141,10 @@ def _silent_since(record: WorkerRecord) -> float:
     return max(record.heard_at, record.phase_since)
 
 
-def _looked_at(record: WorkerRecord, now: float) -> bool:
-    """Says whether its agent, if it still speaks, has told its state during the silence."""
-    told = record.state_at >= _silent_since(record) + LOOK_S
-    return told or not record.state or now - record.agent_at > FRESH_S
+def _is_state_known(record: WorkerRecord, now: float) -> bool:
+    """Whether the agent, if it is responsive, has reported the state during the silence."""
+    reported = record.state_at >= _silent_since(record) + STATE_DELAY_S
+    return reported or not record.state or now - record.agent_at > FRESH_S
 
 
 def _limit_s(policy: WatchPolicy, record: WorkerRecord) -> float:
@@ -149,15 +153,15 @@ def _limit_s(policy: WatchPolicy, record: WorkerRecord) -> float:
     longest = record.longest_s.get(record.phase)
     if longest is None:
         return max(policy.hang_timeout_s, FIRST_TIME_S.get(record.phase, 900.0))
-    return max(policy.hang_timeout_s, PATIENCE * longest)
+    return max(policy.hang_timeout_s, OVERDUE_FACTOR * longest)
 
 
 def _usual(record: WorkerRecord) -> str:
     longest = record.longest_s.get(record.phase)
-    what = "between steps" if record.phase == "training" else "before"
-    return "" if longest is None else f" (at most {longest:.1f} s {what})"
+    when = "between steps" if record.phase == "training" else "before"
+    return "" if longest is None else f" (at most {longest:.1f} s {when})"
 
 
 def _rank(record: WorkerRecord) -> tuple[bool, int]:
-    """Stopped workers first, then those that have come the least far."""
+    """Sort key: stopped workers first, then those with the fewest steps."""
     return (record.state not in ("T", "t"), record.step if record.step is not None else -1)

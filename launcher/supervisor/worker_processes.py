@@ -1,4 +1,4 @@
-"""One attempt's processes: an agent per worker, their pipes, and what comes out of them."""
+"""One attempt's processes: an agent per worker, their pipes, and the messages from them."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from tenfold.launcher.backends.base import Host
-from tenfold.launcher.job.events import MARK, WorkerEvent, decode_event
+from tenfold.launcher.job.events import WorkerEvent, split_output
 from tenfold.launcher.job.job_spec import HostCommand
 from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.python_argv import remote_module_argv
@@ -25,7 +25,7 @@ AGENT_LINGER_S: Final = 6.0
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """One worker to start: `agent` is run here, `spec` is what it reads (see agent.py)."""
+    """One worker to start: `agent` runs on this machine and reads `spec` (see agent.py)."""
 
     index: int
     agent: HostCommand
@@ -34,7 +34,7 @@ class WorkerStart:
 
 @dataclass(frozen=True)
 class WorkerMessage:
-    """One thing from a worker: an event, or a line of its output, or (neither) its end."""
+    """From one worker: an event, or a line of output, or (both None) the end of its agent."""
 
     worker: int
     event: WorkerEvent | None = None
@@ -42,36 +42,36 @@ class WorkerMessage:
 
 
 class AgentProcess(Protocol):
-    """What the processes needs of an agent's process; `subprocess.Popen` has it."""
+    """The process of an agent; `subprocess.Popen` implements it."""
 
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
 
     def poll(self) -> int | None:
-        """Returns None while it runs."""
+        """Return None while it runs."""
         ...
 
     def kill(self) -> None:
-        """Kills it."""
+        """Kill it."""
         ...
 
     def wait(self) -> int:
-        """Waits until it is gone."""
+        """Wait until it has ended."""
         ...
 
 
 def own_group() -> dict[str, Any]:
-    """Returns Popen's arguments for a process group of its own: the terminal's Ctrl-C is the
-    supervisor's alone, and it tells the agents.
+    """Return Popen's arguments for a process group of its own.
 
-    Not a session where it can be helped: the kernel's autogroups (man 7 sched) share the cores
-    out among sessions, and workers of several sessions wait for each other longer.
+    The terminal's Ctrl-C then reaches the supervisor alone, which stops the agents. Before Python
+    3.11 a new session is the only way. It costs speed: the kernel's autogroups (man 7 sched)
+    divide the cores among sessions, and workers of several sessions wait longer for each other.
     """
     return {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
 
 
 def start_agent(command: HostCommand) -> AgentProcess:
-    """Starts an agent as a process of its own."""
+    """Start an agent as a subprocess."""
     return subprocess.Popen(
         command.argv,
         env={**os.environ, **command.env},
@@ -91,9 +91,9 @@ class _Member:
 
 
 def agent_argv(host: Host) -> tuple[str, ...]:
-    """Returns the argv of the agent on `host`.
+    """Return the argv of the agent on `host`.
 
-    Where this checkout's files are, without site packages, so that it starts in 0.1 s.
+    On this machine its file runs without site packages, so that it starts in 0.1 s.
     """
     if host.remote:
         return remote_module_argv(agent.__name__, python=host.python)
@@ -101,10 +101,7 @@ def agent_argv(host: Host) -> tuple[str, ...]:
 
 
 class WorkerProcesses:
-    """The running workers of one attempt. Always `close` it.
-
-    `spawn` starts agents of this host in its own way, or returns None where it cannot.
-    """
+    """The running workers of one attempt, used by one thread. Always `close` it."""
 
     def __init__(
         self,
@@ -112,6 +109,12 @@ class WorkerProcesses:
         *,
         spawn: Callable[[], AgentProcess | None] = lambda: None,
     ) -> None:
+        """Start all workers.
+
+        Args:
+          starts: the workers.
+          spawn: forks an agent on this machine; None as its result means to start a subprocess.
+        """
         self._spawn = spawn
         self._selector = selectors.DefaultSelector()
         self._members: dict[int, _Member] = {}
@@ -134,15 +137,15 @@ class WorkerProcesses:
 
     @property
     def running(self) -> tuple[int, ...]:
-        """Workers whose agents are there, by index."""
+        """Task indexes of the workers whose agents have not ended."""
         return tuple(member.index for member in self._members.values() if not member.gone)
 
     def poll(self, timeout_s: float) -> Iterator[WorkerMessage]:
-        """Yields what has come in within `timeout_s`, as soon as anything has."""
+        """Yield the messages that arrive within `timeout_s`; returns at the first ones."""
         now = time.monotonic()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
-            self._tell_all(b"\n")
+            self._write_all(b"\n")
         for key, _ in self._selector.select(timeout_s):
             yield from self._read(key.data)
 
@@ -154,44 +157,47 @@ class WorkerProcesses:
         except BlockingIOError:
             return
         for line in member.lines.feed(data) if data else member.lines.flush():
-            yield from _heard(member.index, line)
+            yield from _messages_of(member.index, line)
         if not data:
             self._selector.unregister(stream)
             member.gone = True
             yield WorkerMessage(member.index)
 
     def signal(self, worker: int, number: int) -> None:
-        """Sends a signal to a worker's process group."""
-        self._tell(worker, {"signal": number})
+        """Send a signal to a worker's process group."""
+        self._command(worker, {"signal": number})
 
     def limit_file_bytes(self, worker: int, num_bytes: int) -> None:
-        """Lets no file of a worker grow beyond `num_bytes`."""
-        self._tell(worker, {"limit_file_bytes": num_bytes})
+        """Limit the size of every file that a worker writes."""
+        self._command(worker, {"limit_file_bytes": num_bytes})
 
     def stop(self, grace_s: float) -> None:
-        """Sends SIGTERM to all workers, and SIGKILL after `grace_s` to those still there."""
+        """Send SIGTERM to all workers, and SIGKILL after `grace_s` to those still running."""
         for worker in self.running:
-            self._tell(worker, {"stop": grace_s})
+            self._command(worker, {"stop": grace_s})
 
-    def _tell(self, worker: int, command: Mapping[str, Any]) -> None:
+    def _command(self, worker: int, command: Mapping[str, Any]) -> None:
         self._send(self._members[worker], command)
 
     def _send(self, member: _Member, message: Mapping[str, Any]) -> None:
         self._write(member, json.dumps(message).encode() + b"\n")
 
-    def _tell_all(self, line: bytes) -> None:
+    def _write_all(self, line: bytes) -> None:
         for member in self._members.values():
             if not member.gone:
                 self._write(member, line)
 
     def _write(self, member: _Member, data: bytes) -> None:
         assert member.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is gone; its end is read from its output
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # it has ended; `_read` notices that at its output
             member.process.stdin.write(data)
 
     def close(self) -> None:
-        """Closes every agent's standard input, so that it kills what it has started, waits
-        for the agents, and kills those that do not go.
+        """End all agents: each kills its processes when its standard input closes.
+
+        Agents that do not end within AGENT_LINGER_S are killed.
         """
         for member in self._members.values():
             with contextlib.suppress(BrokenPipeError):
@@ -208,7 +214,7 @@ class WorkerProcesses:
         os.set_blocking(stream.fileno(), False)
         while member.process.poll() is None and time.monotonic() < until:
             with contextlib.suppress(BlockingIOError):
-                os.read(stream.fileno(), 1 << 16)  # an agent that cannot write cannot end
+                os.read(stream.fileno(), 1 << 16)  # an agent blocks while its pipe is full
             time.sleep(0.005)
         if member.process.poll() is None:
             member.process.kill()
@@ -216,19 +222,16 @@ class WorkerProcesses:
         stream.close()
 
 
-def _heard(worker: int, raw: bytes) -> Iterator[WorkerMessage]:
-    """Splits one line of output: what stands before a mark is text, the rest an event."""
-    line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
-    text, mark, rest = line.partition(MARK)
-    event = decode_event(mark + rest) if mark else None
-    if text or not mark:
+def _messages_of(worker: int, raw: bytes) -> Iterator[WorkerMessage]:
+    text, event = split_output(raw.decode("utf-8", errors="replace").rstrip("\r\n"))
+    if text is not None:
         yield WorkerMessage(worker, line=text)
     if event is not None:
         yield WorkerMessage(worker, event=event)
 
 
 def kill_orphans() -> None:
-    """Kills what a killed agent left behind: as a subreaper this process has inherited it."""
+    """Kill processes of killed agents, which this process, a subreaper, has inherited."""
     me = os.getpid()
     for pid in agent.descendants(me):
         if _is_inherited(pid, me):
@@ -237,7 +240,7 @@ def kill_orphans() -> None:
 
 
 def _is_inherited(pid: int, me: int) -> bool:
-    """Whether `pid` runs in a process group that is not ours: agents and workers always do."""
+    """Whether `pid` is in another process group than ours, as agents and workers always are."""
     try:
         return os.getpgid(pid) != os.getpgid(me)
     except ProcessLookupError:

@@ -1,23 +1,27 @@
-"""The agent: runs on the worker's host, starts the worker, and leaves nothing behind.
+"""The agent: runs on the worker's host, starts the worker, and kills all that it leaves behind.
 
-It is one file of the standard library alone, so that it starts at once and can run where
-tenfold is not installed. The first line of its standard input is the specification, a JSON
-object: argv, env (additions), cwd, worker, heartbeat_timeout_s (0: none), port. Every further
-line is a command, one JSON object with one key:
+One file that needs the standard library alone: it starts in 0.1 s and runs where tenfold is not
+installed. The first line of its standard input is the specification, a JSON object: argv, env
+(additions), cwd, worker, heartbeat_timeout_s (0: none), port. Every further line is a command,
+one JSON object with one key:
 
 - signal: a number, sent to the worker's process group
 - stop: seconds between SIGTERM and SIGKILL
-- limit_file_bytes: no file of the worker can grow beyond it (the disk_full drill)
+- limit_file_bytes: the most that a file of the worker can grow to (the fault disk_full)
 
-Empty lines are heartbeats. When standard input closes, or no heartbeat came in time, all
-that the worker started is killed. On standard output the agent passes on whole lines of the
-worker's standard output and error, and speaks itself as the worker does (see events.py):
+Empty lines are heartbeats. When standard input closes, or no heartbeat has arrived in time, the
+agent kills the worker and everything that it started. On standard output the agent forwards
+whole lines of the worker's standard output and error, and sends messages of its own in the same
+format (launcher/job/events.py):
 
 - started: pid
 - stat (once a second): rss_bytes, state (a letter of /proc/PID/stat), cpu_s, listening,
-  links_down (network devices that have lost their cable since the start)
+  links_down (network devices that have lost their link since the start)
 - exit: code (negative for a signal), oom (the kernel's out-of-memory killer struck),
-  by_us (it was told to stop)
+  by_us (the agent had been told to stop the worker)
+
+Two processes: `guard` forks the agent proper and waits for it, so that one of them kills the
+worker's processes even if the other is killed.
 """
 
 import contextlib
@@ -50,13 +54,13 @@ _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 
 
 def set_child_subreaper() -> None:
-    """Makes orphaned descendants children of this process (Linux; elsewhere nothing)."""
+    """Make orphaned descendants children of this process (Linux only; elsewhere do nothing)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def prepare_worker() -> None:
-    """Between fork and exec: own process group, default signals, death with the agent."""
+    """Set up a worker between fork and exec: own process group, default signals, parent death."""
     os.setpgid(0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
@@ -64,13 +68,13 @@ def prepare_worker() -> None:
 
 
 def die_with_parent() -> None:
-    """Has this process killed when the thread that started it ends (Linux; elsewhere nothing)."""
+    """Have the kernel kill this process when the thread that started it ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def descendants(root: int) -> list[int]:
-    """Returns the pids of all living descendants of `root`; zombies do not count."""
+    """Return the pids of all living descendants of `root`, zombies left out."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
         fields = _stat_fields(entry) if entry.isdecimal() else None
@@ -85,10 +89,10 @@ def descendants(root: int) -> list[int]:
 
 
 def kill_descendants() -> None:
-    """Kills all that this process has started, own sessions included, until nothing is there."""
+    """Kill all descendants, also those in sessions of their own, until none is left (or 5 s)."""
     until = time.monotonic() + 5
-    while (left := descendants(os.getpid())) and time.monotonic() < until:
-        for pid in left:
+    while (remaining := descendants(os.getpid())) and time.monotonic() < until:
+        for pid in remaining:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -98,16 +102,18 @@ def kill_descendants() -> None:
 
 
 def guard(*streams: int) -> None:
-    """Goes on in a child. This process waits for it, without its `streams`, and then kills what
-    it has left: so nothing is left either where agent and supervisor are killed at once.
+    """Fork, and return in the child; this process then waits for the child and cleans up.
+
+    It closes its `streams`, waits, kills the descendants that the child has left and exits. So
+    nothing survives even if agent and supervisor are killed at the same moment.
     """
-    # The kernel hangs up on a group that is orphaned while one of its processes is stopped.
+    # The kernel sends SIGHUP to an orphaned process group that has a stopped process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     child = os.fork()
     set_child_subreaper()
     if child == 0:
         return
-    for number in (signal.SIGTERM, signal.SIGINT):  # they are for the child
+    for number in (signal.SIGTERM, signal.SIGINT):  # the child handles them
         signal.signal(number, signal.SIG_IGN)
     for stream in streams:
         os.close(stream)
@@ -118,7 +124,7 @@ def guard(*streams: int) -> None:
 
 
 def _stat_fields(pid: int | str) -> list[str] | None:
-    """Fields of /proc/PID/stat after the command's name: state, ppid, … (man 5 proc)."""
+    """Return the fields of /proc/PID/stat after the command: state, ppid, … (man 5 proc)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
@@ -127,7 +133,7 @@ def _stat_fields(pid: int | str) -> list[str] | None:
 
 
 def oom_kills() -> int:
-    """Returns how often the kernel's out-of-memory killer has struck on this host."""
+    """Return how often the kernel's out-of-memory killer has struck on this host since boot."""
     try:
         with open("/proc/vmstat", encoding="ascii") as file:
             return next((int(line.split()[1]) for line in file if line[:9] == "oom_kill "), 0)
@@ -136,7 +142,7 @@ def oom_kills() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Says whether a TCP socket of this host (of this network namespace) listens on `port`."""
+    """Whether a TCP socket in this network namespace listens on `port`."""
     wanted = f":{port:04X}"
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as file:
@@ -148,8 +154,9 @@ def is_listening(port: int) -> bool:
 
 
 def network_links() -> dict[str, bool]:
-    """Returns this host's network devices that are switched on, and whether each has a cable
-    with somebody at its other end (Linux; elsewhere nothing). The loopback device has none.
+    """Return whether each network device of this host that is up has a link to its peer.
+
+    Linux only, elsewhere empty; the loopback device is left out.
     """
     links = {}
     if sys.platform != "linux":
@@ -157,7 +164,7 @@ def network_links() -> dict[str, bool]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         for _, name in socket.if_nameindex():
             request = struct.pack("16sh14x", name.encode(), 0)
-            with contextlib.suppress(OSError):  # it has just been taken away
+            with contextlib.suppress(OSError):  # the device has just been removed
                 answer = fcntl.ioctl(handle, _SIOCGIFFLAGS, request)
                 flags = struct.unpack("16sh14x", answer)[1]
                 if flags & _IFF_UP and not flags & _IFF_LOOPBACK:
@@ -166,13 +173,13 @@ def network_links() -> dict[str, bool]:
 
 
 class LineBuffer:
-    """Turns reads of any size into whole lines; very long ones are cut."""
+    """Turns reads of any size into whole lines; lines beyond MAX_LINE_BYTES are cut."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Returns the lines, newline included, that `data` completes."""
+        """Return the lines, newline included, that `data` completes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             lines.append(self._rest)
@@ -180,13 +187,13 @@ class LineBuffer:
         return [line + b"\n" for line in lines]
 
     def flush(self) -> list[bytes]:
-        """Returns what is left, as a line."""
+        """Return the unfinished last line, if any."""
         rest, self._rest = self._rest, b""
         return [rest + b"\n"] if rest else []
 
 
 class Agent:
-    """Runs one worker to its end. `start` and `run`, in this order, once."""
+    """Runs one worker to its end: call `read_spec`, `start` and `run` once, in this order."""
 
     def __init__(self, stdin: int, stdout: int) -> None:
         self._stdin = stdin
@@ -196,7 +203,7 @@ class Agent:
         self._outputs: dict[int, LineBuffer] = {}
         self._pid = 0
         self._exit_code: int | None = None
-        self._told_to_stop = False
+        self._is_stopping = False
         self._kill_at: float | None = None
         self._next_stat = 0.0
         self._silent_s = 0.0
@@ -205,26 +212,29 @@ class Agent:
         self._spec: dict[str, Any] = {}
 
     def read_spec(self) -> bool:
-        """Waits for the specification; False where the supervisor went away before."""
+        """Wait for the specification; False if the supervisor closed the pipe before."""
         while data := os.read(self._stdin, 65536):
             lines = self._commands.feed(data)
             if lines:
                 self._spec = json.loads(lines[0])
                 for line in lines[1:]:
-                    self._obey(line)
+                    self._execute(line)
                 return True
         return False
 
     def start(self, spawn: Callable[[dict[str, Any], int, int], int]) -> None:
-        """Starts the worker: `spawn` gets the specification and the write ends of two pipes,
-        and returns the worker's pid.
+        """Start the worker.
+
+        Args:
+          spawn: called with the specification and the write ends of the pipes for standard
+            output and standard error; returns the worker's pid.
         """
         wakeup, waker = os.pipe()
         for end in (wakeup, waker):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A preempted host sends SIGTERM to everything: the worker decides what it does.
+        # A host that is preempted sends SIGTERM to every process: the worker decides.
         signal.signal(signal.SIGTERM, lambda *_: self._signal(signal.SIGTERM))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         out_read, out_write = os.pipe()
@@ -240,21 +250,21 @@ class Agent:
             self._selector.register(fd, selectors.EVENT_READ)
         self._wakeup = wakeup
         self._outputs = {out_read: LineBuffer(), err_read: LineBuffer()}
-        self._say("started", pid=self._pid)
+        self._send("started", pid=self._pid)
 
     def run(self) -> int:
-        """Runs until the worker and all that it started are gone; returns its exit code."""
+        """Run until the worker has ended, then kill what it has left; returns its exit code."""
         while self._exit_code is None:
             for key, _ in self._selector.select(self._wait_s()):
                 self._ready(key.fd)
             self._reap()
             self._tick()
         self._drain()
-        self._say(
+        self._send(
             "exit",
             code=self._exit_code,
             oom=self._exit_code == -signal.SIGKILL and oom_kills() > self._oom_before,
-            by_us=self._told_to_stop,
+            by_us=self._is_stopping,
         )
         kill_descendants()
         return self._exit_code
@@ -274,14 +284,14 @@ class Agent:
 
     def _read_commands(self) -> None:
         data = os.read(self._stdin, 65536)
-        if not data:  # the supervisor is gone
+        if not data:  # the supervisor has ended
             self._selector.unregister(self._stdin)
             self._stop(0.0)
         self._silent_s = 0.0
         for line in self._commands.feed(data):
-            self._obey(line)
+            self._execute(line)
 
-    def _obey(self, line: bytes) -> None:
+    def _execute(self, line: bytes) -> None:
         command = json.loads(line) if line.strip() else {}
         if "signal" in command:
             self._signal(int(command["signal"]))
@@ -301,7 +311,7 @@ class Agent:
             del self._outputs[fd]
 
     def _drain(self) -> None:
-        """Passes on what the worker said last; its children may hold the pipes open."""
+        """Forward the last output, for at most DRAIN_S: children may hold the pipes open."""
         until = time.monotonic() + DRAIN_S
         while self._outputs and time.monotonic() < until:
             for key, _ in self._selector.select(0.05):
@@ -326,18 +336,19 @@ class Agent:
             self._signal(signal.SIGKILL)
         if now >= self._next_stat:
             self._next_stat = now + STAT_INTERVAL_S
-            # Not by the clock: where this host stood still, the supervisor may have too.
+            # Counts ticks instead of time: if this host was suspended, the supervisor may have
+            # been suspended too.
             self._silent_s += STAT_INTERVAL_S
-            self._say_stat()
+            self._send_stat()
         if 0 < float(self._spec.get("heartbeat_timeout_s") or 0) < self._silent_s:
             self._stop(0.0)
 
-    def _say_stat(self) -> None:
+    def _send_stat(self) -> None:
         fields = _stat_fields(self._pid)
         if fields is None or fields[0] == "Z":
             return
         port = int(self._spec.get("port") or 0)
-        self._say(
+        self._send(
             "stat",
             state=fields[0],
             cpu_s=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
@@ -355,19 +366,19 @@ class Agent:
                 os.killpg(self._pid, number)
 
     def _stop(self, grace_s: float) -> None:
-        self._told_to_stop = True
+        self._is_stopping = True
         self._signal(signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
-        # A stopped process does not act on SIGTERM before it runs again.
+        # A stopped process acts on SIGTERM only when it continues.
         self._signal(signal.SIGCONT)
         until = time.monotonic() + grace_s
         self._kill_at = until if self._kill_at is None else min(self._kill_at, until)
 
-    def _say(self, kind: str, **data: Any) -> None:
+    def _send(self, kind: str, **data: Any) -> None:
         event = {"kind": kind, "worker": self._spec["worker"], "phase": "", "time": time.time()}
         self._write((MARK + json.dumps({**event, "data": data}) + "\n").encode())
 
     def _write(self, line: bytes) -> None:
-        # The supervisor may be gone; the worker is killed for that when stdin closes.
+        # The supervisor may have ended; stdin then closes, and that stops the worker.
         with contextlib.suppress(BrokenPipeError):
             view = memoryview(line)
             while view:
@@ -375,20 +386,20 @@ class Agent:
 
 
 def spawn_program(spec: dict[str, Any], out: int, err: int) -> int:
-    """Starts the specification's argv; returns its pid."""
+    """Start the program of the specification; returns its pid."""
     process = subprocess.Popen(
         spec["argv"], env={**os.environ, **spec["env"]}, cwd=spec["cwd"],
         stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=prepare_worker,
     )  # fmt: skip
-    process.returncode = 0  # waitpid is the agent's own
+    process.returncode = 0  # the agent calls waitpid itself
     return process.pid
 
 
 def main() -> int:
-    """Runs one worker as standard input says; returns 0 for a clean exit, else 1."""
+    """Run one worker as standard input specifies; returns 0 for a clean exit, else 1."""
     guard(0, 1)
     agent = Agent(0, os.dup(1))
-    os.dup2(2, 1)  # nothing that is printed by mistake gets among the events
+    os.dup2(2, 1)  # stray prints must not get between the messages
     if not agent.read_spec():
         return 1
     agent.start(spawn_program)

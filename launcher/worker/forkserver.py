@@ -1,13 +1,13 @@
-"""A process that has imported TensorFlow once and forks the workers of this host from itself.
+"""The fork server: imports TensorFlow once and forks the workers of this host from itself.
 
 Importing takes seconds of CPU per worker; a fork takes milliseconds, and the workers share the
-memory of what was imported. A fork is safe only while the process has one thread: so no
-TensorFlow operation may have run, no device been listed, and OpenBLAS must not have started
-its threads. The server counts its threads and declines where there are more; the launcher
-then starts workers the ordinary way.
+memory of the imported modules. A fork is safe only while the process has one thread, so before
+it no TensorFlow operation may run, no device may be listed, and OpenBLAS must not start its
+threads. The server counts its threads and declines if there are more; the launcher then starts
+workers as ordinary processes.
 
-Over a socket the launcher sends two file descriptors per worker, the agent's standard input
-and output. The fork becomes the agent (see agent.py), which forks the worker.
+The launcher sends two file descriptors per worker over a socket: the agent's standard input and
+output. The fork becomes the agent (see agent.py), which forks the worker.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ IMPORTS: Final = (
     "tenfold.models.training.loop",
     "tenfold.launcher.worker.trainer",
 )
-# What must not start threads while importing; TensorFlow has its own thread pools.
+# Keeps OpenBLAS from starting threads at import; TensorFlow has its own thread pools.
 ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -39,7 +39,7 @@ ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class ForkedAgent:
-    """An agent that the server has forked: what the processes needs of a subprocess."""
+    """An agent that the server has forked; implements `worker_processes.AgentProcess`."""
 
     def __init__(self, pid: int, stdin: IO[bytes], stdout: IO[bytes]) -> None:
         self.pid = pid
@@ -50,19 +50,19 @@ class ForkedAgent:
             self._pidfd = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        """Returns 0 once it is gone (its true status is the server's), None before."""
+        """Return 0 once it has ended (only its parent knows the status), None before."""
         if self._pidfd is None or select.select([self._pidfd], [], [], 0)[0]:
             return 0
         return None
 
     def kill(self) -> None:
-        """Kills it."""
+        """Kill it."""
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self) -> int:
-        """Waits until it is gone."""
+        """Wait until it has ended."""
         if self._pidfd is not None:
             select.select([self._pidfd], [], [])
             os.close(self._pidfd)
@@ -71,39 +71,39 @@ class ForkedAgent:
 
 
 class ForkServer:
-    """The launcher's side: starts the server, and asks it for agents."""
+    """The launcher's side: starts the server and requests agents."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        self._socket, theirs = socket.socketpair()
-        with theirs:
+        self._socket, server_end = socket.socketpair()
+        with server_end:
             self._process = subprocess.Popen(
-                module_argv(__name__, [str(theirs.fileno())]),
+                module_argv(__name__, [str(server_end.fileno())]),
                 env={**os.environ, **env, **ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[server_end.fileno()],
             )
         self.usable: bool | None = None
 
     def wait_ready(self, timeout_s: float) -> bool | None:
-        """Says whether it can fork; None where it is not known yet after `timeout_s`."""
+        """Return whether the server can fork, None if that is not known after `timeout_s`."""
         if self.usable is None and select.select([self._socket], [], [], timeout_s)[0]:
             self.usable = self._socket.recv(64) == READY
         return self.usable
 
     def spawn(self) -> ForkedAgent | None:
-        """Returns a new agent; None where the server is gone."""
-        their_stdin, stdin = os.pipe()
-        stdout, their_stdout = os.pipe()
+        """Return a new agent, None if the server has ended."""
+        agent_stdin, stdin = os.pipe()
+        stdout, agent_stdout = os.pipe()
         try:
-            socket.send_fds(self._socket, [b"fork"], [their_stdin, their_stdout])
+            socket.send_fds(self._socket, [b"fork"], [agent_stdin, agent_stdout])
             pid = int(self._socket.recv(64) or b"0")
         except OSError:
             pid = 0
         finally:
-            os.close(their_stdin)
-            os.close(their_stdout)
+            os.close(agent_stdin)
+            os.close(agent_stdout)
         if not pid:
             os.close(stdin)
             os.close(stdout)
@@ -112,14 +112,14 @@ class ForkServer:
         return ForkedAgent(pid, open(stdin, "wb", 0), open(stdout, "rb", 0))
 
     def close(self) -> None:
-        """Ends the server."""
+        """Kill the server."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
 
 
 def wait_until_ready(server: ForkServer, *, timeout_s: float, stopped: Callable[[], bool]) -> bool:
-    """Waits for `server` unless `stopped()`; says whether it can fork."""
+    """Wait for `server` until `stopped()`; returns whether it can fork."""
     until = time.monotonic() + timeout_s
     while server.wait_ready(0.05) is None and time.monotonic() < until and not stopped():
         pass
@@ -130,7 +130,7 @@ def wait_until_ready(server: ForkServer, *, timeout_s: float, stopped: Callable[
 
 
 def main() -> None:
-    """Imports, then forks an agent per request until the launcher goes away."""
+    """Import, then fork an agent per request until the launcher closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     launcher = socket.socket(fileno=int(sys.argv[-1]))
@@ -140,7 +140,7 @@ def main() -> None:
         launcher.send(b"more than one thread")
         return
     keep = {int(fd) for fd in os.listdir("/proc/self/fd")} - {launcher.fileno()}
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the agents
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the agents
     launcher.send(READY)
     while True:
         message, fds, _, _ = socket.recv_fds(launcher, 64, 2)
@@ -164,10 +164,10 @@ def _become_agent(launcher: socket.socket, fds: list[int], keep: set[int]) -> No
         os.close(stdin)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         agent.guard(0, stdout)
-        own = agent.Agent(0, stdout)
-        if own.read_spec():
-            own.start(lambda spec, out, err: _fork_worker(spec, out, err, keep))
-            status = 0 if own.run() == 0 else 1
+        forked = agent.Agent(0, stdout)
+        if forked.read_spec():
+            forked.start(lambda spec, out, err: _fork_worker(spec, out, err, keep))
+            status = 0 if forked.run() == 0 else 1
     finally:
         os._exit(status)
 
@@ -197,9 +197,9 @@ def _become_worker(spec: dict[str, Any], out: int, err: int, keep: set[int]) -> 
     os.environ.update(spec["env"])
     os.chdir(spec["cwd"])
     sys.argv = [spec["argv"][0]]
-    from tenfold.launcher.worker import trainer as worker
+    from tenfold.launcher.worker import trainer
 
-    worker.main()
+    trainer.main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a module of ours is run as a program."""
+"""The argv that runs a module of this package as a program."""
 
 import sys
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 def module_argv(
     module: str, arguments: Sequence[str] = (), *, python: str = sys.executable
 ) -> tuple[str, ...]:
-    """Returns the argv that runs `module` without the current folder on its sys.path.
+    """Return the argv that runs `module` without the current folder on its sys.path.
 
     The user's folder may hold packages called ``data`` or ``models``, or a ``json.py``.
-    ``python -P`` does this from 3.11 on; before, a short program does.
+    ``python -P`` exists from 3.11 on; older versions run a short program instead.
     """
     if sys.version_info >= (3, 11):
         return (python, "-P", "-m", module, *arguments)
@@ -20,7 +20,7 @@ def module_argv(
 def remote_module_argv(
     module: str, arguments: Sequence[str] = (), *, python: str
 ) -> tuple[str, ...]:
-    """Returns the same for an interpreter of any version, somewhere else."""
+    """Return the same for an interpreter of any version, on another host."""
     program = (
         "import runpy, sys; sys.path = [place for place in sys.path if place]; "
         f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"

@@ -1,22 +1,30 @@
-"""Being asked to stop: remembered, and acted upon where it is safe."""
+"""Stop signals as requests: remembered, and acted on where it is safe."""
 
 import signal
 from types import FrameType
 from typing import Any, Final
 
-_ASKING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def ignore_stop_requests() -> None:
-    """Between fork and exec of a helper: what asks the whole process group to stop (a terminal,
-    `timeout`, Slurm) is the launcher's business. Workers end first, and need the helper to.
+    """Ignore stop signals; called between fork and exec of a helper process such as ssh.
+
+    A terminal, `timeout` and Slurm signal the whole process group. Only the launcher acts on
+    that: workers must end before the helper that connects to them.
     """
-    for number in _ASKING:
+    for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest:
-    """Remembers the signals that ask this process to stop, while it is a context."""
+    """Counts the stop signals of this process while the context is active.
+
+    Attributes:
+      count: the number of signals so far; the handler, on the main thread, may raise it between
+        any two instructions.
+      signal: the number of the first signal, None before.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,7 +32,7 @@ class StopRequest:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in _ASKING:
+        for number in _STOP_SIGNALS:
             self._old[number] = signal.signal(number, self._on_signal)
         return self
 

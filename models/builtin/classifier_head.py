@@ -1,4 +1,4 @@
-"""The last layer that the built-in models share."""
+"""The output layer of the built-in classifiers."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ from tenfold.models.model_spec import ModelSpec
 
 
 def class_probabilities(hidden: Any, spec: ModelSpec) -> Any:
-    """Returns the probability of each class, float32 [batch, spec.num_classes].
+    """Return the probability of each class, float32 [batch, spec.num_classes].
 
-    float32 also under a mixed-precision policy: a softmax in half precision loses too much.
+    The layer computes in float32 under a mixed-precision policy too, because a softmax in half
+    precision loses too much.
 
     Raises:
       UserError: the shards have no classes.

@@ -1,7 +1,7 @@
-"""`cnn`: a small convolutional classifier that trains alike on any number of workers.
+"""`cnn`: a small convolutional classifier with the same losses on any number of workers.
 
-It has group normalisation in place of batch normalisation, and no dropout: nothing in it
-depends on how a global batch is divided among replicas.
+It has group normalisation in place of batch normalisation, and no dropout, so that nothing in it
+depends on how a global batch is divided among the replicas.
 """
 
 import keras
@@ -10,15 +10,15 @@ from tenfold.data.errors import UserError
 from tenfold.models.builtin.classifier_head import class_probabilities
 from tenfold.models.model_spec import ModelSpec
 
-_SMALLEST_SIDE = 6
+_MIN_POOLED_SIDE = 6  # pixels; a smaller image is not halved again
 _MAX_FILTERS = 256
 
 
 def build(spec: ModelSpec) -> keras.Model:
-    """Returns the classifier for images of `spec.image_shape`, not compiled.
+    """Return the classifier for images of `spec.image_shape`, not compiled.
 
-    Blocks of convolution, normalisation and pooling halve the image until a further one
-    would leave less than 3 pixels a side.
+    Blocks of convolution, normalisation and pooling halve the image until a further halving
+    would leave fewer than 3 pixels a side.
 
     Raises:
       UserError: the shards hold no images.
@@ -32,7 +32,7 @@ def build(spec: ModelSpec) -> keras.Model:
         hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
         hidden = keras.layers.GroupNormalization(groups=8)(hidden)
         hidden = keras.layers.Activation("relu")(hidden)
-        if side < _SMALLEST_SIDE:
+        if side < _MIN_POOLED_SIDE:
             break
         hidden = keras.layers.MaxPooling2D()(hidden)
         side, filters = side // 2, min(2 * filters, _MAX_FILTERS)

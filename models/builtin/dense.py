@@ -1,4 +1,4 @@
-"""`mlp` and `head`: dense layers on numbers, be they features, embeddings or small images."""
+"""`mlp` and `head`: dense layers on numeric features, embeddings or small images."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ _HIDDEN = (256, 128)
 
 
 def build_mlp(spec: ModelSpec) -> keras.Model:
-    """Returns two hidden layers on all inputs, flattened and joined; not compiled.
+    """Return a classifier with two hidden layers on all inputs, joined and flat; not compiled.
 
     Raises:
-      UserError: an input is neither a image nor numbers.
+      UserError: a feature is bytes, neither an image nor numbers.
     """
     inputs, hidden = _joined(spec, "mlp")
     for units in _HIDDEN:
@@ -24,16 +24,17 @@ def build_mlp(spec: ModelSpec) -> keras.Model:
 
 
 def build_head(spec: ModelSpec) -> keras.Model:
-    """Returns one layer, the classifier on top of stored embeddings; not compiled.
+    """Return a classifier of one dense layer, for stored embeddings; not compiled.
 
     Raises:
-      UserError: an input is neither a image nor numbers.
+      UserError: a feature is bytes, neither an image nor numbers.
     """
     inputs, hidden = _joined(spec, "head")
     return keras.Model(inputs, class_probabilities(hidden, spec), name="head")
 
 
 def _joined(spec: ModelSpec, name: str) -> tuple[Any, Any]:
+    """Return (the Keras inputs, all of them flattened and joined as [batch, units])."""
     inputs, flat = {}, []
     for feature in spec.inputs:
         if feature.kind == "bytes":
@@ -41,9 +42,9 @@ def _joined(spec: ModelSpec, name: str) -> tuple[Any, Any]:
                 f"model '{name}' takes numbers and images; feature '{feature.name}' is bytes"
             )
         image = feature.kind == "image" and spec.image_shape
-        one = keras.Input(image or feature.shape, name=feature.name)
-        value = keras.layers.Rescaling(1 / 127.5, offset=-1)(one) if image else one
-        inputs[feature.name] = one
+        tensor = keras.Input(image or feature.shape, name=feature.name)
+        value = keras.layers.Rescaling(1 / 127.5, offset=-1)(tensor) if image else tensor
+        inputs[feature.name] = tensor
         flat.append(keras.layers.Flatten()(value))
     joined = flat[0] if len(flat) == 1 else keras.layers.Concatenate()(flat)
     return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), joined

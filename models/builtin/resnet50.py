@@ -1,7 +1,7 @@
 """`resnet50`: the ResNet-50 of Keras Applications, trained from scratch.
 
-Its batch normalisation takes the statistics of each replica's own part of the batch, so its
-losses depend (a little) on the number of replicas.
+Batch normalisation uses the statistics of each replica's part of the batch, so the losses depend
+slightly on the number of replicas.
 """
 
 import keras
@@ -12,17 +12,17 @@ from tenfold.models.model_spec import ModelSpec
 
 
 def build(spec: ModelSpec) -> keras.Model:
-    """Returns ResNet-50 v1 for images of `spec.image_shape`, not compiled.
+    """Return ResNet-50 v1 for images of `spec.image_shape`, not compiled.
 
     Raises:
-      UserError: the shards hold no images, or they are under 32 pixels a side.
+      UserError: the shards hold no images, or the images are under 32 pixels a side.
     """
     if spec.image_shape is None:
         raise UserError("model 'resnet50' needs images; these shards have no 'image' feature")
     if min(spec.image_shape[:2]) < 32:
         height, width, _ = spec.image_shape
         raise UserError(
-            f"model 'resnet50' needs images of 32 pixels a side or more, these are "
+            f"model 'resnet50' needs images of at least 32 pixels a side, these are "
             f"{height} × {width}: give --image_size=32 or more"
         )
     inputs = keras.Input(spec.image_shape, name="image")

@@ -1,4 +1,4 @@
-"""What a run waits for: input, communication or computation, and what to do about it."""
+"""The bottleneck of a run (input, communication or compute) and advice against it. Pure."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,17 +7,19 @@ from typing import Any, Final
 
 from tenfold.data.reading.decoding.decoders import BUSY
 
-# Workers are uneven when one waits this much longer than the median one, in shares of the time.
-_UNEVEN: Final = 0.15
+# A worker whose share of time waiting for input is this far above the median is named.
+_UNEVEN_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Where the time of some training steps went, as shares of it.
+    """Shares (0 to 1) of the time of some training steps.
 
-    `wait` and `decode` have one entry a worker: the share of time that its steps waited for
-    input, and the share that its decoding threads were at work. `communication` is what
-    all-reducing the gradients takes when nothing else is done meanwhile.
+    Attributes:
+      wait: per worker, the share of time that its steps waited for input.
+      decode: per worker, the share of time that its decoding threads were busy.
+      communication: the time of one all-reduce of the gradients, measured alone, as a share of
+        the slowest worker's step.
     """
 
     wait: tuple[float, ...]
@@ -27,26 +29,30 @@ class Shares:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """What limits a run: `bound` is ``input``, ``communication`` or ``compute``."""
+    """The resource that limits a run: `bound` is ``input``, ``communication`` or ``compute``."""
 
     bound: str
     advice: str
     shares: Shares
 
     def sentence(self) -> str:
-        """Returns ``input-bound: …`` with the advice."""
+        """Return the verdict as a line of text: ``input-bound: …`` with the advice."""
         return f"{self.bound}-bound: {self.advice}"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the verdict as metrics.jsonl holds it."""
+        """Return the `bottleneck` object of an epoch's line in metrics.jsonl."""
         return {"bound": self.bound, "advice": self.advice, **asdict(self.shares)}
 
 
 def find_bottleneck(shares: Shares, *, decoder: str | None) -> Bottleneck:
-    """Returns what took most of the time.
+    """Return the bottleneck: whichever of compute, input and communication took most time.
 
-    `decoder` is the name of the decoder that ran, None where there are no images. The worker
-    that waits longest for input counts: the others wait for it.
+    The share of input is that of the worker that waits longest, because the other workers wait
+    for it.
+
+    Args:
+      shares: the shares of the steps' time.
+      decoder: the name of the decoder that ran, or None if there are no images.
     """
     wait = max(shares.wait)
     compute = max(0.0, 1.0 - wait - shares.communication)
@@ -59,16 +65,16 @@ def find_bottleneck(shares: Shares, *, decoder: str | None) -> Bottleneck:
 def _compute(shares: Shares, decoder: str | None) -> str:
     del decoder
     return (
-        f"steps wait {max(shares.wait):.0%} of the time for input, gradients take "
-        f"{shares.communication:.0%}: more workers or faster ones would help"
+        f"steps wait for input {max(shares.wait):.0%} of the time, summing gradients takes "
+        f"{shares.communication:.0%}: use more workers or faster ones"
     )
 
 
 def _communication(shares: Shares, decoder: str | None) -> str:
     del decoder
     return (
-        f"summing gradients over the workers takes {shares.communication:.0%} of a step: a larger "
-        "--global_batch_size or a faster network would help"
+        f"summing gradients over the workers takes {shares.communication:.0%} of a step: use a "
+        "larger --global_batch_size or a faster network"
     )
 
 
@@ -76,39 +82,42 @@ def _input(shares: Shares, decoder: str | None) -> str:
     slowest = max(range(len(shares.wait)), key=lambda worker: shares.wait[worker])
     waited, busy = shares.wait[slowest], shares.decode[slowest]
     usual = statistics.median(shares.wait)
-    if len(shares.wait) > 1 and waited - usual > _UNEVEN:
+    if len(shares.wait) > 1 and waited - usual > _UNEVEN_SHARE:
         return (
-            f"worker {slowest} waits {waited:.0%} of the time for input, the others "
-            f"{usual:.0%}: look at its disk, its network and what else runs there"
+            f"worker {slowest} waits for input {waited:.0%} of the time, the others {usual:.0%}: "
+            "check its disk, its network and the other programs on its host"
         )
     if busy < BUSY:
         return (
-            f"steps wait {waited:.0%} of the time and decoding is at work for {busy:.0%}: "
-            "reading is the limit; put the shards on a nearer or faster disk, or in memory"
+            f"steps wait for input {waited:.0%} of the time, decoding is busy {busy:.0%}: reading "
+            "is the limit; put the shards on a nearer or faster disk, or in memory"
         )
-    return f"steps wait {waited:.0%} of the time, {_faster_decoding(decoder)}"
+    return f"steps wait for input {waited:.0%} of the time, {_faster_decoding(decoder)}"
 
 
 def _faster_decoding(decoder: str | None) -> str:
     if decoder is None:
-        return "parsing is the limit: more cores a worker would help"
+        return "parsing is the limit: use more cores per worker"
     if decoder == "tf":
         return (
-            "decoding is the limit: pip install 'tenfold[fast]', more cores a worker, or smaller "
-            "images (resize them when writing)"
+            "decoding is the limit: pip install 'tenfold[fast]', use more cores per worker, or "
+            "resize the images when writing the shards"
         )
     return (
-        "decoding is the limit: more cores a worker, smaller images (resize them when "
-        "writing), or --decoder=turbo_scaled where they are far larger than --image_size"
+        "decoding is the limit: use more cores per worker, resize the images when writing the "
+        "shards, or use --decoder=turbo_scaled if they are far larger than --image_size"
     )
 
 
 def shares_of(rows: Sequence[tuple[float, ...]], *, communication_s: float) -> Shares:
-    """Returns the shares of all workers from what each one's `timing.Stopwatch` read.
+    """Return the shares of all workers.
 
-    `communication_s` is the time that one all-reduce of the gradients takes.
+    Args:
+      rows: (wait share, decode share, seconds per step) of each worker, as
+        `timing.Stopwatch.read` returns them.
+      communication_s: seconds of one all-reduce of the gradients.
     """
-    step_s = max(row[2] for row in rows)
+    step_s = max(step_s for _, _, step_s in rows)
     return Shares(
         wait=tuple(row[0] for row in rows),
         decode=tuple(row[1] for row in rows),

@@ -1,4 +1,4 @@
-"""From a configuration to a built, compiled model: called inside the strategy's scope."""
+"""Building and compiling a model from a configuration, inside the strategy's scope."""
 
 import inspect
 from typing import Any
@@ -15,11 +15,15 @@ from tenfold.models.training.optimizer import DEFAULT_LEARNING_RATE, set_precisi
 
 
 def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
-    """Returns the model that `config` names, compiled, with its optimizer's variables built.
+    """Return the model that `config` names, compiled, with its optimizer's variables built.
+
+    Args:
+      config: the model's name, its precision and the settings of its optimizer.
+      spec: the shapes of the data and the size of the run, passed to the model function.
 
     Raises:
-      UserError: the function returns something else, or a model that cannot be built from
-        the shapes of its inputs.
+      UserError: the model function does not return a Keras model, or the settings contradict
+        each other.
     """
     keras.utils.set_random_seed(spec.seed)
     set_precision(config.precision)
@@ -30,7 +34,7 @@ def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
             f"model '{config.model}' returned {type(model).__name__}, not a keras.Model"
         )
     if not model.built:
-        model(_zeros(spec))  # a subclass makes its layers' variables when it is called
+        model(_zeros(spec))  # a subclassed model creates its variables at the first call
     if not model.compiled:
         _compile(model, spec)
     tune_optimizer(model, config, total_steps=spec.epochs * spec.steps_per_epoch)
@@ -39,28 +43,32 @@ def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
 
 
 def build_metrics(model: keras.Model, batch_spec: dict[str, tf.TensorSpec]) -> None:
-    """Makes the variables of `model`'s compiled metrics, which Keras makes at the first step.
+    """Create the variables of `model`'s compiled metrics.
 
-    They must exist before a checkpoint is restored and be made in the strategy's scope.
-    `batch_spec` is the element spec of the training batches.
+    Keras creates them at the first step, but here they must exist before a checkpoint is
+    restored, and must be created in the strategy's scope.
+
+    Args:
+      model: a compiled model.
+      batch_spec: the element spec of the training batches.
     """
     zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in batch_spec.items()}
     x, y, _ = split_batch(zeros)
-    # Private, but the way of Keras's own trainers since 3.0; there is no public one.
+    # Private: Keras 3 has no public way. Its own trainers have called this method since 3.0.
     model._symbolic_build(data_batch=(x, y))
 
 
 def call_model_function(function: ModelFunction, spec: ModelSpec) -> Any:
-    """Returns ``function(spec)``, or ``function()`` where it takes no argument."""
+    """Return ``function(spec)``, or ``function()`` where it takes no argument."""
     try:
         takes_spec = bool(inspect.signature(function).parameters)
-    except ValueError:  # some built-in callables have no signature
+    except ValueError:  # some callables written in C have no signature
         takes_spec = True
     return function(spec) if takes_spec else function()
 
 
 def _zeros(spec: ModelSpec) -> Any:
-    """Returns a batch of one, as the model is fed."""
+    """Return a batch of one record of zeros, in the form that the model is fed."""
     if spec.image_shape is not None and len(spec.inputs) == 1:
         return tf.zeros((1, *spec.image_shape))
     dtypes = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}

@@ -1,9 +1,9 @@
-"""Keras callbacks in our training loop.
+"""Keras callbacks in the training loop.
 
-A callback runs on every worker with the same logs, so that what it decides (a learning rate,
-the end of training) it decides alike everywhere. One that writes files should do so on the
-chief only: TENFOLD_WORKER_INDEX is 0 there. As with Keras's own `steps_per_execution`, the
-batch methods are called once a call of several steps, with the index of its last one.
+A callback runs on every worker with the same logs, so that its decisions (a learning rate, the
+end of training) are the same on all workers. A callback that writes files should write on the
+chief only, where TENFOLD_WORKER_INDEX is 0. As with Keras's own `steps_per_execution`, the batch
+methods run once per call of several steps, with the index of its last step.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,15 @@ from tenfold.models.model_registry import find_attribute
 
 
 def load_callbacks(names: Sequence[str], *, working_dir: str) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks that `names` name: instances, or classes or functions giving one.
+    """Return the callbacks of `names`.
+
+    Args:
+      names: ``module:name`` or ``file.py:name`` of callback instances, or of classes or
+        functions that return one when called without arguments.
+      working_dir: the folder that modules and relative files are looked up in.
 
     Raises:
-      UserError: a name cannot be found, or gives something else.
+      UserError: a name cannot be found, or does not give a Keras callback.
     """
     return [_load_callback(name, working_dir) for name in names]
 
@@ -35,7 +40,7 @@ def _load_callback(name: str, working_dir: str) -> keras.callbacks.Callback:
 def callback_list(
     model: keras.Model, callbacks: Sequence[keras.callbacks.Callback], *, epochs: int, steps: int
 ) -> keras.callbacks.CallbackList:
-    """Returns Keras's own list of `callbacks`, set up for `epochs` of `steps` steps each."""
+    """Return Keras's CallbackList of `callbacks`, set up for `epochs` of `steps` steps each."""
     model.stop_training = False
     return keras.callbacks.CallbackList(
         list(callbacks), model=model, add_history=False, add_progbar=False,

@@ -1,8 +1,9 @@
-"""Checkpoints: one file each, whole or not there, with the exact position of the run.
+"""Checkpoints: one file each, published whole, with the exact position of the run.
 
-A checkpoint is an uncompressed ``.npz`` (zip with a CRC per array, read without pickle): the
-variables in order, their paths to check against, and the position. It is written beside its
-name, synced and renamed, so that a kill at any moment leaves the checkpoints before it.
+A checkpoint is an uncompressed ``.npz``: a zip with a CRC per array, read without pickle.
+``header`` is JSON (the run's state, the paths of the variables), ``v00000``, ``v00001``, … are the
+values of the variables. The file is written under a temporary name, synced and renamed, so that a
+kill at any moment leaves the earlier checkpoints intact.
 """
 
 import contextlib
@@ -12,25 +13,29 @@ import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.order import Position
-from tenfold.data.storage.folder import TEMPORARY, Folder
+from tenfold.data.reading.read_options import Position
+from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.models.train_config import TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
-FOLDER: Final = "checkpoints"
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands besides its variables.
+    """The state of a run besides its variables.
 
-    `loss_sum`, `records` and `fingerprint` are what the steps of the current epoch have summed
-    up so far, over all workers. `seed` and `global_batch_size` say to which run it belongs.
+    Attributes:
+      position: the epoch, and the steps done in it.
+      seed: seed of the run; a checkpoint of another seed is refused.
+      global_batch_size: records per step; a checkpoint of another size is refused.
+      loss_sum: sum of the losses of the current epoch's steps.
+      records: records read in the current epoch; over all workers in a checkpoint.
+      fingerprint: sum of their fingerprints modulo 2**64; over all workers in a checkpoint.
     """
 
     position: Position
@@ -43,7 +48,13 @@ class RunState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run's state and the values of its variables, in the order in which they were saved."""
+    """The state of a run and the values of its variables.
+
+    Attributes:
+      state: the state besides the variables.
+      values: an array per variable, in the order of `Session`'s variables.
+      paths: the Keras path of each variable; empty in tests only.
+    """
 
     state: RunState
     values: tuple[Any, ...]
@@ -51,31 +62,37 @@ class Checkpoint:
 
 
 def checkpoint_name(position: Position) -> str:
-    """Returns ``checkpoint-00003-00000120.npz``: its epoch and the steps done of it."""
+    """Return ``checkpoint-00003-00000120.npz``: the epoch, and the steps done in it."""
     return f"checkpoint-{position.epoch:05d}-{position.step:08d}.npz"
 
 
 def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str:
-    """Writes a checkpoint into `folder`, where nobody else writes; returns its path.
+    """Write a checkpoint, then remove all but the newest `keep`; return its path.
 
-    Removes all but the newest `keep`, and what killed saves have begun.
+    Only the chief may call this function: it also removes the temporary files of every save that
+    was killed.
+
+    Args:
+      folder: the folder of the run's checkpoints.
+      checkpoint: the state and variables to save.
+      keep: how many checkpoints stay, this one included.
     """
     buffer = io.BytesIO()
     header = json.dumps({"state": asdict(checkpoint.state), "paths": list(checkpoint.paths)})
     arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8)}
-    arrays |= {f"v{at:05d}": np.asarray(value) for at, value in enumerate(checkpoint.values)}
+    arrays |= {f"v{index:05d}": np.asarray(v) for index, v in enumerate(checkpoint.values)}
     np.savez(buffer, **arrays)
     name = checkpoint_name(checkpoint.state.position)
     folder.write(name, buffer.getvalue())
     names = list(folder.sizes())
-    left_by_kills = [name for name in names if name.endswith(TEMPORARY)]
-    for old in [*_newest_first(names)[keep:], *left_by_kills]:
+    temporary = [name for name in names if name.endswith(TEMPORARY_SUFFIX)]
+    for old in [*_newest_first(names)[keep:], *temporary]:
         folder.remove(old)
     return f"{folder.path}/{name}"
 
 
 def checkpoint_names(folder: Folder) -> list[str]:
-    """Returns the names of the checkpoints in `folder`, newest position first."""
+    """Return the names of the checkpoints in `folder`, newest position first."""
     return _newest_first(folder.sizes())
 
 
@@ -90,16 +107,16 @@ def _position_key(name: str) -> tuple[int, ...]:
 
 
 def newest_checkpoint(folder: Folder) -> Checkpoint | None:
-    """Returns the newest checkpoint of `folder` that is whole, or None where there is none."""
+    """Return the newest intact checkpoint of `folder`, or None if there is none."""
     for name in checkpoint_names(folder):
         with contextlib.suppress(zipfile.BadZipFile, ValueError, KeyError, EOFError):
             return checkpoint_from_bytes(folder.read(name) or b"")
-        # Damaged on the disk: the one before it may be whole.
+        # This file is damaged; the checkpoint before it may be intact.
     return None
 
 
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
-    """Returns the checkpoint that a file holds.
+    """Parse the bytes of a checkpoint file.
 
     Raises:
       zipfile.BadZipFile, ValueError, KeyError, EOFError: the file is damaged.
@@ -107,7 +124,7 @@ def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         count = len(arrays.files) - 1
-        values = tuple(arrays[f"v{at:05d}"] for at in range(count))
+        values = tuple(arrays[f"v{index:05d}"] for index in range(count))
     state = header["state"]
     return Checkpoint(
         RunState(**{**state, "position": Position(**state["position"])}),
@@ -117,29 +134,35 @@ def checkpoint_from_bytes(data: bytes) -> Checkpoint:
 
 
 def check_fits(checkpoint: Checkpoint, paths: Sequence[str], shapes: Sequence[Any]) -> None:
-    """Checks that a checkpoint's variables are those of the model that is to take them.
+    """Check that a checkpoint has the variables of the model that it is restored into.
+
+    Args:
+      checkpoint: the checkpoint to restore.
+      paths: the path of each of the model's variables.
+      shapes: the shape of each of the model's variables.
 
     Raises:
-      UserError: the first variable that differs.
+      UserError: the number of variables differs, or the shape of one; the message names the
+        first variable that differs.
     """
     if len(checkpoint.values) != len(paths):
         raise UserError(
             f"the checkpoint has {len(checkpoint.values)} variables, the model {len(paths)}: "
-            "it belongs to another model; take a new --run_dir"
+            "the checkpoint belongs to another model; give a new --run_dir"
         )
     for path, shape, value in zip(paths, shapes, checkpoint.values, strict=True):
         if tuple(shape) != value.shape:
             raise UserError(
-                f"variable '{path}' has shape {tuple(shape)}, the checkpoint's has "
-                f"{value.shape}: it belongs to another model; take a new --run_dir"
+                f"variable '{path}' has shape {tuple(shape)}, in the checkpoint "
+                f"{value.shape}: the checkpoint belongs to another model; give a new --run_dir"
             )
 
 
 def check_same_run(state: RunState, config: TrainConfig) -> None:
-    """Checks that a checkpoint was made by a run with the same order of records.
+    """Check that a checkpoint is of a run with the same order of records.
 
     Raises:
-      UserError: its seed or global batch size differs.
+      UserError: the seed or the global batch size differs.
     """
     for name in ("seed", "global_batch_size"):
         if getattr(state, name) != getattr(config, name):

@@ -4,27 +4,31 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import tensorflow as tf
 
-from tenfold.data.storage.prefetch import prefetch_failures
+from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.read_options import WorkerPlace
+from tenfold.data.reading.receipts import Receipt
+from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine, StepMetrics
+from tenfold.models.output_files import MODEL_FILE
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.reporter import Reporter
-from tenfold.models.training.run_log import MODEL_NAME, RunLog
-from tenfold.models.training.session import Place, Session
+from tenfold.models.training.run_log import RunLog
+from tenfold.models.training.session import Session
 from tenfold.models.training.steps import StepsResult
 
 
 class Preempted(Exception):
-    """The run was asked to stop, has saved a checkpoint and can go on from there."""
+    """The run was asked to stop and has saved a checkpoint from which it can resume."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a whole run gave: the last epoch's metrics, and where the model lies."""
+    """The result of a whole run: the last epoch's metrics and the path of the saved model."""
 
     epochs: int
     steps: int
@@ -36,18 +40,28 @@ def train(
     config: TrainConfig,
     *,
     strategy: tf.distribute.Strategy,
-    place: Place,
+    place: WorkerPlace,
     reporter: Reporter,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
-    """Trains as `config` says, going on from the newest checkpoint of its run directory.
+    """Train, resuming from the newest checkpoint of the run directory.
 
-    Called on every worker. `stop` is asked between calls of steps; where it says yes on any
-    worker, all save a checkpoint and stop.
+    Every worker calls this.
+
+    Args:
+      config: the same on every worker.
+      strategy: a strategy over all workers.
+      place: which of the workers this is.
+      reporter: receives the progress.
+      stop: called between calls of steps; if it returns True on any worker, all workers save a
+        checkpoint and stop.
+
+    Returns:
+      The result, the same on every worker.
 
     Raises:
       Preempted: the run was stopped and a checkpoint saved.
-      UserError: the shards, the model and the numbers do not fit.
+      UserError: the shards, the model and the configuration do not fit together.
       JobError: a record cannot be read, or a shard cannot be fetched.
     """
     reporter.enter("build")
@@ -55,9 +69,9 @@ def train(
     resumed = session.restore()
     run = _Run(session, reporter, stop)
     if resumed:
-        reporter.send("resumed", epoch=session.state.position.epoch, step=session.steps_done)
-    with prefetch_failures():
-        return run.to_the_end()
+        reporter.resumed(epoch=session.state.position.epoch, step=session.steps_done)
+    with explain_errors():
+        return run.to_end()
 
 
 class _Run:
@@ -77,57 +91,61 @@ class _Run:
         )
         self.log = RunLog(self.config.run_dir, steps_done=session.steps_done) if chief else None
 
-    def to_the_end(self) -> TrainResult:
+    def to_end(self) -> TrainResult:
         session = self.session
         session.start_reading()
         self.reporter.enter("first_step")
         self.callbacks.on_train_begin()
-        while session.state.position.epoch < self.config.epochs and not self._told_to_end():
+        while session.state.position.epoch < self.config.epochs and not self._ended_by_callback():
             self._epoch()
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
         return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
 
-    def _told_to_end(self) -> bool:
-        """Whether a callback has ended the training, on any worker."""
+    def _ended_by_callback(self) -> bool:
+        """Whether a callback on any worker has ended the training."""
         return self.session.any_worker(bool(self.session.model.stop_training))
 
     def _epoch(self) -> None:
         session = self.session
         self.callbacks.on_epoch_begin(session.state.position.epoch)
-        begun, wait_s, first = time.monotonic(), 0.0, session.state.position.step
+        started_at, wait_s, first = time.monotonic(), 0.0, session.state.position.step
         while session.state.position.step < session.shards.steps_per_epoch:
             wait_s += self._call_of_steps()
-        seconds = max(time.monotonic() - begun, 1e-9)
+        seconds = max(time.monotonic() - started_at, 1e-9)
         steps = session.shards.steps_per_epoch - first
         epoch = session.state.position.epoch
         loss, metrics, receipt = session.finish_epoch()
-        line: dict[str, Any] = {
-            "epoch": epoch,
-            "step": session.steps_done,
-            "loss": loss,
-            "seconds": seconds,
-            "records_per_s": steps * self.config.global_batch_size / seconds,
-            "wait_share": min(1.0, wait_s / seconds),
-            "receipt": receipt.to_json(),
-        }
         bottleneck = session.bottleneck()
-        line["bottleneck"] = bottleneck.to_json()
-        self._evaluate(line, metrics)
+        validation = self._evaluate(metrics)
+        line = EpochMetrics(
+            epoch=epoch,
+            step=session.steps_done,
+            loss=loss,
+            metrics=self.metrics,
+            seconds=seconds,
+            records_per_s=steps * self.config.global_batch_size / seconds,
+            wait_share=min(1.0, wait_s / seconds),
+            receipt=_receipt_line(receipt),
+            validation_receipt=_receipt_line(validation) if validation else None,
+            bottleneck=BottleneckLine(
+                bottleneck.bound, bottleneck.advice, **asdict(bottleneck.shares)
+            ),
+        )
         self.callbacks.on_epoch_end(epoch, {"loss": loss, **self.metrics})
-        self._tell_epoch(line, [receipt.sentence(), bottleneck.sentence()])
+        self._report_epoch(line, (receipt.sentence(), bottleneck.sentence()))
         self._checkpoint()
 
     def _call_of_steps(self) -> float:
-        """Runs as many steps as fit in one call; returns the seconds that input was waited for."""
+        """Run one call of steps; returns the seconds for which it waited for input."""
         session = self.session
-        begun, first = time.monotonic(), session.steps_done
+        started_at, first = time.monotonic(), session.steps_done
         self.callbacks.on_train_batch_begin(session.state.position.step)
         result = session.run_steps(
-            self._steps_until_next_stop(), stop=self.stop(), save=self._time_to_save()
+            self._steps_until_next_stop(), stop=self.stop(), save=self._is_save_due()
         )
-        self._tell_steps(result, first, max(time.monotonic() - begun, 1e-9))
+        self._report_steps(result, first, max(time.monotonic() - started_at, 1e-9))
         logs = {"loss": float(result.losses[-1]), **result.metrics}
         self.callbacks.on_train_batch_end(session.state.position.step - 1, logs)
         if self.first_call:
@@ -138,11 +156,11 @@ class _Run:
         if not at_end and (result.save or (every and session.steps_done % every == 0)):
             self._checkpoint()
         if result.stop:
-            self._stop_here(at_end)
+            self._stop_and_save(at_end)
         return result.wait_s
 
     def _steps_until_next_stop(self) -> int:
-        """Steps of the next call: as many as a call holds, a checkpoint or the epoch allows."""
+        """Return the steps of the next call; it ends at a checkpoint or the end of the epoch."""
         session, config = self.session, self.config
         steps = session.shards.steps_per_epoch - session.state.position.step
         if config.checkpoint_every_steps:
@@ -150,79 +168,78 @@ class _Run:
             steps = min(steps, every - session.steps_done % every)
         return min(steps, config.steps_per_execution)
 
-    def _time_to_save(self) -> bool:
+    def _is_save_due(self) -> bool:
         every = self.config.checkpoint_every_s or math.inf
         return self.session.place.is_chief and time.monotonic() - self.session.last_save >= every
 
-    def _stop_here(self, at_end: bool) -> None:
-        """Saves and stops; an epoch that is just through is finished first."""
+    def _stop_and_save(self, at_end: bool) -> None:
+        """Save a checkpoint and stop; at the end of an epoch, let the epoch finish first."""
         if not at_end:
             self._checkpoint()
             raise Preempted
-        # The epoch's end saves; the next call of steps asks again.
+        # The end of the epoch saves, and the next call of steps sees the request again.
 
     def _checkpoint(self) -> None:
-        phase = "checkpoint"
-        self.reporter.enter(phase)
+        self.reporter.enter("checkpoint")
         if self.log:
             self.log.flush()
         path = self.session.save()
         if path is not None:
             position = self.session.state.position
-            self.reporter.send(
-                phase, path=path, epoch=position.epoch, step=self.session.steps_done
-            )
+            self.reporter.checkpoint(path, epoch=position.epoch, step=self.session.steps_done)
         self.reporter.enter("training")
 
-    def _evaluate(self, line: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Adds the epoch's training and validation metrics to `line`."""
+    def _evaluate(self, metrics: dict[str, float]) -> Receipt | None:
+        """Evaluate on the validation split; returns its receipt, None without such a split.
+
+        `self.metrics` then holds the epoch's training `metrics` and those of the validation.
+        """
         self.reporter.enter("evaluation")
+        self.metrics = metrics
         evaluated = self.session.evaluate()
-        if evaluated is not None:
-            loss, validation, receipt = evaluated
-            metrics = {
-                **metrics,
-                "val_loss": loss,
-                **{f"val_{name}": value for name, value in validation.items()},
-            }
-            line["validation_receipt"] = receipt.to_json()
-        line["metrics"] = self.metrics = metrics
+        if evaluated is None:
+            return None
+        loss, validation, receipt = evaluated
+        named = {f"val_{name}": value for name, value in validation.items()}
+        self.metrics = {**metrics, "val_loss": loss, **named}
+        return receipt
 
-    def _tell_steps(self, result: StepsResult, first: int, seconds: float) -> None:
+    def _report_steps(self, result: StepsResult, first: int, seconds: float) -> None:
+        """Log every step of a call and report the last; `first` were done before the call."""
         session = self.session
-        steps = len(result.losses)
-        rate = steps * self.config.global_batch_size / seconds
-        common = {
-            "epoch": session.state.position.epoch,
-            "metrics": result.metrics,
-            "records_per_s": rate,
-            "wait_share": min(1.0, result.wait_s / seconds),
-        }
-        losses = [float(loss) for loss in result.losses]
-        if self.log:
-            self.log.steps(
-                [
-                    {"step": first + at + 1, "loss": loss, **common}
-                    for at, loss in enumerate(losses)
-                ]
+        rate = len(result.losses) * self.config.global_batch_size / seconds
+        lines = [
+            StepMetrics(
+                epoch=session.state.position.epoch,
+                step=first + index + 1,
+                loss=float(loss),
+                metrics=result.metrics,
+                records_per_s=rate,
+                wait_share=min(1.0, result.wait_s / seconds),
             )
+            for index, loss in enumerate(result.losses)
+        ]
+        if self.log:
+            self.log.steps(lines)
         total = self.config.epochs * session.shards.steps_per_epoch
-        self.reporter.send(
-            "step", step=session.steps_done, total_steps=total, loss=losses[-1], **common
-        )
+        self.reporter.step(lines[-1], total_steps=total)
 
-    def _tell_epoch(self, line: dict[str, Any], said: list[str]) -> None:
+    def _report_epoch(self, line: EpochMetrics, sentences: tuple[str, ...]) -> None:
         if self.log:
             self.log.epoch(line)
-        self.reporter.send("epoch", **line, epochs=self.config.epochs, said=said)
+        self.reporter.epoch(line, epochs=self.config.epochs, sentences=sentences)
 
     def _save_model(self) -> str:
-        """The chief saves the model, the others wait; returns its path."""
+        """Save the model on the chief while the other workers wait; returns its path."""
         if self.log:
             self.log.finish(self.session.model)
         self.session.barrier()
-        # Who leaves a barrier may be gone before another has left it too. All have left the
-        # first one once they meet in the second, and nothing is lost if that one breaks.
+        # A worker that leaves a barrier may exit before another has left it, which breaks it. At
+        # the second barrier all workers have left the first; an error there loses nothing.
         with contextlib.suppress(tf.errors.OpError):
             self.session.barrier()
-        return f"{self.config.run_dir}/{MODEL_NAME}"
+        return f"{self.config.run_dir}/{MODEL_FILE}"
+
+
+def _receipt_line(receipt: Receipt) -> ReceiptLine:
+    return from_json_fields(ReceiptLine, receipt.to_json())

@@ -1,4 +1,4 @@
-"""What the configuration changes of a model: its precision, learning rate and clipping."""
+"""Precision, learning rate schedule, gradient clipping and class weights of a run."""
 
 import keras
 
@@ -11,15 +11,20 @@ DEFAULT_LEARNING_RATE = 1e-3
 
 
 def set_precision(precision: str) -> None:
-    """Sets the policy that layers made from now on compute in."""
+    """Set Keras's global dtype policy, which layers take when they are created."""
     keras.mixed_precision.set_dtype_policy(precision)
 
 
 def tune_optimizer(model: keras.Model, config: TrainConfig, *, total_steps: int) -> None:
-    """Sets the optimizer's learning rate, its schedule and its clipping, where they are given.
+    """Apply the learning rate, the schedule and the clipping of `config`, as far as given.
+
+    Args:
+      model: a compiled model; its optimizer is changed in place.
+      config: the configuration of the run.
+      total_steps: steps of the whole run; a schedule ends at 0 after the last.
 
     Raises:
-      UserError: the choices do not go together.
+      UserError: the settings contradict each other.
     """
     optimizer = model.optimizer
     if config.schedule != "constant" or config.warmup_steps:
@@ -33,56 +38,67 @@ def tune_optimizer(model: keras.Model, config: TrainConfig, *, total_steps: int)
 
 
 def _agree_on_overflow(optimizer: keras.optimizers.LossScaleOptimizer) -> None:
-    alone = optimizer.check_finite
-    optimizer.check_finite = lambda gradients: finite_on_all(alone(gradients))
+    """Make all replicas skip a step together if the gradients of one replica overflow."""
+    check_own = optimizer.check_finite
+    optimizer.check_finite = lambda gradients: finite_on_all(check_own(gradients))
 
 
 def _peak(optimizer: keras.Optimizer, config: TrainConfig) -> float:
-    """The highest learning rate: the given one, else the model's own."""
+    """Return the peak of the schedule: the given learning rate, else the model's own."""
     if config.learning_rate is not None:
         return config.learning_rate
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))  # it may be mirrored
+    # float() of the variable fails where the strategy has mirrored it.
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _schedule(
     config: TrainConfig, peak: float, total_steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Keras's own schedules, so that a saved model loads without tenfold."""
-    falling = total_steps - config.warmup_steps
-    if falling < 1:
+    """Return one of Keras's own schedules, so that the saved model loads without Tenfold."""
+    decay_steps = total_steps - config.warmup_steps
+    if decay_steps < 1:
         raise UserError(
-            f"warmup_steps is {config.warmup_steps}, but the run has only {total_steps} steps"
+            f"warmup_steps is {config.warmup_steps}, but the run has only {total_steps} steps: "
+            "lower --warmup_steps"
         )
     if config.schedule == "cosine":
-        warm = config.warmup_steps
+        warmup = config.warmup_steps
         return keras.optimizers.schedules.CosineDecay(
-            0.0 if warm else peak, falling, warmup_target=peak if warm else None, warmup_steps=warm
+            0.0 if warmup else peak,
+            decay_steps,
+            warmup_target=peak if warmup else None,
+            warmup_steps=warmup,
         )
     if config.warmup_steps:
-        raise UserError(f"warmup_steps goes with --schedule=cosine, not with {config.schedule}")
-    return keras.optimizers.schedules.PolynomialDecay(peak, falling, end_learning_rate=0.0)
+        raise UserError(
+            f"--warmup_steps needs --schedule=cosine; the schedule is {config.schedule}"
+        )
+    return keras.optimizers.schedules.PolynomialDecay(peak, decay_steps, end_learning_rate=0.0)
 
 
 def _clip(optimizer: keras.Optimizer, config: TrainConfig) -> None:
     if config.precision == "mixed_float16":
         raise UserError(
-            "clip_norm does not go with mixed_float16, whose gradients are scaled: "
-            "take --precision=mixed_bfloat16"
+            "--clip_norm cannot be combined with mixed_float16, which scales the gradients: "
+            "use --precision=mixed_bfloat16"
         )
     optimizer.clipnorm = optimizer.clipvalue = None
     optimizer.global_clipnorm = config.clip_norm
 
 
 def balanced_weights(split: Split) -> tuple[float, ...]:
-    """Returns a weight per class, n / (classes × n of the class), so that all weigh alike.
+    """Return the weight of each class, so that every class contributes equally to the loss.
 
-    A class without records has weight 0. The formula is scikit-learn's ``balanced``.
+    The weight of a class is n / (classes × n of the class), as scikit-learn's ``balanced``; a
+    class without records has weight 0.
 
     Raises:
-      UserError: the split's records have no classes.
+      UserError: the records of the split have no class labels.
     """
     counts = split.label_counts
     if not counts:
-        raise UserError(f"class_weights: the records of split '{split.name}' have no classes")
+        raise UserError(
+            f"--class_weights=balanced: the records of split '{split.name}' have no class labels"
+        )
     present = sum(count > 0 for count in counts)
     return tuple(sum(counts) / (present * count) if count else 0.0 for count in counts)

@@ -1,23 +1,48 @@
-"""How the trainer tells what it is doing; the launcher's worker entry listens."""
+"""Progress reporting as the trainer needs it; the launcher's worker implements it."""
 
-from typing import Any, Protocol
+from typing import Protocol
+
+from tenfold.models.metrics_line import EpochMetrics, StepMetrics
 
 
 class Reporter(Protocol):
-    """What `launcher.events.EventWriter` does: phases, and things said in them."""
+    """Receives the progress of one worker's training, on the thread that trains."""
 
-    def enter(self, phase: str, **data: Any) -> None:
-        """Says that `phase` begins."""
+    def enter(self, phase: str) -> None:
+        """Report that `phase` begins."""
+        ...
 
-    def send(self, kind: str, **data: Any) -> None:
-        """Says one thing of the current phase."""
+    def resumed(self, *, epoch: int, step: int) -> None:
+        """Report that training continues from a checkpoint at `step` of the whole run."""
+        ...
+
+    def step(self, metrics: StepMetrics, *, total_steps: int) -> None:
+        """Report the last step of a call of steps."""
+        ...
+
+    def epoch(self, metrics: EpochMetrics, *, epochs: int, sentences: tuple[str, ...]) -> None:
+        """Report a finished epoch of `epochs`; `sentences` describe it for a person."""
+        ...
+
+    def checkpoint(self, path: str, *, epoch: int, step: int) -> None:
+        """Report that a whole checkpoint exists at `path`."""
+        ...
 
 
-class Silence:
-    """A reporter that says nothing."""
+class NullReporter:
+    """A reporter that drops everything."""
 
-    def enter(self, phase: str, **data: Any) -> None:
-        """Does nothing."""
+    def enter(self, phase: str) -> None:
+        """Do nothing."""
 
-    def send(self, kind: str, **data: Any) -> None:
-        """Does nothing."""
+    def resumed(self, *, epoch: int, step: int) -> None:
+        """Do nothing."""
+
+    def step(self, metrics: StepMetrics, *, total_steps: int) -> None:
+        """Do nothing."""
+
+    def epoch(self, metrics: EpochMetrics, *, epochs: int, sentences: tuple[str, ...]) -> None:
+        """Do nothing."""
+
+    def checkpoint(self, path: str, *, epoch: int, step: int) -> None:
+        """Do nothing."""

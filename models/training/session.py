@@ -1,7 +1,7 @@
-"""One worker's part of a run: its model, its steps, its state, and how they are saved."""
+"""One worker's part of a run: its model, its steps, its state and its checkpoints."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -12,22 +12,20 @@ from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
 from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.reading.batches import evaluation_batches, training_batches
-from tenfold.data.reading.decoding.augment_options import parse_augment
-from tenfold.data.reading.decoding.decoders import resolve_decoder
-from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
+from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
+from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.build import build_metrics, build_model
 from tenfold.models.training.checkpoint import (
-    FOLDER,
     Checkpoint,
     RunState,
     check_fits,
@@ -35,42 +33,38 @@ from tenfold.models.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
+from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.optimizer import balanced_weights
 from tenfold.models.training.steps import (
     EvaluateSteps,
     StepsResult,
     TrainSteps,
     metric_results,
-    sum_over_workers,
 )
-from tenfold.models.training.timing import Stopwatch, gather_over_workers, time_all_reduce
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of the workers this process is."""
-
-    worker: int = 0
-    num_workers: int = 1
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes what all share."""
-        return self.worker == 0
+from tenfold.models.training.timing import Stopwatch, time_all_reduce
 
 
 class Session:
-    """A worker's model under a strategy, with everything that a checkpoint holds.
+    """A worker's model under a strategy, and the state that a checkpoint holds.
 
-    Every method is called on all workers at the same steps: most of them communicate.
+    All workers must call the same methods at the same steps, because most methods communicate.
+
+    Args:
+      config: the configuration of the run, the same on every worker.
+      strategy: the strategy that joins the workers.
+      place: the place of this worker.
+
+    Raises:
+      UserError: the shards, the model and the configuration contradict each other.
     """
 
     def __init__(
-        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: Place
+        self, config: TrainConfig, *, strategy: tf.distribute.Strategy, place: WorkerPlace
     ) -> None:
         self.config = config
         self.strategy = strategy
-        self.place = place
+        replicas = strategy.num_replicas_in_sync // place.num_workers
+        self.place = replace(place, replicas=replicas)
         self.salvage = load_salvage(config.salvage) if config.salvage else None
         self.manifest: Manifest = (
             self.salvage.manifest if self.salvage else read_manifest(config.shards)
@@ -84,11 +78,14 @@ class Session:
         self._train = TrainSteps(
             self.model,
             strategy,
-            most=config.steps_per_execution,
+            max_steps=config.steps_per_execution,
             class_weights=balanced_weights(self.split) if balanced else (),
             jit_compile=config.jit_compile,
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
+        self._collectives = WorkerCollectives(
+            strategy, worker=place.index, num_workers=place.num_workers
+        )
         self.state = RunState(Position(), config.seed, config.global_batch_size)
         self._iterator: Any = None
         self._watch = Stopwatch()
@@ -97,12 +94,12 @@ class Session:
 
     @property
     def split(self) -> Split:
-        """The split that is trained on."""
+        """The split to train on."""
         return self.manifest.split(self.config.train_split)
 
     @property
     def steps_done(self) -> int:
-        """Steps since the run began."""
+        """Steps done since the run began, over all launches into its run directory."""
         position = self.state.position
         return position.epoch * self.shards.steps_per_epoch + position.step
 
@@ -112,15 +109,18 @@ class Session:
             manifest=self.manifest,
             split=split,
             global_batch_size=self.config.global_batch_size,
-            num_workers=self.place.num_workers,
-            worker=self.place.worker,
-            spec=input_spec(self.manifest, self.config.image_size),
-            seed=self.config.seed,
-            replicas=self.strategy.num_replicas_in_sync // self.place.num_workers,
-            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
-            decoder=self.config.decoder,
-            augment=parse_augment(self.config.augment),
+            place=self.place,
+            options=self._read_options(),
             moved=self.salvage.moved if self.salvage else {},
+        )
+
+    def _read_options(self) -> ReadOptions:
+        return ReadOptions(
+            image_size=self.config.image_size,
+            augment=self.config.augment,
+            decoder=load_decoder(self.config.decoder, working_dir=self.config.working_dir),
+            seed=self.config.seed,
+            shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             cache=self.config.cache_options(),
         )
 
@@ -140,10 +140,10 @@ class Session:
     # --- training ---
 
     def start_reading(self) -> None:
-        """Opens the input pipeline at the run's position.
+        """Open the input pipeline at the run's position.
 
         Raises:
-          JobError: a shard is missing, or its size is not the manifest's.
+          JobError: a shard is missing, or its size differs from the manifest.
         """
         check_sizes(
             self._reading.folder,
@@ -158,22 +158,27 @@ class Session:
         )
 
     def run_steps(self, steps: int, *, stop: bool, save: bool) -> StepsResult:
-        """Trains `steps` steps and moves the state on.
+        """Train `steps` steps and advance the state.
+
+        Args:
+          steps: the number of steps, the same on all workers.
+          stop: whether this worker requests all workers to stop.
+          save: whether this worker requests a checkpoint.
 
         Raises:
-          JobError: a record cannot be read or decoded; the message names it.
+          JobError: a record cannot be read or decoded; the message names the record.
         """
         position = self.state.position
-        begun = time.monotonic()
+        began = time.monotonic()
         try:
             result = self._train(self._iterator, steps, stop=stop, save=save)
         except READ_ERRORS as error:
-            explained = explain_read_error(self._reading, start=position, steps=steps)
+            explained = explain_read_error(self._reading, start=position, steps=steps, error=error)
             if explained is None:
                 raise
             raise explained from error
         self._watch.add(
-            steps, time.monotonic() - begun, wait_s=result.wait_s, decode_s=result.decode_s
+            steps, time.monotonic() - began, wait_s=result.wait_s, decode_s=result.decode_s
         )
         self.state = replace(
             self.state,
@@ -185,11 +190,13 @@ class Session:
         return result
 
     def finish_epoch(self) -> tuple[float, dict[str, float], Receipt]:
-        """Returns the epoch's (mean loss, metrics, receipt) and moves to the next epoch."""
+        """Return the epoch's (mean loss, metrics, receipt) and move on to the next epoch."""
         steps = self.shards.steps_per_epoch
-        tail = self._train.read_tail(self._iterator, self.shards.tail_steps)
-        records, fingerprint, left_out = self._total(
-            self.state.records, self.state.fingerprint + tail[1], tail[0]
+        leftover, leftover_fingerprint = self._train.read_tail(
+            self._iterator, self.shards.tail_steps
+        )
+        records, fingerprint, left_out = self._collectives.sum_ints(
+            self.state.records, self.state.fingerprint + leftover_fingerprint, leftover
         )
         receipt = make_receipt(
             self.split,
@@ -209,43 +216,29 @@ class Session:
         return loss, metrics, receipt
 
     def _broken(self, split: Split) -> tuple[str, ...]:
-        """Returns the records of `split` that were lost before the run began."""
+        """Return the names of the damaged records of `split` that salvage left out."""
         names = {shard.name for shard in split.shards}
-        bad = self.salvage.bad if self.salvage else ()
+        bad = self.salvage.bad_records if self.salvage else ()
         return tuple(str(record) for record in bad if record.shard in names)
 
     def bottleneck(self) -> Bottleneck:
-        """Returns what the steps since the last call waited for, over all workers."""
+        """Return the bottleneck of the steps since the last call, over all workers."""
         own = self._watch.read(parallel_batches=self._reading.parallel_batches)
-        rows = gather_over_workers(
-            self.strategy, own, worker=self.place.worker, num_workers=self.place.num_workers
-        )
-        shares = shares_of(rows, communication_s=self._all_reduce_s)
+        shares = shares_of(self._collectives.gather(own), communication_s=self._all_reduce_s)
         images = self._reading.spec.image_shape is not None
         decoder = resolve_decoder(self.config.decoder) if images else None
         return find_bottleneck(shares, decoder=decoder)
 
-    def _total(self, *values: int) -> tuple[int, ...]:
-        """Sums 64-bit numbers over the workers, modulo 2**64."""
-        wrapped = [value % 2**64 for value in values]
-        signed = [value - 2**64 if value >= 2**63 else value for value in wrapped]
-        summed = self._sum(tf.constant(signed, tf.int64))
-        return tuple(int(value) % 2**64 for value in summed.numpy())
-
-    @tf.function(autograph=False)
-    def _sum(self, value: tf.Tensor) -> tf.Tensor:
-        return sum_over_workers(self.strategy, value)
-
-    def any_worker(self, mine: bool) -> bool:
-        """Returns whether any worker says yes."""
-        return self._total(int(mine), 0)[0] > 0
+    def any_worker(self, flag: bool) -> bool:
+        """Return True if `flag` is true on any worker; blocks until all workers call it."""
+        return self._collectives.any_worker(flag)
 
     def barrier(self) -> None:
-        """Waits for all workers."""
-        self._total(0, 0)
+        """Wait until all workers have called this method."""
+        self._collectives.barrier()
 
     def _take_metrics(self) -> dict[str, float]:
-        """Returns the metrics over all workers and resets them."""
+        """Return the metrics over all workers, then reset them."""
         values = {name: float(value) for name, value in metric_results(self.model).items()}
         self.model.reset_metrics()
         return values
@@ -253,9 +246,9 @@ class Session:
     # --- evaluation ---
 
     def evaluate(self) -> tuple[float, dict[str, float], Receipt] | None:
-        """Returns (mean loss, metrics, receipt) over the whole validation split.
+        """Return (mean loss, metrics, receipt) over the whole validation split.
 
-        None where the shards have no such split.
+        Returns None if the shards have no validation split.
         """
         name = self.config.validation_split
         if not self.manifest.has_split(name):
@@ -265,10 +258,11 @@ class Session:
         for batch in self.strategy.distribute_datasets_from_function(
             lambda _: evaluation_batches(reading)
         ):
-            batch_loss, count, prints = self._evaluate(batch)
-            loss, records, fingerprint = loss + batch_loss, records + count, fingerprint + prints
-        records, fingerprint = self._total(records, fingerprint % 2**64)
-        total = float(self._sum(tf.constant([loss], tf.float64)).numpy()[0])
+            batch_loss, count, batch_fingerprint = self._evaluate(batch)
+            loss, records = loss + batch_loss, records + count
+            fingerprint += batch_fingerprint
+        records, fingerprint = self._collectives.sum_ints(records, fingerprint % 2**64)
+        total = self._collectives.sum_float(loss)
         split = self.manifest.split(name)
         receipt = make_receipt(
             split, records=records, fingerprint=fingerprint, broken=self._broken(split)
@@ -278,8 +272,10 @@ class Session:
     # --- checkpoints ---
 
     def save(self) -> str | None:
-        """Saves a checkpoint; returns its path on the chief, None on the others."""
-        records, fingerprint = self._total(self.state.records, self.state.fingerprint)
+        """Save a checkpoint; return its path on the chief, None on the other workers."""
+        records, fingerprint = self._collectives.sum_ints(
+            self.state.records, self.state.fingerprint
+        )
         values = tuple(keras.ops.convert_to_numpy(v) for v in self._variables())
         self.last_save = time.monotonic()
         if not self.place.is_chief:
@@ -291,7 +287,12 @@ class Session:
         return save_checkpoint(folder, Checkpoint(state, values, paths), keep=keep)
 
     def restore(self) -> bool:
-        """Goes on from the run directory's newest whole checkpoint; says if there was one."""
+        """Restore the newest intact checkpoint of the run directory; return True if there is one.
+
+        Raises:
+          UserError: the checkpoint is of another run or model, or the workers found different
+            ones.
+        """
         checkpoint = newest_checkpoint(self._checkpoint_folder())
         self._check_agreement(checkpoint)
         if checkpoint is None:
@@ -302,29 +303,32 @@ class Session:
         for variable, value in zip(variables, checkpoint.values, strict=True):
             variable.assign(value)
         state = checkpoint.state
-        if not self.place.is_chief:  # the sums over all workers go on at the chief
+        # A checkpoint holds the sums over all workers: only the chief continues them, the others
+        # restart at 0, so that the next sum over the workers counts nothing twice.
+        if not self.place.is_chief:
             state = replace(state, records=0, fingerprint=0)
         self.state = state
         return True
 
     def _checkpoint_folder(self) -> Folder:
-        return open_folder(f"{self.config.run_dir}/{FOLDER}")
+        return open_folder(f"{self.config.run_dir}/{CHECKPOINTS_FOLDER}")
 
     def _check_agreement(self, found: Checkpoint | None) -> None:
-        """Checks that all workers have found the same checkpoint, before any of them uses it.
+        """Check that all workers have found the same checkpoint, before any worker uses it.
 
         Raises:
-          UserError: they have not.
+          UserError: the workers have found checkpoints of different steps.
         """
-        at = found.state.position if found else Position()
-        steps = at.epoch * self.shards.steps_per_epoch + at.step
-        if self._total(steps, 0)[0] != steps * self.place.num_workers:
+        position = found.state.position if found else Position()
+        steps = position.epoch * self.shards.steps_per_epoch + position.step
+        if self._collectives.sum_ints(steps, 0)[0] != steps * self.place.num_workers:
             raise UserError(
-                f"worker {self.place.worker} would go on at step {steps}, others elsewhere: is "
-                f"the run directory {self.config.run_dir} the same on all hosts?"
+                f"worker {self.place.index} would resume at step {steps}, other workers at "
+                f"another step: --run_dir={self.config.run_dir} must be the same folder on all "
+                "hosts"
             )
 
     def _variables(self) -> list[keras.Variable]:
-        """The model's (random seeds included), the optimizer's, the metrics'."""
+        """Return the variables of the model (random seeds included), optimizer and metrics."""
         model = self.model
         return [*model.variables, *model.optimizer.variables, *model.metrics_variables]

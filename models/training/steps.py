@@ -1,11 +1,11 @@
-"""The compiled steps: several training steps a call, one evaluation batch a call.
+"""The compiled steps: several training steps per call, or one evaluation batch per call.
 
-`keras.Model.fit` of Keras 3 fails under MultiWorkerMirroredStrategy; these steps use the
-parts of a compiled Keras model that work there: `compute_loss`, `compute_metrics`, the
-optimizer's `apply`.
+`keras.Model.fit` of Keras 3 fails under MultiWorkerMirroredStrategy. These steps use the parts of
+a compiled Keras model that work there: `compute_loss`, `compute_metrics` and the optimizer's
+`apply`.
 
-Nothing here is converted by AutoGraph, as nothing is in Keras's own `fit`: the conversion would
-go through all of Keras and take longer than building the graph.
+AutoGraph is off, as in Keras's own `fit`: it would convert all of Keras, which takes longer than
+building the graph.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,24 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.reading.batches import DECODE_S, FINGERPRINT, split_batch
+from tenfold.models.training.collectives import sum_over_workers
 
 
 @dataclass(frozen=True)
 class StepsResult:
-    """What one call of several steps gave; the same on every worker but for the last four.
+    """The result of one call of `steps` training steps.
 
-    `losses` [n] are those of the global batches. `stop` and `save` say whether any worker was
-    asked to stop, or asked for a checkpoint. `records` and `fingerprint` are of what this
-    worker itself read, `wait_s` its seconds of waiting for input, `decode_s` the seconds that
-    parsing and decoding these batches took, added up over threads.
+    The first four fields are the same on every worker, the last four are this worker's own.
+
+    Attributes:
+      losses: float32 [steps], the loss of each global batch.
+      metrics: the model's metrics, over the epoch so far and all workers.
+      stop: whether any worker requested to stop.
+      save: whether any worker requested a checkpoint.
+      records: records that this worker read.
+      fingerprint: sum of the fingerprints of these records, modulo 2**64.
+      wait_s: seconds that the steps waited for input.
+      decode_s: seconds of parsing and decoding the batches, summed over threads.
     """
 
     losses: Any
@@ -39,27 +47,36 @@ class StepsResult:
 
 
 class TrainSteps:
-    """Runs training steps of a compiled model under a strategy."""
+    """Runs training steps of a compiled model under a strategy.
+
+    Args:
+      model: a compiled, built model, created in the scope of `strategy`.
+      strategy: the strategy whose replicas share each global batch.
+      max_steps: the largest number of steps of one call.
+      class_weights: the weight of each class, or empty for equal weights.
+      jit_compile: whether XLA compiles the forward and backward pass.
+    """
 
     def __init__(
         self,
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         *,
-        most: int,
+        max_steps: int,
         class_weights: Sequence[float] = (),
         jit_compile: bool = False,
     ) -> None:
         self._model = model
         self._class_weights = class_weights
-        # Only what runs on one replica is compiled: XLA knows no collectives of the CPU.
+        # Only the forward and backward pass of one replica is compiled: XLA has no collectives
+        # on CPUs.
         self._gradients = (
             tf.function(self._forward_and_back, jit_compile=True, autograph=False)
             if jit_compile
             else self._forward_and_back
         )
         self._strategy = strategy
-        self._most = most
+        self._max_steps = max_steps
         self._names = sorted(metric_results(model))
         self._own_step = type(model).train_step is not keras.Model.train_step
         self._run = tf.function(self._run_steps, reduce_retracing=True, autograph=False)
@@ -68,77 +85,97 @@ class TrainSteps:
     def __call__(
         self, iterator: Any, steps: int, *, stop: bool = False, save: bool = False
     ) -> StepsResult:
-        """Runs `steps` steps (at most `most`); `stop` and `save` reach the other workers."""
-        assert 1 <= steps <= self._most, steps
-        losses, metrics, asked, records, fingerprint, seconds = self._run(
+        """Run `steps` steps; blocks until all workers do.
+
+        Args:
+          iterator: the distributed iterator of training batches.
+          steps: the number of steps, from 1 to `max_steps`; the same on all workers.
+          stop: whether this worker requests all workers to stop.
+          save: whether this worker requests a checkpoint.
+        """
+        assert 1 <= steps <= self._max_steps, steps
+        losses, metrics, requests, records, fingerprint, seconds = self._run(
             iterator, tf.constant(steps), tf.constant([float(stop), float(save)])
         )
         return StepsResult(
             losses=losses.numpy()[:steps],
             metrics={name: float(value) for name, value in metrics.items()},
-            stop=bool(asked[0] > 0),
-            save=bool(asked[1] > 0),
+            stop=bool(requests[0] > 0),
+            save=bool(requests[1] > 0),
             records=int(records),
             fingerprint=int(fingerprint) % 2**64,
             wait_s=float(seconds[0]),
             decode_s=float(seconds[1]),
         )
 
-    def _run_steps(self, iterator: Any, steps: tf.Tensor, asked: tf.Tensor) -> tuple[Any, ...]:
-        """Graph function: see `StepsResult` for what it returns."""
+    def _run_steps(self, iterator: Any, steps: tf.Tensor, requests: tf.Tensor) -> tuple[Any, ...]:
+        """Run the steps as a graph; return the fields of `StepsResult`.
+
+        Losses, metrics and requests of all workers are summed in one all-reduce after the steps.
+        """
         names = self._names
         begin = (
             tf.constant(0),
-            tf.zeros([self._most]),
+            tf.zeros([self._max_steps]),
             tf.zeros([len(names)]),
             tf.constant(0, tf.int64),
             tf.constant(0, tf.int64),
             tf.zeros([2], tf.float64),
         )
 
-        def one(step: Any, losses: Any, _: Any, records: Any, prints: Any, seconds: Any) -> Any:
-            batch, waited = _timed_next(iterator, after=records)
-            seconds += tf.stack([waited, self._summed(batch[DECODE_S])])
-            loss, metrics, count, more = self._everywhere(batch)
+        def body(step: Any, losses: Any, _: Any, records: Any, total: Any, seconds: Any) -> Any:
+            batch, wait_s = _timed_next(iterator, after=records)
+            seconds += tf.stack([wait_s, self._sum_replicas(batch[DECODE_S])])
+            loss, metrics, count, fingerprint = self._run_replicas(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
-            return step + 1, losses, metrics, records + count, prints + more, seconds
+            return step + 1, losses, metrics, records + count, total + fingerprint, seconds
 
         _, losses, metrics, records, fingerprint, seconds = tf.while_loop(
-            lambda step, *_: step < steps, one, begin, parallel_iterations=1
+            lambda step, *_: step < steps, body, begin, parallel_iterations=1
         )
-        summed = self._sum_over_workers(tf.concat([losses, metrics, asked], axis=0))
-        losses, metrics, asked = tf.split(summed, [self._most, len(names), 2])
-        shares = metrics / self._strategy.num_replicas_in_sync
-        named = {name: shares[at] for at, name in enumerate(names)}
-        return losses, named, asked, records, fingerprint, seconds
+        summed = sum_over_workers(self._strategy, tf.concat([losses, metrics, requests], axis=0))
+        losses, metrics, requests = tf.split(summed, [self._max_steps, len(names), 2])
+        means = metrics / self._strategy.num_replicas_in_sync
+        named = {name: means[index] for index, name in enumerate(names)}
+        return losses, named, requests, records, fingerprint, seconds
 
     def read_tail(self, iterator: Any, steps: int) -> tuple[int, int]:
-        """Reads the `steps` steps that follow an epoch and hold what it left out.
+        """Read the batches of leftover records that follow an epoch's training steps.
 
-        Returns this worker's (records, sum of fingerprints).
+        Args:
+          iterator: the distributed iterator, at the end of the epoch's training steps.
+          steps: the number of these batches.
+
+        Returns:
+          This worker's (leftover records, sum of their fingerprints modulo 2**64).
         """
         records = fingerprint = 0
         for _ in range(steps):
-            count, prints = self._run_tail(iterator)
-            records, fingerprint = records + int(count), fingerprint + int(prints)
+            count, batch_fingerprint = self._run_tail(iterator)
+            records, fingerprint = records + int(count), fingerprint + int(batch_fingerprint)
         return records, fingerprint % 2**64
 
     def _tail_step(self, iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        prints = self._strategy.experimental_local_results(iterator.get_next()[FINGERPRINT])
-        every = tf.concat(list(prints), axis=0)
-        return tf.math.count_nonzero(every), tf.reduce_sum(every)
+        parts = self._strategy.experimental_local_results(iterator.get_next()[FINGERPRINT])
+        fingerprints = tf.concat(list(parts), axis=0)  # 0 for padding
+        return tf.math.count_nonzero(fingerprints), tf.reduce_sum(fingerprints)
 
-    def _summed(self, value: Any) -> tf.Tensor:
-        """Returns the sum of a value over this worker's replicas."""
+    def _sum_replicas(self, value: Any) -> tf.Tensor:
+        """Return the sum of a value over this worker's replicas."""
         return tf.add_n(list(self._strategy.experimental_local_results(value)))
 
-    def _everywhere(self, batch: Any) -> tuple[tf.Tensor, ...]:
-        """Runs one step on this worker's replicas and sums what they return."""
-        outputs = self._strategy.run(self._one_step, args=(batch,))
-        return tuple(self._summed(value) for value in outputs)
+    def _run_replicas(self, batch: Any) -> tuple[tf.Tensor, ...]:
+        """Run one step on this worker's replicas; return the sums of their results."""
+        outputs = self._strategy.run(self._replica_step, args=(batch,))
+        return tuple(self._sum_replicas(value) for value in outputs)
 
-    def _one_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """One replica's step: its share of the global loss, local metrics, records read."""
+    def _replica_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """Run one replica's step.
+
+        Returns:
+          Its share of the global loss, its metrics, and the count and the fingerprint sum of
+          its records.
+        """
         x, y, weight = split_batch(batch)
         if self._class_weights:
             weight = tf.gather(tf.constant(self._class_weights), y)
@@ -148,12 +185,13 @@ class TrainSteps:
         else:
             loss, logs = self._standard_step(x, y, weight)
         metrics = tf.stack([tf.cast(logs[name], tf.float32) for name in self._names])
-        prints = batch[FINGERPRINT]
-        # The count is there when the step is through: the next step's clock waits for it.
+        fingerprints = batch[FINGERPRINT]
+        # The count depends on the updated variables, so that the clock of the next step, which
+        # waits for the count, starts when this step is over.
         updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
         with tf.control_dependencies(updated):
-            count = tf.identity(tf.size(prints, tf.int64))
-        return tf.cast(loss, tf.float32), metrics, count, tf.reduce_sum(prints)
+            count = tf.identity(tf.size(fingerprints, tf.int64))
+        return tf.cast(loss, tf.float32), metrics, count, tf.reduce_sum(fingerprints)
 
     def _standard_step(self, x: Any, y: Any, weight: Any) -> tuple[tf.Tensor, dict[str, Any]]:
         model = self._model
@@ -164,7 +202,7 @@ class TrainSteps:
         return loss, model.compute_metrics(x, y, predicted, sample_weight=weight)
 
     def _forward_and_back(self, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
-        """Returns (loss, predictions, gradients) of one replica's batch."""
+        """Return (loss, predictions, gradients) of one replica's batch."""
         model = self._model
         with tf.GradientTape() as tape:
             predicted = model(x, training=True)
@@ -173,24 +211,22 @@ class TrainSteps:
         return loss, predicted, tape.gradient(scaled, model.trainable_variables)
 
     def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Clips the summed gradient, as one process would.
+        """Clip the gradient of the global batch, as one process would.
 
-        Keras clips each replica's own before it sums them. Here they are summed first; the
-        equal shares that are handed on pass Keras's clipping and sum to the clipped gradient.
+        Keras clips the gradient of each replica and then sums. Here the gradients are summed,
+        then clipped, then divided into equal parts: the parts are small enough to pass Keras's
+        clipping unchanged, and sum to the clipped gradient.
         """
         context = tf.distribute.get_replica_context()
         summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         clipped = _clip(self._model.optimizer, summed)
         return [gradient / self._strategy.num_replicas_in_sync for gradient in clipped]
 
-    def _sum_over_workers(self, vector: tf.Tensor) -> tf.Tensor:
-        return sum_over_workers(self._strategy, vector)
-
 
 def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
-    """Returns the next batch and the seconds that it took, counted from when `after` was there.
+    """Return the next batch and the seconds that it took, counted from when `after` was computed.
 
-    Nothing but the control dependencies orders a clock and an iterator in a graph.
+    In a graph, only control dependencies order the clock's reads and the iterator.
     """
     with tf.control_dependencies([after]):
         before = tf.timestamp()
@@ -201,7 +237,10 @@ def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
 
 
 def metric_results(model: keras.Model) -> dict[str, Any]:
-    """Returns the values of the model's compiled metrics by name; each worker must call it."""
+    """Return the values of the model's compiled metrics by name, without the loss.
+
+    Under a strategy this sums over the replicas: it blocks until all workers call it.
+    """
     results = model.get_metrics_result()
     return {name: value for name, value in results.items() if name != "loss"}
 
@@ -219,30 +258,8 @@ def _clip(optimizer: keras.Optimizer, gradients: list[tf.Tensor]) -> list[tf.Ten
     return [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients]
 
 
-def sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
-    """Returns the sum of every worker's `value`; each worker must call it.
-
-    float32 and float64 are summed as they are, int64 modulo 2**64.
-    """
-    if strategy.num_replicas_in_sync == 1:
-        return value
-
-    def replica(mine: tf.Tensor) -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        # Only one replica of each worker adds its worker's value.
-        first = context.replica_id_in_sync_group % _local_replicas(strategy) == 0
-        own = tf.where(first, mine, tf.zeros_like(mine))
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
-
-    return strategy.experimental_local_results(strategy.run(replica, args=(value,)))[0]
-
-
-def _local_replicas(strategy: tf.distribute.Strategy) -> int:
-    return len(strategy.extended.worker_devices)
-
-
 class EvaluateSteps:
-    """Evaluates a compiled model on batches that may be padded with weight 0."""
+    """Evaluates a compiled model on batches whose padding has weight 0."""
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy) -> None:
         self._model = model
@@ -250,28 +267,29 @@ class EvaluateSteps:
         self._run = tf.function(self._run_batch, reduce_retracing=True, autograph=False)
 
     def __call__(self, batch: Any) -> tuple[float, int, int]:
-        """Returns this worker's (sum of losses, records, fingerprint) of one batch."""
+        """Return this worker's (sum of losses, records, fingerprint) of one batch."""
         loss, records, fingerprint = self._run(batch)
         return float(loss), int(records), int(fingerprint) % 2**64
 
     def _run_batch(self, batch: Any) -> tuple[tf.Tensor, ...]:
-        outputs = self._strategy.run(self._one_batch, args=(batch,))
+        outputs = self._strategy.run(self._replica_batch, args=(batch,))
         return tuple(
             tf.add_n(list(self._strategy.experimental_local_results(value))) for value in outputs
         )
 
-    def _one_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """One replica's batch; what is padded is cut off, so that every metric is exact."""
+    def _replica_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """Evaluate one replica's batch without its padding, so that every metric is exact."""
         kept = {
             name: tf.boolean_mask(value, batch["weight"] > 0)
             for name, value in batch.items()
             if name != DECODE_S
         }
         count = tf.size(kept[FINGERPRINT])
-        total = tf.cond(count > 0, lambda: self._measured(kept), lambda: 0.0)
+        total = tf.cond(count > 0, lambda: self._loss_sum(kept), lambda: 0.0)
         return total, tf.cast(count, tf.int64), tf.reduce_sum(kept[FINGERPRINT])
 
-    def _measured(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _loss_sum(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return the sum of the losses of a batch, and update the model's metrics."""
         x, y, _ = split_batch(batch)
         predicted = self._model(x, training=False)
         loss = self._model.compute_loss(x=x, y=y, y_pred=predicted)

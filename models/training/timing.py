@@ -1,4 +1,4 @@
-"""How long a worker's steps take, wait and communicate."""
+"""Measurement of a worker's steps: their time, waiting, decoding and communication."""
 
 import statistics
 import time
@@ -7,13 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tenfold.models.training.steps import sum_over_workers
-
 
 class Stopwatch:
-    """Adds up one worker's calls of steps since it was last read.
+    """Sums the times of one worker's calls of steps since the last `read`.
 
-    The first call of a process is left out where there are others: it compiles.
+    The first call of a process compiles the step; it counts only if it is the only call.
     """
 
     def __init__(self) -> None:
@@ -23,7 +21,14 @@ class Stopwatch:
         self._warm = False
 
     def add(self, steps: int, seconds: float, *, wait_s: float, decode_s: float) -> None:
-        """Takes in one call of `steps` steps."""
+        """Add one call of `steps` steps that took `seconds`.
+
+        Args:
+          steps: steps of the call.
+          seconds: wall time of the call.
+          wait_s: seconds of it spent waiting for input.
+          decode_s: seconds of parsing and decoding its batches, summed over threads.
+        """
         if not self._warm:
             self._warm = True
             self._first = (steps, seconds, wait_s, decode_s)
@@ -37,9 +42,10 @@ class Stopwatch:
         self._decode_s += decode_s
 
     def read(self, *, parallel_batches: int) -> tuple[float, float, float]:
-        """Returns (wait share, decode share, seconds a step), and begins anew.
+        """Return (wait share, decode share, seconds per step) and reset the sums.
 
-        `parallel_batches` is how many batches the worker decodes side by side.
+        Args:
+          parallel_batches: number of batches that the worker decodes at the same time.
         """
         if not self._steps and self._first:
             self._add(*self._first)
@@ -54,25 +60,11 @@ class Stopwatch:
         return result
 
 
-def gather_over_workers(
-    strategy: tf.distribute.Strategy, row: Sequence[float], *, worker: int, num_workers: int
-) -> list[tuple[float, ...]]:
-    """Returns every worker's `row`, by worker index; each worker must call it."""
-    table = [list(row) if at == worker else [0.0] * len(row) for at in range(num_workers)]
-
-    @tf.function(autograph=False)
-    def total(mine: tf.Tensor) -> tf.Tensor:
-        return sum_over_workers(strategy, mine)
-
-    summed = total(tf.constant(table, tf.float64))
-    return [tuple(values) for values in summed.numpy().tolist()]
-
-
 def time_all_reduce(strategy: tf.distribute.Strategy, variables: Sequence[Any]) -> float:
-    """Returns the seconds that summing gradients of `variables` over all replicas takes.
+    """Return the seconds of one all-reduce of gradients in the shapes of `variables`.
 
-    Each worker must call it. The first run opens the connections; of three more the median
-    counts, as one alone may be held up by whatever else a machine does.
+    Blocks until all workers call it. The first run opens the connections and does not count. The
+    result is the median of three more, because other work on a host can delay a single run.
     """
 
     def replica() -> tf.Tensor:
@@ -81,13 +73,13 @@ def time_all_reduce(strategy: tf.distribute.Strategy, variables: Sequence[Any]) 
         return tf.add_n([tf.cast(tf.reduce_sum(total), tf.float32) for total in totals])
 
     @tf.function(autograph=False)
-    def run() -> Any:
+    def all_reduce() -> Any:
         return strategy.run(replica)
 
     def timed() -> float:
-        begun = time.monotonic()
-        strategy.experimental_local_results(run())[0].numpy()
-        return time.monotonic() - begun
+        began = time.monotonic()
+        strategy.experimental_local_results(all_reduce())[0].numpy()
+        return time.monotonic() - began
 
     timed()
     return statistics.median(timed() for _ in range(3))

@@ -19,19 +19,16 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from tenfold.data.reading.batches import FINGERPRINT, training_batches
 from tenfold.data.reading.dataset import steps_per_epoch
-from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.read_config import ReadConfig, read_config
+from tenfold.data.reading.read_options import ReadOptions
 from tenfold.data.storage.read_manifest import read_manifest
 
 BATCH = 64
 
 
 def config_of(shards: str, buffer_bytes: int, side: int) -> ReadConfig:
-    manifest = read_manifest(shards)
-    return ReadConfig(
-        shards, manifest, "train", BATCH, 1, 0, input_spec(manifest, (side, side)),
-        shuffle_buffer_bytes=buffer_bytes,
-    )  # fmt: skip
+    options = ReadOptions(image_size=(side, side), shuffle_buffer_bytes=buffer_bytes)
+    return read_config(shards, split="train", global_batch_size=BATCH, options=options)
 
 
 def memory_over_epochs(shards: str, epochs: int) -> Iterator[tuple[int, float]]:

@@ -5,7 +5,7 @@ python scripts/bench/read_images.py DATA small|large [READER…]     (see script
 DATA/KIND holds the images in class folders, DATA/KIND-shards the same written by tenfold.
 Each reader runs in a process of its own, in turn, so that all see the same machine; each
 reads three epochs, shuffled, in batches of 32, resized to 224 × 224, with two threads or
-workers. A table gives images a second and CPU milliseconds a image, the median over
+workers. A table gives images a second and CPU milliseconds an image, the median over
 rounds of the last two epochs, and the first batch's delay in those epochs. Batches of TensorFlow's
 data sets are taken in a graph function, as training steps take them: taking one by one in Python
 costs 0.4 ms each. `--json` prints the medians as one object instead, `--rounds=N` takes so many
@@ -55,7 +55,7 @@ def turbo(data: bytes) -> object:
 
 # Each reader returns a function that gives the batches of the next epoch, or numbers of batches.
 Epochs = Callable[[], Iterable[object]]
-# Of each reader: images a second, CPU ms a image, the first batch's delay in seconds.
+# Of each reader: images a second, CPU ms an image, the first batch's delay in seconds.
 Medians = dict[str, dict[str, float]]
 
 
@@ -104,16 +104,15 @@ def ceiling(data: Path, kind: str) -> Epochs:
 def tenfold(data: Path, kind: str, decoder: str = "turbo") -> Epochs:
     from tenfold.data.reading.batches import training_batches
     from tenfold.data.reading.dataset import steps_per_epoch
-    from tenfold.data.reading.graph_records import input_spec
-    from tenfold.data.reading.read_config import ReadConfig
-    from tenfold.data.storage.read_manifest import read_manifest
+    from tenfold.data.reading.read_config import read_config
+    from tenfold.data.reading.read_options import ReadOptions
 
     shards = f"{data}/{kind}-shards"
-    manifest = read_manifest(shards)
-    config = ReadConfig(
-        shards, manifest, "train", BATCH, 1, 0, input_spec(manifest, (SIDE, SIDE)),
-        threads=THREADS, decoder=decoder, shuffle_buffer_bytes=64 * 10**6,
+    options = ReadOptions(
+        image_size=(SIDE, SIDE), threads=THREADS, decoder=decoder,
+        shuffle_buffer_bytes=64 * 10**6,
     )  # fmt: skip
+    config = read_config(shards, split="train", global_batch_size=BATCH, options=options)
     iterator = iter(training_batches(config, tail=True))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
     tail = config.shards(drop_remainder=True).tail_steps
@@ -313,7 +312,7 @@ def cpu_seconds() -> float:
 
 
 def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
-    """Returns images a second, CPU ms a image and the first batch's delay of each epoch."""
+    """Returns images a second, CPU ms an image and the first batch's delay of each epoch."""
     return measure_epochs(READERS[name](data, kind))
 
 

@@ -4,7 +4,8 @@ python scripts/bench/read_records.py DATA small|large [--rounds=N]   (see script
 
 The same images, batches, threads and table as scripts/bench/read_images.py, whose readers
 these stand beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the
-encoded image and, where the format has one, its label. Where a library has no such stage, it is left out.
+encoded image and, where the format has one, its label. A library without such a stage is left
+out.
 The first reader of each stage, tf.data as its guides write it, is what the ratios refer to.
 """
 
@@ -45,23 +46,22 @@ def tenfold_parsed(data: Path, kind: str) -> Epochs:
 
 def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
     """The reader's own order, shuffled over its lanes; one iterator for all epochs."""
-    from tenfold.data.reading.batches import raw_records
+    from tenfold.data.reading.batches import raw_records, reading_options
     from tenfold.data.reading.dataset import steps_per_epoch
-    from tenfold.data.reading.graph_records import input_spec, parse_features
-    from tenfold.data.reading.read_config import ReadConfig, reading_options
-    from tenfold.data.storage.read_manifest import read_manifest
+    from tenfold.data.reading.graph_records import parse_features
+    from tenfold.data.reading.read_config import read_config
+    from tenfold.data.reading.read_options import ReadOptions
 
-    shards = f"{data}/{kind}-shards"
-    manifest = read_manifest(shards)
-    spec = input_spec(manifest, (read_images.SIDE, read_images.SIDE))
-    config = ReadConfig(
-        shards, manifest, "train", BATCH, 1, 0, spec,
-        threads=THREADS, shuffle_buffer_bytes=16 * 10**6,
-    )  # fmt: skip
+    shards, side = f"{data}/{kind}-shards", read_images.SIDE
+    options = ReadOptions(
+        image_size=(side, side), threads=THREADS, shuffle_buffer_bytes=16 * 10**6
+    )
+    config = read_config(shards, split="train", global_batch_size=BATCH, options=options)
     dataset = raw_records(config).batch(BATCH, drop_remainder=True)
     if parsed:
         dataset = dataset.map(
-            lambda records: parse_features(records, spec.features), num_parallel_calls=THREADS
+            lambda records: parse_features(records, config.spec.features),
+            num_parallel_calls=THREADS,
         )
     iterator = iter(dataset.prefetch(2).with_options(reading_options(THREADS)))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)

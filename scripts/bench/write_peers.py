@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PROCESSES = 2
-# A image's path and its class.
+# An image's path and its class.
 Files = list[tuple[str, int]]
 Write = Callable[[Files], None]
 

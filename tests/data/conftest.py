@@ -1,4 +1,4 @@
-"""Shards of a few records, written by hand."""
+"""Fixtures: shards of a few records."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ MakeShards = Callable[..., Path]
 
 @pytest.fixture
 def make_shards(tmp_path: Path) -> MakeShards:
-    """Writes examples, dealt in turn, as shards of the split ``train`` and their manifest."""
+    """Write examples, dealt in turn, as shards of the split ``train`` with a manifest."""
 
     def make(
         examples: Sequence[Features],
@@ -37,8 +37,8 @@ def make_shards(tmp_path: Path) -> MakeShards:
         folder.mkdir()
         payloads = [encode_example(example) for example in examples]
         shards = tuple(
-            _write(folder / shard_name("train", at, num_shards), payloads[at::num_shards])
-            for at in range(num_shards)
+            _write(folder / shard_name("train", index, num_shards), payloads[index::num_shards])
+            for index in range(num_shards)
         )
         manifest = Manifest(num_lanes, (1,), tuple(features), (Split("train", shards),))
         (folder / MANIFEST_NAME).write_text(manifest_to_json(manifest))
@@ -49,7 +49,7 @@ def make_shards(tmp_path: Path) -> MakeShards:
 
 @pytest.fixture
 def make_id_shards(make_shards: MakeShards) -> MakeShards:
-    """Writes `count` examples that hold their number only."""
+    """Write `count` examples of a number and a label."""
 
     def make(count: int, *, num_shards: int, num_lanes: int, name: str = "shards") -> Path:
         examples = [{"id": number, "label": number % 7} for number in range(count)]
@@ -61,5 +61,5 @@ def make_id_shards(make_shards: MakeShards) -> MakeShards:
 def _write(path: Path, payloads: Sequence[bytes]) -> ShardInfo:
     data = b"".join(frame(payload) for payload in payloads)
     path.write_bytes(data)
-    prints = sum(fingerprint64(payload) for payload in payloads) % 2**64
-    return ShardInfo(path.name, len(payloads), len(data), crc32c(data), prints)
+    fingerprint = sum(fingerprint64(payload) for payload in payloads) % 2**64
+    return ShardInfo(path.name, len(payloads), len(data), crc32c(data), fingerprint)

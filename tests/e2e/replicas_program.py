@@ -7,15 +7,17 @@ import sys
 import tensorflow as tf
 from two_devices import use_two_devices
 
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import Silence
-from tenfold.models.training.session import Place
+from tenfold.models.training.reporter import NullReporter
 
 use_two_devices()
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
-place = Place(int(os.environ["TENFOLD_WORKER_INDEX"]), int(os.environ["TENFOLD_NUM_WORKERS"]))
+place = WorkerPlace(
+    int(os.environ["TENFOLD_WORKER_INDEX"]), int(os.environ["TENFOLD_NUM_WORKERS"])
+)
 config = TrainConfig(sys.argv[1], sys.argv[2], model="cnn", epochs=2, seed=7)
-result = train(config, strategy=strategy, place=place, reporter=Silence())
+result = train(config, strategy=strategy, place=place, reporter=NullReporter())
 print("RESULT" + json.dumps({"replicas": strategy.num_replicas_in_sync}), flush=True)
 os._exit(0)

@@ -1,4 +1,4 @@
-"""A small model whose training fails at the step that STOP_AT names."""
+"""A small model whose training fails at step STOP_AT."""
 
 import os
 

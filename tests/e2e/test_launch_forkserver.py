@@ -1,4 +1,4 @@
-"""Workers that are forks of one process with TensorFlow imported: contained like others."""
+"""Workers forked from a process that has imported TensorFlow, and their containment."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FLAGS = (
 
 @pytest.fixture
 def job(start_tenfold, digit_shards, tmp_path):
-    """Starts a job that would run for long; kills what is left of it at the end."""
+    """Start a long job; kill its remaining processes at the end."""
 
     def start(*flags):
         place = (f"--shards={digit_shards}", f"--run_dir={tmp_path / 'run'}")
@@ -34,7 +34,7 @@ def job(start_tenfold, digit_shards, tmp_path):
 
 
 def ours(folder):
-    """All living processes of the job."""
+    """Return all living processes of the job."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -52,7 +52,7 @@ def steps(folder):
 
 
 def fork_server(folder):
-    """The process with the forkserver module that is the launcher's own child."""
+    """Return the child of the launcher that runs the forkserver module."""
     (server,) = [
         process
         for process in ours(folder)
@@ -67,22 +67,22 @@ def parent_words(process):
     return parent.cmdline() if parent else []
 
 
-def test_nothing_is_left_when_the_launcher_is_killed(job, tmp_path, until):
+def test_killed_launcher_leaves_no_process(job, tmp_path, until):
     process = job("--epochs=1000")
     until(lambda: steps(tmp_path) > 4, 120)
-    # The launcher, the server, and per worker an agent, its guard and itself, all its forks.
+    # The launcher and the fork server; per worker its agent, the guard of the agent and itself.
     assert len(ours(tmp_path)) == 2 + 2 * 3
     process.kill()
     until(lambda: not ours(tmp_path))
 
 
-def test_the_job_outlives_the_server(job, tmp_path, until):
-    """Without the server the next start is an ordinary one; the job still ends well."""
-    wait = f"--callback={Path(__file__).with_name('waiting_callback.py')}:UntilTold"
+def test_job_survives_death_of_the_fork_server(job, tmp_path, until):
+    """The next start is an ordinary start without a fork server, and the job succeeds."""
+    wait = f"--callback={Path(__file__).with_name('waiting_callback.py')}:WaitForFile"
     process = job("--epochs=1", "--max_restarts=1", wait, "--inject=kill:worker=1,step=14")
     until(lambda: steps(tmp_path) > 4, 120)
     os.kill(fork_server(tmp_path).pid, signal.SIGKILL)
-    (tmp_path / "run" / "told").touch()
+    (tmp_path / "run" / "go_on").touch()
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out[-3000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())

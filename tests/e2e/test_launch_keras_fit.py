@@ -1,4 +1,4 @@
-"""`tenfold.models.keras_fit`: Keras 3's own methods on two workers against one process."""
+"""`tenfold.models.keras_fit`: Keras 3's methods on two workers compared with one process."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from tenfold.launcher.worker.python_argv import module_argv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-# As the Keras tutorial for several workers has it: the model is made and compiled in the
-# strategy's scope, then fit, evaluate and predict are called on every worker.
+# The form of the Keras multi-worker tutorial: the model is made and compiled in the strategy's
+# scope, then fit, evaluate and predict are called on every worker.
 PROGRAM = """
 import json, os, sys
 import numpy as np
@@ -89,7 +89,7 @@ def one_process(tmp_path_factory):
 
 
 @pytest.mark.parametrize("replicas", ["two", "four"])
-def test_two_workers_equal_one_process(one_process, tmp_path, replicas):
+def test_keras_fit_on_two_workers_equals_one_process(one_process, tmp_path, replicas):
     """Each worker has one replica, or two."""
     (tmp_path / "program.py").write_text(PROGRAM)
     shutil.copy(Path(__file__).with_name("two_devices.py"), tmp_path)
@@ -115,7 +115,7 @@ def test_two_workers_equal_one_process(one_process, tmp_path, replicas):
             assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
-# One worker alone reads the example whose gradients are too large for float16.
+# Only one worker reads the example whose gradients overflow in float16.
 OVERFLOW = """
 import json, os, sys
 import numpy as np
@@ -159,8 +159,8 @@ os._exit(0)
 """
 
 
-def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(tmp_path):
-    """By Keras's own training step, and by one of the model's."""
+def test_keras_fit_overflow_skips_the_step_on_all_workers(tmp_path):
+    """With Keras's own training step, and with a training step of the model."""
     (tmp_path / "program.py").write_text(OVERFLOW)
     launch = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
     done = subprocess.run(
@@ -176,7 +176,7 @@ def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(tmp_path):
         assert applied == 4, "two of the six steps have an example that overflows"
 
 
-def test_an_untested_keras_is_refused():
+def test_untested_keras_version_is_refused():
     program = """
 import keras
 keras.__version__ = "3.99.0"

@@ -1,4 +1,4 @@
-"""A model of the user's own that fails, as its author sees it."""
+"""The failure of a user's model function, as its author sees it."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def layer_of(layers):
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_model_function_that_raises_is_told_from_where_it_begins(
+def test_traceback_of_a_model_function_begins_in_user_code(
     tenfold: Any, digit_shards: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "data.py").write_text("LAYERS = {}\n")
@@ -40,5 +40,5 @@ def test_a_model_function_that_raises_is_told_from_where_it_begins(
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["state"] == "failed"
     frames = [line for line in result["first_failure"]["traceback"].splitlines() if "File" in line]
-    assert len(frames) == 2, "ours are left out, theirs are all there"
+    assert len(frames) == 2, "only the frames of the user's code are shown"
     assert all(str(tmp_path / "net.py") in frame for frame in frames)

@@ -1,4 +1,4 @@
-"""The built-in trainer under injector: what a job gets over, and that its losses stay the same."""
+"""The built-in trainer under injected faults: it recovers, and its losses stay the same."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def run_job(tenfold, digit_shards, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(run_job):
-    """Losses by step of a run to which nothing happens."""
+    """Losses by step of a run without faults."""
     run_dir, _, _ = run_job("undisturbed", "--num_workers=2")
     return losses(run_dir)
 
@@ -47,10 +47,10 @@ def assert_alike(run, reference):
     assert all(math.isclose(run[step], reference[step], rel_tol=1e-3) for step in reference)
 
 
-def test_three_kills_and_a_lost_host_leave_the_losses_as_they_are(run_job, undisturbed):
-    """2 workers, a kill; 2, a host is lost; 1 worker, a kill; 2 again to the end."""
+def test_two_kills_and_a_lost_host_keep_the_losses(run_job, undisturbed):
+    """2 workers until a kill, 2 until a host is lost, 1 until a kill, then 2 to the end."""
     run_dir, result, out = run_job(
-        "drilled",
+        "faults",
         "--num_workers=2",
         "--min_workers=1",
         "--max_restarts=3",
@@ -61,12 +61,12 @@ def test_three_kills_and_a_lost_host_leave_the_losses_as_they_are(run_job, undis
     assert [recovery["num_workers"] for recovery in result["recoveries"]] == [2, 1, 2]
     assert all(recovery["seconds"] > 0 for recovery in result["recoveries"])
     assert_alike(losses(run_dir), undisturbed)
-    assert "that were run again after a restart" in out
+    assert "repeated after a restart" in out
 
 
-def test_a_preempted_job_goes_on_where_it_was(run_job, undisturbed):
-    """The worker that is asked to go and its peer save together: no step is run again."""
-    # It is slow too, so that training is not over before the fault strikes.
+def test_preempted_job_repeats_no_step(run_job, undisturbed):
+    """The preempted worker and its peer save a checkpoint together before they stop."""
+    # The worker is slowed down too, so that training does not end before the fault.
     faults = [f"--inject={kind}:worker=1,step=9" for kind in ("preempt", "slow")]
     run_dir, result, _ = run_job("preempted", "--num_workers=2", *faults)
     (recovery,) = result["recoveries"]
@@ -76,11 +76,11 @@ def test_a_preempted_job_goes_on_where_it_was(run_job, undisturbed):
     assert_alike(losses(run_dir), undisturbed)
 
 
-def test_a_bad_shard_is_named_and_not_tried_again_and_again(run_job):
+def test_bad_shard_is_named_and_not_retried_for_ever(run_job):
     _, result, out = run_job(
         "bad", "--num_workers=2", "--max_restarts=5", "--inject=bad_shard:worker=1", status=1
     )
     assert result["restarts"] <= 1
     assert result["first_failure"]["worker"] == 1
     assert "train-" in result["first_failure"]["error"]
-    assert "came again" in out
+    assert "repeated" in out

@@ -1,4 +1,4 @@
-"""Two workers with two devices each, against one worker with one."""
+"""Two workers with two devices each, compared with one worker with one device."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ PROGRAM = Path(__file__).with_name("replicas_program.py")
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_the_loop_on_four_replicas_trains_as_on_one(
+def test_training_on_four_replicas_equals_one(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
 ) -> None:
     flags = ["--num_workers=1", "--epochs=2", "--seed=7", f"--shards={digit_shards}"]

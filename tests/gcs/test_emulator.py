@@ -1,4 +1,4 @@
-"""The server that the other tests of this folder trust."""
+"""The fake server that the other tests of this folder rely on."""
 
 import urllib.error
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 
-def test_buckets_are_empty_and_apart(gcs_server: Any, bucket: Any) -> None:
+def test_emulator_isolates_buckets(gcs_server: Any, bucket: Any) -> None:
     other = gcs_server.make_bucket()
     assert bucket.names() == other.names() == []
     bucket.write("some/folder/a b", b"12")
@@ -19,7 +19,7 @@ def test_buckets_are_empty_and_apart(gcs_server: Any, bucket: Any) -> None:
         gcs_server.request("/storage/v1/b/no-such-bucket/o")
 
 
-def test_gcsfs_finds_it(bucket: Any) -> None:
+def test_gcsfs_reads_the_emulator(bucket: Any) -> None:
     import fsspec
 
     files, path = fsspec.core.url_to_fs(f"{bucket.url}/x/y", use_listings_cache=False)

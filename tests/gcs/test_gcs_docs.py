@@ -1,4 +1,4 @@
-"""The page on gs:// does what it says."""
+"""The commands on the page about gs:// run as printed."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_page(bucket: Any, digits: Path, run_page: Callable[..., str]) -> None:
+def test_gcs_page_runs_as_printed(bucket: Any, digits: Path, run_page: Callable[..., str]) -> None:
     bucket.server.request("/storage/v1/b?project=test", json.dumps({"name": "my-bucket"}).encode())
     mine = replace(bucket, name="my-bucket")
     for path in digits.glob("*/*.png"):

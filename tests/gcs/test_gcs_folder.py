@@ -1,4 +1,4 @@
-"""A folder of a bucket: what it promises, on a server and through a proxy that breaks things."""
+"""GcsFolder, against a server and through a proxy that injects faults."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ ALL_FAULTS = (
 )  # fmt: skip
 
 
-def test_what_is_written_is_there(bucket: Any, tmp_path: Path) -> None:
+def test_written_objects_are_read_back(bucket: Any, tmp_path: Path) -> None:
     folder = open_folder(f"{bucket.url}/some folder/ü?#")
     assert folder.path == f"{bucket.url}/some folder/ü?#"
     assert (folder.read("a/b"), folder.entries(), folder.sizes("a")) == (None, {}, {})
@@ -51,15 +51,15 @@ def test_what_is_written_is_there(bucket: Any, tmp_path: Path) -> None:
     assert bucket.names() == ["some folder/ü?#/c"]
 
 
-def test_many_objects_are_listed_in_pages(bucket: Any) -> None:
+def test_listing_spans_pages(bucket: Any) -> None:
     for number in range(1003):
         bucket.write(f"p/{number}", b"1")
     assert len(open_folder(f"{bucket.url}/p").sizes()) == 1003
 
 
-def test_a_range_goes_to_its_place_in_a_local_file(bucket: Any, tmp_path: Path) -> None:
+def test_range_is_copied_to_its_offset(bucket: Any, tmp_path: Path) -> None:
     folder = open_folder(f"{bucket.url}/a")
-    data = bytes(range(256)) * 9000  # of several blocks
+    data = bytes(range(256)) * 9000  # several blocks long
     folder.write("x", data)
     target = tmp_path / "x"
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT)
@@ -70,7 +70,7 @@ def test_a_range_goes_to_its_place_in_a_local_file(bucket: Any, tmp_path: Path) 
     assert target.read_bytes() == data
 
 
-def test_a_server_that_knows_no_ranges(
+def test_server_without_ranges_is_supported(
     bucket: Any, faulty: Callable[..., Any], tmp_path: Path
 ) -> None:
     data = bytes(range(256)) * 9000
@@ -88,7 +88,7 @@ def test_a_server_that_knows_no_ranges(
     assert proxy.struck()["whole"] == 3
 
 
-def test_a_full_disk_is_not_tried_again(bucket: Any) -> None:
+def test_full_local_disk_is_not_retried(bucket: Any) -> None:
     folder = open_folder(f"{bucket.url}/a")
     folder.write("x", b"data")
     descriptor = os.open("/dev/full", os.O_WRONLY)
@@ -98,10 +98,10 @@ def test_a_full_disk_is_not_tried_again(bucket: Any) -> None:
     assert raised.value.errno == errno.ENOSPC
 
 
-def test_preconditions(bucket: Any) -> None:
+def test_writes_respect_preconditions(bucket: Any) -> None:
     folder = open_folder(bucket.url)
     folder.write("x", b"first", replaces="")
-    folder.write("x", b"first", replaces="")  # the same bytes are in nobody's way
+    folder.write("x", b"first", replaces="")  # identical bytes do not conflict
     with pytest.raises(Conflict, match="written by another process"):
         folder.write("x", b"second", replaces="")
     version = folder.entries()["x"].version
@@ -110,11 +110,11 @@ def test_preconditions(bucket: Any) -> None:
         folder.write("x", b"third", replaces=version)
     folder.write("x", b"third")
     bucket.remove("x")
-    folder.write("x", b"fourth", replaces=version)  # it may be replaced: it is gone
+    folder.write("x", b"fourth", replaces=version)  # the object to be replaced is gone
     assert bucket.read("x") == b"fourth"
 
 
-def test_of_many_writers_one_wins(bucket: Any) -> None:
+def test_one_of_many_writers_wins(bucket: Any) -> None:
     for race in range(10):
         outcomes: list[bytes] = []
 
@@ -134,10 +134,10 @@ def test_of_many_writers_one_wins(bucket: Any) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_faults_are_got_over(
+def test_transient_faults_are_retried(
     bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = faulty(*ALL_FAULTS, seed=4)  # strikes with each, in whatever order threads come
+    proxy = faulty(*ALL_FAULTS, seed=4)  # with this seed every fault strikes
     monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "3")
     folder = open_folder(f"{bucket.url}/p")
     data = {f"{n:03d}": random.Random(n).randbytes(n * 1000) for n in range(0, 200, 5)}
@@ -146,7 +146,7 @@ def test_faults_are_got_over(
         for name in names:
             folder.write(name, data[name], replaces="" if int(name) % 10 else None)
             assert folder.read(name) == data[name]
-            # A part has no checksum of its own: its length is all that can be relied on.
+            # A range has no checksum of its own, so only its length is reliable.
             assert len(folder.read_range(name, 10, 5000)) == len(data[name][10:5010])
 
     failures: list[BaseException] = []
@@ -173,23 +173,21 @@ def test_faults_are_got_over(
 
 
 @pytest.mark.timeout(60)
-def test_a_server_that_does_not_read_is_given_up(
-    bucket: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stalled_upload_times_out(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # never reads
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("TENFOLD_STORAGE_STALL_S", "1")
         monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
         began = time.monotonic()
         with pytest.raises(JobError, match=r"timed out.* \(given up after 1 attempt"):
             open_folder(bucket.url).write("x", bytes(30_000_000))
-        assert time.monotonic() - began < 30  # rather than for ever
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
-def test_no_permission_is_said_at_once(
+def test_missing_permission_is_not_retried(
     bucket: Any, faulty: Callable[..., Any], status: str
 ) -> None:
     proxy = faulty(f"{status}=1")
@@ -202,10 +200,10 @@ def test_no_permission_is_said_at_once(
     for call in calls:
         with pytest.raises(UserError, match=rf"no Google credentials were found.*{status}"):
             call()
-    assert proxy.struck() == {status: 3}, "it was tried again"
+    assert proxy.struck() == {status: 3}, "the request was retried"
 
 
-def test_an_account_without_the_right_role(
+def test_account_without_role_raises_user_error(
     bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faulty("403=1")
@@ -214,7 +212,7 @@ def test_an_account_without_the_right_role(
         open_folder(bucket.url).write("x", b"1")
 
 
-def test_a_key_file_that_is_none(
+def test_invalid_key_file_raises_user_error(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
@@ -223,7 +221,7 @@ def test_a_key_file_that_is_none(
         open_folder(bucket.url).sizes()
 
 
-def test_a_bucket_that_does_not_exist(bucket: Any) -> None:
+def test_missing_bucket_raises_user_error(bucket: Any) -> None:
     folder = open_folder("gs://no-such-bucket/x")
     calls: list[Callable[[], Any]] = [
         lambda: folder.read("x"),
@@ -241,7 +239,7 @@ def test_a_bucket_that_does_not_exist(bucket: Any) -> None:
 
 
 class _Clock:
-    """A clock that moves when it is slept by."""
+    """A clock that only `sleep` advances."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -261,11 +259,11 @@ def _outcome(call: Callable[[], int]) -> "int | JobError":
 
 
 @given(
-    budget_s=st.floats(0, 500), first_s=st.floats(0.01, 5), failures=st.integers(0, 60)
+    budget_s=st.floats(0, 500), first_pause_s=st.floats(0.01, 5), failures=st.integers(0, 60)
 )  # fmt: skip
-def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures: int) -> None:
+def test_retries_stay_within_budget(budget_s: float, first_pause_s: float, failures: int) -> None:
     clock, attempts = _Clock(), 0
-    policy = RetryPolicy(budget_s, first_s, most_s=16.0)
+    policy = RetryPolicy(budget_s, first_pause_s, max_pause_s=16.0)
 
     def attempt() -> int:
         nonlocal attempts
@@ -282,16 +280,16 @@ def test_retries_keep_to_their_budget(budget_s: float, first_s: float, failures:
     assert clock.time <= budget_s
 
 
-def test_pauses_grow_to_their_bound() -> None:
-    policy = RetryPolicy(first_s=1.0, most_s=8.0)
+def test_pauses_grow_to_the_maximum() -> None:
+    policy = RetryPolicy(first_pause_s=1.0, max_pause_s=8.0)
     for attempt, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]:
         pauses = [policy.pause_s(attempt) for _ in range(200)]
         assert 0.5 * bound < max(pauses) <= bound
-        assert min(pauses) < 0.5 * bound  # full jitter: anything from nothing on
+        assert min(pauses) < 0.5 * bound  # full jitter: pauses begin at 0
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "inf", "nan"])
-def test_settings_that_are_no_seconds(
+def test_invalid_retry_seconds_raise_user_error(
     bucket: Any, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", text)
@@ -302,7 +300,7 @@ def test_settings_that_are_no_seconds(
 
 @pytest.fixture
 def account(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Credentials for the server, taken for Google's; `problem` is what renewing them raises."""
+    """Credentials for the server in place of Google's; renewing them raises `problem`."""
     import google.auth.credentials
 
     class Account(google.auth.credentials.Credentials):
@@ -331,11 +329,11 @@ def test_credentials_are_sent_and_renewed(
 
     seen: list[str] = []
     client = gcs_client.client()
-    ask = client._pool.request
+    send = client._pool.request
 
     def request(*args: Any, headers: dict[str, str], **others: Any) -> Any:
         seen.append(headers.get("authorization", ""))
-        return ask(*args, headers=headers, **others)
+        return send(*args, headers=headers, **others)
 
     monkeypatch.setattr(client._pool, "request", request)
     folder = open_folder(bucket.url)
@@ -354,11 +352,11 @@ def test_credentials_are_sent_and_renewed(
 
 
 @pytest.mark.parametrize("bypass", [True, False])
-def test_a_proxy_of_the_environment_is_used(
+def test_proxy_of_environment_is_used(
     bucket: Any, monkeypatch: pytest.MonkeyPatch, bypass: bool
 ) -> None:
     endpoint = bucket.server.endpoint
-    # The server itself as the proxy of a host that there is not: it sees whole URLs.
+    # The server acts as the proxy of a host that does not exist, and gets full URLs.
     monkeypatch.setenv("http_proxy", endpoint)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "nowhere.invalid" if bypass else "")

@@ -1,4 +1,4 @@
-"""What commands save besides shards and run directories: images and pages, on gs:// too."""
+"""Other outputs and inputs of commands on gs://: plots, images, reports, models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 PNG = b"\x89PNG"
 
 
-def test_a_plan_as_a_image(bucket: Any, tenfold: Callable[..., Any]) -> None:
+def test_plan_plot_is_saved_to_bucket(bucket: Any, tenfold: Callable[..., Any]) -> None:
     done = tenfold("plan", "--dataset_size=1GB", f"--plot={bucket.url}/plans/plan.svg")
     assert done.status == 0, done.err
     assert done.err.splitlines()[-1] == f"saved {bucket.url}/plans/plan.svg"
@@ -25,7 +25,9 @@ def test_a_plan_as_a_image(bucket: Any, tenfold: Callable[..., Any]) -> None:
     assert "there is no bucket 'no-such-bucket'" in done.err
 
 
-def test_sample_images(bucket: Any, digit_shards: Path, tenfold: Callable[..., Any]) -> None:
+def test_inspect_saves_images_to_bucket(
+    bucket: Any, digit_shards: Path, tenfold: Callable[..., Any]
+) -> None:
     done = tenfold(
         "inspect", f"--shards={digit_shards}", "--records=2", f"--save_images={bucket.url}/some"
     )
@@ -34,7 +36,9 @@ def test_sample_images(bucket: Any, digit_shards: Path, tenfold: Callable[..., A
     assert all(bucket.read(name)[:4] == PNG for name in bucket.names())
 
 
-def test_a_report(bucket: Any, tenfold: Callable[..., Any], tmp_path: Path) -> None:
+def test_report_is_saved_to_bucket(
+    bucket: Any, tenfold: Callable[..., Any], tmp_path: Path
+) -> None:
     run = tenfold("launch", "--num_workers=1", f"--run_dir={tmp_path / 'run'}", "--", "true")
     assert run.status == 0, run.err
     done = tenfold("report", str(tmp_path / "run"), f"--output={bucket.url}/a/page.html")
@@ -47,23 +51,23 @@ def test_a_report(bucket: Any, tenfold: Callable[..., Any], tmp_path: Path) -> N
     assert f"cannot write '{tmp_path}/no/page.html' (there is no folder" in done.err
 
 
-def test_a_model_to_embed_by(
+def test_embed_loads_model_from_bucket(
     bucket: Any, make_image: Callable[..., bytes], tmp_path: Path
 ) -> None:
     import keras
 
     from tenfold.data.transforms.embed import Embed
 
-    here = tmp_path / "backbone.keras"
+    local = tmp_path / "backbone.keras"
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")
-    keras.Sequential([keras.Input((8, 8, 3)), pooled, keras.layers.Dense(2)]).save(here)
-    bucket.write("models/backbone.keras", here.read_bytes())
+    keras.Sequential([keras.Input((8, 8, 3)), pooled, keras.layers.Dense(2)]).save(local)
+    bucket.write("models/backbone.keras", local.read_bytes())
     records = [{"image": make_image(form="PNG", seed=seed)} for seed in range(3)]
     found = []
-    for place in (here, f"{bucket.url}/models/backbone.keras"):
-        transform = Embed(f"embed:{place}:pooled")
-        made: list[Any] = transform.apply(records, [])
-        found.append((transform.key, [record["embedding"].tolist() for record in made]))
+    for path in (local, f"{bucket.url}/models/backbone.keras"):
+        transform = Embed(f"embed:{path}:pooled")
+        results: list[Any] = transform.apply(records, [])
+        found.append((transform.key, [record["embedding"].tolist() for record in results]))
     assert found[0] == found[1]
     assert len({tuple(embedding) for embedding in found[0][1]}) == 3
     with pytest.raises(UserError, match=r"there is no model 'gs://.*/other.keras'"):

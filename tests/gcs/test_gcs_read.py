@@ -1,4 +1,4 @@
-"""Reading shards from a bucket: through the cache, ahead of use, the records that a disk gives."""
+"""Reading shards from a bucket: cached, prefetched, and equal to reading from a local disk."""
 
 import threading
 import time
@@ -14,14 +14,13 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
-from tenfold.data.runtime.threads import once
+from tenfold.data.runtime.threads import build_once
 from tenfold.data.storage import prefetch as staging
 from tenfold.data.storage.prefetch import (
     MAX_PREFETCHED,
     ShardPrefetcher,
     needs_prefetch,
     open_cache,
-    prefetch_failures,
 )
 from tenfold.data.storage.shard_cache import CacheOptions, Pin
 
@@ -30,8 +29,7 @@ FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
 
 @pytest.fixture(autouse=True)
 def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is one per process is one per test here."""
-    monkeypatch.setattr(staging, "_failures", [])
+    """Reset the state that is global to a process."""
     yield
     open_cache.cache_clear()
 
@@ -55,7 +53,7 @@ def remote_digits(bucket: Any, small_shards: Path) -> str:
 
 @pytest.fixture
 def many(bucket: Any) -> dict[str, ShardInfo]:
-    """Forty shards of 1 to 40 KB by path; the larger ones are of several ranges."""
+    """Forty shards of 1 to 40 KB by path; the larger ones span several ranges."""
     shards = {}
     for number in range(40):
         data = np.random.default_rng(number).bytes(1000 * (number + 1))
@@ -74,7 +72,7 @@ def _stager(shards: dict[str, ShardInfo], options: CacheOptions) -> ShardPrefetc
     return ShardPrefetcher(shards, iter(shards), options)
 
 
-def test_shards_come_ahead_of_their_use(
+def test_shards_are_prefetched_in_order(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     until: Callable[..., None],
@@ -95,7 +93,7 @@ def test_shards_come_ahead_of_their_use(
         prefetcher.close(path)
 
 
-def test_a_cache_that_is_too_small_still_serves(
+def test_too_small_cache_still_serves(
     many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
     options = CacheOptions(folder=str(tmp_path), limit_bytes=60_000)
@@ -117,7 +115,7 @@ def test_a_cache_that_is_too_small_still_serves(
     until(lambda: _cached(options) >= 6)
 
 
-def test_shards_asked_for_out_of_turn(
+def test_shards_opened_out_of_order(
     many: dict[str, ShardInfo], tmp_path: Path, until: Callable[..., None]
 ) -> None:
     prefetcher = _stager(many, CacheOptions(folder=str(tmp_path)))
@@ -136,18 +134,18 @@ def test_shards_asked_for_out_of_turn(
     until(lambda: _cached(CacheOptions(folder=str(tmp_path))) == 40)
 
 
-def test_a_reader_and_the_plan_come_to_a_shard_together(
+def test_reader_and_prefetcher_race_for_a_shard(
     many: dict[str, ShardInfo],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    come_to_rest: Callable[[], None],
+    wait_for_background: Callable[[], None],
 ) -> None:
-    """Whichever is first, none is fetched for a reader who has it already."""
+    """Whichever is first, no shard is prefetched for a reader that already has it."""
     prefetcher, path = _stager(many, CacheOptions(folder=str(tmp_path))), next(iter(many))
-    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take
+    chosen, lock, take = threading.Event(), prefetcher._lock, prefetcher._take_prefetched
 
     class Halting:
-        """The lock; in the background its thread stands still when it has looked at the shard."""
+        """The lock; a background thread pauses when it has chosen the shard."""
 
         left = 2
 
@@ -156,7 +154,7 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
 
         def __exit__(self, *_: object) -> None:
             lock.release()
-            if threading.current_thread().name.startswith("staging"):
+            if threading.current_thread().name.startswith("prefetch"):
                 self.left -= 1
                 if self.left == 0:
                     chosen.set()
@@ -167,16 +165,16 @@ def test_a_reader_and_the_plan_come_to_a_shard_together(
         return take(path)
 
     monkeypatch.setattr(prefetcher, "_lock", Halting())
-    monkeypatch.setattr(prefetcher, "_take", late_take)
+    monkeypatch.setattr(prefetcher, "_take_prefetched", late_take)
     prefetcher.open(path)
-    come_to_rest()
-    assert not (prefetcher._overtaken[path] and prefetcher._ahead[path])
+    wait_for_background()
+    assert not (prefetcher._opened_early[path] and prefetcher._prefetched[path])
 
 
-def test_what_is_made_once_is_made_once() -> None:
+def test_once_builds_a_single_value() -> None:
     made = []
 
-    @once
+    @build_once
     def make() -> int:
         made.append(1)
         time.sleep(0.05)  # so that all come before it is done
@@ -186,16 +184,13 @@ def test_what_is_made_once_is_made_once() -> None:
         assert list(pool.map(lambda _: make(), range(8))) == [1] * 8
 
 
-def test_a_shard_that_is_not_what_it_was(
+def test_changed_remote_shard_raises_job_error(
     bucket: Any, many: dict[str, ShardInfo], tmp_path: Path
 ) -> None:
     path = next(iter(many))
     bucket.write(f"many/{many[path].name}", b"x" * many[path].bytes)
     options = CacheOptions(folder=str(tmp_path))
-    with (
-        pytest.raises(JobError, match=f"{path} is not what the manifest says"),
-        prefetch_failures(),
-    ):
+    with pytest.raises(JobError, match=f"{path} is not what the manifest says"):
         _stager(many, options).open(path)
     bucket.remove(f"many/{many[path].name}")
     with pytest.raises(JobError, match=f"{path} is missing"):
@@ -203,7 +198,7 @@ def test_a_shard_that_is_not_what_it_was(
     assert not open_cache(options).path_of(many[path]).exists()
 
 
-def test_what_is_staged() -> None:
+def test_only_remote_shards_need_prefetch() -> None:
     options = CacheOptions()
     assert needs_prefetch("gs://b/x", options)
     assert needs_prefetch("memory://b/x", options)
@@ -214,8 +209,9 @@ def test_what_is_staged() -> None:
 
 
 def _assert_fetched_once(ended: dict[str, Any], shards: int, manifests: int) -> None:
-    """Checks that each shard came once, for all workers and epochs, and no more was asked for
-    than that, `manifests` at most, and again what a fault has struck.
+    """Check that each shard was delivered once for all workers and epochs.
+
+    Besides, at most `manifests` manifests and one retry for each fault may have been requested.
     """
     assert not ended["failures"], ended
     delivered = {name: n for name, n in ended["delivered"].items() if name.endswith(".tfrecord")}
@@ -226,7 +222,7 @@ def _assert_fetched_once(ended: dict[str, Any], shards: int, manifests: int) -> 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("limit_bytes", [10**9, 1], ids=["ample", "tiny"])
-def test_batches_are_those_of_a_disk(
+def test_remote_batches_equal_local_batches(
     remote_digits: str, small_shards: Path, faulty: Callable[..., Any], tmp_path: Path,
     limit_bytes: int,
 ) -> None:  # fmt: skip
@@ -250,13 +246,13 @@ def test_batches_are_those_of_a_disk(
         assert count == (3 * 25 if training else 3)
     ended = proxy.end()
     assert sum(ended["struck"].values()) >= 5
-    if limit_bytes > 1:  # the epochs after the first read from the disk
+    if limit_bytes > 1:  # later epochs read from the disk
         _assert_fetched_once(ended, shards=20, manifests=2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_launched_training_through_a_faulty_network(
+def test_training_survives_faulty_network(
     remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any],
     read_metrics: Callable[[Path], list[dict[str, Any]]], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -279,7 +275,7 @@ def test_a_launched_training_through_a_faulty_network(
 
 
 @pytest.mark.timeout(240)
-def test_storage_that_stays_away_is_named(
+def test_unreachable_storage_is_named(
     remote_digits: str, faulty: Callable[..., Any], tenfold: Callable[..., Any], tmp_path: Path
 ) -> None:
     faulty("no_shards=1")
@@ -290,6 +286,6 @@ def test_storage_that_stays_away_is_named(
     assert done.status == 1
     last = done.err.splitlines()[-1]
     assert last.startswith(f"tenfold: {remote_digits}/train-")
-    assert "the server said 503" in last
+    assert "the server answered 503" in last
     assert "given up after" in last
     assert "Traceback" not in done.err

@@ -1,4 +1,4 @@
-"""Sources at gs://: the same shards as from the same files on a disk."""
+"""Sources at gs:// give the same shards as the same files on a local disk."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ POLICY = LayoutPolicy(num_workers=2, shards_per_worker=2, min_shard_bytes=100)
 
 
 def _upload(folder: Path, bucket: Any, prefix: str) -> str:
-    """Copies all files of a folder; returns their URL."""
+    """Copy all files of a folder to the bucket; return their URL."""
     for path in folder.rglob("*"):
         if path.is_file():
             bucket.write(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
@@ -31,7 +31,7 @@ def _upload(folder: Path, bucket: Any, prefix: str) -> str:
 
 
 def _write(source: str, output: Path, *, processes: int = 1, **how: Any) -> dict[str, bytes]:
-    """Writes; returns the shards by name."""
+    """Write shards, and return their bytes by name."""
     write_shards(
         source, str(output), policy=POLICY, options=WriteOptions(processes=processes), **how
     )
@@ -41,14 +41,14 @@ def _write(source: str, output: Path, *, processes: int = 1, **how: Any) -> dict
 
 
 def _manifest(output: Path) -> dict[str, Any]:
-    """The manifest but for what it says of where the data came from."""
+    """Return the manifest without the fingerprint of its source."""
     manifest = json.loads((output / "manifest.json").read_text())
     return {name: value for name, value in manifest.items() if "fingerprint" not in name}
 
 
 @pytest.fixture
 def tree(make_class_folder: Callable[..., Path], make_image: Callable[..., bytes]) -> Path:
-    """Classes whose order is not that of the objects' names, and what is to be left out."""
+    """A tree with files to ignore, and classes in another order than the objects' names."""
     root = make_class_folder(classes=3, each=11)
     for name in ("cats/deep/1.png", "cats-2/1.png", "é t/2.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +61,10 @@ def tree(make_class_folder: Callable[..., Path], make_image: Callable[..., bytes
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("processes", [1, 3])
-def test_class_folders_give_the_same_shards(
+def test_class_folders_give_same_shards(
     bucket: Any, tree: Path, tmp_path: Path, processes: int
 ) -> None:
-    bucket.write("a/tree/cats/", b"")  # what consoles make as folders
+    bucket.write("a/tree/cats/", b"")  # the marker of a folder that consoles create
     url = _upload(tree, bucket, "a/tree")
     here, there = tmp_path / "here", tmp_path / "there"
     assert _write(url, there, processes=processes) == _write(str(tree), here)
@@ -81,14 +81,14 @@ def _new(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(120)
-def test_transformed_images_are_the_same(bucket: Any, tree: Path, tmp_path: Path) -> None:
+def test_transforms_give_same_shards(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
     how: dict[str, Any] = {"transforms": ("resize:5",)}
     assert _write(url, tmp_path / "there", **how) == _write(str(tree), tmp_path / "here", **how)
 
 
 @pytest.mark.timeout(200)
-def test_through_a_faulty_network(
+def test_source_survives_faulty_network(
     bucket: Any, faulty: Callable[..., Any], tree: Path, tmp_path: Path
 ) -> None:
     url = _upload(tree, bucket, "tree")
@@ -98,9 +98,7 @@ def test_through_a_faulty_network(
     assert sum(struck.values()) >= 5, struck
 
 
-def test_a_image_that_changes_during_the_write_is_noticed(
-    bucket: Any, tree: Path, tmp_path: Path
-) -> None:
+def test_changed_image_raises_source_changed(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
     source = open_source(url, _new(tmp_path))
     name = source.name(0).removeprefix(f"{bucket.url}/")
@@ -115,7 +113,7 @@ def test_a_image_that_changes_during_the_write_is_noticed(
     assert source.features(1)["image"]
 
 
-def test_a_write_that_meets_a_change_ends(bucket: Any, tree: Path, tmp_path: Path) -> None:
+def test_write_ends_at_changed_image(bucket: Any, tree: Path, tmp_path: Path) -> None:
     url = _upload(tree, bucket, "tree")
 
     def change(plan: Any) -> None:
@@ -128,7 +126,7 @@ def test_a_write_that_meets_a_change_ends(bucket: Any, tree: Path, tmp_path: Pat
 
 @pytest.fixture
 def files(tmp_path: Path, tree: Path) -> Path:
-    """One data set as every kind of file."""
+    """A folder with one file of every kind of source."""
     folder = tmp_path / "files"
     shutil.copytree(tree, folder / "images")
     images = sorted(str(p.relative_to(folder)) for p in folder.rglob("images/cats*/*.png"))
@@ -156,7 +154,7 @@ KINDS = (
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_give_the_same_shards_and_a_write_goes_on(
+def test_single_files_give_same_shards_and_resume(
     bucket: Any, files: Path, tmp_path: Path, kind: str
 ) -> None:
     url = _upload(files, bucket, "b")
@@ -175,7 +173,7 @@ def test_files_give_the_same_shards_and_a_write_goes_on(
 
 
 @pytest.mark.timeout(120)
-def test_a_file_is_fetched_through_a_faulty_network(
+def test_download_survives_faulty_network(
     bucket: Any, faulty: Callable[..., Any], files: Path, tmp_path: Path
 ) -> None:
     data = np.arange(2_800_000).reshape(40, -1)  # 22 MB, in three ranges
@@ -188,50 +186,50 @@ def test_a_file_is_fetched_through_a_faulty_network(
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
-        ("nothing", "'gs://BUCKET/nothing' does not exist: nothing has a name that begins with"),
+        ("nothing", "'gs://BUCKET/nothing' does not exist: there is no file of this name"),
         ("b/none.csv", "'gs://BUCKET/b/none.csv' does not exist: check the path"),
         ("b/none.npz:train", "'gs://BUCKET/b/none.npz' does not exist: check the path"),
-        ("b/notes.zip", "'gs://BUCKET/b/notes.zip' is of no known kind"),
+        ("b/notes.zip", "'gs://BUCKET/b/notes.zip' is of an unknown kind"),
         ("b/flat", "'gs://BUCKET/b/flat' has no class folders"),
-        ("b/bad.jsonl", "'gs://BUCKET/b/bad.jsonl', line 1: no JSON"),
+        ("b/bad.jsonl", "'gs://BUCKET/b/bad.jsonl', line 1: not JSON"),
         ("b/bad.csv", "there is no image 'gs://BUCKET/b/gone.png'"),
         ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no images"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(
-    bucket: Any, tmp_path: Path, path: str, said: str
-) -> None:
+def test_unusable_url_is_one_line(bucket: Any, tmp_path: Path, path: str, message: str) -> None:
     for name in ("b/notes.zip", "b/flat/1.png", "b/bad.jsonl", "b/text/cats/1.txt"):
         bucket.write(name, b"no")
     bucket.write("b/bad.csv", b"path,label\ngone.png,1\n")
     with pytest.raises(UserError) as error:
         open_source(f"{bucket.url}/{path}", tmp_path)
-    assert said.replace("BUCKET", bucket.name) in str(error.value)
+    assert message.replace("BUCKET", bucket.name) in str(error.value)
     assert "\n" not in str(error.value)
     assert str(tmp_path) not in str(error.value)
 
 
-def test_files_that_this_disk_has_no_room_for_are_not_fetched(
+def test_download_without_room_is_refused(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.write("b/x.npy", bytes(2000))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1999))
-    with pytest.raises(UserError, match=r"take 2 KB, and .* has 2 KB free: name a larger disk"):
+    with pytest.raises(UserError, match=r"needs 2 KB, but .* has 2 KB free: set TMPDIR"):
         open_source(f"{bucket.url}/b/x.npy", tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.timeout(120)
-def test_write_from_and_to_a_bucket_on_the_command_line(
+def test_cli_writes_from_bucket_to_bucket(
     bucket: Any, tenfold: Callable[..., Any], tree: Path, tmp_path: Path
 ) -> None:
     url = _upload(tree, bucket, "tree")
     flags = ["--num_workers=2", "--shards_per_worker=2", "--min_shard_size=100B"]
     done = tenfold("write", f"--source={url}", f"--output={bucket.url}/out", *flags)
     assert done.status == 0, done.err
-    assert f"left out, no .jpg, .jpeg, .png file in a class folder: {url}/" in done.out + done.err
+    assert (
+        f"ignored, not a .jpg, .jpeg, .png file in a class folder: {url}/" in done.out + done.err
+    )
     names = [name.removeprefix("out/") for name in bucket.names("out/")]
     shards = {name: bucket.read(f"out/{name}") for name in names if parse_shard_name(name)}
     assert shards == _write(str(tree), tmp_path / "here")

@@ -1,4 +1,4 @@
-"""--cache=off: TensorFlow's own reader of gs://, here led to the test server through TLS."""
+"""--cache=off: TensorFlow's own reader of gs://, redirected to the test server through TLS."""
 
 import datetime
 import http.client
@@ -15,7 +15,7 @@ import pytest
 
 
 def _certificate(path: Path) -> Path:
-    """Makes a key and a certificate for Google's names; TensorFlow asks no other server."""
+    """Make a key and certificate for Google's host names, the only ones TensorFlow connects to."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -46,7 +46,7 @@ def _certificate(path: Path) -> Path:
 
 
 class _Front(BaseHTTPRequestHandler):
-    """A proxy that answers a CONNECT to any host by itself, and asks the test server."""
+    """A proxy that answers a CONNECT to any host itself, with answers of the test server."""
 
     protocol_version = "HTTP/1.1"
     context: ssl.SSLContext
@@ -63,8 +63,8 @@ class _Front(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        place = urlsplit(self.upstream)
-        server = http.client.HTTPConnection(place.hostname or "", place.port)
+        url = urlsplit(self.upstream)
+        server = http.client.HTTPConnection(url.hostname or "", url.port)
         headers = {n: v for n, v in self.headers.items() if n.lower() in ("range", "accept")}
         server.request("GET", self.path, headers=headers)
         answer = server.getresponse()
@@ -84,7 +84,7 @@ class _Front(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def front(bucket: Any, tmp_path: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """The environment that leads TensorFlow's gs:// to the server, and what it asks for."""
+    """The environment that redirects TensorFlow's gs:// to the server, and the requested paths."""
     pem = _certificate(tmp_path / "front.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
@@ -108,7 +108,7 @@ def front(bucket: Any, tmp_path: Path) -> Iterator[tuple[dict[str, str], list[st
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_tensorflow_streams(
+def test_tensorflow_streams_without_cache(
     bucket: Any, digit_shards: Path, front: tuple[dict[str, str], list[str]],
     tenfold: Callable[..., Any], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -125,7 +125,7 @@ def test_tensorflow_streams(
     streamed = {Path(unquote(urlsplit(path).path)).name for path in asked}
     assert streamed >= {path.name for path in digit_shards.glob("*.tfrecord")}
     assert not (tmp_path / "c").exists()
-    # With the cache none of it is asked for in this way.
+    # With the cache, TensorFlow makes no request itself.
     asked.clear()
     assert tenfold("bench", *flags, "--seconds=0.3", **environment).status == 0
     assert (asked, (tmp_path / "c").exists()) == ([], True)

@@ -1,4 +1,4 @@
-"""`tenfold write` to a bucket: whole or not at all, whatever happens on the way."""
+"""`tenfold write` to a bucket: complete or not at all, through faults and kills."""
 
 import json
 import os
@@ -39,17 +39,17 @@ def _flags(table: Path, output: str) -> list[str]:
 
 
 def _shards(bucket: Any, prefix: str) -> dict[str, bytes]:
-    """The bytes of all shards under `prefix`, by name."""
+    """Return the bytes of all shards under `prefix`, by name."""
     names = [name.rpartition("/")[2] for name in bucket.names(f"{prefix}/")]
     return {name: bucket.read(f"{prefix}/{name}") for name in names if parse_shard_name(name)}
 
 
-def _check_whole(bucket: Any, prefix: str, alike: Path) -> None:
-    """Compares a data set with one that was written to a disk, and with its own manifest."""
+def _check_complete(bucket: Any, prefix: str, local: Path) -> None:
+    """Compare a data set with its copy on a local disk, and with its own manifest."""
     shards = _shards(bucket, prefix)
-    assert shards == {path.name: path.read_bytes() for path in alike.glob("*.tfrecord")}
+    assert shards == {path.name: path.read_bytes() for path in local.glob("*.tfrecord")}
     manifest = json.loads(bucket.read(f"{prefix}/manifest.json"))
-    assert manifest == json.loads((alike / "manifest.json").read_text())
+    assert manifest == json.loads((local / "manifest.json").read_text())
     listed = {shard["name"]: shard for split in manifest["splits"] for shard in split["shards"]}
     assert {name: f"{crc32c(data):08x}" for name, data in shards.items()} == {
         name: shard["crc32c"] for name, shard in listed.items()
@@ -58,7 +58,7 @@ def _check_whole(bucket: Any, prefix: str, alike: Path) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_whole_write_through_a_faulty_network(
+def test_write_survives_faulty_network(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -70,18 +70,18 @@ def test_a_whole_write_through_a_faulty_network(
     struck = proxy.struck()
     assert sum(struck.values()) >= 10, struck
     assert {"503", "cut", "lose_answer"} <= set(struck)
-    _check_whole(bucket, "a/set", tmp_path / "out")
+    _check_complete(bucket, "a/set", tmp_path / "out")
 
 
 @pytest.mark.timeout(200)
-def test_a_write_that_is_killed_while_it_sends_goes_on(
+def test_write_killed_during_upload_resumes(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path,
     tmp_path: Path, until: Callable[..., None],
 ) -> None:  # fmt: skip
-    alike = tmp_path / "out"
-    assert tenfold("write", *_flags(table, str(alike))).status == 0
+    local = tmp_path / "out"
+    assert tenfold("write", *_flags(table, str(local))).status == 0
     flags = _flags(table, f"{bucket.url}/set")
-    # What is sent later stays on its way: the kill meets uploads that are under way.
+    # The proxy holds later uploads, so that the kill interrupts uploads in progress.
     faulty("hold_later=1")
     writing = subprocess.Popen(
         [TENFOLD, "write", *flags], start_new_session=True, stderr=subprocess.DEVNULL
@@ -93,7 +93,7 @@ def test_a_write_that_is_killed_while_it_sends_goes_on(
     faulty()
     left = _shards(bucket, "set")
     assert 4 <= len(left) < 20
-    whole = {path.name: path.read_bytes() for path in alike.glob("*.tfrecord")}
+    whole = {path.name: path.read_bytes() for path in local.glob("*.tfrecord")}
     assert left == {name: whole[name] for name in left}
     assert bucket.read("set/manifest.json") is None
     done = tenfold("verify", f"--shards={bucket.url}/set")
@@ -102,52 +102,52 @@ def test_a_write_that_is_killed_while_it_sends_goes_on(
     noted = len([name for name in bucket.names("set/.tenfold-write/") if "train-" in name])
     done = tenfold("write", *flags)
     assert done.status == 0, done.err
-    _check_whole(bucket, "set", alike)
+    _check_complete(bucket, "set", local)
     kept = [
         item for item in bucket.items("set/train-")
         if generations.get(item["name"]) == item["generation"]
     ]  # fmt: skip
-    assert len(kept) >= noted, "what was whole has been written again"
-    # A finished one is not written again, and says so.
+    assert len(kept) >= noted, "a complete shard was written again"
+    # A third write finds a complete data set.
     done = tenfold("write", *flags)
     assert (done.status, "nothing to do" in done.out + done.err) == (0, True), done.out + done.err
 
 
-def test_shards_are_sent_while_others_are_made(
+def test_uploads_overlap_with_writing(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
 ) -> None:
     proxy = faulty("slow_upload=1")
     done = tenfold("write", *_flags(table, f"{bucket.url}/set"))
     assert done.status == 0, done.err
-    # One process at a time would send one at a time; there are two for each processor.
+    # Two writing processes for each processor upload concurrently.
     assert proxy.end()["together"] >= 2
 
 
 @pytest.mark.timeout(120)
-def test_of_two_writes_one_wins(
+def test_one_of_two_writes_wins(
     bucket: Any, start_tenfold: Any, tenfold: Callable[..., Any], table: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.csv"
     other.write_text(table.read_text().replace(",1\n", ",2\n"))
     url = f"{bucket.url}/set"
     writes = [start_tenfold("write", *_flags(source, url)) for source in (table, other)]
-    said = [write.communicate()[1] for write in writes]
-    assert sorted(write.returncode for write in writes) == [0, 2], said
-    won = 0 if writes[0].returncode == 0 else 1
-    last = said[1 - won].splitlines()[-1]
-    assert last.startswith(f"tenfold: output '{url}' "), said
-    assert "made with a different source" in last, said
-    alike = tmp_path / "alike"
-    tenfold("write", *_flags((table, other)[won], str(alike)))
-    _check_whole(bucket, "set", alike)
+    errors = [write.communicate()[1] for write in writes]
+    assert sorted(write.returncode for write in writes) == [0, 2], errors
+    winner = 0 if writes[0].returncode == 0 else 1
+    last = errors[1 - winner].splitlines()[-1]
+    assert last.startswith(f"tenfold: output '{url}' "), errors
+    assert "made with a different source" in last, errors
+    local = tmp_path / "local"
+    tenfold("write", *_flags((table, other)[winner], str(local)))
+    _check_complete(bucket, "set", local)
 
 
-def test_a_shard_of_another_write_is_not_replaced(bucket: Any, table: Path) -> None:
+def test_shard_of_other_write_is_not_replaced(bucket: Any, table: Path) -> None:
     names: list[str] = []
 
     def overtake(progress: Progress) -> None:
         if progress.records == 0:
-            bucket.write(f"set/{names[-1]}", b"another's")
+            bucket.write(f"set/{names[-1]}", b"other content")
 
     url = f"{bucket.url}/set"
     with pytest.raises(JobError, match=rf"^output '{url}' has been taken over by another write"):
@@ -155,11 +155,11 @@ def test_a_shard_of_another_write_is_not_replaced(bucket: Any, table: Path) -> N
             str(table), url, options=WriteOptions(processes=1), on_progress=overtake,
             on_plan=lambda plan: names.extend(task.name for task in plan.tasks),
         )  # fmt: skip
-    assert bucket.read(f"set/{names[-1]}") == b"another's"
+    assert bucket.read(f"set/{names[-1]}") == b"other content"
     assert bucket.read("set/manifest.json") is None
 
 
-def test_what_cannot_be_written_to_is_said_at_once(
+def test_unwritable_output_is_reported_at_once(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
 ) -> None:
     done = tenfold("write", *_flags(table, "gs://no-such-bucket/set"))
@@ -172,7 +172,7 @@ def test_what_cannot_be_written_to_is_said_at_once(
     assert "no Google credentials were found" in done.err
 
 
-def test_verify_and_inspect(
+def test_verify_and_inspect_on_bucket(
     bucket: Any, faulty: Callable[..., Any], tenfold: Callable[..., Any], table: Path
 ) -> None:
     url = f"{bucket.url}/set"

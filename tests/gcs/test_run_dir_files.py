@@ -1,4 +1,4 @@
-"""Run directories on gs:// as the launcher keeps them: programs without TensorFlow."""
+"""Run directories on gs://, with user programs that do without TensorFlow."""
 
 import json
 import os
@@ -37,7 +37,7 @@ print("bye of", worker.index, flush=True)
 
 @pytest.fixture
 def launch(bucket, start_tenfold, tmp_path, monkeypatch):
-    """Starts `tenfold launch` of the program above into a run directory on gs://."""
+    """Return a function that starts `tenfold launch` of PROGRAM with a run directory on gs://."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -49,7 +49,7 @@ def launch(bucket, start_tenfold, tmp_path, monkeypatch):
     return start
 
 
-def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, tmp_path):
+def test_run_dir_holds_exactly_the_files_of_a_job(bucket, launch, tenfold, tmp_path):
     where = f"{bucket.url}/some/run"
     process = launch(where)
     out, err = process.communicate(timeout=60)
@@ -91,12 +91,10 @@ def test_everything_of_a_job_is_there_and_nothing_else(bucket, launch, tenfold, 
     )
 
 
-def test_a_killed_launcher_leaves_nothing_that_looks_whole(
-    bucket, launch, tenfold, tmp_path, until
-):
+def test_killed_launcher_leaves_no_result(bucket, launch, tenfold, tmp_path, until):
     where, go_on = f"{bucket.url}/run", tmp_path / "go-on"
     process = launch(where, go_on)
-    # What the workers say comes without the job's end.
+    # Logs are uploaded while the job runs.
     until(lambda: b"hello" in (bucket.read("run/logs/worker-1.log") or b""))
     other = launch(where, go_on)
     _, err = other.communicate(timeout=60)
@@ -105,7 +103,7 @@ def test_a_killed_launcher_leaves_nothing_that_looks_whole(
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert "run/result.json" not in bucket.names()
-    # Until the lease has run out nobody elsewhere can know.
+    # On other machines the job counts as running until its lease expires.
     assert is_held(where)
     held = json.loads(bucket.read(f"run/{LEASE_FILE}"))
     old = {**held, "time": held["time"] - lease.VOID_AFTER_S}
@@ -114,7 +112,7 @@ def test_a_killed_launcher_leaves_nothing_that_looks_whole(
     page = (tmp_path / "run-report.html").read_text()
     assert "<title>run: ended without a result</title>" in page
 
-    # On its own machine it is known to be dead.
+    # On its own machine, the launcher is known to be dead at once.
     bucket.write(f"run/{LEASE_FILE}", json.dumps({**held, "time": time.time()}).encode())
     go_on.touch()
     again = launch(where, go_on)
@@ -125,7 +123,7 @@ def test_a_killed_launcher_leaves_nothing_that_looks_whole(
     assert b'"launch"' in bucket.read("run/history.jsonl").splitlines()[0]
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(launch, tenfold, tmp_path):
+def test_missing_bucket_is_reported_at_once(launch, tenfold, tmp_path):
     process = launch("gs://no-such-bucket/run")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
@@ -135,7 +133,7 @@ def test_a_bucket_that_is_not_there_is_told_at_once(launch, tenfold, tmp_path):
     assert (reported.status, reported.err) == (2, err)
 
 
-def test_what_is_no_run_directory_is_refused(bucket, launch, tenfold):
+def test_foreign_folder_is_refused_as_run_dir(bucket, launch, tenfold):
     bucket.write("shards/manifest.json", b"{}")
     process = launch(f"{bucket.url}/shards")
     _, err = process.communicate(timeout=60)
@@ -147,7 +145,7 @@ def test_what_is_no_run_directory_is_refused(bucket, launch, tenfold):
     assert bucket.names() == ["shards/manifest.json"]
 
 
-def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, until, monkeypatch):
+def test_unreachable_storage_keeps_local_files(own_server, launch, tmp_path, until, monkeypatch):
     bucket = own_server.make_bucket()
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "1")
     for name, value in bucket.env.items():
@@ -161,7 +159,7 @@ def test_storage_that_goes_away_loses_nothing(own_server, launch, tmp_path, unti
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     last = err.splitlines()[-1]
-    assert last.startswith("tenfold: the job has succeeded, but its result could not be sent to")
+    assert last.startswith("tenfold: the job has succeeded, but its result could not be uploaded")
     local = Path(last.rpartition(" lie in ")[2])
     assert json.loads((local / "result.json").read_text())["state"] == "succeeded"
     assert "bye of 1" in (local / "logs/worker-1.log").read_text()
@@ -174,22 +172,22 @@ def quick_leases(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_leases")
-def test_a_lease_is_one_launch_s(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "VOID_AFTER_S", 60.0)  # nobody waits so long: the holder lives
+def test_lease_belongs_to_one_launch(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "VOID_AFTER_S", 60.0)  # longer than the test: the holder is alive
     folder = open_folder(f"{bucket.url}/run")
     held = Lease(folder, tmp_path / "here", note=print)
-    check_usable(folder.path)  # whoever died before it wrote more is in nobody's way
+    check_usable(folder.path)  # a lease alone, of a launch that died early, is no obstacle
     notes: list[str] = []
     with pytest.raises(UserError, match=f"in use by another launch .process {os.getpid()} on"):
         Lease(folder, tmp_path / "elsewhere", note=notes.append)
-    assert "waiting up to 60 s for a sign of life" in notes[0]
+    assert "waiting up to 60 s for it to renew its lease" in notes[0]
     held.close()
     assert bucket.names() == []
 
 
 @pytest.mark.usefixtures("quick_leases")
-def test_a_lease_without_a_sign_of_life_is_void(bucket, tmp_path):
-    """However wrong the clock of its holder was; on the holder's machine, and elsewhere."""
+def test_lease_without_renewal_expires(bucket, tmp_path):
+    """However wrong the clock of its holder was."""
     folder = open_folder(f"{bucket.url}/run")
     for ahead in (-1e6, 1e6):
         dead = {"machine": "x", "pid": 1, "time": time.time() + ahead}
@@ -202,7 +200,7 @@ def test_a_lease_without_a_sign_of_life_is_void(bucket, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_leases")
-def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
+def test_one_of_many_launches_gets_the_lease(bucket, tmp_path):
     won, lost = [], []
 
     def take(number):
@@ -223,7 +221,7 @@ def test_of_many_launches_one_gets_the_lease(bucket, tmp_path):
     won[0].close()
 
 
-def test_what_platforms_are_given(bucket, tenfold, tmp_path):
+def test_submitted_jobs_get_the_run_dir_url(bucket, tenfold, tmp_path):
     where = f"{bucket.url}/runs/first"
     flags = ["--num_workers=1", "--dry_run", f"--run_dir={where}"]
     slurm = tenfold("launch", "--backend=slurm", *flags, "--", "true", cwd=tmp_path)
@@ -238,7 +236,7 @@ def test_what_platforms_are_given(bucket, tenfold, tmp_path):
     assert f'"run_dir": "{where}"' in pods.out.replace('\\"', '"')
 
 
-def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
+def test_pod_uploads_job_json(bucket, tmp_path):
     where = f"{bucket.url}/run"
     say = "import os; print(os.environ['TENFOLD_RUN_DIR'])"
     spec = JobSpec((sys.executable, "-c", say), 1, where)
@@ -255,18 +253,18 @@ def test_a_pod_puts_its_job_where_its_worker_looks(bucket, tmp_path):
     assert bucket.read("run/job.json") == job.read_bytes()
 
 
-def test_a_kill_at_any_moment_leaves_whole_checkpoints(bucket):
-    """Each call of a socket is a moment: the checkpoint is one request, made in several."""
+def test_kill_leaves_only_whole_checkpoints(bucket):
+    """Kill a process at each socket call of the single request that uploads a checkpoint."""
     program = Path(__file__).parents[1] / "models" / "training" / "killed_saves.py"
     done = subprocess.run(
         [sys.executable, program, f"{bucket.url}/run/checkpoints"],
         capture_output=True,
         text=True,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # forks while it has one thread
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # it may fork only with one thread
     )
     assert done.returncode == 0, done.stderr[-3000:]
     deaths = json.loads(done.stdout)
-    # The server may be through with a request or not when its sender has just died.
+    # The server may have finished a request or not when its sender dies.
     states = ([1, 2], [0, 1, 2], [0, 1])
     found = [states.index(death["found"]) for death in deaths]
     assert (found[0], found[-1]) == (0, 2)

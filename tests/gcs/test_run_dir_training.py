@@ -1,4 +1,4 @@
-"""A training run whose run directory and shards are on gs://: killed, gone on with, read."""
+"""Training with run directory and shards on gs://: killed, resumed, and evaluated."""
 
 import json
 import os
@@ -24,7 +24,7 @@ FLAGS = (
 
 @pytest.fixture
 def shards(bucket: Any, write_digits: Any) -> str:
-    """The digits as shards on gs://."""
+    """Shards of the digits on gs://."""
     output = f"{bucket.url}/shards"
     write_digits(output, "--num_workers=2")
     return output
@@ -52,7 +52,7 @@ print(json.dumps(sorted(steps)))
 
 
 def python(program: str, *arguments: object) -> Any:
-    """Runs a program of plain TensorFlow; returns the JSON of its last line."""
+    """Run a program of plain TensorFlow; return the JSON value in its last line."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True
     )
@@ -60,12 +60,12 @@ def python(program: str, *arguments: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_run_is_killed_and_goes_on_elsewhere(
+def test_killed_run_resumes_on_another_machine(
     bucket: Any, shards: str, tenfold: Any, digits: Path, tmp_path: Path
 ) -> None:
     where = f"{bucket.url}/runs/one"
     flags = [f"--shards={shards}", f"--run_dir={where}", *FLAGS]
-    # The chief is killed, all go on from a checkpoint; then the other is killed for good.
+    # Worker 0 is killed, and the job restarts from a checkpoint; then worker 1 is killed for good.
     faults = ["--inject=kill:worker=0,step=10", "--inject=kill:worker=1,step=22,restart=1"]
     home = {"XDG_CACHE_HOME": str(tmp_path / "one")}
     killed = tenfold("launch", *flags, *faults, "--max_restarts=1", cwd=tmp_path, **home)
@@ -75,16 +75,16 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     assert result["first_failure"]["worker"] == 1
     # The steps between the checkpoint and the kill were run again, with the same losses.
     (note,) = result["notes"]
-    told = re.search(r"run again after a restart: (?:equal|at most (\S+) apart)", note)
-    assert told is not None, note
-    assert float(told[1] or 0) < 1e-3
+    match = re.search(r"repeated after a restart: (?:equal|at most (\S+) apart)", note)
+    assert match is not None, note
+    assert float(match[1] or 0) < 1e-3
     assert "runs/one/model.keras" not in bucket.names()
     newest = max(bucket.names("runs/one/checkpoints/"))
     epoch, step = (int(number) for number in newest.removesuffix(".npz").split("-")[-2:])
     saved = epoch * STEPS_PER_EPOCH + step
     assert saved >= 20
 
-    # Another machine has nothing of it but what is on gs://.
+    # Another machine has only the files on gs://.
     home = {"XDG_CACHE_HOME": str(tmp_path / "other")}
     done = tenfold("launch", *flags, cwd=tmp_path, **home)
     assert done.status == 0, done.err
@@ -117,10 +117,10 @@ def test_a_run_is_killed_and_goes_on_elsewhere(
     assert reported.status == 0, reported.err
     page = (tmp_path / "one-report.html").read_text()
     assert "<title>one: succeeded</title>" in page
-    assert "receipts are exact" in page
+    assert "receipts, all exact" in page
 
 
-def test_what_is_left_of_damaged_shards_is_read_from_the_run_directory(
+def test_salvaged_shards_are_read_from_run_dir(
     bucket: Any, tenfold: Any, damaged_shards: Path, tmp_path: Path
 ) -> None:
     flags = [f"--shards={damaged_shards}", f"--run_dir={bucket.url}/run", "--num_workers=2"]

@@ -17,7 +17,7 @@ import pytest
 
 from tenfold.launcher.worker.python_argv import module_argv
 
-# What the little programs can say: the line format of launcher/job/events.py, spelt out.
+# Start of every test program: it writes the line format of launcher/job/events.py by itself.
 PRELUDE = """
 import json, os, signal, sys, time
 index = int(os.environ["TENFOLD_WORKER_INDEX"])
@@ -36,7 +36,7 @@ def mark(name, text=""):
     path = os.path.join(run_dir, name)
     with open(path + ".part", "w") as file:
         file.write(text)
-    os.replace(path + ".part", path)  # who sees it, sees all of it
+    os.replace(path + ".part", path)  # atomic: a reader sees the whole text
 """
 
 
@@ -45,7 +45,7 @@ class Launch:
     """One `tenfold launch` in a folder of its own."""
 
     folder: Path
-    prefix: tuple[str, ...] = ()  # what runs the command line somewhere else
+    prefix: tuple[str, ...] = ()  # runs the command line elsewhere, as in a namespace
     process: "subprocess.Popen[str] | None" = None
     out: str = ""
     err: str = ""
@@ -75,7 +75,7 @@ class Launch:
         return path
 
     def start(self, *flags: str, text: str | None = None, program: tuple[str, ...] = ()) -> None:
-        """Starts a launch of `text` as a Python program, or of `program`, or of neither."""
+        """Start a launch of the Python program `text`, of `program`, or of the trainer."""
         if text is not None:
             program = (sys.executable, str(self.program(text)))
         command = [*self.prefix, *module_argv("tenfold", ["launch"])]
@@ -100,7 +100,7 @@ class Launch:
         return self.finish()
 
     def wait_for(self, *names: str, timeout_s: float = 90) -> None:
-        """Waits until the workers have made all of these files in the run directory."""
+        """Wait until the workers have made all of these files in the run directory."""
         end = time.monotonic() + timeout_s
         while not all((self.run_dir / name).exists() for name in names):
             assert time.monotonic() < end, f"no {names} in {timeout_s} s"
@@ -109,7 +109,7 @@ class Launch:
             time.sleep(0.01)
 
     def processes(self) -> list[psutil.Process]:
-        """All living processes of this launch, wherever they hang: they carry its folder."""
+        """All living processes of this launch: their environment holds its folder."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -120,7 +120,7 @@ class Launch:
             return False
 
     def assert_nothing_left(self, within_s: float = 30) -> None:
-        """Checks that every process of this launch goes away in time."""
+        """Check that every process of this launch ends in time."""
         end = time.monotonic() + within_s
         while left := self.processes():
             assert time.monotonic() < end, [process.cmdline() for process in left if process]
@@ -129,7 +129,7 @@ class Launch:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
-    """A launch in a folder with an awkward name; whatever it leaves is killed at the end."""
+    """A launch in a folder with an awkward name; its processes are killed at the end."""
     folder = tmp_path / "a'; echo foo"
     folder.mkdir()
     launch = Launch(folder)
@@ -138,14 +138,14 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     if launch.process is not None and runs:
         launch.process.kill()
     for process in launch.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it was about to end
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
             process.kill()
     if launch.process is not None and runs:
-        launch.process.communicate()  # what it had begun holds the pipes too
+        launch.process.communicate()  # its descendants hold the pipes too
 
 
 class Clock:
-    """What the module `time` says where a test has put it in its place."""
+    """A stand-in for the module `time` that a test moves forward."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -158,5 +158,5 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that goes on only where it is told to."""
+    """A clock that only the test moves."""
     return Clock()

@@ -125,11 +125,11 @@ def test_trained_run_has_metrics_and_report(digit_shards: Path, tmp_path: Path) 
     )
     assert run.state == "succeeded"
     assert run.result is not None
-    accuracy = run.epochs[-1]["metrics"]["val_accuracy"]
+    accuracy = run.epochs[-1].metrics["val_accuracy"]
     assert run.result.final["metrics"]["val_accuracy"] == accuracy
     page = run.report().read_text(encoding="utf-8")
     assert f"<b>{accuracy:.4g}</b><span>val accuracy</span>" in page
-    assert "4 of 4 receipts are exact." in page
+    assert "4 receipts, all exact" in page
     for word in ("waiting for input", "lanes 0–1: 2 shards", "logs/worker-1.log", "tensorflow"):
         assert word in page, word
 

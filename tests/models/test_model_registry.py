@@ -1,4 +1,4 @@
-"""The user's own models, in folders full of names like ours."""
+"""Model names, and models of the user's own in packages called like ours."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["models.net:build", "train.py:build"])
-def test_their_own_packages_are_theirs(project: Path, name: str) -> None:
+def test_user_packages_called_data_and_models_work(project: Path, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FIND, name, str(project)],
         cwd=project.parent,
@@ -45,27 +45,25 @@ def test_their_own_packages_are_theirs(project: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("cnnn", "none of the built-in ones"),
+        ("cnnn", "did you mean 'cnn'"),
         ("models.net:", "write module:name"),
         ("x:1+1", "write module:name"),
         ("absent.py:build", "there is no file"),
     ],
 )
-def test_a_wrong_name_is_told_before_anything_is_imported(
-    project: Path, name: str, word: str
-) -> None:
+def test_wrong_model_name_is_refused_without_import(project: Path, name: str, word: str) -> None:
     with pytest.raises(UserError, match=word):
         check_model_name(name, working_dir=str(project))
 
 
-def test_a_module_or_function_that_is_not_there(project: Path) -> None:
+def test_missing_module_or_function_is_refused(project: Path) -> None:
     with pytest.raises(UserError, match=r"no module 'no_such_package\.net'"):
         find_model("no_such_package.net:build", working_dir=str(project))
     with pytest.raises(UserError, match="has no 'biuld'"):
         find_model("train.py:biuld", working_dir=str(project))
 
 
-def test_an_import_that_fails_inside_the_users_module_is_theirs(project: Path) -> None:
+def test_import_error_in_user_module_passes_through(project: Path) -> None:
     (project / "broken.py").write_text("import a_package_that_is_not_there\n")
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         find_model("broken:build", working_dir=str(project))

@@ -1,4 +1,4 @@
-"""Random crops and flips of training images: what can be asked for."""
+"""Options of the random crop and flip of training images; imports no numpy."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,11 +9,13 @@ DEFAULT_MIN_SIDE: Final = 0.5
 
 
 @dataclass(frozen=True)
-class Augment:
-    """What is done to training images at random.
+class AugmentOptions:
+    """Random changes to training images.
 
-    `flip` mirrors half of them. `min_side`, where set, cuts each to a window whose sides are
-    `min_side` to 1 of the image's, which is then resized.
+    Args:
+      flip: mirror half of the images.
+      min_side: crop each image to a window whose sides are `min_side` to 1 of the image's,
+        before it is resized; None crops nothing.
     """
 
     flip: bool = False
@@ -27,11 +29,11 @@ class Augment:
         return self.flip or self.min_side is not None
 
 
-NO_AUGMENT: Final = Augment()
+NO_AUGMENT: Final = AugmentOptions()
 
 
-def parse_augment(text: str) -> Augment:
-    """Returns what ``flip``, ``crop``, ``flip,crop:0.3`` or an empty text asks for.
+def parse_augment(text: str) -> AugmentOptions:
+    """Return the options that ``flip``, ``crop``, ``flip,crop:0.3`` or an empty text names.
 
     Raises:
       UserError: an entry is none of these.
@@ -42,13 +44,13 @@ def parse_augment(text: str) -> Augment:
         if entry == "flip":
             flip = True
         elif name == "crop":
-            min_side = _side(entry, number) if colon else DEFAULT_MIN_SIDE
+            min_side = _parse_side(entry, number) if colon else DEFAULT_MIN_SIDE
         else:
             raise UserError(f"augment '{entry}' is none of flip, crop and crop:MIN_SIDE")
-    return Augment(flip, min_side)
+    return AugmentOptions(flip, min_side)
 
 
-def _side(entry: str, number: str) -> float:
+def _parse_side(entry: str, number: str) -> float:
     try:
         return float(number)
     except ValueError:

@@ -1,66 +1,64 @@
-"""Memory that is used again and again: fresh pages cost as much as what is put there."""
+"""Reusable buffers: page-faulting fresh memory costs as much as decoding into it."""
 
 import math
-import sys
 import threading
+import weakref
+from collections import deque
 from typing import Any, Final
 
 import numpy as np
 
-# More than this is given back at once.
-MAX_BYTES: Final = 64 << 20
-# So many batches are kept at most; more are under way only where somebody collects them.
-MAX_BATCHES: Final = 32
+# Thread buffers above this size are freed after use.
+MAX_THREAD_BUFFER_BYTES: Final = 64 << 20
+# Free batch buffers that a pool keeps; more are in use only where a caller collects batches.
+MAX_FREE_BUFFERS: Final = 32
 
-_ALIGNMENT: Final = 64
+_ALIGNMENT_BYTES: Final = 64
 
 
 class ThreadBuffer(threading.local):
-    """Each thread's own memory."""
+    """One buffer for each thread."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
-    def of(self, num_bytes: int) -> Any:
-        """Returns a uint8 array of at least `num_bytes`; it is this thread's until its next."""
+    def get(self, num_bytes: int) -> Any:
+        """Return uint8 of at least `num_bytes`, valid until the thread's next call."""
         if self._memory.size >= num_bytes:
             return self._memory
         memory = np.empty(num_bytes, np.uint8)
-        if num_bytes <= MAX_BYTES:
+        if num_bytes <= MAX_THREAD_BUFFER_BYTES:
             self._memory = memory
         return memory
 
 
-def _references(kept: list[Any], at: int) -> int:
-    return sys.getrefcount(kept[at])
-
-
-# What that is where the list alone refers to something: it differs between Pythons.
-_UNUSED: Final = _references([np.empty(0, np.uint8)], 0)
-
-
 class BatchBufferPool:
-    """Memory of batches, taken again once nobody refers to them any more."""
+    """Memory of batches, reused as soon as no array and no tensor refers to it.
+
+    Every array that `take` returns, and every view of it, keeps one owner array alive. The
+    owner's finalizer returns the memory to the pool, in whichever thread drops the last
+    reference; a garbage collection can run it inside `take`. Therefore the pool has no lock: it
+    relies on the atomic append and pop of a deque.
+    """
 
     def __init__(self) -> None:
-        self._kept: list[Any] = []
-        self._lock = threading.Lock()
+        self._free: deque[Any] = deque(maxlen=MAX_FREE_BUFFERS)
 
-    def array(self, shape: tuple[int, ...]) -> Any:
-        """Returns an uint8 array at a multiple of 64 bytes, which TensorFlow takes uncopied."""
+    def take(self, shape: tuple[int, ...]) -> Any:
+        """Return uint8 `shape`, aligned to 64 bytes so that TensorFlow takes it uncopied."""
         size = math.prod(shape)
-        with self._lock:
-            memory = self._unused(size + _ALIGNMENT)
-        start = -memory.ctypes.data % _ALIGNMENT
-        return memory[start : start + size].reshape(shape)
+        memory = self._free_memory(size + _ALIGNMENT_BYTES)
+        start = -memory.ctypes.data % _ALIGNMENT_BYTES
+        # numpy shortens chains of bases, but not past a memoryview: views refer to `owner`.
+        owner = np.frombuffer(memoryview(memory), np.uint8)
+        weakref.finalize(owner, self._free.append, memory).atexit = False
+        return owner[start : start + size].reshape(shape)
 
-    def _unused(self, num_bytes: int) -> Any:
-        kept = self._kept
-        for at in range(len(kept)):
-            # An array that has been given out, and every view of it, refers to its memory.
-            if _references(kept, at) == _UNUSED and kept[at].size >= num_bytes:
-                return kept[at]
-        memory = np.empty(num_bytes, np.uint8)
-        if len(kept) < MAX_BATCHES:
-            kept.append(memory)
+    def _free_memory(self, num_bytes: int) -> Any:
+        """Return free memory, new where there is none; drops buffers that are too small."""
+        try:
+            while (memory := self._free.pop()).size < num_bytes:
+                pass
+        except IndexError:
+            return np.empty(num_bytes, np.uint8)
         return memory

@@ -1,4 +1,4 @@
-"""``tenfold bench``: how fast the input pipeline alone delivers records."""
+"""``tenfold bench``: the throughput of the input pipeline alone."""
 
 import json
 from dataclasses import asdict
@@ -23,30 +23,35 @@ USAGE: Final = "--shards=PATH [--flag=value …]"
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of bench."""
+    """Define the flags of bench."""
     text, number = partial(flags.DEFINE_string, flag_values=fv), partial(_define_int, fv)
     text("shards", None, "folder (or gs://…) of shards, as 'tenfold write' made it")
-    text("split", "train", "the split to read")
-    number("num_workers", 1, "read what worker 0 of so many would read")
+    text("split", "train", "split to read")
+    number("num_workers", 1, "read the part of worker 0 among this number of workers")
     number("global_batch_size", 64, "records per step over all workers")
-    text("image_size", None, "images are resized to this: HEIGHTxWIDTH or one number, in pixels")
-    text("decoder", AUTO, f"{AUTO} (the fastest there is), {', '.join(DECODERS)}")
-    text("augment", "", "random views of the images: flip, crop, crop:MIN_SIDE, flip,crop")
-    number("threads", 0, "batches decoded side by side; 0: one per processor", lower=0)
-    define_size(
-        fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
+    text(
+        "image_size",
+        None,
+        "size that images are resized to: HEIGHTxWIDTH or one number, in pixels",
     )
+    text(
+        "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
+        "file.py:name"
+    )  # fmt: skip
+    text(
+        "augment", "", "random flips and crops of the images: flip, crop, crop:MIN_SIDE, flip,crop"
+    )
+    number("threads", 0, "batches decoded at the same time; 0: one per CPU", lower=0)
+    define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, summed over all workers")
     define_cache_flags(fv)
     flags.DEFINE_float(
-        "seconds", 5.0, "how long each stage is measured", lower_bound=0.1, flag_values=fv
+        "seconds", 5.0, "seconds that each stage is measured", lower_bound=0.1, flag_values=fv
     )
     flags.DEFINE_float(
-        "appetite", 2500.0, "records per second that one accelerator takes while it trains",
+        "appetite", 2500.0, "records per second that one accelerator trains on",
         lower_bound=1e-3, flag_values=fv,
     )  # fmt: skip
-    flags.DEFINE_enum(
-        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
-    )
+    flags.DEFINE_enum("format", "text", ["text", "json"], "format of the result", flag_values=fv)
 
 
 def _define_int(
@@ -56,10 +61,10 @@ def _define_int(
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Measures and prints; returns the exit status."""
+    """Measure the pipeline and print the result; return the exit status."""
     args.expect_none()
     if not fv.shards:
-        raise UserError("--shards is missing: name the folder that holds manifest.json")
+        raise UserError("--shards is missing: give the folder that holds manifest.json")
     from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
 
     with silence_native_startup():
@@ -67,7 +72,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
         from tenfold.data.reading.benchmark import measure_reading
 
-        tensorflow.config.list_physical_devices()  # which says at its first call what it misses
+        tensorflow.config.list_physical_devices()  # its first call logs the missing GPU drivers
 
     bench = measure_reading(
         fv.shards,
@@ -93,30 +98,33 @@ def _as_json(bench: "ReadBench", appetite: float) -> str:
 
 
 def _as_text(bench: "ReadBench", appetite: float) -> str:
-    fed = bench.decoded.records_per_s / appetite
+    accelerators = bench.decoded.records_per_s / appetite
     return "\n".join(
         [
             f"{bench.threads} threads, decoder {bench.decoder or 'none'}, batches of "
             f"{bench.batch_size}, records of {bench.mean_record_bytes:,.0f} bytes",
-            _line("raw records, in their order", bench.raw),
+            _line("raw records, training order", bench.raw),
             _line("parsed, decoded, batched", bench.decoded),
-            f"decoding is at work {bench.decode_share:.0%} of the time: "
+            f"decoding is busy {bench.decode_share:.0%} of the time: "
             f"{limit_of(bench)} is the limit",
-            f"feeds {fed:.1f} accelerators that take {appetite:,.0f} records/s each",
+            f"fast enough for {accelerators:.1f} accelerators at {appetite:,.0f} records/s each",
         ]
     )
 
 
 def limit_of(bench: "ReadBench") -> str:
-    """Returns what bounds the pipeline: raw reading that is far quicker cannot."""
+    """Return the stage that limits the pipeline.
+
+    Reading raw records is not the limit if it alone is over twice as fast as the whole pipeline.
+    """
     if bench.decode_share >= BUSY:
         return "decoding"
-    quick = bench.raw.records_per_s > 2 * bench.decoded.records_per_s
-    return "parsing and decoding" if quick else "reading"
+    reading_is_faster = bench.raw.records_per_s > 2 * bench.decoded.records_per_s
+    return "parsing and decoding" if reading_is_faster else "reading"
 
 
 def _line(name: str, rate: "Rate") -> str:
     return (
-        f"  {name:<28} {rate.records_per_s:>10,.0f} records/s {rate.cpu_ms:>8.3f} ms CPU each"
-        f" {rate.megabytes_per_s:>8,.0f} MB/s"
+        f"  {name:<28} {rate.records_per_s:>10,.0f} records/s "
+        f"{rate.cpu_ms:>8.3f} ms CPU per record {rate.megabytes_per_s:>8,.0f} MB/s"
     )

@@ -1,4 +1,4 @@
-"""`tenfold inspect`: what is in a folder of shards."""
+"""`tenfold inspect`: show the content of a folder of shards."""
 
 import sys
 from typing import Final
@@ -24,22 +24,28 @@ from tenfold.launcher.cli.flags import Arguments, FlagValues
 
 USAGE: Final = "--shards=PATH [--flag=value …]"
 
-_MAX_CLASSES: Final = 20
+_MAX_SHOWN_CLASSES: Final = 20
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of `inspect`."""
+    """Define the flags of `inspect`."""
     flags.DEFINE_string("shards", "", "folder of shards: a path or gs://…", flag_values=fv)
-    flags.DEFINE_string("split", "", "split to take records from; the first one", flag_values=fv)
-    flags.DEFINE_integer("records", 3, "records to show (or images to save)", flag_values=fv)
     flags.DEFINE_string(
-        "save_images", "", "folder to save sample images in: a path or gs://…", flag_values=fv
+        "split", "", "name of the split to show records of; by default the first", flag_values=fv
     )
-    flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
+    flags.DEFINE_integer(
+        "records", 3, "number of records to show, and to save the images of", flag_values=fv
+    )
+    flags.DEFINE_string(
+        "save_images", "", "folder to save sample images to: a path or gs://…", flag_values=fv
+    )
+    flags.DEFINE_enum(
+        "format", "table", ["table", "json"], "format of the printed result", flag_values=fv
+    )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Prints what is in the data set; returns the exit status."""
+    """Print the content of the data set; return the exit status."""
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
@@ -54,7 +60,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         print(f"\nrecords of {split.name}")
         for sample in first_records(fv.shards, split, fv.records):
             print(f"  {show_sample(sample, manifest)}")
-        print("\nto read it with plain tf.data\n")
+        print("\nread it with plain tf.data\n")
         print(_indented(reading_code(fv.shards.rstrip("/"), manifest)))
     if fv.save_images:
         saved = save_images(fv.shards, manifest, split, fv.records, fv.save_images)
@@ -63,7 +69,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def to_text(manifest: Manifest) -> str:
-    """Returns schema, counts and class balance as a person reads them."""
+    """Return schema, counts and class balance as text."""
     lines = ["features"]
     lines += [f"  {feature.name:<16} {describe_feature(feature)}" for feature in manifest.features]
     lines += ["", "splits"]
@@ -72,33 +78,34 @@ def to_text(manifest: Manifest) -> str:
             f"  {split.name:<16} {plural(split.num_records, 'record')}, "
             f"{format_size(split.num_bytes)} in {plural(len(split.shards), 'shard')}"
         )
-    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_counts(manifest)}")
+    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_worker_counts(manifest)}")
     if manifest.quarantined:
         lines.append(f"  {plural(manifest.quarantined, 'broken record')} left out")
     if any(split.label_counts for split in manifest.splits):
-        lines += ["", "classes", *_balance(manifest)]
+        lines += ["", "classes", *_class_balance(manifest)]
     return "\n".join(lines)
 
 
-def _counts(manifest: Manifest) -> str:
+def _worker_counts(manifest: Manifest) -> str:
     counts = ", ".join(f"{count:,}" for count in manifest.worker_counts)
     return f"{counts} {'worker' if manifest.worker_counts == (1,) else 'workers'}"
 
 
-def _balance(manifest: Manifest) -> list[str]:
-    """Returns a line for each class: its records in every split, and its share of the first."""
-    classes = max(len(split.label_counts) for split in manifest.splits)
+def _class_balance(manifest: Manifest) -> list[str]:
+    """Return a line for each class: the number and share of its records in every split."""
+    num_classes = max(len(split.label_counts) for split in manifest.splits)
     head = "".join(f"{split.name:>14}" for split in manifest.splits)
     lines = [f"  {'':<24}{head}"]
-    for label in range(min(classes, _MAX_CLASSES)):
-        cells = "".join(f"{_count(split, label):>14}" for split in manifest.splits)
+    for label in range(min(num_classes, _MAX_SHOWN_CLASSES)):
+        cells = "".join(f"{_class_share(split, label):>14}" for split in manifest.splits)
         lines.append(f"  {show_label(label, manifest):<24}{cells}")
-    if classes > _MAX_CLASSES:
-        lines.append(f"  and {classes - _MAX_CLASSES:,} more (--format=json has them all)")
+    if num_classes > _MAX_SHOWN_CLASSES:
+        more = num_classes - _MAX_SHOWN_CLASSES
+        lines.append(f"  and {more:,} more (--format=json shows all)")
     return lines
 
 
-def _count(split: Split, label: int) -> str:
+def _class_share(split: Split, label: int) -> str:
     count = split.label_counts[label] if label < len(split.label_counts) else 0
     return f"{count:,} {100 * count / max(split.num_records, 1):4.1f} %"
 
@@ -108,11 +115,18 @@ def _indented(text: str) -> str:
 
 
 def save_images(shards: str, manifest: Manifest, split: Split, count: int, folder: str) -> int:
-    """Saves the images of the first `count` records as PNG; returns how many.
+    """Save the images of the first records as PNG files, and return their number.
+
+    Args:
+      shards: The folder of shards.
+      manifest: Its manifest.
+      split: The split to take records from.
+      count: Number of records.
+      folder: The folder to save to, a local path or a URL.
 
     Raises:
       UserError: the data set has no images, or `folder` cannot be written to.
-      JobError: a image cannot be decoded, or the storage could not be reached.
+      JobError: an image cannot be decoded, or the storage could not be reached.
     """
     if not any(feature.kind == "image" for feature in manifest.features):
         raise UserError(f"--save_images: the features of {shards} include no image")

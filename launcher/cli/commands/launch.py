@@ -21,7 +21,7 @@ from tenfold.launcher.job.environment_file import write_environment_file
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import JobSpec, worker_env
 from tenfold.launcher.job.remote_run_dir import open_run_dir
-from tenfold.launcher.job.run_dir import HISTORY_FILE
+from tenfold.launcher.job.run_dir import HISTORY_FILE, SPOILED_SHARDS_FOLDER
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, spoil_shards
 from tenfold.launcher.supervisor.supervisor import Supervisor
 
@@ -101,13 +101,11 @@ def _salvage(launch: Launch, view: View) -> None:
     Raises:
       JobError: more than `max_bad_records` records are damaged.
     """
-    into = launch.spec.train.get("salvage")
-    if not into:
+    train = launch.spec.train
+    if train is None or not train.salvage:
         return
-    saved = salvage_shards(
-        launch.spec.train["shards"], into, max_bad_records=launch.max_bad_records
-    )
-    for damaged in saved.bad:
+    saved = salvage_shards(train.shards, train.salvage, max_bad_records=launch.max_bad_records)
+    for damaged in saved.bad_records:
         view.note(f"skipped: {damaged}")
 
 
@@ -116,13 +114,14 @@ def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
     spec = launch.spec
     for fault in launch.faults:
         if fault.kind == "bad_shard":
+            assert spec.train is not None, "checked when the launch was prepared"
             shards = spoil_shards(
-                spec.train["shards"],
-                run_dir / "faulty-shards",
+                spec.train.shards,
+                run_dir / SPOILED_SHARDS_FOLDER,
                 worker=fault.worker,
                 num_workers=spec.num_workers,
             )
-            spec = replace(spec, train={**spec.train, "shards": shards})
+            spec = replace(spec, train=replace(spec.train, shards=shards))
     return spec
 
 
@@ -141,7 +140,9 @@ def _describe(launch: Launch) -> str:
         )
     lines += [f"run directory  {spec.run_dir}", f"program        {' '.join(spec.argv)}"]
     if spec.train:
-        lines += ["training"] + [f"  {name} = {value}" for name, value in spec.train.items()]
+        lines += ["training"] + [
+            f"  {name} = {value}" for name, value in spec.train.to_json().items()
+        ]
     for index, host in enumerate(launch.hosts):
         lines.append(f"worker {index} on {host.name}")
         env = worker_env(spec, cluster, index)

@@ -1,4 +1,4 @@
-"""`tenfold plan`: how many shards, how large, and why."""
+"""`tenfold plan`: the number and size of the shards, and the reasons for them."""
 
 import json
 import sys
@@ -23,23 +23,25 @@ USAGE: Final = "--source=PATH | --dataset_size=10GB [--num_examples=N] [--flag=v
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of `plan`."""
+    """Define the flags of `plan`."""
     define_plan_flags(fv)
-    define_size(fv, "dataset_size", None, "bytes of the data set, instead of --source, as 10GB")
+    define_size(fv, "dataset_size", None, "size of the data set as 10GB, instead of --source")
     flags.DEFINE_integer(
-        "num_examples", None, "examples of the data set, with --dataset_size", flag_values=fv
+        "num_examples", None, "number of examples, with --dataset_size", flag_values=fv
     )
     flags.DEFINE_string(
         "plot",
         "",
-        "image of the layout to save: plan.svg or plan.png, also at gs://…",
+        "save a drawing of the layout: plan.svg or plan.png, also at gs://…",
         flag_values=fv,
     )
-    flags.DEFINE_enum("format", "table", ["table", "json"], "how to print it", flag_values=fv)
+    flags.DEFINE_enum(
+        "format", "table", ["table", "json"], "form of the printed layout", flag_values=fv
+    )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Prints the layout; returns the exit status."""
+    """Print the layout; return the exit status."""
     args.expect_none()
     if fv.plot:
         from tenfold.launcher.display.plot_layout import plot_layout
@@ -55,10 +57,10 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def layout_from_flags(fv: FlagValues) -> ShardLayout:
-    """Returns the layout that the flags ask for; a --source is scanned.
+    """Return the layout for the flags; scans --source if it is given.
 
     Raises:
-      UserError: the flags make no sense, or the source cannot be used.
+      UserError: a flag is wrong or missing, or the source cannot be used.
     """
     policy = policy_from_flags(fv)
     stats = _stats(fv)
@@ -71,13 +73,13 @@ def layout_from_flags(fv: FlagValues) -> ShardLayout:
 
 
 def _stats(fv: FlagValues) -> SourceStats | None:
-    """Returns the sizes of --source, None where --dataset_size gives them."""
+    """Return the statistics of --source; None if --dataset_size is given instead."""
     if bool(fv.source) == (fv.dataset_size is not None):
         raise UserError("give either --source=PATH or --dataset_size=10GB")
     if not fv.source:
         return None
     if fv.num_examples is not None:
-        raise UserError("--num_examples goes with --dataset_size: a --source is counted")
+        raise UserError("--num_examples is for --dataset_size only: a --source is counted")
     from tenfold.data.sources.open_source import open_source
 
     with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
@@ -85,7 +87,7 @@ def _stats(fv: FlagValues) -> SourceStats | None:
 
 
 def to_json(layout: ShardLayout) -> dict[str, Any]:
-    """Returns the layout as CLI.md lists it."""
+    """Return the layout for --format=json."""
     names = (
         "num_shards",
         "num_lanes",
@@ -106,12 +108,12 @@ def to_json(layout: ShardLayout) -> dict[str, Any]:
 
 
 def to_text(layout: ShardLayout) -> str:
-    """Returns the layout as a person reads it."""
+    """Return the layout as a table in text."""
     return "\n".join(f"{name:<18} {text}" for name, text in rows_of(layout))
 
 
 def rows_of(layout: ShardLayout) -> list[tuple[str, str]]:
-    """Returns what there is to say of a layout, each with a name for it."""
+    """Return the rows of the table: a name and a text each."""
     rows = [
         ("data", _data(layout)),
         ("shards", f"{layout.num_shards:,} of {format_size(layout.shard_bytes_mean)}"),
@@ -132,8 +134,8 @@ def _data(layout: ShardLayout) -> str:
 
 
 def _records(layout: ShardLayout) -> str:
-    least, most = layout.records_per_shard_min, layout.records_per_shard_max
-    return f"{most:,}" if least == most else f"{least:,} or {most:,}"
+    fewest, most = layout.records_per_shard_min, layout.records_per_shard_max
+    return f"{most:,}" if fewest == most else f"{fewest:,} or {most:,}"
 
 
 def _show_counts(layout: ShardLayout) -> str:

@@ -1,4 +1,4 @@
-"""`tenfold report`: a run, finished or not, as one HTML page."""
+"""``tenfold report``: one HTML page on a finished or running job."""
 
 import sys
 import time
@@ -11,41 +11,40 @@ from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import save_file
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.job.run_dir import absolute_run_dir
+from tenfold.launcher.job.run_dir import REPORT_FILE, absolute_run_dir
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import RUNNING, read_run
 
 USAGE: Final = "RUN_DIR [--flag=value …]"
 
-REPORT_FILE: Final = "report.html"
-# A long run takes long to read: following it must not take more than this share of a core.
-_MAX_SHARE: Final = 0.2
-_FOLLOWING: Final = "the job is running: following it until it ends (Ctrl-C to stop)"
+# The page of a long run takes long to make: following a job may take this share of a core.
+_MAX_CPU_SHARE: Final = 0.2
+_FOLLOWING: Final = "the job is running: updating the page until it ends (Ctrl-C to stop)"
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of `report`."""
+    """Define the flags of report."""
     flags.DEFINE_string(
         "output",
         "",
-        "file to write (default: report.html in RUN_DIR; of one that is a URL, "
-        "NAME-report.html here)",
+        "HTML file to write (default: RUN_DIR/report.html; if RUN_DIR is a URL, "
+        "NAME-report.html in the current folder)",
         flag_values=fv,
     )
     flags.DEFINE_bool(
-        "follow", True, "while the job runs, write the page anew; it reloads itself",
+        "follow", True, "while the job runs, update the page, which reloads itself",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_float(
-        "interval", 5.0, "seconds between two writes of a running job's page",
+        "interval", 5.0, "seconds between two updates of a running job's page",
         lower_bound=0.5, flag_values=fv,
     )  # fmt: skip
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Writes the page; while the job runs, again and again; returns the exit status."""
+    """Write the page, repeatedly while the job runs; return the exit status."""
     if len(args.positional) != 1 or args.program:
-        raise UserError("name one run directory: tenfold report RUN_DIR")
+        raise UserError("give one run directory: tenfold report RUN_DIR")
     run_dir = absolute_run_dir(args.positional[0])
     output = fv.output or default_output(args.positional[0])
     if fv.follow:
@@ -57,15 +56,19 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def default_output(run_dir: str) -> str:
-    """Returns where the page of a run directory goes if nothing else is said."""
+    """Return the path of a run directory's page if --output is not given."""
     if is_url(run_dir):
         return f"{run_dir.rstrip('/').rpartition('/')[2]}-{REPORT_FILE}"
     return str(Path(run_dir, REPORT_FILE))
 
 
 def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
-    """Writes the page whole; returns the run's state. The page of a running job loads itself
-    anew every `refresh_s` seconds.
+    """Write the page of a run directory; return the state of the run.
+
+    Args:
+      run_dir: the run directory, a path or a URL.
+      output: the HTML file to write, a path or a URL.
+      refresh_s: seconds after which the page of a running job reloads itself; None: never.
 
     Raises:
       UserError: `run_dir` is not a run directory, or `output` cannot be written.
@@ -82,7 +85,13 @@ def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
 
 
 def follow(run_dir: str, output: str, *, interval_s: float) -> None:
-    """Writes the page, and again every `interval_s` seconds while the job is running."""
+    """Write the page, and again every `interval_s` seconds while the job runs.
+
+    Args:
+      run_dir: the run directory, a path or a URL.
+      output: the HTML file to write, a path or a URL.
+      interval_s: seconds between two updates; longer if making the page takes long.
+    """
     try:
         state = write_page(run_dir, output, refresh_s=interval_s)
         print(output, flush=True)
@@ -93,7 +102,7 @@ def follow(run_dir: str, output: str, *, interval_s: float) -> None:
             time.sleep(pause_s)
             began = time.monotonic()
             state = write_page(run_dir, output, refresh_s=interval_s)
-            pause_s = max(interval_s, (time.monotonic() - began) / _MAX_SHARE)
+            pause_s = max(interval_s, (time.monotonic() - began) / _MAX_CPU_SHARE)
     except KeyboardInterrupt:
-        write_page(run_dir, output, refresh_s=None)  # nobody renews it from now on
+        write_page(run_dir, output, refresh_s=None)  # the page must not reload itself any more
         raise

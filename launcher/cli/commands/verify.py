@@ -1,4 +1,4 @@
-"""`tenfold verify`: is every byte of a data set what the manifest says?"""
+"""`tenfold verify`: compare every byte of a data set with its manifest."""
 
 import json
 import sys
@@ -18,19 +18,21 @@ USAGE: Final = "--shards=PATH [--flag=value …]"
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of `verify`."""
+    """Define the flags of `verify`."""
     flags.DEFINE_string("shards", "", "folder of shards: a path or gs://…", flag_values=fv)
-    flags.DEFINE_list("split", [], "splits to read; all where none is given", flag_values=fv)
+    flags.DEFINE_list(
+        "split", [], "comma-separated names of splits to read; by default all", flag_values=fv
+    )
     flags.DEFINE_integer(
-        "processes", 0, "processes that read; 0: one per processor", flag_values=fv
+        "processes", 0, "number of reading processes; 0: one per processor", flag_values=fv
     )
     flags.DEFINE_enum(
-        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
+        "format", "text", ["text", "json"], "format of the printed result", flag_values=fv
     )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Prints what is wrong, or that nothing is; returns 0 or 1."""
+    """Print every problem, or that there is none; return the exit status, 0 or 1."""
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
@@ -40,45 +42,45 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
     started = time.monotonic()
     manifest = read_manifest(fv.shards)
-    found = verify_shards(
+    result = verify_shards(
         fv.shards, manifest, splits=fv.split, processes=fv.processes or usable_cpus()
     )
     seconds = time.monotonic() - started
     if fv.format == "json":
-        print(json.dumps(to_json(found, fv.shards, seconds), indent=1))
+        print(json.dumps(to_json(result, fv.shards, seconds), indent=1))
     else:
-        _print(found, fv.shards, seconds)
-    return 1 if found.problems else 0
+        _print(result, fv.shards, seconds)
+    return 1 if result.problems else 0
 
 
-def to_json(found: "Verification", shards: str, seconds: float) -> dict[str, Any]:
-    """Returns what was found, for a program."""
+def to_json(result: "Verification", shards: str, seconds: float) -> dict[str, Any]:
+    """Return the result as the object that ``--format=json`` prints."""
     from tenfold.data.integrity.verify_shards import damaged_shards
 
     return {
         "shards": shards,
-        "sound": not found.problems,
-        "num_shards": found.shards,
-        "damaged_shards": damaged_shards(found.problems),
-        "records": found.records,
-        "bytes": found.bytes,
-        "problems": list(found.problems),
+        "sound": not result.problems,
+        "num_shards": result.shards,
+        "damaged_shards": damaged_shards(result.problems),
+        "records": result.records,
+        "bytes": result.bytes,
+        "problems": list(result.problems),
         "seconds": round(seconds, 3),
     }
 
 
-def _print(found: "Verification", shards: str, seconds: float) -> None:
+def _print(result: "Verification", shards: str, seconds: float) -> None:
     from tenfold.data.integrity.verify_shards import damaged_shards
 
-    for problem in found.problems:
+    for problem in result.problems:
         print(problem)
     print(
-        f"{shards}: read {plural(found.shards, 'shard')}, {plural(found.records, 'record')}, "
-        f"{format_size(found.bytes)} in {format_duration(seconds)}",
-        file=sys.stderr if found.problems else sys.stdout,
+        f"{shards}: read {plural(result.shards, 'shard')}, {plural(result.records, 'record')}, "
+        f"{format_size(result.bytes)} in {format_duration(seconds)}",
+        file=sys.stderr if result.problems else sys.stdout,
     )
-    if not found.problems:
+    if not result.problems:
         print("every byte is as the manifest says")
         return
-    damaged = plural(damaged_shards(found.problems), "shard")
-    print(f"tenfold: {damaged} of {shards} not as it should be", file=sys.stderr)
+    damaged = plural(damaged_shards(result.problems), "shard")
+    print(f"tenfold: {damaged} of {shards} damaged", file=sys.stderr)

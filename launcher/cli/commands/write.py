@@ -1,4 +1,4 @@
-"""`tenfold write`: a source becomes shards and a manifest."""
+"""`tenfold write`: from a source to shards and a manifest."""
 
 import json
 import time
@@ -18,37 +18,42 @@ USAGE: Final = "--source=PATH --output=PATH [--flag=value …] [-- --runner=… 
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of `write`."""
+    """Define the flags of `write`."""
     define_write_flags(fv)
     flags.DEFINE_enum(
         "engine", "local", ["local", "beam"],
-        "what writes: processes here, or an Apache Beam pipeline whose options follow a --",
+        "write with processes of this machine, or in an Apache Beam pipeline, whose options "
+        "follow a --",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "task_index", 0, "which task of a processes this is, from 0", flag_values=fv
+        "writer_index", 0, "number of this writer, from 0, with --num_writers", flag_values=fv
     )
     flags.DEFINE_integer(
-        "num_tasks", 1, "tasks that share the writing; the last to finish publishes",
+        "num_writers", 1,
+        "number of machines that share the write; the last to finish publishes the manifest",
         flag_values=fv,
     )  # fmt: skip
+    # The former names of the two.
+    flags.DEFINE_alias("task_index", "writer_index", flag_values=fv)
+    flags.DEFINE_alias("num_tasks", "num_writers", flag_values=fv)
     flags.DEFINE_bool(
-        "dry_run", False, "say what would be written, change nothing", flag_values=fv
+        "dry_run", False, "print the shards that would be written, change nothing", flag_values=fv
     )
     flags.DEFINE_enum(
-        "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
+        "format", "text", ["text", "json"], "form of the printed result", flag_values=fv
     )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Writes; says what was written; returns the exit status."""
+    """Write the data set and print the result; return the exit status."""
     if fv.engine != "beam" or args.positional:
         args.expect_none()
     started = time.monotonic()
     result = write_from_flags(
         fv,
-        task_index=fv.task_index,
-        num_tasks=fv.num_tasks,
+        writer_index=fv.writer_index,
+        num_writers=fv.num_writers,
         engine=fv.engine,
         engine_arguments=args.program,
         dry_run=fv.dry_run,
@@ -62,10 +67,10 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def to_json(result: "WriteResult", output: str, seconds: float) -> dict[str, Any]:
-    """Returns what a write has done, or with --dry_run would do, for a program.
+    """Return the result of a write for --format=json.
 
-    `complete` says whether the data set is published; `records` are those of the whole data set,
-    by the plan until it is.
+    `complete` is true once the data set is published; `records` counts the whole data set, as
+    planned until then.
     """
     manifest = result.manifest
     planned = sum(split.examples * split.copies for split in result.plan.splits)
@@ -83,16 +88,16 @@ def to_json(result: "WriteResult", output: str, seconds: float) -> dict[str, Any
 
 
 def summary(result: "WriteResult", output: str, seconds: float) -> str:
-    """Returns what a write has done, or would do, for a person."""
+    """Return the result of a write in lines of text."""
     lines = list(result.notes)
     if result.dry_run:
-        there = f", {result.kept} are there" if result.kept else ""
+        kept = f", {result.kept} would be kept" if result.kept else ""
         shards = plural(result.written, "shard")
-        lines.append(f"{output}: {shards} would be written{there}; nothing was changed")
+        lines.append(f"{output}: {shards} would be written{kept}; nothing was changed")
     elif result.manifest is None:
         lines.append(
-            f"{output}: this task has its {plural(result.written + result.kept, 'shard')}; "
-            "other tasks have not finished theirs yet"
+            f"{output}: this writer has finished its "
+            f"{plural(result.written + result.kept, 'shard')}; other writers have not finished yet"
         )
     elif result.written == 0:
         lines.append(f"{output} holds these shards already: nothing to do")
@@ -109,7 +114,7 @@ def _written(
     records = sum(split.num_records for split in manifest.splits)
     num_bytes = sum(split.num_bytes for split in manifest.splits)
     shards = sum(len(split.shards) for split in manifest.splits)
-    kept = f" ({result.kept} of them were there)" if result.kept else ""
+    kept = f" ({result.kept} kept from an earlier write)" if result.kept else ""
     lines = [
         f"{output}: {plural(records, 'record')}, {format_size(num_bytes)}, "
         f"{plural(shards, 'shard')}{kept} in {format_duration(seconds)}"

@@ -1,4 +1,4 @@
-"""Examples packed by hand against protobuf's own, fuzzed."""
+"""Our encoding of Examples against protobuf's, fuzzed."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ FEATURES = st.dictionaries(st.text(max_size=20), VALUES, max_size=6)
 
 
 def reference(features: dict[str, list[Any]]) -> Any:
-    """Returns the protobuf message of `features`."""
+    """Return the protobuf message of `features`."""
     import tensorflow as tf
 
     example = tf.train.Example()
@@ -40,10 +40,10 @@ def reference(features: dict[str, list[Any]]) -> Any:
 @pytest.mark.timeout(240)
 @settings(max_examples=500, deadline=None)
 @given(FEATURES)
-def test_it_equals_protobufs(features: dict[str, list[Any]]) -> None:
+def test_encoding_equals_protobuf(features: dict[str, list[Any]]) -> None:
     expected = reference(features)
     payload = encode_example(features)
-    # Lengths and not bytes: protobuf orders names its own way.
+    # Lengths, not bytes: protobuf writes the features in another order.
     assert len(payload) == expected.ByteSize()
     assert type(expected).FromString(payload) == expected
     decoded = decode_example(payload)
@@ -72,7 +72,7 @@ def test_it_equals_protobufs(features: dict[str, list[Any]]) -> None:
         ([], "float", []),
     ],
 )
-def test_kinds_of_values(value: Any, kind: str, values: list[Any]) -> None:
+def test_values_keep_kind_and_content(value: Any, kind: str, values: list[Any]) -> None:
     assert decode_example(encode_example({"x": value})) == {"x": (kind, values)}
 
 
@@ -88,22 +88,23 @@ def test_kinds_of_values(value: Any, kind: str, values: list[Any]) -> None:
         ({"a": 1}, "dict"),
     ],
 )
-def test_other_values_are_refused(value: Any, words: str) -> None:
+def test_unsupported_values_are_refused(value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=rf"'x'.*{words}"):
         encode_example({"x": value})
 
 
 @st.composite
 def damaged_examples(draw: st.DrawFn) -> bytes:
-    """Examples of which some bytes are gone, or others are in their place."""
+    """Examples with some bytes removed or replaced."""
     whole = encode_example(draw(FEATURES))
-    at = draw(st.integers(0, len(whole)))
-    return whole[:at] + draw(st.binary(max_size=20)) + whole[at + draw(st.integers(0, 20)) :]
+    begin = draw(st.integers(0, len(whole)))
+    end = begin + draw(st.integers(0, 20))
+    return whole[:begin] + draw(st.binary(max_size=20)) + whole[end:]
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | damaged_examples())
-def test_garbage_is_refused_or_read(payload: bytes) -> None:
+def test_damaged_example_decodes_or_raises(payload: bytes) -> None:
     types = {"bytes": bytes, "float": float, "int64": int}
     try:
         found = decode_example(payload)

@@ -1,4 +1,4 @@
-"""Shapes and wholeness of images, against what TensorFlow decodes."""
+"""Shapes of images against TensorFlow's, and damaged images."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ FORMS = [
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("form", "mode"), FORMS)
-def test_the_shape_is_tensorflows(form: str, mode: str, make_image: Callable[..., bytes]) -> None:
+def test_shape_equals_tensorflow(form: str, mode: str, make_image: Callable[..., bytes]) -> None:
     import tensorflow as tf
 
     for height, width in [(1, 1), (7, 300), (64, 33)]:
@@ -30,14 +30,14 @@ def test_the_shape_is_tensorflows(form: str, mode: str, make_image: Callable[...
 
 
 @pytest.mark.parametrize(("form", "mode"), [("PNG", "RGB"), ("JPEG", "RGB")])
-def test_every_cut_is_found(form: str, mode: str, make_image: Callable[..., bytes]) -> None:
+def test_image_cut_anywhere_raises(form: str, mode: str, make_image: Callable[..., bytes]) -> None:
     data = make_image(form=form, mode=mode, height=20, width=20)
     for length in range(len(data)):
         with pytest.raises(ValueError, match=r"cut|empty|neither"):
             image_shape(data[:length])
 
 
-def test_every_flipped_byte_of_a_png_is_found(make_image: Callable[..., bytes]) -> None:
+def test_png_with_any_flipped_byte_raises(make_image: Callable[..., bytes]) -> None:
     data = make_image(form="PNG", mode="RGB")
     for position in range(len(data)):
         damaged = bytearray(data)
@@ -46,7 +46,7 @@ def test_every_flipped_byte_of_a_png_is_found(make_image: Callable[..., bytes]) 
             image_shape(bytes(damaged))
 
 
-def test_other_things_are_refused() -> None:
+def test_other_formats_raise() -> None:
     for data in (b"", b"hello, I am text", b"GIF89a" + bytes(50)):
         assert not is_image(data)
         with pytest.raises(ValueError, match=r"empty|neither"):

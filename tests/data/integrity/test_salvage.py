@@ -1,4 +1,4 @@
-"""Damaged shards: what is named, and what can still be read."""
+"""Damaged shards: errors name the record, and salvage keeps the sound records."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,23 +12,21 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.tfrecord import frame
 from tenfold.data.integrity.salvage import (
     check_sizes,
-    find_bad_record,
+    find_damaged_record,
     load_salvage,
     salvage_shards,
     scan_records,
 )
 from tenfold.data.reading.batches import FINGERPRINT, training_batches
-from tenfold.data.reading.graph_records import input_spec
-from tenfold.data.reading.order import BEGINNING
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
+from tenfold.data.reading.read_options import BEGINNING, ReadOptions
 from tenfold.data.storage.read_manifest import read_manifest
 
 COUNT, BATCH = 120, 12
 MakeShards = Callable[..., Path]
 
-# Where in record 5 of a shard the damage is: its length, the length's checksum, its payload,
-# the payload's checksum.
+# Offset of the damaged byte in its frame; negative from the end.
 PLACES = {"length": 1, "header checksum": 9, "payload": 14, "footer": -2}
 
 
@@ -42,12 +40,13 @@ def bounds(path: Path) -> list[tuple[int, int]]:
     return scan_records(path.read_bytes())[0]
 
 
-def damage(path: Path, indices: list[int], at: int) -> None:
+def damage(path: Path, indices: list[int], position: int) -> None:
+    """Flip a bit of some records, at `position` in their frames as in PLACES."""
     data = bytearray(path.read_bytes())
-    places = bounds(path)
+    frames = bounds(path)
     for index in indices:
-        begin, end = places[index]
-        data[(end if at < 0 else begin) + at] ^= 0x40
+        begin, end = frames[index]
+        data[(end if position < 0 else begin) + position] ^= 0x40
     path.write_bytes(data)
 
 
@@ -62,10 +61,7 @@ def config_of(folder: Path, salvaged: Any = None) -> ReadConfig:
         manifest=manifest,
         split="train",
         global_batch_size=BATCH,
-        num_workers=1,
-        worker=0,
-        spec=input_spec(manifest),
-        threads=2,
+        options=ReadOptions(threads=2),
         moved=salvaged.moved if salvaged else {},
     )
 
@@ -74,22 +70,22 @@ def config_of(folder: Path, salvaged: Any = None) -> ReadConfig:
     payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=12),
     data=st.data(),
 )
-def test_only_the_damaged_record_is_lost(payloads: list[bytes], data: st.DataObject) -> None:
+def test_scan_loses_only_damaged_records(payloads: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(map(frame, payloads))
-    sound, bad = scan_records(whole)
+    sound, damaged = scan_records(whole)
     assert [whole[b + 12 : e - 4] for b, e in sound] == payloads
-    assert not bad
-    at = data.draw(st.integers(0, len(whole) - 1))
+    assert not damaged
+    position = data.draw(st.integers(0, len(whole) - 1))
     bit = 1 << data.draw(st.integers(0, 7))
-    broken = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
-    hit = next(index for index, (begin, end) in enumerate(sound) if begin <= at < end)
+    broken = whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :]
+    hit = next(index for index, (begin, end) in enumerate(sound) if begin <= position < end)
     left, errors = scan_records(broken)
     assert [broken[b + 12 : e - 4] for b, e in left] == payloads[:hit] + payloads[hit + 1 :]
     assert [(error.index, error.offset) for error in errors] == [(hit, sound[hit][0])]
 
 
 @given(payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=8), data=st.data())
-def test_a_cut_file_keeps_its_whole_records(payloads: list[bytes], data: st.DataObject) -> None:
+def test_scan_keeps_whole_records_of_cut_file(payloads: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(map(frame, payloads))
     cut = data.draw(st.integers(0, len(whole)))
     ends = [end for _, end in scan_records(whole)[0]]
@@ -99,7 +95,7 @@ def test_a_cut_file_keeps_its_whole_records(payloads: list[bytes], data: st.Data
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_error_of_reading_names_the_record(shards: Path, place: str) -> None:
+def test_read_error_names_damaged_record(shards: Path, place: str) -> None:
     offset = bounds(shard(shards, 2))[5][0]
     damage(shard(shards, 2), [5], PLACES[place])
     config = config_of(shards)
@@ -111,8 +107,8 @@ def test_an_error_of_reading_names_the_record(shards: Path, place: str) -> None:
     assert "--on_bad_record=skip" in str(explained)
 
 
-def test_what_cannot_be_parsed_is_named(make_shards: MakeShards) -> None:
-    examples: list[dict[str, Any]] = [{"id": at, "label": 0} for at in range(COUNT)]
+def test_unparsable_record_is_named(make_shards: MakeShards) -> None:
+    examples: list[dict[str, Any]] = [{"id": index, "label": 0} for index in range(COUNT)]
     examples[50] = {"id": 50}
     folder = make_shards(examples, num_shards=4, num_lanes=2)
     config = config_of(folder)
@@ -126,13 +122,15 @@ def test_what_cannot_be_parsed_is_named(make_shards: MakeShards) -> None:
     assert expected in str(explained)
 
 
-def test_errors_of_others_stay_as_they_are(shards: Path) -> None:
+def test_unrelated_errors_are_not_explained(shards: Path) -> None:
     assert explain_read_error(config_of(shards), start=BEGINNING, steps=3) is None
-    assert find_bad_record(str(shards), read_manifest(str(shards)).split("train").shards) is None
+    assert (
+        find_damaged_record(str(shards), read_manifest(str(shards)).split("train").shards) is None
+    )
 
 
 def read_all(config: ReadConfig) -> tuple[list[int], int]:
-    """Returns the ids of the steps and the sum of fingerprints, the tail included."""
+    """Return the ids of all full steps, and the sum of fingerprints including the tail."""
     steps = config.shards(drop_remainder=True).steps_per_epoch
     batches = list(training_batches(config, epochs=1, tail=True))
     ids = [int(number) for batch in batches[:steps] for number in batch["id"].numpy()]
@@ -140,11 +138,11 @@ def read_all(config: ReadConfig) -> tuple[list[int], int]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_skipping_loses_that_record_only(shards: Path, tmp_path: Path, place: str) -> None:
+def test_salvage_drops_only_damaged_record(shards: Path, tmp_path: Path, place: str) -> None:
     damage(shard(shards, 2), [5], PLACES[place])
     damage(shard(shards, 1), [0, 29], PLACES[place])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
-    assert [(bad.shard[6:11], bad.index) for bad in salvaged.bad] == [
+    assert [(record.shard[6:11], record.index) for record in salvaged.bad_records] == [
         ("00001", 0),
         ("00001", 29),
         ("00002", 5),
@@ -160,34 +158,34 @@ def test_skipping_loses_that_record_only(shards: Path, tmp_path: Path, place: st
     assert load_salvage(str(tmp_path / "salvage")) == salvaged
 
 
-def test_the_end_of_a_cut_shard_is_reported(shards: Path, tmp_path: Path) -> None:
+def test_cut_shard_reports_missing_records(shards: Path, tmp_path: Path) -> None:
     path = shard(shards, 3)
     begin, end = bounds(path)[27]
     path.write_bytes(path.read_bytes()[: end - 3])
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=3)
-    assert [bad.index for bad in salvaged.bad] == [27, 28, 29]
-    assert "the file ends" in salvaged.bad[0].problem
-    assert salvaged.bad[0].offset == begin
+    assert [record.index for record in salvaged.bad_records] == [27, 28, 29]
+    assert "the file ends" in salvaged.bad_records[0].problem
+    assert salvaged.bad_records[0].offset == begin
     assert salvaged.manifest.split("train").shards[3].records == 27
 
 
-def test_whole_shards_need_nothing(shards: Path, tmp_path: Path) -> None:
+def test_salvage_of_sound_shards_moves_nothing(shards: Path, tmp_path: Path) -> None:
     salvaged = salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=0)
-    assert (salvaged.bad, salvaged.moved) == ((), {})
+    assert (salvaged.bad_records, salvaged.moved) == ((), {})
     assert salvaged.manifest == read_manifest(str(shards))
 
 
-def test_the_budget_holds(shards: Path, tmp_path: Path) -> None:
+def test_too_many_damaged_records_raise_job_error(shards: Path, tmp_path: Path) -> None:
     damage(shard(shards, 0), [1, 2], 14)
     with pytest.raises(
-        JobError, match=r"2 broken records or more, --max_bad_records=1 .* record 2"
+        JobError, match=r"at least 2 damaged records, more than --max_bad_records=1 .* record 2"
     ):
         salvage_shards(str(shards), str(tmp_path / "salvage"), max_bad_records=1)
     with pytest.raises(JobError, match="start the job again"):
         load_salvage(str(tmp_path / "salvage"))
 
 
-def test_a_run_goes_on_with_what_it_began_with(shards: Path, tmp_path: Path) -> None:
+def test_second_salvage_reuses_the_first(shards: Path, tmp_path: Path) -> None:
     damage(shard(shards, 0), [1], 14)
     into = str(tmp_path / "salvage")
     first = salvage_shards(str(shards), into, max_bad_records=9)
@@ -199,7 +197,7 @@ def test_a_run_goes_on_with_what_it_began_with(shards: Path, tmp_path: Path) -> 
         salvage_shards(str(shards), into, max_bad_records=9)
 
 
-def test_sizes_are_checked_at_the_start(shards: Path) -> None:
+def test_check_sizes_finds_missing_and_cut_shards(shards: Path) -> None:
     infos = read_manifest(str(shards)).split("train").shards
     check_sizes(str(shards), infos)
     path = shard(shards, 1)

@@ -1,4 +1,4 @@
-"""Every kind of damage to a data set is found, and told where it is."""
+"""`verify_shards` finds every kind of damage, and names the place."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def problems(folder: Path, processes: int = 1) -> tuple[str, ...]:
     return verify_shards(str(folder), read_manifest(str(folder)), processes=processes).problems
 
 
-def test_sound_shards_are_sound(shards: Path) -> None:
+def test_sound_shards_have_no_problems(shards: Path) -> None:
     for processes in (1, 2):
         found = verify_shards(str(shards), read_manifest(str(shards)), processes=processes)
         assert not found.problems
@@ -36,7 +36,7 @@ def test_sound_shards_are_sound(shards: Path) -> None:
         assert found.bytes == sum(path.stat().st_size for path in shards.glob("*.tfrecord"))
 
 
-def test_a_flip_of_any_byte_is_found_at_its_record(shards: Path) -> None:
+def test_any_flipped_byte_names_its_record(shards: Path) -> None:
     path = shards / SHARD
     sound = path.read_bytes()
     starts = record_starts(sound)
@@ -65,7 +65,7 @@ def cut_inside(folder: Path) -> str:
 
 
 def cut_between(folder: Path) -> str:
-    # TensorFlow reads such a file without an error.
+    # The file ends between two records; TensorFlow reads it without an error.
     path = folder / SHARD
     os.truncate(path, record_starts(path.read_bytes())[-1])
     return "the manifest says"
@@ -81,11 +81,11 @@ def swapped(folder: Path) -> str:
     data = other.read_bytes()
     shutil.move(folder / SHARD, other)
     (folder / SHARD).write_bytes(data)
-    return f"{SHARD}: it holds what should be {other.name}"
+    return f"{SHARD}: it holds the content of {other.name}"
 
 
 def forged(folder: Path) -> str:
-    # Sound checksums of other content of the same length.
+    # The first record gets other content of the same length, with sound checksums.
     path = folder / SHARD
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
@@ -101,13 +101,13 @@ def longer(folder: Path) -> str:
 
 def foreign(folder: Path) -> str:
     shutil.copy(folder / SHARD, folder / "train-00001-of-00005.tfrecord")
-    return "train-00001-of-00005.tfrecord: it is no part"
+    return "train-00001-of-00005.tfrecord: it is not part"
 
 
 @pytest.mark.parametrize(
     "damage", [cut_inside, cut_between, missing, swapped, forged, longer, foreign]
 )
-def test_damage_is_told(damage: Callable[[Path], str], shards: Path) -> None:
+def test_damage_is_reported(damage: Callable[[Path], str], shards: Path) -> None:
     words = damage(shards)
     found = problems(shards, processes=2)
     assert words in found[0], found
@@ -115,7 +115,7 @@ def test_damage_is_told(damage: Callable[[Path], str], shards: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../train-00001-of-00004.tfrecord", "/etc/passwd", "a/b"])
-def test_a_manifest_cannot_name_files_elsewhere(name: str, shards: Path) -> None:
+def test_manifest_with_foreign_paths_is_refused(name: str, shards: Path) -> None:
     manifest = shards / "manifest.json"
     manifest.write_text(manifest.read_text().replace(SHARD, name))
     with pytest.raises(UserError, match="damaged or foreign"):

@@ -1,4 +1,4 @@
-"""Which shards a worker reads, for how many steps."""
+"""The shards of a worker, and its steps."""
 
 import pytest
 from hypothesis import given
@@ -11,8 +11,8 @@ from tenfold.data.planning.lanes import assign_lanes, deal_lanes
 
 def manifest_of(records: list[int], num_lanes: int) -> Manifest:
     shards = tuple(
-        ShardInfo(shard_name("train", at, len(records)), count, count * 10, 0, at)
-        for at, count in enumerate(records)
+        ShardInfo(shard_name("train", index, len(records)), count, count * 10, 0, index)
+        for index, count in enumerate(records)
     )
     return Manifest(num_lanes, (1,), (), (Split("train", shards),))
 
@@ -20,16 +20,16 @@ def manifest_of(records: list[int], num_lanes: int) -> Manifest:
 # (records of each shard, lanes, batch) -> (steps, tail steps) of training, steps of evaluation
 TABLE = [
     ([8, 8, 8, 8], 2, 4, (8, 0), 8),  # everything divides
-    ([8, 8, 8, 7], 2, 4, (7, 1), 8),  # one short: its lane's last batch is left out
+    ([8, 8, 8, 7], 2, 4, (7, 1), 8),  # one record short: its lane's last batch is left over
     ([5, 5], 2, 10, (1, 0), 1),  # one step
     ([9, 1], 2, 4, (0, 0), 5),  # the shortest lane has no batch: refused
-    ([10, 2], 2, 4, (1, 4), 5),  # uneven lanes: much is left out
+    ([10, 2], 2, 4, (1, 4), 5),  # uneven lanes: many records are left over
     ([3], 1, 2, (1, 1), 2),  # one shard
 ]
 
 
 @pytest.mark.parametrize(("records", "lanes", "batch", "training", "evaluation"), TABLE)
-def test_steps(
+def test_steps_of_training_and_evaluation(
     records: list[int], lanes: int, batch: int, training: tuple[int, int], evaluation: int
 ) -> None:
     manifest = manifest_of(records, lanes)
@@ -83,7 +83,7 @@ def test_every_worker_count_shares_the_same_lanes(
         (2, 400, "80 records, too few for one global batch of 400"),
     ],
 )
-def test_what_does_not_divide_is_refused(workers: int, batch: int, message: str) -> None:
+def test_uneven_numbers_are_refused_with_near_ones(workers: int, batch: int, message: str) -> None:
     manifest = manifest_of([20] * 4, 4)
     with pytest.raises(UserError, match=message):
         assign_lanes(manifest, "train", num_workers=workers, global_batch_size=batch)

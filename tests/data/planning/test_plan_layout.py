@@ -23,7 +23,7 @@ GB = 1000 * MB
     [
         # the rule of thumb's own example: ten shards of 250 MB for each of four workers
         (10 * GB, None, LayoutPolicy(num_workers=4), 40),
-        # between the bounds the target stands
+        # within the bounds: the target
         (4 * GB, None, LayoutPolicy(num_workers=4), 40),
         # one byte over 250 MB a shard: one more for each lane
         (10 * GB + 1, None, LayoutPolicy(num_workers=4), 44),
@@ -33,7 +33,7 @@ GB = 1000 * MB
         (200 * MB, None, LayoutPolicy(num_workers=4), 20),
         # 79 MB: seven of 10 MB would not divide among four workers, four do
         (79 * MB, None, LayoutPolicy(num_workers=4), 4),
-        # far too small: still one shard a lane
+        # far too small: one shard per lane all the same
         (1000, None, LayoutPolicy(num_workers=4), 4),
         # a multiple of every worker count: 8 lanes
         (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(1, 2, 4, 8)), 40),
@@ -54,7 +54,7 @@ def test_number_of_shards(
 ) -> None:
     layout = plan_layout(total, examples, policy)
     assert layout.num_shards == shards
-    # Whatever differs from the rule of thumb is explained.
+    # Every deviation from the rule of thumb has a reason.
     assert bool(layout.reasons) == (shards != policy.shards_per_worker * policy.num_workers)
 
 
@@ -65,23 +65,23 @@ def test_number_of_shards(
         (-5, None, {}, "nothing to plan"),
         (10, 0, {}, "nothing to plan"),
         (10, -1, {}, "nothing to plan"),
-        (10, 11, {}, "cannot lie in"),
+        (10, 11, {}, "do not fit into"),
         (10**6, 3, {"num_workers": 4}, "4 lanes"),
         (10**6, 11, {"num_workers": 4, "worker_counts": (3,)}, "12 lanes"),
-        (10**6, None, {"min_shard_bytes": 20, "max_shard_bytes": 10}, "lower the one"),
+        (10**6, None, {"min_shard_bytes": 20, "max_shard_bytes": 10}, "lower the first"),
         (10**6, None, {"num_workers": 0}, "num_workers is 0"),
         (10**6, None, {"shards_per_worker": 0}, "shards_per_worker is 0"),
         (10**6, None, {"worker_counts": (2, 0)}, "worker_counts"),
     ],
 )
-def test_nonsense_is_refused(
+def test_impossible_sizes_are_refused(
     total: int, examples: int | None, policy: dict[str, int], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
         plan_layout(total, examples, LayoutPolicy(**policy))  # type: ignore[arg-type]
 
 
-def test_broken_bounds_are_warned_of() -> None:
+def test_sizes_out_of_bounds_give_a_warning() -> None:
     assert "under 10 MB" in plan_layout(MB, 100).warnings[0]
     huge = plan_layout(100 * GB, 1000, max_record_bytes=300 * MB)
     assert "single records" in huge.warnings[0]
@@ -108,11 +108,11 @@ def test_properties_of_every_layout(total: int, examples: int, policy: LayoutPol
         assert layout.num_shards % count == 0
     assert layout.num_lanes == math.lcm(*policy.all_counts)
     assert layout.num_lanes <= layout.num_shards <= examples
-    least, most = layout.records_per_shard_min, layout.records_per_shard_max
-    assert least is not None
+    fewest, most = layout.records_per_shard_min, layout.records_per_shard_max
+    assert fewest is not None
     assert most is not None
-    assert most - least == (examples % layout.num_shards > 0)
-    # A bound is broken only where a warning says so.
+    assert most - fewest == (examples % layout.num_shards > 0)
+    # A broken bound has a warning.
     if layout.shard_bytes_max > policy.max_shard_bytes:
         assert layout.warnings
     if layout.shard_bytes_mean < policy.min_shard_bytes:
@@ -152,13 +152,13 @@ def test_split_counts_add_up(examples: int, weights: list[int]) -> None:
         assert abs(count - examples * split.fraction) <= 1
 
 
-def test_an_empty_split_is_refused() -> None:
+def test_empty_split_is_refused() -> None:
     with pytest.raises(UserError, match="split 'b' gets none of 10 examples"):
         split_counts(10, parse_splits("a:0.99,b:0.01"))
 
 
-def test_whole_records_keep_under_the_maximum() -> None:
-    """41 records of 1 MB in 4 shards of at most 10 MB: one would have to hold 11."""
+def test_whole_records_keep_to_the_maximum_size() -> None:
+    """41 records of 1 MB in 4 shards of at most 10 MB: one shard would have to hold 11."""
     policy = LayoutPolicy(num_workers=4, shards_per_worker=1, max_shard_bytes=10 * 10**6)
     layout = plan_layout(41 * 10**6, 41, policy)
     assert layout.num_shards == 8

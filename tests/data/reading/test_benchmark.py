@@ -1,38 +1,40 @@
-"""Taking batches in a graph to measure reading: as many as are counted, a few at a time."""
+"""The benchmark takes as many batches from the graph as it counts, a few per call."""
 
 from typing import Any
 
 import pytest
 import tensorflow as tf
 
-from tenfold.data.reading import benchmark as bench
+from tenfold.data.reading import benchmark
 
 
-def test_as_many_are_taken_as_are_counted() -> None:
+def test_benchmark_counts_the_batches_it_takes() -> None:
     numbers = tf.data.Dataset.range(10**9)
-    take = tf.function(bench._taken, autograph=False)
+    take = tf.function(benchmark._take, autograph=False)
     iterator = iter(numbers)
-    count, decode_s = bench._take_for(0.2, iterator, take)
+    count, decode_s = benchmark._take_for(0.2, iterator, take)
     assert (int(next(iterator)), decode_s) == (count, 0.0)
 
     iterator = iter(
         numbers.map(lambda number: {"number": number, "decode_s": tf.constant(0.25, tf.float64)})
     )
-    count, decode_s = bench._take_for(0.2, iterator, tf.function(bench._taken, autograph=False))
+    count, decode_s = benchmark._take_for(
+        0.2, iterator, tf.function(benchmark._take, autograph=False)
+    )
     assert (int(next(iterator)["number"]), decode_s) == (count, 0.25 * count)
 
 
 @pytest.mark.parametrize(
     ("seconds", "batch_s", "calls"),
     [
-        # What is slow is taken one by one: no call goes on for long after the end.
+        # Slow batches are taken one by one, so that no call overruns the end by long.
         (3.0, 1.0, [1, 1, 1]),
         (0.0, 1.0, [1]),
-        # What is quick, in calls of about a tenth of a second.
+        # Fast batches are taken in calls of about a tenth of a second.
         (0.5, 0.02, [1, 2, 4, 8, 4, 8]),
     ],
 )
-def test_a_call_takes_about_a_tenth_of_a_second(
+def test_benchmark_call_takes_a_tenth_of_a_second(
     monkeypatch: pytest.MonkeyPatch, seconds: float, batch_s: float, calls: list[int]
 ) -> None:
     class Clock:
@@ -48,6 +50,6 @@ def test_a_call_takes_about_a_tenth_of_a_second(
         clock.now += batch_s * int(count)
         return 0.0
 
-    monkeypatch.setattr(bench, "time", clock)
-    assert bench._take_for(seconds, None, take) == (sum(calls), 0.0)
+    monkeypatch.setattr(benchmark, "time", clock)
+    assert benchmark._take_for(seconds, None, take) == (sum(calls), 0.0)
     assert taken == calls

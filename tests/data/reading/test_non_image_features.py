@@ -1,4 +1,4 @@
-"""What stands beside a image, parsed in Python or left to TensorFlow: both give the same."""
+"""Features beside the image are the same parsed in Python or by TensorFlow."""
 
 from typing import Any
 
@@ -39,20 +39,20 @@ EXAMPLES = st.fixed_dictionaries(
 @pytest.mark.timeout(120)
 @settings(max_examples=50, deadline=None)
 @given(st.lists(EXAMPLES, max_size=5))
-def test_it_equals_tensorflows(rows: list[dict[str, Any]]) -> None:
+def test_python_parser_equals_tensorflow(rows: list[dict[str, Any]]) -> None:
     examples = [encode_example(row) for row in rows]
-    small = PythonFeatureParser(FEATURES)
-    ours = small.columns([small.row(example) for example in examples])
+    parser = PythonFeatureParser(FEATURES)
+    columns = parser.columns([parser.row(example) for example in examples])
     if not rows:
-        assert [column.shape for column in ours] == [(0, 2, 2), (0,), (0, 2)]
+        assert [column.shape for column in columns] == [(0, 2, 2), (0,), (0, 2)]
         return
-    theirs = parse_features(tf.constant(examples), FEATURES)
-    for feature, column in zip(FEATURES, ours, strict=True):
-        np.testing.assert_array_equal(column, theirs[feature.name].numpy(), strict=True)
+    expected = parse_features(tf.constant(examples), FEATURES)
+    for feature, column in zip(FEATURES, columns, strict=True):
+        np.testing.assert_array_equal(column, expected[feature.name].numpy(), strict=True)
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"label": 3}, "feature 'id' has 0 int64 values, the manifest says 1 int64"),
         ({"id": [1, 2], "label": 3}, "feature 'id' has 2 int64 values, the manifest says 1 int64"),
@@ -60,23 +60,23 @@ def test_it_equals_tensorflows(rows: list[dict[str, Any]]) -> None:
         ({"id": b"", "label": 3}, "feature 'id' has 1 bytes values, the manifest says 1 int64"),
     ],
 )
-def test_other_values_than_the_manifests_are_told(row: dict[str, Any], told: str) -> None:
-    small = PythonFeatureParser([Feature("id", "int64"), Feature("label", "int64")])
-    with pytest.raises(ValueError, match=f"^{told}$"):
-        small.row(encode_example(row))
+def test_values_unlike_the_manifest_are_named(row: dict[str, Any], message: str) -> None:
+    parser = PythonFeatureParser([Feature("id", "int64"), Feature("label", "int64")])
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        parser.row(encode_example(row))
 
 
-def test_what_is_left_to_tensorflow_is_an_example_at_least() -> None:
+def test_graph_parser_refuses_what_is_no_example() -> None:
     whole = encode_example({"label": [3] * 40})
-    large = non_image_parser([Feature("label", "int64", (40,))])
-    assert isinstance(large, GraphFeatureParser)
-    assert large.row(whole) == whole
+    parser = non_image_parser([Feature("label", "int64", (40,))])
+    assert isinstance(parser, GraphFeatureParser)
+    assert parser.row(whole) == whole
     for damaged in (whole[:-1], whole[:2] + b"\xff" + whole[3:]):
         with pytest.raises(ValueError, match="not an Example"):
-            large.row(damaged)
+            parser.row(damaged)
 
 
-def test_few_numbers_are_small_and_nothing_else() -> None:
+def test_only_few_numbers_are_small() -> None:
     assert isinstance(non_image_parser([]), PythonFeatureParser)
     assert are_small([])
     assert are_small([Feature("label", "int64"), Feature("box", "float", (MAX_VALUES - 1,))])

@@ -1,3 +1,5 @@
+"""When a receipt is exact, and how it reads."""
+
 import pytest
 
 from tenfold.data.format.manifest import ShardInfo, Split, shard_name
@@ -15,22 +17,24 @@ TABLE = [
     (99, 0, 0, False),
     (101, 0, 0, False),
     (96, 4, 0, True),
-    (96, 4, 12345, False),  # what was left out is proven too
+    (96, 4, 12345, False),  # leftover records are proven too
     (97, 4, 0, False),
 ]
 
 
 @pytest.mark.parametrize(("records", "left_out", "difference", "exact"), TABLE)
-def test_exact(records: int, left_out: int, difference: int, exact: bool) -> None:
+def test_receipt_is_exact_only_if_sums_agree(
+    records: int, left_out: int, difference: int, exact: bool
+) -> None:
     receipt = make_receipt(
         SPLIT, records=records, fingerprint=SPLIT.fingerprint + difference, left_out=left_out
     )
     assert receipt.exact is exact
     assert receipt.to_json()["exact"] is exact
-    assert ("NOT" in receipt.sentence()) is not exact
+    assert ("not read exactly once" in receipt.sentence()) is not exact
 
 
-def test_the_sentence_says_what_was_left_out_and_what_was_broken() -> None:
+def test_sentence_names_leftover_and_damaged_records() -> None:
     receipt = make_receipt(
         SPLIT,
         records=96,
@@ -39,7 +43,7 @@ def test_the_sentence_says_what_was_left_out_and_what_was_broken() -> None:
         broken=["train-00000-of-00002.tfrecord record 7 at byte 140: damaged", "another"],
     )
     assert receipt.sentence() == (
-        "96 of 100 records, each read once, 4 left out (less than a batch a lane, others each "
-        "epoch); 2 broken ones skipped: train-00000-of-00002.tfrecord record 7 at byte 140: "
+        "96 of 100 records, each read once, 4 left over (too few for a batch; different ones each "
+        "epoch); 2 damaged records skipped: train-00000-of-00002.tfrecord record 7 at byte 140: "
         "damaged, …"
     )

@@ -1,4 +1,4 @@
-"""A pool whose processes are stopped in the middle of their work."""
+"""The pool of processes when its workers are stopped or interrupted."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def _work(folder: Path, item: str, note: Callable[[Any], None]) -> None:
-    """Makes a file for as long as it works; "fail" fails once the other is at it."""
+    """Hold a file while working; the item "fail" raises once the other item is in work."""
     other = folder / "long"
     if item == "fail":
         while not other.exists():
@@ -30,13 +30,13 @@ def _work(folder: Path, item: str, note: Callable[[Any], None]) -> None:
         other.unlink()
 
 
-def test_what_others_had_begun_is_removed_when_one_fails(tmp_path: Path) -> None:
+def test_failure_stops_others_and_their_files_go(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="the disk is full"):
         list(run_pool(partial(_work, tmp_path), ["long", "fail"], processes=2))
     assert not list(tmp_path.iterdir())
 
 
-# As Ctrl-C reaches a process of the pool that has only just begun.
+# Ctrl-C reaches a worker that has only just started.
 INTERRUPTED = """
 import os, signal
 from tenfold.data.runtime import process_pool as pool
@@ -53,6 +53,6 @@ print(sorted(doubled))
 """
 
 
-def test_an_interrupt_is_the_parents_alone_from_the_first_moment() -> None:
+def test_workers_ignore_sigint_from_the_start() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[(1, 2), (2, 4)]\n", "")

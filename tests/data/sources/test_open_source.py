@@ -1,4 +1,4 @@
-"""One suite over every kind of source, and what is special to each."""
+"""A contract suite over every kind of source, and the special cases of each kind."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from tenfold.data.format.example import decode_example, encode_example
 from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfrecord import FRAME_BYTES, frame, read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.sources.features import SourceOptions
+from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.writing.write_shards import write_shards
@@ -146,7 +146,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("make", SOURCES)
-def test_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
+def test_source_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     spec = make(tmp_path, images)
@@ -155,25 +155,25 @@ def test_contract(make: Make, tmp_path: Path, images: list[Path]) -> None:
     assert stats.num_examples == EXAMPLES
     records = [source.encoded(index) for index in range(EXAMPLES)]
     sizes = [len(record.payload) + FRAME_BYTES for record in records]
-    # Sizes are true: exact where nothing is encoded on the way.
+    # Sizes are exact, except for sources that encode images while writing.
     assert sum(sizes) == pytest.approx(stats.total_bytes, rel=0.01)
     assert max(sizes) == pytest.approx(stats.max_record_bytes, rel=0.05)
-    # It travels to other processes, and random access gives the same each time.
+    # A pickled copy gives the same records, in any order.
     copy = pickle.loads(pickle.dumps(source))  # noqa: S301
     for index in reversed(range(EXAMPLES)):
         assert copy.encoded(index) == records[index]
     assert len({copy.name(index) for index in range(EXAMPLES)}) == EXAMPLES
-    # Values, packed again, are the same record.
+    # The values of an example, packed again, are the same record.
     for index in (0, EXAMPLES - 1):
         again = decode_example(encode_example(source.features(index)))
-        if make is not npz_source:  # whose images are arrays until they are stored
+        if make is not npz_source:  # its images are arrays until they are stored
             assert again == decode_example(records[index].payload)
-    # The same source has the same fingerprint.
+    # A second scan gives the same fingerprint.
     assert open_source(spec, scratch).stats.fingerprint == stats.fingerprint
 
 
 @pytest.mark.parametrize("make", [make for make in SOURCES if make is not npy_source])
-def test_what_is_written_is_what_was_given(make: Make, tmp_path: Path, images: list[Path]) -> None:
+def test_written_records_equal_the_source(make: Make, tmp_path: Path, images: list[Path]) -> None:
     output = tmp_path / "out"
     result = write_shards(make(tmp_path, images), str(output), policy=LayoutPolicy(num_workers=2))
     manifest = result.manifest
@@ -208,17 +208,15 @@ def test_what_is_written_is_what_was_given(make: Make, tmp_path: Path, images: l
         assert shapes["v"] == ("int64", (3,))
 
 
-def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
-    tmp_path: Path, images: list[Path]
-) -> None:
+def test_resharding_keeps_bytes_schema_and_label_names(tmp_path: Path, images: list[Path]) -> None:
     rows = iterable_source(tmp_path, images)
     write_shards(rows, str(tmp_path / "a"), policy=LayoutPolicy(num_workers=1))
     write_shards(str(tmp_path / "a"), str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3))
-    one, other = (read_manifest(str(tmp_path / name)) for name in "ab")
-    assert one.features == other.features
-    assert one.label_names == other.label_names
-    assert one.splits[0].fingerprint == other.splits[0].fingerprint
-    assert len(other.splits[0].shards) == 3
+    first, second = (read_manifest(str(tmp_path / name)) for name in "ab")
+    assert first.features == second.features
+    assert first.label_names == second.label_names
+    assert first.splits[0].fingerprint == second.splits[0].fingerprint
+    assert len(second.splits[0].shards) == 3
 
 
 @pytest.mark.parametrize(
@@ -228,25 +226,27 @@ def test_resharding_our_own_shards_keeps_bytes_schema_and_names(
         ("a.csv", "path,label\nmissing.png,cat\n", "row 0: there is no image"),
         ("a.csv", "path,label\nx.png\n", "line 2: the row does not have the 2 columns"),
         ("a.csv", "path,label\nx.png,a,b\n", "line 2: the row does not have the 2 columns"),
-        ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: no JSON"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: not JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: each line must be an object"),
         ("a.jsonl", '{"a": 1}\n{"b": 1}\n', "row 1: it has the features b, others have a"),
         ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', "row 1: its feature 'a' is of kind bytes"),
         ("a.jsonl", '{"a": 1}\n{"a": null}\n', "row 1: feature 'a' holds NoneType"),
-        ("a.parquet", "no parquet", "is no Parquet file"),
-        ("a.npz", "no zip", "is no .npz file"),
+        ("a.parquet", "no parquet", "is not a Parquet file"),
+        ("a.npz", "no zip", "is not an .npz file"),
         ("a.npy", "no array", "cannot be used"),
-        ("a.tfrecord", "not a record, but long enough to be one", "no TFRecord file"),
-        ("a.tfrecord", "short", "no TFRecord file"),
-        ("a.bin", "x", "is of no known kind"),
-        ("a.py", "def f(): return 7\n", "is a int"),
+        ("a.tfrecord", "not a record, but long enough to be one", "not a TFRecord file"),
+        ("a.tfrecord", "short", "not a TFRecord file"),
+        ("a.bin", "x", "is of an unknown kind"),
+        ("a.py", "def f(): return 7\n", "is of type int"),
         ("a.py", "def f(): raise ValueError('mine')\n", "raises ValueError: mine"),
         ("a.py", "import no_such_thing\n", "No module named 'no_such_thing'"),
         ("a.py", "def g(): pass\n", "has no 'f'"),
-        ("a.py", "def f(): yield 7\n", "gives int"),
+        ("a.py", "def f(): yield 7\n", "yields int"),
     ],
 )
-def test_a_wrong_source_is_told(name: str, text: str, words: str, tmp_path: Path) -> None:
+def test_unusable_source_raises_user_error(
+    name: str, text: str, words: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "x.png").write_bytes(b"")
     spec = str(tmp_path / name) + (":f" if name.endswith(".py") else "")
@@ -257,12 +257,12 @@ def test_a_wrong_source_is_told(name: str, text: str, words: str, tmp_path: Path
 @pytest.mark.parametrize(
     "spec", ["nowhere", "no/such.csv", "no_such_module:f", "gone.py:f", "gone.npz", "tfds:nope"]
 )
-def test_a_source_that_is_not_there(spec: str, tmp_path: Path) -> None:
+def test_missing_source_raises_user_error(spec: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=spec.split(":")[0].split(".")[0]):
         open_source(spec, tmp_path)
 
 
-def test_arrays_of_unequal_length_and_their_way_out(tmp_path: Path) -> None:
+def test_arrays_of_unequal_length_need_a_suffix(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "a.npz",
         x_train=np.zeros((6, 4, 4), np.uint8),
@@ -287,17 +287,17 @@ PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
     [
         (PAIRS, {}, [0, 1, 2, 3] * 2),
         ([{"x": 1.0, "y": i} for i in range(3)], {}, [0, 1, 2]),
-        # a batch of pairs, and one of one-hot labels
+        # A batch of pairs, and a batch with one-hot labels.
         ([(np.zeros((4, 2)), np.array([3, 1, 2, 2]))], {}, [3, 1, 2, 2]),
         ([(np.zeros((2, 5)), np.eye(3)[[2, 0]])], {}, [2, 0]),
-        # what could be either is asked about
+        # Shapes that allow both answers need an option.
         ([(np.zeros((2, 5)), np.array([0, 1]))], {}, None),
         ([(np.zeros((2, 5)), np.array([0, 1]))], {"batched": "yes"}, [0, 1]),
         ([(np.zeros((2, 5)), np.array([0, 1]))], {"batched": "no"}, [1]),
         ([(np.zeros(3), np.array([0.2, 0.8]))], {"one_hot": "always", "batched": "no"}, [1]),
     ],
 )
-def test_batches_and_one_hot_labels(
+def test_stream_batches_and_one_hot_labels(
     stream: Any, options: dict[str, str], labels: list[int] | None, tmp_path: Path
 ) -> None:
     if labels is None:
@@ -311,7 +311,7 @@ def test_batches_and_one_hot_labels(
 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
-def test_tensorflow_datasets_in_and_out(tmp_path: Path, images: list[Path]) -> None:
+def test_tfds_can_read_and_be_read(tmp_path: Path, images: list[Path]) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
     import tensorflow as tf
 
@@ -331,7 +331,7 @@ def test_tensorflow_datasets_in_and_out(tmp_path: Path, images: list[Path]) -> N
     }
     assert read == expected
     assert builder.info.features["label"].names == CLASSES
-    # And in again, from what TFDS says of it.
+    # Reading it back through TFDS's metadata gives the same data set.
     manifest = write_shards(
         f"tfds:{tmp_path / 'a'}:train", str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3)
     ).manifest

@@ -1,4 +1,4 @@
-"""Class folders and files behind fsspec, and the reads ahead that remote sources are given."""
+"""Class folders behind fsspec, and `prefetch_map`, which reads their images concurrently."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from tenfold.data.writing.write_shards import WriteOptions, write_shards
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
-def test_results_come_in_order_and_few_are_ahead(items: list[int], max_in_flight: int) -> None:
-    given_out = taken = 0
+def test_prefetch_map_keeps_order_and_bound(items: list[int], max_in_flight: int) -> None:
+    started = taken = 0
 
     def source() -> Iterator[int]:
-        nonlocal given_out
+        nonlocal started
         for item in items:
-            given_out += 1
-            assert given_out - taken <= max_in_flight
+            started += 1
+            assert started - taken <= max_in_flight
             yield item
 
     for item, result in zip(
@@ -37,8 +37,8 @@ def test_results_come_in_order_and_few_are_ahead(items: list[int], max_in_flight
 
 
 @pytest.mark.timeout(60)
-def test_as_many_as_said_are_under_way_at_once() -> None:
-    together = threading.Barrier(4)  # breaks, and raises, unless four come to it
+def test_prefetch_map_runs_max_in_flight_items() -> None:
+    together = threading.Barrier(4)  # raises unless four threads wait at once
     workers = set()
 
     def meet(number: int) -> bool:
@@ -47,10 +47,10 @@ def test_as_many_as_said_are_under_way_at_once() -> None:
 
     assert list(prefetch_map(meet, range(8), max_in_flight=4)) == [True] * 8
     assert len(workers) == 4
-    assert not workers & set(threading.enumerate()), "they have not ended with their work"
+    assert not workers & set(threading.enumerate()), "threads outlive their work"
 
 
-def test_an_error_comes_at_its_place() -> None:
+def test_prefetch_map_raises_in_order() -> None:
     results = prefetch_map(lambda x: 6 // x, [3, 2, 0, 1], max_in_flight=3)
     assert (next(results), next(results)) == (2, 3)
     with pytest.raises(ZeroDivisionError):
@@ -61,7 +61,7 @@ def test_an_error_comes_at_its_place() -> None:
 def in_memory(
     tmp_path: Path, make_class_folder: Callable[..., Path]
 ) -> Iterator[tuple[Path, str]]:
-    """A tree of class folders, and the URL of the same on fsspec's storage in memory."""
+    """A tree of class folders, and the URL of its copy on fsspec's in-memory storage."""
     import fsspec
 
     tree = make_class_folder(classes=2, each=9)
@@ -73,32 +73,36 @@ def in_memory(
     files.rm(f"/{tmp_path.name}", recursive=True)
 
 
-def test_folders_are_walked_alike(in_memory: tuple[Path, str]) -> None:
+def test_walk_is_alike_on_disk_and_fsspec(in_memory: tuple[Path, str]) -> None:
     tree, url = in_memory
-    there, here = open_folder(url), LocalFolder(str(tree))
-    assert list(there.walk()) == list(here.walk())
-    assert list(there.walk("class 0")) == list(here.walk("class 0"))
-    assert len(list(here.walk())) == 17
-    assert there.folders() == here.folders() == ["class 0", "class 1"]
-    assert there.entry("class 1/0003.png") == here.entry("class 1/0003.png") is not None
-    assert there.entry("class 1") is here.entry("class 1") is None
-    assert there.entry("none") is here.entry("none") is None
+    remote, local = open_folder(url), LocalFolder(str(tree))
+    assert list(remote.walk()) == list(local.walk())
+    assert list(remote.walk("class 0")) == list(local.walk("class 0"))
+    assert len(list(local.walk())) == 17
+    assert remote.folders() == local.folders() == ["class 0", "class 1"]
+    assert remote.entry("class 1/0003.png") == local.entry("class 1/0003.png") is not None
+    assert remote.entry("class 1") is local.entry("class 1") is None
+    assert remote.entry("none") is local.entry("none") is None
 
 
-def test_class_folders_behind_fsspec(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+def test_class_folders_behind_fsspec_give_same_shards(
+    in_memory: tuple[Path, str], tmp_path: Path
+) -> None:
     tree, url = in_memory
-    for source, output in ((str(tree), "here"), (url, "there")):
+    for source, output in ((str(tree), "local"), (url, "remote")):
         write_shards(
             source, str(tmp_path / output), options=WriteOptions(processes=1),
             policy=LayoutPolicy(num_workers=2, shards_per_worker=2, min_shard_bytes=100),
         )  # fmt: skip
-    shards = {path.name: path.read_bytes() for path in (tmp_path / "here").glob("*.tfrecord")}
-    assert len(shards) == 4
-    found = {path.name: path.read_bytes() for path in (tmp_path / "there").glob("*.tfrecord")}
-    assert found == shards
+    local = {path.name: path.read_bytes() for path in (tmp_path / "local").glob("*.tfrecord")}
+    assert len(local) == 4
+    remote = {path.name: path.read_bytes() for path in (tmp_path / "remote").glob("*.tfrecord")}
+    assert remote == local
 
 
-def test_a_image_of_another_size_is_noticed(in_memory: tuple[Path, str], tmp_path: Path) -> None:
+def test_image_of_changed_size_raises_source_changed(
+    in_memory: tuple[Path, str], tmp_path: Path
+) -> None:
     _, url = in_memory
     (tmp_path / "scratch").mkdir()
     source = open_source(url, tmp_path / "scratch")

@@ -1,4 +1,4 @@
-"""Files of a source that are not, when they are read, what they were when it was scanned."""
+"""Source files that change between the scan and the reading of a record."""
 
 import pickle
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def tfrecords(tmp_path: Path, make_class_folder: MakeFolder) -> tuple[Path, Path
 
 
 @pytest.mark.parametrize("make", [class_folder, tfrecords])
-def test_what_has_become_of_a_file_is_told(
+def test_changed_source_file_is_reported(
     make: Callable[[Path, MakeFolder], tuple[Path, Path]],
     tmp_path: Path,
     make_class_folder: MakeFolder,
@@ -35,11 +35,11 @@ def test_what_has_become_of_a_file_is_told(
     root, file = make(tmp_path, make_class_folder)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    travelling = pickle.dumps(open_source(str(root), scratch))
+    pickled = pickle.dumps(open_source(str(root), scratch))
 
     def read() -> None:
-        """Reads the first record, as a writing process does that has just got the source."""
-        pickle.loads(travelling).encoded(0)  # noqa: S301
+        """Read the first record like a writing process that has just received the source."""
+        pickle.loads(pickled).encoded(0)  # noqa: S301
 
     read()
     whole = file.read_bytes()

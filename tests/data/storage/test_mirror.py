@@ -1,4 +1,4 @@
-"""A local folder that is followed by a remote one."""
+"""`Mirror`: uploads of growing local files to a remote folder."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.storage.mirror import Mirror, empty_folder, work_folder
+from tenfold.data.storage.mirror import Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 
 URL = "memory://bucket/run"
@@ -21,12 +21,12 @@ def _empty() -> Iterator[None]:
     fsspec.filesystem("memory").store.clear()
 
 
-class Counted:
-    """A remote folder that counts what it is sent, and fails while it is told to."""
+class FlakyFolder:
+    """A remote folder that records uploads, and rejects them while `broken`."""
 
     def __init__(self) -> None:
         self.inner = open_folder(URL)
-        self.sent: list[str] = []
+        self.uploaded: list[str] = []
         self.broken = False
 
     def __getattr__(self, name: str) -> object:
@@ -34,12 +34,12 @@ class Counted:
 
     def write(self, name: str, data: bytes) -> None:
         if self.broken:
-            raise JobError("the storage is away")
-        self.sent.append(name)
+            raise JobError("the storage is unreachable")
+        self.uploaded.append(name)
         self.inner.write(name, data)
 
 
-def mirror(local: Path, remote: Counted, interval_s: float = 1000.0) -> Mirror:
+def mirror(local: Path, remote: FlakyFolder, interval_s: float = 1000.0) -> Mirror:
     return Mirror(
         local,
         remote,  # type: ignore[arg-type]
@@ -48,70 +48,70 @@ def mirror(local: Path, remote: Counted, interval_s: float = 1000.0) -> Mirror:
     )
 
 
-def test_only_what_matches_and_has_changed_is_sent(tmp_path: Path) -> None:
-    remote = Counted()
+def test_mirror_uploads_only_changed_matches(tmp_path: Path) -> None:
+    remote = FlakyFolder()
     (tmp_path / "logs").mkdir()
     for name in ("a.json", ".b.json", "c.txt", "logs/0.log", "logs/.1.log"):
         (tmp_path / name).write_text(name)
-    follower = mirror(tmp_path, remote)
-    follower.flush()
-    assert remote.sent == ["a.json", "logs/0.log"]
+    uploads = mirror(tmp_path, remote)
+    uploads.flush()
+    assert remote.uploaded == ["a.json", "logs/0.log"]
     assert remote.inner.read("logs/0.log") == b"logs/0.log"
-    follower.flush()
-    assert len(remote.sent) == 2
+    uploads.flush()
+    assert len(remote.uploaded) == 2
     with (tmp_path / "logs/0.log").open("a") as file:
         file.write(" and more")
-    follower.flush()
-    assert remote.sent[2:] == ["logs/0.log"]
+    uploads.flush()
+    assert remote.uploaded[2:] == ["logs/0.log"]
     assert remote.inner.read("logs/0.log") == b"logs/0.log and more"
 
 
-def test_what_is_fetched_is_added_to(tmp_path: Path) -> None:
-    remote = Counted()
+def test_fetched_file_can_be_appended_to(tmp_path: Path) -> None:
+    remote = FlakyFolder()
     for name in ("logs/0.log", "logs/1.log", "logs/deep/2.log", "a.json"):
         remote.inner.write(name, name.encode())
-    follower = mirror(tmp_path, remote)
-    follower.fetch("logs/*.log", "missing.json")
+    uploads = mirror(tmp_path, remote)
+    uploads.fetch("logs/*.log", "missing.json")
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0.log", "1.log"]
-    follower.flush()
-    assert remote.sent == []
+    uploads.flush()
+    assert remote.uploaded == []
     with (tmp_path / "logs/1.log").open("a") as file:
         file.write("!")
-    follower.flush()
+    uploads.flush()
     assert remote.inner.read("logs/1.log") == b"logs/1.log!"
 
 
-def test_the_background_gets_over_errors_and_flush_tells_of_them(tmp_path: Path) -> None:
-    remote = Counted()
+def test_mirror_survives_errors_and_flush_raises(tmp_path: Path) -> None:
+    remote = FlakyFolder()
     remote.broken = True
-    follower = mirror(tmp_path, remote, interval_s=0.01)
-    follower.start()
+    uploads = mirror(tmp_path, remote, interval_s=0.01)
+    uploads.start()
     (tmp_path / "a.json").write_text("1")
-    with pytest.raises(JobError, match="the storage is away"):
-        follower.flush()
+    with pytest.raises(JobError, match="the storage is unreachable"):
+        uploads.flush()
     remote.broken = False
     end = time.monotonic() + 20
     while remote.inner.read("a.json") != b"1":
         assert time.monotonic() < end
         time.sleep(0.01)
-    # In the background a file is not sent all the time; at the end it is.
+    # The background thread may be throttled; `close` uploads the last state.
     (tmp_path / "a.json").write_text("22")
-    follower.close()
+    uploads.close()
     assert remote.inner.read("a.json") == b"22"
 
 
-def test_each_url_has_a_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_url_has_its_own_work_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = {work_folder(url) for url in ("gs://a/x", "gs://b/x", "gs://a/x/", "gs://a/.. /é")}
     assert len(names) == 3
     assert {path.parent for path in names} == {tmp_path / "tenfold" / "runs"}
-    folder = empty_folder(work_folder("gs://a/x"))
+    folder = make_empty_folder(work_folder("gs://a/x"))
     (folder / "file").touch()
-    assert list(empty_folder(folder).iterdir()) == []
+    assert list(make_empty_folder(folder).iterdir()) == []
 
 
-def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_unwritable_work_folder_raises_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
-        empty_folder(tmp_path / "file" / "folder")
+        make_empty_folder(tmp_path / "file" / "folder")
     assert os.path.isfile(tmp_path / "file")

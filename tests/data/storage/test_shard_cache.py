@@ -1,4 +1,4 @@
-"""The cache of shards: shared by processes, bounded, never wrong."""
+"""The shard cache: shared by processes, bounded, and checked."""
 
 import errno
 import multiprocessing
@@ -17,7 +17,7 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.storage.retry import TransientError
-from tenfold.data.storage.shard_cache import Cache, CacheOptions, Pin, default_folder
+from tenfold.data.storage.shard_cache import Cache, CacheOptions, Pin, default_cache_folder
 
 
 def _data(number: int, size: int = 1000) -> bytes:
@@ -39,14 +39,14 @@ def _write(descriptor: int, data: bytes) -> int:
 
 
 def _never(descriptor: int) -> int:
-    raise AssertionError("it is there already")
+    raise AssertionError("the shard is in the cache already")
 
 
 def _take(cache: Cache, number: int, *, needed: bool = True) -> Pin | None:
     return cache.obtain(_info(number), _fetch(number), needed=needed)
 
 
-def _held(cache: Cache) -> set[int]:
+def _cached(cache: Cache) -> set[int]:
     names = {cache.path_of(_info(number)): number for number in range(40)}
     return {names[path] for path in cache.folder.glob("*.tfrecord")}
 
@@ -57,53 +57,53 @@ def _pinned(cache: Cache, number: int) -> Pin:
     return pin
 
 
-def test_a_shard_is_fetched_once(tmp_path: Path) -> None:
+def test_cached_shard_is_not_fetched_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c")
     assert cache.pin(_info(1)) is None
-    with_pin = _pinned(cache, 1)
-    assert with_pin.path.read_bytes() == _data(1)
-    again = cache.obtain(_info(1), _never)
-    assert again is not None
-    assert (again.path, again.num_bytes) == (with_pin.path, 1000)
+    first = _pinned(cache, 1)
+    assert first.path.read_bytes() == _data(1)
+    second = cache.obtain(_info(1), _never)
+    assert second is not None
+    assert (second.path, second.num_bytes) == (first.path, 1000)
     assert Cache(tmp_path / "c").obtain(_info(1), _never) is not None
-    assert sorted(path.name for path in cache.folder.iterdir()) == [".lock", with_pin.path.name]
-    assert cache.folder.stat().st_mode & 0o077 == 0, "others may read it"
+    assert sorted(path.name for path in cache.folder.iterdir()) == [".lock", first.path.name]
+    assert cache.folder.stat().st_mode & 0o077 == 0, "other users may read it"
 
 
-def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+def test_least_recently_used_is_evicted_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=3000)
     for number in (1, 2, 3):
         _pinned(cache, number).close()
-        time.sleep(0.01)  # clocks of file systems tick slowly
+        time.sleep(0.01)  # file systems have coarse timestamps
     _pinned(cache, 1).close()
     _pinned(cache, 4).close()
-    assert _held(cache) == {1, 3, 4}
+    assert _cached(cache) == {1, 3, 4}
     time.sleep(0.01)
     _pinned(cache, 5).close()
-    assert _held(cache) == {1, 4, 5}
+    assert _cached(cache) == {1, 4, 5}
     assert cache.used_bytes() == 3000
 
 
-def test_what_is_in_use_stays(tmp_path: Path) -> None:
+def test_pinned_shards_are_not_evicted(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=2000)
     pins = [_pinned(cache, 1), _pinned(cache, 2)]
-    assert _take(cache, 3, needed=False) is None, "there is no room for what is not needed yet"
+    assert _take(cache, 3, needed=False) is None, "the limit holds for a shard not needed yet"
     assert not list(tmp_path.glob(".*.part"))
-    pins.append(_pinned(cache, 3))  # what is needed comes all the same
-    assert _held(cache) == {1, 2, 3}
+    pins.append(_pinned(cache, 3))  # a needed shard may exceed the limit
+    assert _cached(cache) == {1, 2, 3}
     assert [pin.path.read_bytes() for pin in pins] == [_data(1), _data(2), _data(3)]
     pins[1].close()
     _pinned(cache, 4)
-    assert _held(cache) == {1, 3, 4}
+    assert _cached(cache) == {1, 3, 4}
     for pin in pins:
         pin.close()
         pin.close()
     _pinned(cache, 5)
-    assert len(_held(cache)) == 2
+    assert len(_cached(cache)) == 2
 
 
 @pytest.mark.timeout(120)
-def test_many_at_once_keep_the_limit(tmp_path: Path) -> None:
+def test_concurrent_fetches_keep_the_limit(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 5000)
     used: list[int] = []
 
@@ -116,10 +116,12 @@ def test_many_at_once_keep_the_limit(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(take, range(0, 600, 100)))
-    assert max(used) == 5000, "it is filled, and never outgrown"
+    assert max(used) == 5000, "the cache fills up to its limit and not beyond"
 
 
-def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_cached_shard_is_fetched_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = Cache(tmp_path).path_of(_info(1))
     for damage in (_data(2), _data(1)[:-1], b"", _data(1) + b"x"):
         path.write_bytes(damage)
@@ -127,17 +129,17 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, caplog: pytest.LogCaptu
         assert pin.path.read_bytes() == _data(1)
         assert f"{path} is damaged" in caplog.text
         caplog.clear()
-    # Also in a process that has checked it before, where its size or time has changed.
+    # A process that has checked the file before checks it again if its size or mtime changed.
     cache = Cache(tmp_path)
     _pinned(cache, 1).close()
     path.write_bytes(_data(3))
     assert _pinned(cache, 1).path.read_bytes() == _data(1)
 
 
-def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
+def test_damaged_fetch_is_never_cached(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     for fetch in (_fetch(2), _fetch(1, 999), _fetch(1, 1001), lambda descriptor: 0):
-        with pytest.raises(TransientError, match="not what was written"):
+        with pytest.raises(TransientError, match="not as it was written"):
             cache.obtain(_info(1), fetch)
 
     def fail(descriptor: int) -> int:
@@ -149,7 +151,7 @@ def test_what_comes_damaged_is_never_used(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_threads_fetch_a_shard_once(tmp_path: Path) -> None:
+def test_racing_threads_fetch_a_shard_once(tmp_path: Path) -> None:
     cache, fetched = Cache(tmp_path, limit_bytes=10_000), []
     pins = []
 
@@ -162,7 +164,7 @@ def test_threads_fetch_a_shard_once(tmp_path: Path) -> None:
         pin = cache.obtain(_info(1), fetch)
         assert pin is not None
         assert pin.path.read_bytes() == _data(1)
-        pins.append(pin)  # who has it first does not give it up before all have it
+        pins.append(pin)  # keeps the shard pinned until all threads are done
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -173,24 +175,24 @@ def test_threads_fetch_a_shard_once(tmp_path: Path) -> None:
 
 
 def _churn(folder: Path, seed: int, rounds: int, ready: Any) -> None:
-    """Takes shards at random, reads and drops them; ends badly if one is not what it should be."""
-    cache, dice, held = Cache(folder, limit_bytes=5000), random.Random(seed), []
-    for done in range(rounds):
-        if done == 20:
+    """Pin, read and release random shards; exit 0 only if every content was right."""
+    cache, rng, held = Cache(folder, limit_bytes=5000), random.Random(seed), []
+    for count in range(rounds):
+        if count == 20:
             ready.set()
-        number = dice.randrange(12)
-        pin = _take(cache, number, needed=dice.random() < 0.7)
+        number = rng.randrange(12)
+        pin = _take(cache, number, needed=rng.random() < 0.7)
         if pin is not None:
             held.append((number, pin))
-        for kept, one in held:
-            assert one.path.read_bytes() == _data(kept)
-        if len(held) > dice.randrange(4):
-            held.pop(dice.randrange(len(held)))[1].close()
+        for held_number, held_pin in held:
+            assert held_pin.path.read_bytes() == _data(held_number)
+        if len(held) > rng.randrange(4):
+            held.pop(rng.randrange(len(held)))[1].close()
     os._exit(0)
 
 
 @pytest.mark.timeout(240)
-def test_processes_share_it(tmp_path: Path) -> None:
+def test_processes_share_the_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = [context.Event() for _ in range(5)]
     churns = [
@@ -208,7 +210,7 @@ def test_processes_share_it(tmp_path: Path) -> None:
     assert [churn.exitcode for churn in churns] == [0] * 4
     assert killed.exitcode == -9
     cache = Cache(tmp_path, limit_bytes=5000)
-    # What the killed process held or was filling can be evicted by the others.
+    # Shards that the killed process had pinned or was filling can be evicted.
     for number in range(20, 30):
         _pinned(cache, number).close()
     assert cache.used_bytes() <= 5000
@@ -216,7 +218,9 @@ def test_processes_share_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_full_disk_raises_job_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     cache = Cache(tmp_path)
 
     def fetch(descriptor: int) -> int:
@@ -233,7 +237,9 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nu
     assert cache.obtain(_info(1), _never, needed=False) is None
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_cache_options_raise_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cache_dir '.*/file/c' cannot be written to"):
         Cache(tmp_path / "file" / "c")
@@ -242,4 +248,4 @@ def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="cannot be below 0"):
         CacheOptions(limit_bytes=-1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "tenfold" / "shards"
+    assert default_cache_folder() == tmp_path / "tenfold" / "shards"

@@ -1,4 +1,4 @@
-"""Transforms: what they make of images, that they are seeded, and what is noticed."""
+"""Transforms: their results, their seeds, resumed writes, and errors."""
 
 import io
 import os
@@ -26,7 +26,7 @@ from tenfold.data.planning.plan_layout import parse_splits
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.transforms.base import Draw
+from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import parse_chain
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
 from tenfold.launcher.worker.python_argv import module_argv
@@ -35,17 +35,17 @@ POLICY = LayoutPolicy(num_workers=2, min_shard_bytes=1)
 SPLITS = parse_splits("train:0.75,validation:0.25")
 
 
-def encoded(array: np.ndarray, form: str = "PNG") -> bytes:
+def encoded(array: np.ndarray, image_format: str = "PNG") -> bytes:
     out = io.BytesIO()
-    Image.fromarray(array).save(out, form, quality=95)
+    Image.fromarray(array).save(out, image_format, quality=95)
     return out.getvalue()
 
 
 def apply(texts: list[str], record: dict[str, Any], copy: int = 0, seed: int = 0) -> Any:
-    [done] = parse_chain(texts).apply([record], [Draw(5, copy, seed)])
-    if isinstance(done, UnusableRecord):
-        raise done
-    return {name: values for name, (_, values) in decode_example(done.payload).items()}
+    [result] = parse_chain(texts).apply([record], [RecordSeed(5, copy, seed)])
+    if isinstance(result, UnusableRecord):
+        raise result
+    return {name: values for name, (_, values) in decode_example(result.payload).items()}
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -55,7 +55,7 @@ def pixels(data: bytes) -> np.ndarray:
 GRADIENT = np.stack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3, axis=2)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("source_format", ["PNG", "JPEG"])
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
@@ -65,14 +65,16 @@ GRADIENT = np.stack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3, a
         ("resize:32x32,fit=crop", (32, 32, 3)),
     ],
 )
-def test_resize(text: str, shape: tuple[int, int, int], form: str) -> None:
-    done = apply([text], {"image": encoded(GRADIENT, form), "label": 3})
-    data = done["image"][0]
+def test_resize_gives_shape_and_format(
+    text: str, shape: tuple[int, int, int], source_format: str
+) -> None:
+    record = apply([text], {"image": encoded(GRADIENT, source_format), "label": 3})
+    data = record["image"][0]
     assert image_shape(data) == shape
-    assert image_format(data) == form.lower()
-    assert done["label"] == [3]
+    assert image_format(data) == source_format.lower()
+    assert record["label"] == [3]
     row = pixels(data)[shape[0] // 2, :, 0].astype(int)
-    # The gradient is still one, from end to end; cropped to its middle, from 1/8 to 7/8.
+    # The result is still a gradient: over the full range, or from 1/8 to 7/8 if cropped.
     low, high = (32, 220) if "crop" in text else (0, 252)
     assert abs(row[0] - low) < 12
     assert abs(row[-1] - high) < 12
@@ -80,7 +82,7 @@ def test_resize(text: str, shape: tuple[int, int, int], form: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_resize_is_tensorflows_antialiased() -> None:
+def test_resize_equals_tensorflow_antialiased() -> None:
     import tensorflow as tf
 
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -89,7 +91,7 @@ def test_resize_is_tensorflows_antialiased() -> None:
     assert np.abs(ours - theirs).max() <= 1
 
 
-def test_floats_in_0_to_1_become_bytes_correctly() -> None:
+def test_float_images_are_rounded_to_bytes() -> None:
     levels = np.arange(256, dtype=np.float32).reshape(16, 16) / np.float32(255)
     assert (to_uint8(levels) == np.arange(256).reshape(16, 16)).all()
     done = apply(["encode:png"], {"image": levels})
@@ -100,7 +102,7 @@ def test_floats_in_0_to_1_become_bytes_correctly() -> None:
         to_uint8(np.array([[-1, 3]]))
 
 
-def test_encode_changes_the_form_and_quality_the_size() -> None:
+def test_encode_sets_format_and_quality() -> None:
     record = {"image": encoded(GRADIENT)}
     fine, coarse = (
         apply([f"encode:jpeg,quality={quality}"], record)["image"][0] for quality in (95, 10)
@@ -111,7 +113,7 @@ def test_encode_changes_the_form_and_quality_the_size() -> None:
     assert image_shape(apply(["encode:jpeg"], {"image": encoded(alpha)})["image"][0])[2] == 3
 
 
-def test_augment_is_seeded_and_leaves_the_first_copy() -> None:
+def test_augment_is_seeded_and_keeps_first_copy() -> None:
     record = {"image": encoded(GRADIENT)}
     text = ["augment:copies=4"]
     copies = [apply(text, record, copy)["image"][0] for copy in range(4)]
@@ -123,7 +125,7 @@ def test_augment_is_seeded_and_leaves_the_first_copy() -> None:
 
 
 @pytest.mark.parametrize("option", ["flip=1", "crop=0.3", "rotate=90", "color=1"])
-def test_every_option_of_augment_does_something(option: str) -> None:
+def test_every_augment_option_has_an_effect(option: str) -> None:
     none = {"flip": "0", "crop": "1", "rotate": "0", "color": "0"}
     nothing = ",".join(f"{name}={value}" for name, value in none.items())
     record = {"image": encoded(GRADIENT)}
@@ -144,7 +146,7 @@ def test_every_option_of_augment_does_something(option: str) -> None:
         ("resise:3", "did you mean 'resize'"),
         ("resize", "write the size"),
         ("resize:3x4x5", "write the size"),
-        ("resize:0", "a side has 1 to"),
+        ("resize:0", "give each side 1 to"),
         ("resize:8,fit=round", "one of stretch, crop"),
         ("resize:8,size=3", "unknown option 'size'"),
         ("encode:gif", "encode:jpeg or encode:png"),
@@ -156,12 +158,12 @@ def test_every_option_of_augment_does_something(option: str) -> None:
         ("no_such_module:f", "no module 'no_such_module'"),
     ],
 )
-def test_a_wrong_transform_is_told(text: str, words: str) -> None:
+def test_invalid_transform_raises_user_error(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_chain([text])
 
 
-def test_records_without_a_image_are_told(tmp_path: Path) -> None:
+def test_resize_without_image_raises_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs the image.*there are: label"):
         write_shards([{"label": 1}] * 4, str(tmp_path / "out"), transforms=["resize:4"])
 
@@ -185,7 +187,7 @@ def write(source: Path, output: Path, transforms: list[str], **options: Any) -> 
     )
 
 
-def test_copies_stay_in_their_split_and_counts_balance(
+def test_copies_stay_in_their_split(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_class_folder(classes=2, each=15)  # 29 images: 22 and 7
@@ -198,7 +200,7 @@ def test_copies_stay_in_their_split_and_counts_balance(
     )
     plain = write(source, tmp_path / "b", ["resize:6"]).manifest
     originals = {r["image"][0] for r in records_of(tmp_path / "b", plain, "train")}
-    # The first copies are the split's own images; none of them validates.
+    # The first copies are the split's own images; none of them is in the validation split.
     assert sum(r["image"][0] in originals for r in train) == 22
     assert not originals & {r["image"][0] for r in validation}
     assert max(Counter(r["image"][0] for r in train).values()) == 1
@@ -209,7 +211,7 @@ def test_copies_stay_in_their_split_and_counts_balance(
         assert path.read_bytes() == (tmp_path / "c" / path.name).read_bytes()
 
 
-def test_a_changed_transform_is_noticed(
+def test_changed_transform_refuses_resume(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, output, code = make_class_folder(), tmp_path / "out", tmp_path / "mine.py"
@@ -227,8 +229,10 @@ def test_a_changed_transform_is_noticed(
     assert records_of(output, first, "train")[0]["extra"] == [2.5]
 
 
-def test_a_file_is_read_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it was changed within a second, and is as long as before."""
+def test_changed_function_file_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it changed within the same second and kept its size."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     code = tmp_path / "changing.py"
     for value in (1.5, 2.5):
@@ -237,7 +241,7 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert load_user_object(f"{code}:f", "transform")() == value
 
 
-def test_a_users_function_gets_pixels_and_a_generator(
+def test_user_function_gets_array_and_rng(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     code = tmp_path / "mine.py"
@@ -258,7 +262,7 @@ def test_a_users_function_gets_pixels_and_a_generator(
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
 
 
-def test_a_function_that_raises_is_a_bad_record(
+def test_raising_user_function_skips_the_record(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source, code = make_class_folder(classes=2, each=10), tmp_path / "mine.py"
@@ -275,13 +279,13 @@ def test_a_function_that_raises_is_a_bad_record(
     assert sum(split.num_records for split in manifest.splits) == 19 - len(odd)
 
 
-def test_a_image_whose_pixels_are_broken_is_named(
+def test_undecodable_image_is_named(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_class_folder()
     victim = source / "class 0" / "0001.png"
     data = victim.read_bytes()
-    # Whole by its chunks and their sums, but what they hold is no image.
+    # Chunks and checksums of the PNG are sound; the compressed pixels are not.
     start = data.index(b"IDAT")
     (length,) = struct.unpack_from(">I", data, start - 4)
     body = b"IDAT" + bytes(length)
@@ -316,7 +320,7 @@ np.save(sys.argv[3], part.predict(images, verbose=0))
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_embeddings_are_the_layers_outputs(
+def test_embeddings_equal_layer_outputs(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     def python(code: str, *arguments: Any) -> None:
@@ -353,7 +357,7 @@ def test_embeddings_are_the_layers_outputs(
         for label, row in zip(labels, np.load(tmp_path / "expected.npy"), strict=True)
     )
     assert np.array(got) == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
-    # New weights are noticed; so is a layer that is not there.
+    # New weights and a missing layer are refused.
     python(MODEL.replace("seed(3)", "seed(4)"), model)
     again = subprocess.run(
         [*command, f"--output={output}"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The Beam pipeline on Beam's local runner: the same shards, and errors that say what is wrong."""
+"""The Beam pipeline on Beam's local runner: equal shards, and clear errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +22,8 @@ def _needs_beam() -> None:
 
 
 def write(source: Any, output: Path, **options: Any) -> Any:
-    return write_shards(
-        source,
-        str(output),
-        policy=POLICY,
-        transforms=["resize:5"],
-        options=WriteOptions(**options),
-    )
+    chosen = WriteOptions(policy=POLICY, **options)
+    return write_shards(source, output, options=chosen, transforms=["resize:5"])
 
 
 @pytest.mark.slow
@@ -43,7 +38,7 @@ def write(source: Any, output: Path, **options: Any) -> Any:
         ),
     ],
 )
-def test_the_shards_are_the_same(
+def test_beam_writes_the_same_shards(
     arguments: tuple[str, ...], make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = str(make_class_folder(each=20))
@@ -55,7 +50,9 @@ def test_the_shards_are_the_same(
     assert write(source, tmp_path / "beam", engine="beam").written == 0
 
 
-def test_what_fails_is_told(make_class_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_beam_failure_is_one_clear_error(
+    make_class_folder: Callable[..., Path], tmp_path: Path
+) -> None:
     source = make_class_folder()
     (source / "class 1" / "0003.png").write_text("text")
     with pytest.raises(JobError, match=r"^/\S.*class 1/0003\.png: .*neither JPEG nor PNG[^\n]*$"):
@@ -66,7 +63,6 @@ def test_what_fails_is_told(make_class_folder: Callable[..., Path], tmp_path: Pa
     with pytest.raises(UserError, match="by name"):
         write_shards(
             [{"label": 1}] * 4,
-            str(tmp_path / "other"),
-            policy=POLICY,
-            options=WriteOptions(engine="beam"),
+            tmp_path / "other",
+            options=WriteOptions(policy=POLICY, engine="beam"),
         )

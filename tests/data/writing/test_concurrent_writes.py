@@ -1,4 +1,4 @@
-"""Two writes into one folder at once: one wins, the other hears of it, nothing is lost."""
+"""Two writes into one folder at the same time: one wins, the other raises, nothing is lost."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,9 @@ from tenfold.data.writing.ledger import (
     KEYS_NAME,
     FinishedShard,
     WriteKeys,
+    read_finished,
     read_keys,
-    read_receipts,
-    write_receipt,
+    record_finished,
 )
 from tenfold.data.writing.output_folder import begin_output
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
@@ -28,8 +28,10 @@ SHARD = "train-00000-of-00004.tfrecord"
 
 
 class Overtaken(LocalFolder):
-    """A folder in which another write of `keys` begins, and puts a shard there, while this one
-    looks for one that has: after it has read that there is none, or before it lists the files.
+    """A folder in which another write, of `keys`, begins and adds a shard at a moment of the race.
+
+    With `when` "read": after this write has read that no write has begun; with "listed": while
+    it lists the files.
     """
 
     def __init__(self, path: Path, keys: WriteKeys, when: str) -> None:
@@ -56,32 +58,32 @@ class Overtaken(LocalFolder):
             begin_output(other, keys, (), (), resume=True, overwrite=False)
             other.write(SHARD, b"data")
             info = ShardInfo(SHARD, 1, 4, crc32c(b"data"), 1)
-            write_receipt(other, FinishedShard(info, (), {}), keys.digest)
+            record_finished(other, FinishedShard(info, (), {}), keys.digest)
 
 
 @pytest.mark.parametrize(
     ("when", "overwrite"), [("read", False), ("listed", False), ("read", True)]
 )
-def test_who_is_overtaken_by_other_data_is_told(
-    tmp_path: Path, when: str, overwrite: bool
-) -> None:
+def test_overtaken_write_of_other_data_raises(tmp_path: Path, when: str, overwrite: bool) -> None:
     folder = Overtaken(tmp_path, FIRST, when)
     with pytest.raises(UserError, match=r"^output '.*' is being written to by another process"):
         begin_output(folder, SECOND, (), (), resume=True, overwrite=overwrite)
     assert read_keys(LocalFolder(str(tmp_path))) == FIRST
-    assert list(read_receipts(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
+    assert list(read_finished(LocalFolder(str(tmp_path)), [SHARD], FIRST)) == [SHARD]
 
 
 @pytest.mark.parametrize("when", ["read", "listed"])
-def test_tasks_of_a_gang_may_begin_at_once(tmp_path: Path, when: str) -> None:
+def test_writers_of_one_write_may_begin_together(tmp_path: Path, when: str) -> None:
     begin_output(Overtaken(tmp_path, FIRST, when), FIRST, (), (), resume=True, overwrite=False)
     folder = LocalFolder(str(tmp_path))
     assert read_keys(folder) == FIRST
-    assert list(read_receipts(folder, [SHARD], FIRST)) == [SHARD], "another task's work is lost"
+    assert list(read_finished(folder, [SHARD], FIRST)) == [SHARD], (
+        "the other writer's shard is lost"
+    )
 
 
 class Finished(LocalFolder):
-    """A folder in which another write has begun and ended while this one read that none has."""
+    """A folder in which another write begins and finishes right after this one finds none."""
 
     def read(self, name: str, *, version: str = "") -> bytes | None:
         found = super().read(name, version=version)
@@ -91,15 +93,15 @@ class Finished(LocalFolder):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_write_that_has_just_ended_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
+def test_just_finished_write_is_not_touched(tmp_path: Path, overwrite: bool) -> None:
     with pytest.raises(JobError, match=r"^output '.*' has been taken over by another write"):
         begin_output(Finished(str(tmp_path)), FIRST, (), (), resume=True, overwrite=overwrite)
     assert (tmp_path / MANIFEST_NAME).read_bytes() == b"another's"
     assert read_keys(LocalFolder(str(tmp_path))) is None
 
 
-def test_shards_that_go_while_they_are_written(tmp_path: Path) -> None:
-    """Somebody removes what is there: the write does not end as if it were one of a processes."""
+def test_shards_removed_while_writing_raise(tmp_path: Path) -> None:
+    """A single writer whose shards vanish does not end as one of several writers would."""
     records = [{"x": number} for number in range(50)]
     out = tmp_path / "out"
 
@@ -112,12 +114,12 @@ def test_shards_that_go_while_they_are_written(tmp_path: Path) -> None:
     assert not (out / MANIFEST_NAME).exists()
 
 
-def test_what_a_killed_overwrite_left_goes(
+def test_leftovers_of_killed_overwrite_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, alone = tmp_path / "out", WriteOptions(processes=1)
     policy = LayoutPolicy(num_workers=5)
-    write_shards([{"x": number} for number in range(50)], str(out), policy=policy, options=alone)
+    write_shards([{"x": number} for number in range(50)], out, policy=policy, options=alone)
     other = [{"x": f"{number}"} for number in range(30)]
 
     def killed(*_: object) -> None:

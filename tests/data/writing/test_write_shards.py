@@ -1,4 +1,4 @@
-"""Writing: what reaches the disk, that it does not depend on how, and that no kill matters."""
+"""Writing: equal bytes for any number of processes or writers, and after any kill."""
 
 import errno
 import json
@@ -21,20 +21,18 @@ from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.plan_layout import parse_splits
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
 from tenfold.launcher.worker.python_argv import module_argv
 
 MakeFolder = Callable[..., Path]
 POLICY = LayoutPolicy(num_workers=2, min_shard_bytes=1)
-SPLITS = parse_splits("train:0.75,validation:0.25")
+SPLITS = {"train": 0.75, "validation": 0.25}
 
 
 def write(source: Path, output: Path, **options: Any) -> Any:
-    return write_shards(
-        str(source), str(output), policy=POLICY, splits=SPLITS, options=WriteOptions(**options)
-    )
+    chosen = WriteOptions(policy=POLICY, splits=SPLITS, **options)
+    return write_shards(str(source), output, options=chosen)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -53,7 +51,7 @@ def records_of(folder: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_every_image_is_in_one_shard_as_it_was(
+def test_every_image_is_in_one_shard_unchanged(
     make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source = make_class_folder(classes=3, each=30)
@@ -71,7 +69,7 @@ def test_every_image_is_in_one_shard_as_it_was(
         assert max(records) - min(records) <= 1
         labels = [r["label"][1][0] for r in records_of(tmp_path / "out", split.name)]
         assert split.label_counts == tuple(labels.count(label) for label in range(3))
-        assert labels != sorted(labels), "the order is shuffled"
+        assert labels != sorted(labels), "the order is not shuffled"
     assert sorted(os.listdir(tmp_path / "out")) == sorted(
         [
             "manifest.json",
@@ -81,18 +79,14 @@ def test_every_image_is_in_one_shard_as_it_was(
     )
 
 
-def test_the_number_of_processes_changes_no_byte(
-    make_class_folder: MakeFolder, tmp_path: Path
-) -> None:
+def test_process_count_changes_no_byte(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source = make_class_folder(each=20)
     for processes in (1, 2, 5):
         write(source, tmp_path / str(processes), processes=processes)
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "5")
 
 
-def test_the_seed_changes_the_order_and_nothing_else(
-    make_class_folder: MakeFolder, tmp_path: Path
-) -> None:
+def test_seed_changes_only_the_order(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source = make_class_folder(each=20)
     orders = []
     for seed in (0, 1):
@@ -103,7 +97,7 @@ def test_the_seed_changes_the_order_and_nothing_else(
     assert sorted(orders[0]) == sorted(orders[1])
 
 
-def test_a_finished_write_is_not_done_again(make_class_folder: MakeFolder, tmp_path: Path) -> None:
+def test_finished_write_is_not_repeated(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source, output = make_class_folder(), tmp_path / "out"
     first = write(source, output)
     assert first.written == 20 + 6
@@ -113,7 +107,7 @@ def test_a_finished_write_is_not_done_again(make_class_folder: MakeFolder, tmp_p
     assert again.written == 0
     assert again.manifest == first.manifest
     assert before == {path: path.stat().st_mtime_ns for path in output.iterdir()}
-    # A shard that has gone is written again, the same as before.
+    # A removed shard is written again with the same bytes.
     shard = output / first.manifest.splits[0].shards[0].name
     data = shard.read_bytes()
     shard.unlink()
@@ -121,7 +115,7 @@ def test_a_finished_write_is_not_done_again(make_class_folder: MakeFolder, tmp_p
     assert shard.read_bytes() == data
 
 
-def test_another_data_set_is_not_replaced_unasked(
+def test_other_data_is_replaced_by_overwrite_only(
     make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source, output = make_class_folder(), tmp_path / "out"
@@ -133,14 +127,12 @@ def test_another_data_set_is_not_replaced_unasked(
     assert contents(output) == before
     manifest = write(source, output, overwrite=True).manifest
     assert sum(split.num_records for split in manifest.splits) == 30
-    # Shards of the old layout are gone with it.
+    # The shards of the old layout are removed.
     names = {shard.name for split in manifest.splits for shard in split.shards}
     assert {name for name in os.listdir(output) if name.endswith(".tfrecord")} == names
 
 
-def test_shards_of_unknown_origin_are_not_replaced(
-    make_class_folder: MakeFolder, tmp_path: Path
-) -> None:
+def test_shards_of_unknown_origin_are_kept(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
     (output / "train-00000-of-00004.tfrecord").write_bytes(b"precious")
@@ -166,7 +158,7 @@ def break_empty(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [break_text, break_cut, break_empty])
-def test_a_broken_image_is_named(
+def test_broken_image_is_named_or_skipped(
     damage: Callable[[Path], str], make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source, output = make_class_folder(), tmp_path / "out"
@@ -174,7 +166,7 @@ def test_a_broken_image_is_named(
     with pytest.raises(JobError, match=rf"class 1/0003\.png: .*{reason}"):
         write(source, output, processes=2)
     assert not (output / "manifest.json").exists()
-    # Left out, it is listed, and the counts balance.
+    # Skipped, it is listed in the quarantine, and the counts add up.
     result = write(source, output, max_bad_records=1)
     assert result.manifest.quarantined == 1
     assert sum(split.num_records for split in result.manifest.splits) == 28
@@ -183,7 +175,7 @@ def test_a_broken_image_is_named(
     assert reason in listed[0]["reason"]
 
 
-def test_the_budget_of_broken_records_is_kept(
+def test_too_many_broken_records_fail_the_write(
     make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source = make_class_folder()
@@ -196,7 +188,7 @@ def test_the_budget_of_broken_records_is_kept(
 
 
 @pytest.mark.parametrize("change", ["touch", "grow", "shrink", "remove"])
-def test_a_source_that_changes_while_it_is_written_is_named(
+def test_source_changed_while_writing_is_named(
     change: str, make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:
     source = make_class_folder()
@@ -216,21 +208,23 @@ def test_a_source_that_changes_while_it_is_written_is_named(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_gang_writes_what_one_does(make_class_folder: MakeFolder, tmp_path: Path) -> None:
+def test_three_writers_write_the_bytes_of_one(
+    make_class_folder: MakeFolder, tmp_path: Path
+) -> None:
     source = make_class_folder(each=20)
     write(source, tmp_path / "one")
-    processes = tmp_path / "processes"
-    for task in (2, 0):
-        assert write(source, processes, task_index=task, num_tasks=3).manifest is None
-        assert not (processes / "manifest.json").exists()
-    last = write(source, processes, task_index=1, num_tasks=3)
+    three = tmp_path / "three"
+    for index in (2, 0):
+        assert write(source, three, writer_index=index, num_writers=3).manifest is None
+        assert not (three / "manifest.json").exists()
+    last = write(source, three, writer_index=1, num_writers=3)
     assert last.manifest == read_manifest(str(tmp_path / "one"))
-    assert contents(processes) == contents(tmp_path / "one")
+    assert contents(three) == contents(tmp_path / "one")
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small tmpfs")
-def test_a_full_disk_is_told_and_a_larger_one_goes_on(
+def test_full_disk_fails_and_a_larger_resumes(
     make_class_folder: MakeFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source, output = make_class_folder(classes=2, each=200), tmp_path / "out"
@@ -252,7 +246,7 @@ def test_a_full_disk_is_told_and_a_larger_one_goes_on(
         subprocess.run(["umount", str(output)], check=True)
 
 
-def test_a_receipt_that_finds_no_room_is_told(
+def test_ledger_note_without_space_fails_the_write(
     make_class_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -260,9 +254,11 @@ def test_a_receipt_that_finds_no_room_is_told(
 
     source = make_class_folder()
     with monkeypatch.context() as patched:
-        patched.setattr("tenfold.data.writing.shard_writer.write_receipt", full)
-        said = r"out/train-\d+-of-\d+\.tfrecord could not be written: .* No space left on device"
-        with pytest.raises(JobError, match=said):
+        patched.setattr("tenfold.data.writing.shard_writer.record_finished", full)
+        message = (
+            r"out/train-\d+-of-\d+\.tfrecord could not be written: .* No space left on device"
+        )
+        with pytest.raises(JobError, match=message):
             write(source, tmp_path / "out", processes=1)
     write(source, tmp_path / "out")
     write(source, tmp_path / "whole")
@@ -285,7 +281,7 @@ def arguments(source: Path, output: Path, processes: int) -> list[str]:
 @pytest.mark.timeout(300)
 def test_forty_kills_change_no_byte(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source = make_class_folder(classes=4, each=1500, form="JPEG")
-    whole_s = float("inf")  # the shortest of those seen: a machine that stalls makes it longer
+    whole_s = float("inf")  # the shorter of two runs: a stall of the machine makes one longer
     for name in ("whole", "again"):
         started = time.monotonic()
         subprocess.run(command(source, tmp_path / name, 2), check=True, capture_output=True)
@@ -311,18 +307,18 @@ def test_forty_kills_change_no_byte(make_class_folder: MakeFolder, tmp_path: Pat
                 kills += 1
                 progress += len(list(output.glob("*.tfrecord"))) > 0
         assert contents(output) == expected
-    assert progress > 5, "some kills came while shards were written"
-    left = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
-    assert not left
+    assert progress > 5, "too few kills came while shards were written"
+    leftover = [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    assert not leftover
 
 
 @pytest.mark.timeout(240)
-def test_a_lost_process_is_told(make_class_folder: MakeFolder, tmp_path: Path) -> None:
+def test_killed_process_fails_the_write(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source, output = make_class_folder(), tmp_path / "out"
     code = (
         "import os, sys\n"
-        "from tenfold.data.writing import shard_writer as write_shard\n"
-        "write_shard.fingerprint64 = lambda data: os.kill(os.getpid(), 9)\n"
+        "from tenfold.data.writing import shard_writer\n"
+        "shard_writer.fingerprint64 = lambda data: os.kill(os.getpid(), 9)\n"
         "from tenfold.launcher.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
@@ -334,7 +330,7 @@ def test_a_lost_process_is_told(make_class_folder: MakeFolder, tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 1
-    assert "a writing process was lost (signal SIGKILL)" in done.stderr
+    assert "a process of the pool was lost (signal SIGKILL)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (output / "manifest.json").exists()
     assert subprocess.run(command(source, output, 2), check=False).returncode == 0

@@ -88,9 +88,10 @@ def test_network_policy_admits_only_peers(tenfold):
 
 def test_job_file_uses_names_of_the_service(tenfold):
     documents = by_kind(rendered(tenfold))
-    spec, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"])
+    spec, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"], where="job.json")
     assert cluster.workers == tuple(f"run-1-{i}.run-1:2222" for i in range(3))
-    assert spec.train["shards"] == "gs://bucket/shards"
+    assert spec.train is not None
+    assert spec.train.shards == "gs://bucket/shards"
     assert documents["Service"]["metadata"]["name"] == "run-1"
     assert documents["Service"]["spec"]["publishNotReadyAddresses"] is True
     assert str(Path.cwd()) not in json.dumps(documents)
@@ -115,7 +116,7 @@ def test_jobset_fits_its_types(tenfold):
     assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
     (replicated,) = jobset["spec"]["replicatedJobs"]
     check({"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, **replicated["template"]})
-    _, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"])
+    _, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"], where="job.json")
     assert cluster.workers == tuple(f"run-1-workers-0-{i}.run-1:2222" for i in range(3))
     assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": "run-1"}
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 2

@@ -1,10 +1,11 @@
 """Ports for workers, picked where nobody gives any."""
 
 import random
+import socket
 
 import pytest
 
-from tenfold.launcher.backends.ports import far_ports, pick_ports
+from tenfold.launcher.backends.ports import far_ports, is_free, pick_ports, port_holder
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -21,3 +22,13 @@ def test_seeded_programs_pick_different_ports(pick):
         assert pick() != first
     finally:
         random.setstate(state)
+
+
+def test_picked_ports_are_free_and_distinct():
+    ports = pick_ports("127.0.0.1", 20)
+    assert len(set(ports)) == 20
+    assert all(is_free("127.0.0.1", port) for port in ports)
+    assert not set(pick_ports("127.0.0.1", 5, avoid=ports)) & set(ports)
+    with socket.create_server(("127.0.0.1", ports[0])):
+        assert not is_free("127.0.0.1", ports[0])
+        assert "pid" in port_holder(ports[0])

@@ -64,7 +64,7 @@ def test_disconnected_host_ends_worker_and_job(launch, ssh_place, ssh_hosts, unt
         assert launch.status == 1, launch.err
         first = launch.result["first_failure"]
         assert (first["worker"], first["exit_code"]) == (1, None)
-        assert "went away without a word" in first["error"]
+        assert "the connection closed without an exit status" in first["error"]
         until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     finally:
         ssh_hosts.backend.heal(far)

@@ -58,5 +58,5 @@ def test_job_continues_without_missing_host(launch, ssh_nodes, until, lost):
     assert recovery["num_workers"] == 1
     assert recovery["failure"]["worker"] == lost
     assert launch.result["exit_codes"] == [0]
-    assert "starting 1 workers again: restart 1 of 1" in launch.err
+    assert "restarting with 1 worker: restart 1 of 1" in launch.err
     launch.assert_nothing_left()

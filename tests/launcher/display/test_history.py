@@ -1,4 +1,4 @@
-"""history.jsonl and environment.json: what a launch writes down for the report."""
+"""history.jsonl and environment.json, which a launch writes for the report."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from tenfold.data.errors import UserError
 from tenfold.launcher.display.history import HistoryView, StepLines
 from tenfold.launcher.display.plain import PlainView
 from tenfold.launcher.job.environment_file import describe_environment
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Phase, Stat, Step, WorkerEvent
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, result_from_json
 
 
@@ -19,33 +19,35 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_steps_are_thinned_and_none_of_the_waiting_is_lost() -> None:
+def test_thinned_steps_keep_the_whole_waiting_time() -> None:
     lines = StepLines()
     waited = 0.0
-    for at in range(1, 41):  # ten a second, half of the time waiting for input
-        data = {"step": at, "wait_share": 0.5, "loss": 1.0}
-        waited += lines.take(0, data, 100 + at / 10).get("waited_s", 0.0)
+    for step in range(1, 41):  # ten a second, half of the time waiting for input
+        line = lines.take(0, Step(step, wait_share=0.5, loss=1.0), 100 + step / 10)
+        waited += line.waited_s if line else 0.0
     last = lines.finish(0, 104.05)
-    assert last["step"] == 40
-    assert waited + last["waited_s"] == pytest.approx(0.5 * 3.9)
-    assert lines.finish(0, 105) == {}
+    assert last is not None
+    assert last.step == 40
+    assert waited + last.waited_s == pytest.approx(0.5 * 3.9)
+    assert lines.finish(0, 105) is None
 
 
-def test_the_pause_between_phases_is_not_the_next_steps_waiting() -> None:
+def test_pause_between_phases_does_not_count_as_waiting() -> None:
     lines = StepLines()
-    lines.take(0, {"step": 1, "wait_share": 1.0}, 10)
+    lines.take(0, Step(1, wait_share=1.0), 10)
     lines.finish(0, 11)
     lines.finish(0, 50)  # evaluation ends
-    assert lines.take(0, {"step": 2, "wait_share": 1.0}, 51)["waited_s"] == pytest.approx(1)
+    line = lines.take(0, Step(2, wait_share=1.0), 51)
+    assert line is not None
+    assert line.waited_s == pytest.approx(1)
 
 
-def test_events_are_written_with_our_own_names(tmp_path: Path) -> None:
+def test_event_fields_cannot_replace_history_fields(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     view = HistoryView(PlainView(io.StringIO()), path, hosts=["a", "b"])
-    view.event(1, WorkerEvent("phase", 1, "build"))
-    view.event(1, WorkerEvent("phase", 7, "build", data={"worker": 7, "kind": "exit", "time": 0}))
-    view.event(1, WorkerEvent("phase", 1, "build", data=["damaged"]))  # type: ignore[arg-type]
-    view.event(1, WorkerEvent("stat", 1, "", data={"rss_bytes": 1}))
+    view.event(1, WorkerEvent(1, "build", Phase()))
+    view.event(1, WorkerEvent(7, "build", Phase(), time=0.0))
+    view.event(1, WorkerEvent(1, "", Stat("S", rss_bytes=1)))
     view.note("starting again")
     view.close()
     launch, first, second, note = lines_of(path)
@@ -55,7 +57,7 @@ def test_events_are_written_with_our_own_names(tmp_path: Path) -> None:
     assert (note["kind"], note["text"]) == ("note", "starting again")
 
 
-def test_a_launch_writes_its_history_and_its_environment(tenfold: Any, tmp_path: Path) -> None:
+def test_launch_writes_history_and_environment(tenfold: Any, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     arguments = ["--num_workers=2", f"--run_dir={run_dir}", "--", "sh", "-c", "sleep 0.1; exit 0"]
     done = tenfold("launch", *arguments)
@@ -70,7 +72,7 @@ def test_a_launch_writes_its_history_and_its_environment(tenfold: Any, tmp_path:
     assert written["packages"].keys() >= {"tenfold", "tensorflow", "keras"}
 
 
-def test_a_result_comes_back_whole() -> None:
+def test_result_survives_a_round_trip() -> None:
     failure = Failure(1, 5.0, "training", 3, -9, "killed by SIGKILL", "a\nb")
     result = JobResult(
         state="failed",
@@ -81,10 +83,10 @@ def test_a_result_comes_back_whole() -> None:
         recoveries=(Recovery(failure, False, 2, 1.5),),
         notes=("a note",),
     )
-    assert result_from_json(result.to_json()) == result
+    assert result_from_json(result.to_json(), where="result.json") == result
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"first_failure": 3}'])
-def test_a_damaged_result_is_the_users_to_know(text: str) -> None:
+def test_damaged_result_is_a_user_error(text: str) -> None:
     with pytest.raises(UserError, match=r"result\.json is not a job's result"):
-        result_from_json(text)
+        result_from_json(text, where="result.json")

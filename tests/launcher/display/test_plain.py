@@ -1,6 +1,7 @@
-"""The lines that a person reads while a job runs."""
+"""The plain lines and the rows of the live table while a job runs."""
 
 import io
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from tenfold.launcher.display.live_table import make_row
 from tenfold.launcher.display.plain import PLAIN_INTERVAL_S, PlainView, epoch_lines
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import MARK, Epoch, WorkerEvent, decode_event
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 TRAINER = {
@@ -21,7 +22,7 @@ TRAINER = {
     "wait_share": 0.1,
     "metrics": {"accuracy": 0.72251, "val_loss": 0.3},
     "receipt": {"records": 50},
-    "said": ["50 of 50 records, each read once", "compute-bound: fine"],
+    "sentences": ["50 of 50 records, each read once", "compute-bound: fine"],
 }
 
 
@@ -40,16 +41,23 @@ TRAINER = {
         ({"note": "nothing to show"}, ["epoch: "]),
     ],
 )
-def test_an_epoch_as_it_is_read(data: dict[str, Any], lines: list[str]) -> None:
-    assert epoch_lines(WorkerEvent("epoch", 0, "training", data=data)) == lines
+def test_epoch_lines(data: dict[str, Any], lines: list[str]) -> None:
+    epoch = event("epoch", 0, data).message
+    assert isinstance(epoch, Epoch)
+    assert epoch_lines(epoch) == lines
 
 
-def worker(index: int = 1, **told: dict[str, Any]) -> WorkerRecord:
-    """A worker that has told events of these kinds, in this order."""
+def event(kind: str, index: int, data: dict[str, Any]) -> WorkerEvent:
+    phase = data.get("phase", "")
+    document = {"kind": kind, "worker": index, "phase": phase, "time": 1.0, "data": data}
+    return decode_event(MARK + json.dumps(document))
+
+
+def worker(index: int = 1, **events: dict[str, Any]) -> WorkerRecord:
+    """A worker that has reported events of these kinds, in this order."""
     record = WorkerRecord(index)
-    for kind, data in told.items():
-        event = WorkerEvent(kind, index, data.get("phase", ""), data=data)
-        record.take_event(event, now=100.0)
+    for kind, data in events.items():
+        record.take_event(event(kind, index, data), now=100.0)
     return record
 
 
@@ -71,13 +79,13 @@ STAT = {"state": "S", "rss_bytes": 612_000_000}
             worker(started=STARTED, step={**STEP, "wait_share": 0.256}, stat=STAT),
             ("1", "training", "50/2000", "0.1235", "1,234", "26%", "612 MB"),
         ),
-        # A program need tell no more than its step; what is no number is left out.
+        # A program may report its step alone; a figure that is no number is left out.
         (
             worker(step={"step": 0, "loss": "none yet", "records_per_s": None}),
             ("1", "training", "0", "", "", "", ""),
         ),
         (worker(started=STARTED, stat={"state": "T"}), ("1", "stopped", "", "", "", "", "")),
-        # The figures of the last step stay; the memory is given back.
+        # An ended worker keeps the figures of its last step, but has no memory.
         (
             worker(step=STEP, stat=STAT, exit={"code": 0}),
             ("1", "done", "50/2000", "0.1235", "1,234", "", ""),
@@ -85,17 +93,17 @@ STAT = {"state": "S", "rss_bytes": 612_000_000}
         (worker(stat=STAT, exit={"code": -9}), ("1", "ended (-9)", "", "", "", "", "")),
     ],
 )
-def test_a_row_of_the_live_table(record: WorkerRecord, row: tuple[str, ...]) -> None:
+def test_table_row(record: WorkerRecord, row: tuple[str, ...]) -> None:
     assert make_row(record) == row
 
 
-def test_the_row_of_a_worker_that_is_lost() -> None:
+def test_table_row_of_a_lost_worker() -> None:
     record = worker(3, step=STEP, stat=STAT)
     record.mark_lost(now=101.0)
     assert make_row(record) == ("3", "lost", "50/2000", "0.1235", "1,234", "", "")
 
 
-def test_plain_progress_is_a_line_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_progress_is_one_line_per_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr("tenfold.launcher.display.plain.time", clock)
@@ -114,13 +122,13 @@ def test_plain_progress_is_a_line_an_interval(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_plain_progress_tells_workers_apart_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_progress_names_workers_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenfold.launcher.display.plain.PLAIN_INTERVAL_S", 0.0)
     stream = io.StringIO()
     lost = worker(2)
     lost.mark_lost(now=101.0)
-    told = [worker(0, started=STARTED), worker(1, step=STEP, exit={"code": 1}), lost]
-    PlainView(stream).tick([*told, worker(3, step={"step": 4})])
+    records = [worker(0, started=STARTED), worker(1, step=STEP, exit={"code": 1}), lost]
+    PlainView(stream).tick([*records, worker(3, step={"step": 4})])
     assert stream.getvalue() == (
         "[tenfold] worker 0: running; worker 1: ended (1); worker 2: ended (lost); "
         "worker 3: training, step 4\n"

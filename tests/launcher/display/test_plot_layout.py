@@ -1,4 +1,4 @@
-"""plan --plot: a image that says what the plan says."""
+"""plan --plot: the plot shows the figures of the plan."""
 
 import re
 import subprocess
@@ -20,14 +20,14 @@ def texts_of(svg: Path) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))
 
 
-def test_the_image_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> None:
+def test_plot_shows_the_figures_of_the_plan(tenfold: Any, tmp_path: Path) -> None:
     svg = tmp_path / "plan.svg"
     flags = ["--dataset_size=10GB", "--num_workers=4", "--worker_counts=1,2,4,8"]
     done = tenfold("plan", *flags, f"--plot={svg}")
     assert done.status == 0, done.err
     texts = texts_of(svg)
     assert "10 GB as 40 shards of 250 MB: 4 workers, 10 each" in texts
-    assert {"worker 0: lanes 0–1", "worker 3: lanes 6–7", "these: 250 MB", "10 MB"} <= {
+    assert {"worker 0: lanes 0–1", "worker 3: lanes 6–7", "mean shard: 250 MB", "10 MB"} <= {
         text.strip() for text in texts
     }
     assert [text for text in texts if text.isdecimal() and int(text) > 8]  # the shards' numbers
@@ -37,7 +37,7 @@ def test_the_image_says_what_the_plan_says(tenfold: Any, tmp_path: Path) -> None
     assert again.read_bytes() == svg.read_bytes()
 
 
-def test_a_huge_layout_is_still_a_image(tenfold: Any, tmp_path: Path) -> None:
+def test_plot_of_a_huge_layout_stays_small(tenfold: Any, tmp_path: Path) -> None:
     svg = tmp_path / "plan.svg"
     flags = ["--dataset_size=900TB", "--num_examples=100000000", "--num_workers=48"]
     assert tenfold("plan", *flags, f"--plot={svg}").status == 0
@@ -46,7 +46,7 @@ def test_a_huge_layout_is_still_a_image(tenfold: Any, tmp_path: Path) -> None:
     assert len(texts_of(svg)) < 200
 
 
-def test_a_png_is_one(tenfold: Any, tmp_path: Path) -> None:
+def test_png_plot_is_a_png(tenfold: Any, tmp_path: Path) -> None:
     png = tmp_path / "plan.png"
     assert tenfold("plan", "--dataset_size=1GB", f"--plot={png}").status == 0
     assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -56,7 +56,7 @@ def test_a_png_is_one(tenfold: Any, tmp_path: Path) -> None:
     ("path", "words"),
     [("plan.gif", "must end in .svg or .png"), ("nowhere/plan.svg", "there is no folder")],
 )
-def test_a_path_that_cannot_be_is_told_first(
+def test_bad_plot_path_is_refused_first(
     tenfold: Any, tmp_path: Path, path: str, words: str
 ) -> None:
     done = tenfold("plan", "--dataset_size=1GB", f"--plot={path}", cwd=tmp_path)
@@ -65,7 +65,7 @@ def test_a_path_that_cannot_be_is_told_first(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_matplotlib_it_says_how_to_get_it(tmp_path: Path) -> None:
+def test_missing_matplotlib_names_the_extra(tmp_path: Path) -> None:
     flags = ["plan", "--dataset_size=1GB", f"--plot={tmp_path / 'plan.svg'}"]
     command = [sys.executable, "-c", NO_MATPLOTLIB, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What of the workers' output is kept from the screen, as TensorFlow's own chatter."""
+"""The filter that hides TensorFlow's log lines from the screen, but no line of the user's."""
 
 import io
 
@@ -10,7 +10,7 @@ from tenfold.launcher.display.plain import PlainView
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import is_noise
 
-# As TensorFlow 2.21 prints them; then as it does with absl set up, and as it did in 2024.
+# Lines of TensorFlow 2.21, of 2.21 with absl's logging initialised, and of 2024.
 NOISE = (
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
     "I0000 00:00:1795382899.355895   10743 port.cc:153] oneDNN custom operations are on. You may "
@@ -36,7 +36,7 @@ NOISE = (
 WORTH_SHOWING = (
     "",
     "loss 0.5",
-    # A user's own absl logging, as a program under absl.app writes it and without.
+    # A user's own absl logging, in a program under absl.app and without.
     "W1122 10:00:00.123456 1 train.py:12] loss is NaN",
     "I1122 10:00:00.123456 140213 train.py:12] epoch 3",
     "I1122 10:00:00.123456 139801623456640 evaluate.py:7] port.cc:153] is what TensorFlow says",
@@ -44,7 +44,7 @@ WORTH_SHOWING = (
     "INFO:tensorflow:Waiting for the cluster, timeout = inf",
     "2026-11-22 10:00:00.123456: I am a program with a clock of its own",
     "2026-11-22 10:00:00.123456: W train.py:12] loss is NaN",
-    # What is TensorFlow's, but an error.
+    # Errors of TensorFlow.
     "E0000 00:00:1795382999.100000   10743 ring_alg.cc:291] Aborting RingReduce with UNAVAILABLE: "
     "Socket closed",
     "F0000 00:00:1795382999.100000   10743 tensor.cc:852] Check failed: IsAligned()",
@@ -57,18 +57,18 @@ WORTH_SHOWING = (
 
 
 @pytest.mark.parametrize("line", NOISE)
-def test_chatter(line: str) -> None:
+def test_tensorflow_log_lines_are_noise(line: str) -> None:
     assert is_noise(line)
 
 
 @pytest.mark.parametrize("line", WORTH_SHOWING)
-def test_what_is_worth_showing(line: str) -> None:
+def test_user_lines_and_errors_are_not_noise(line: str) -> None:
     assert not is_noise(line)
 
 
 @pytest.mark.parametrize("show_tf_logs", [False, True])
 @pytest.mark.parametrize("kind", [PlainView, TableView])
-def test_the_chatter_is_shown_on_request(kind: type, *, show_tf_logs: bool) -> None:
+def test_noise_is_shown_on_request(kind: type, *, show_tf_logs: bool) -> None:
     stream = io.StringIO()
     where = Console(file=stream) if kind is TableView else stream
     view: View = kind(where, show_tf_logs=show_tf_logs)

@@ -1,4 +1,4 @@
-"""The report in a real browser: it renders, shows the run's numbers, and says no error."""
+"""The report in a real browser: it renders, shows the run's figures and logs no error."""
 
 import contextlib
 import json
@@ -71,7 +71,7 @@ def luminance(browser: Any, name: str) -> float:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tenfold: Any) -> Path:
-    """A run directory as a training run of 300 steps leaves it, and its page."""
+    """The page of a run directory with the files of a training run of 300 steps."""
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
     launched = tenfold("launch", "--num_workers=2", f"--run_dir={run_dir}", "--", "true")
     assert launched.status == 0, launched.err
@@ -91,15 +91,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tenfold: Any) -> Path:
 
 
 @pytest.mark.timeout(120)
-def test_it_shows_the_runs_numbers_and_no_error(browser: Any, finished: Path) -> None:
+def test_page_shows_figures_of_the_run_without_errors(browser: Any, finished: Path) -> None:
     show(browser, finished)
     tiles = text_of(browser, ".tiles").split("\n")
     shown = dict(zip(tiles[1::2], tiles[::2], strict=True))
     assert shown["val accuracy"] == "0.9876"
     assert shown["loss, last epoch"] == "0.125"
-    assert shown["job's records/s, last epoch"] == "1,300"
+    assert shown["records/s, last epoch"] == "1,300"
     assert text_of(browser, ".badge") == "succeeded"
-    assert "3 of 3 receipts are exact" in text_of(browser)
+    assert "3 receipts, all exact" in text_of(browser)
     titles = browser.execute_script(
         "return [...document.querySelectorAll('figure title')].map(title => title.textContent)"
     )
@@ -109,7 +109,7 @@ def test_it_shows_the_runs_numbers_and_no_error(browser: Any, finished: Path) ->
 
 
 @pytest.mark.timeout(120)
-def test_every_curve_lies_in_its_image(browser: Any, finished: Path) -> None:
+def test_curves_stay_inside_their_charts(browser: Any, finished: Path) -> None:
     show(browser, finished)
     boxes = browser.execute_script(
         "return [...document.querySelectorAll('figure svg')].map(svg => {"
@@ -122,7 +122,7 @@ def test_every_curve_lies_in_its_image(browser: Any, finished: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_light_and_dark_can_be_told_apart_and_read(browser: Any, finished: Path) -> None:
+def test_light_and_dark_schemes_have_contrast(browser: Any, finished: Path) -> None:
     for scheme in ("light", "dark"):
         show(browser, finished, scheme=scheme)
         paper, ink = luminance(browser, "backgroundColor"), luminance(browser, "color")
@@ -131,7 +131,7 @@ def test_light_and_dark_can_be_told_apart_and_read(browser: Any, finished: Path)
 
 
 @pytest.mark.timeout(120)
-def test_a_narrow_screen_needs_no_scrolling_sideways(browser: Any, finished: Path) -> None:
+def test_narrow_screen_needs_no_sideways_scrolling(browser: Any, finished: Path) -> None:
     show(browser, finished, width=360)
     widths = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert widths == [360, 360]
@@ -143,7 +143,7 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(browser: Any, finished: Pat
 
 @pytest.fixture
 def following(launch: Any) -> Iterator[Path]:
-    """The page of a job that runs on until `go_on` is there, renewed every two seconds."""
+    """The page, updated every two seconds, of a job that runs until the file `go_on` exists."""
     launch.start("--num_workers=2", "--max_restarts=1", text=PROGRAM)
     launch.wait_for("restart-1-0", "restart-1-1")
     command = module_argv("tenfold", ["report", str(launch.run_dir)])
@@ -156,7 +156,7 @@ def following(launch: Any) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(180)
-def test_a_running_jobs_page_renews_itself_until_the_end(
+def test_page_of_a_running_job_reloads_until_the_end(
     browser: Any, launch: Any, following: Path
 ) -> None:
     show(browser, following)
@@ -165,16 +165,16 @@ def test_a_running_jobs_page_renews_itself_until_the_end(
     assert "restart 1 of 1" in shown
     (launch.run_dir / "go_on").touch()
     assert launch.finish().status == 0
-    # Nobody but the page itself loads it anew.
+    # Only the page itself reloads it.
     shown = settled(browser, lambda text: "\nsucceeded\n" in text)
     assert "the <first> one fails" in shown
-    assert "This page renews itself" not in shown
+    assert "this page reloads itself" not in shown
     assert browser.execute_script("return document.querySelectorAll('.strip .fault').length") == 1
     assert browser.get_log("browser") == []
 
 
 def settled(browser: Any, holds: Callable[[str], bool] = bool, *, within_s: float = 60) -> str:
-    """Returns the page's text as soon as `holds` says yes; a page just being loaded has none."""
+    """Return the page's text as soon as it satisfies `holds`; a loading page has no text."""
     from selenium.common.exceptions import WebDriverException
 
     end = time.monotonic() + within_s

@@ -1,4 +1,4 @@
-"""The report's page: its arithmetic, its escaping, and the run directories it can read."""
+"""The report page: its arithmetic, its escaping, and the run directories that it reads."""
 
 import fcntl
 import html
@@ -15,6 +15,14 @@ from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
 from tenfold.data.units import format_duration
+from tenfold.launcher.job.events import Phase, Started
+from tenfold.launcher.job.history_line import (
+    HistoryLine,
+    LaunchBegun,
+    Note,
+    StepProgress,
+    WorkerExit,
+)
 from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
 from tenfold.launcher.report_page.charts import line_chart
@@ -22,13 +30,14 @@ from tenfold.launcher.report_page.markup import tag
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
 from tenfold.launcher.report_page.series import Series, percents, show, thin, ticks
-from tenfold.launcher.report_page.timeline import Event, Span, build_timeline
+from tenfold.launcher.report_page.timeline import Span, build_timeline
+from tenfold.models.train_config import TrainConfig
 
 HOSTILE = "</pre></title><script>alert('x')</script><img src=http://example.com/x onerror=y>\"'&"
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that elements close in order, and gathers names, addresses and text."""
+    """Parser that checks that elements nest, and collects names, addresses and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,12 +70,15 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def write_job(run_dir: Path, *, text: str = "cnn", train: dict[str, Any] | None = None) -> None:
+def write_job(run_dir: Path, *, text: str = "cnn", trains: bool = True) -> None:
     run_dir.mkdir(exist_ok=True)
-    train = {"model": text} if train is None else train
+    train = TrainConfig("/no/shards", str(run_dir), model=text) if trains else None
     spec = JobSpec(("python", text), 2, str(run_dir), env={"NAME": text}, train=train)
     cluster = ClusterSpec(("127.0.0.1:1", "127.0.0.1:2"))
     (run_dir / "job.json").write_text(job_to_json(spec, cluster), encoding="utf-8")
+
+
+RECEIPT = {"records": 9, "expected": 10, "left_out": 1, "exact": True}
 
 
 def metrics_line(step: int, loss: float, **more: Any) -> dict[str, Any]:
@@ -78,9 +90,9 @@ def metrics_line(step: int, loss: float, **more: Any) -> dict[str, Any]:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=5000))
-def test_thinning_keeps_the_extremes_in_order(values: list[float]) -> None:
-    points = [(float(at), value) for at, value in enumerate(values)]
-    kept = thin(points, most=100)
+def test_thin_keeps_extremes_in_order(values: list[float]) -> None:
+    points = [(float(index), value) for index, value in enumerate(values)]
+    kept = thin(points, max_points=100)
     assert len(kept) <= 102 or len(points) <= 102
     assert list(kept) == sorted(set(kept))
     assert set(kept) <= set(points)
@@ -106,19 +118,19 @@ def test_ticks_span_the_range_in_round_steps(low: float, span: float) -> None:
     [(0.0, "0"), (300.0, "300"), (12345.6, "12,346"), (0.98765, "0.9877"), (math.nan, "nan"),
      (1e-7, "1e-07")],
 )  # fmt: skip
-def test_figures_as_people_read_them(value: float, text: str) -> None:
+def test_show_formats_figures(value: float, text: str) -> None:
     assert show(value) == text
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=8))
-def test_percentages_add_up(values: list[float]) -> None:
+def test_percents_sum_to_100(values: list[float]) -> None:
     shares = percents(values)
     assert sum(shares) == (100 if sum(values) else 0)
     for share, value in zip(shares, values, strict=True):
         assert abs(share - 100 * value / (sum(values) or 1)) < 1 + 1e-9
 
 
-def test_values_that_are_no_numbers_are_told() -> None:
+def test_chart_counts_infinite_and_nan_values() -> None:
     series = Series("each step", ((1.0, 0.5), (2.0, math.nan), (3.0, math.inf)))
     chart = line_chart("loss", [series])
     assert "2 values are infinite or not a number" in chart
@@ -128,21 +140,21 @@ def test_values_that_are_no_numbers_are_told() -> None:
 # --- time ---
 
 
-def test_a_timeline_tells_phases_restarts_and_waiting() -> None:
+def test_timeline_has_phases_restarts_and_waiting() -> None:
     events = [
-        Event(5.0, "launch"),
-        Event(5.0, "started", 0),  # of an earlier launch
-        Event(10.0, "launch", data={"num_workers": 1}),
-        Event(10.0, "started", 0),
-        Event(10.5, "phase", 0, "import"),
-        Event(12.0, "phase", 0, "rendezvous"),
-        Event(14.0, "phase", 0, "training"),
-        Event(15.0, "step", 0, data={"step": 7, "waited_s": 0.5, "records_per_s": 9.0}),
-        Event(20.0, "exit", 0, data={"code": -9, "peak_rss_bytes": 100}),
-        Event(20.1, "note", data={"text": "starting again"}),
-        Event(21.0, "started", 0),
-        Event(22.0, "phase", 0, "training"),
-        Event(23.0, "step", 0, data={"step": 8, "waited_s": 0.25}),
+        HistoryLine(5.0, LaunchBegun()),
+        HistoryLine(5.0, Started(7), 0),  # of an earlier launch
+        HistoryLine(10.0, LaunchBegun(1)),
+        HistoryLine(10.0, Started(8), 0),
+        HistoryLine(10.5, Phase(), 0, "import"),
+        HistoryLine(12.0, Phase(), 0, "rendezvous"),
+        HistoryLine(14.0, Phase(), 0, "training"),
+        HistoryLine(15.0, StepProgress(7, waited_s=0.5, records_per_s=9.0), 0),
+        HistoryLine(20.0, WorkerExit(-9, peak_rss_bytes=100), 0),
+        HistoryLine(20.1, Note("starting again")),
+        HistoryLine(21.0, Started(9), 0),
+        HistoryLine(22.0, Phase(), 0, "training"),
+        HistoryLine(23.0, StepProgress(8, waited_s=0.25), 0),
     ]
     timeline = build_timeline(events, now=30.0)
     assert timeline is not None
@@ -161,36 +173,36 @@ def test_a_timeline_tells_phases_restarts_and_waiting() -> None:
     ]
 
 
-def test_without_a_history_there_is_no_timeline() -> None:
+def test_timeline_is_none_without_history() -> None:
     assert build_timeline([], now=1.0) is None
 
 
-# time, kind, and what else a line of history.jsonl holds
-WorkerMessage = tuple[float, str, dict[str, Any]]
+# time, kind and further fields of a line of history.jsonl
+LineParts = tuple[float, str, dict[str, Any]]
 
-WAIT, JOINT = "waiting for input", "training (compute, exchange of gradients)"
-SUM = "communication (exchange of gradients)"
+WAIT, JOINT = "waiting for input", "training (compute, summing gradients)"
+SUM = "communication (summing gradients)"
 
 # communication of each epoch (None: an old file), seconds waited -> the parts of 20 s training
 PARTS: list[tuple[list[float | None], float, dict[str, float]]] = [
     ([0.25], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),
-    ([0.9, 0.2, 0.3], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),  # the first compiles
-    ([1.0], 2.0, {"computing": 0.0, SUM: 18.0, WAIT: 2.0}),  # no more than waiting leaves
+    ([0.9, 0.2, 0.3], 2.0, {"computing": 13.0, SUM: 5.0, WAIT: 2.0}),  # epoch 1 compiles
+    ([1.0], 2.0, {"computing": 0.0, SUM: 18.0, WAIT: 2.0}),  # at most the time without waiting
     ([0.5], 99.0, {"computing": 0.0, SUM: 0.0, WAIT: 20.0}),
-    ([0.0, 0.0], 2.0, {JOINT: 18.0, WAIT: 2.0}),  # one worker sums nothing
+    ([0.0, 0.0], 2.0, {JOINT: 18.0, WAIT: 2.0}),  # one worker: nothing to sum
     ([None], 2.0, {JOINT: 18.0, WAIT: 2.0}),
     ([], 2.0, {JOINT: 18.0, WAIT: 2.0}),
 ]
 
 
 @pytest.mark.parametrize(("epochs", "waited_s", "expected"), PARTS)
-def test_communication_is_a_part_of_training_where_it_was_measured(
+def test_communication_is_split_from_training_if_measured(
     tmp_path: Path, epochs: list[float | None], waited_s: float, expected: dict[str, float]
 ) -> None:
     write_job(tmp_path)
-    events: list[WorkerMessage] = [
+    events: list[LineParts] = [
         (100.0, "launch", {}),
-        (100.0, "started", {"worker": 0}),
+        (100.0, "started", {"worker": 0, "pid": 7}),
         (100.0, "phase", {"worker": 0, "phase": "build"}),
         (110.0, "step", {"worker": 0, "step": 20, "waited_s": 7.0}),  # of building
         (110.0, "phase", {"worker": 0, "phase": "training"}),
@@ -198,58 +210,65 @@ def test_communication_is_a_part_of_training_where_it_was_measured(
         (130.0, "exit", {"worker": 0, "code": 0}),
     ]
     write_events(tmp_path, events)
-    lines = [epoch_line(10, 0.99)]  # of an earlier launch: it does not count
-    lines += [epoch_line(30 + 10 * at, share) for at, share in enumerate(epochs)]
+    lines = [epoch_line(10, 0.99)]  # of an earlier launch, not counted
+    lines += [epoch_line(30 + 10 * index, share) for index, share in enumerate(epochs)]
     write_lines(tmp_path / "metrics.jsonl", lines)
     text = render_page(read_run(tmp_path))
-    bar = text.partition("where worker 0")[2].partition("</svg>")[0]
-    told = [html.unescape(part.split("</title>")[0]) for part in bar.split("<title>")[1:]]
-    whole = {"building (model, first step's compilation)": 10.0, **expected}
-    assert told == [f"{name}: {format_duration(seconds)}" for name, seconds in whole.items()]
+    bar = text.partition("time of worker 0 by activity")[2].partition("</svg>")[0]
+    tooltips = [html.unescape(part.split("</title>")[0]) for part in bar.split("<title>")[1:]]
+    whole = {"building (model, compilation of the first step)": 10.0, **expected}
+    assert tooltips == [f"{name}: {format_duration(seconds)}" for name, seconds in whole.items()]
     assert sum(whole.values()) == 30.0
     assert ("Communication is an estimate" in text) == (SUM in expected)
 
 
 def epoch_line(step: int, communication: float | None) -> dict[str, Any]:
     more = {} if communication is None else {"bottleneck": {"communication": communication}}
-    return metrics_line(step, 1.0, kind="epoch", receipt={"exact": True}, **more)
+    return metrics_line(step, 1.0, kind="epoch", receipt=RECEIPT, **more)
 
 
-def write_events(run_dir: Path, events: list[WorkerMessage]) -> None:
+def write_events(run_dir: Path, events: list[LineParts]) -> None:
     lines = [{"time": time, "kind": kind, **more} for time, kind, more in events]
     write_lines(run_dir / "history.jsonl", lines)
 
 
-# what the job is, the rates that workers 0 to 2 told -> what is shown of each as its own
+# the job, the rates that workers 0 to 2 reported -> the rates shown for them
 RATES = [
-    ({"model": "cnn"}, (900.0, 930.0, 960.0), ["450", "465", "320"]),
-    ({}, (900.0, 930.0, 960.0), ["900", "930", "960"]),  # a program tells its own
+    (True, (900.0, 930.0, 960.0), ["450", "465", "320"]),
+    (
+        False,
+        (900.0, 930.0, 960.0),
+        ["900", "930", "960"],
+    ),  # a program reports the rate of its worker
 ]
 
 
-@pytest.mark.parametrize(("train", "rates", "shown"), RATES)
-def test_a_workers_own_rate_is_its_part_of_the_jobs(
-    tmp_path: Path, train: dict[str, Any], rates: tuple[float, ...], shown: list[str]
+@pytest.mark.parametrize(("trains", "rates", "shown"), RATES)
+def test_worker_rate_is_its_part_of_the_job_rate(
+    tmp_path: Path, trains: bool, rates: tuple[float, ...], shown: list[str]
 ) -> None:
-    write_job(tmp_path, train=train)
-    started: list[WorkerMessage] = [(0.0, "started", {"worker": index}) for index in (1, 2, 0)]
-    steps: list[WorkerMessage] = [
-        (1.0, "step", {"worker": at, "records_per_s": rate}) for at, rate in enumerate(rates)
+    write_job(tmp_path, trains=trains)
+    started: list[LineParts] = [
+        (0.0, "started", {"worker": index, "pid": 7}) for index in (1, 2, 0)
     ]
-    exits: list[WorkerMessage] = [(2.0, "exit", {"worker": index}) for index in (1, 2, 0)]
+    steps: list[LineParts] = [
+        (1.0, "step", {"worker": index, "step": 1, "records_per_s": rate})
+        for index, rate in enumerate(rates)
+    ]
+    exits: list[LineParts] = [(2.0, "exit", {"worker": index, "code": 0}) for index in (1, 2, 0)]
     again = [started[0], started[2], *steps[:2]]  # then with two of them
     write_events(tmp_path, [(0.0, "launch", {}), *started, *steps, *exits, *again])
     text = render_page(read_run(tmp_path))
-    table = text.partition("own records/s, last steps")[2].partition("</table>")[0]
+    table = text.partition("records/s of this worker")[2].partition("</table>")[0]
     rows = [re.findall(r">([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
-    assert [row[2] for row in rows] == shown
+    assert [row[3] for row in rows] == shown
 
 
 # --- reading and writing ---
 
 
 @given(st.text(), st.text())
-def test_whatever_is_no_markup_is_escaped(text: str, attribute: str) -> None:
+def test_text_that_is_not_markup_is_escaped(text: str, attribute: str) -> None:
     made = tag("p", text, title=attribute)
     inner = made[len("<p title=") : -len("</p>")]
     assert "<" not in inner
@@ -257,10 +276,10 @@ def test_whatever_is_no_markup_is_escaped(text: str, attribute: str) -> None:
     assert inner.count(">") == 1
 
 
-def test_a_hostile_runs_texts_stay_texts(tmp_path: Path) -> None:
+def test_texts_of_a_hostile_run_are_escaped(tmp_path: Path) -> None:
     run_dir = tmp_path / "a'<b>"
     write_job(run_dir, text=HOSTILE)
-    receipt = {"records": HOSTILE, "exact": True, "fingerprint": HOSTILE}
+    receipt = {**RECEIPT, "fingerprint": HOSTILE}
     write_lines(
         run_dir / "metrics.jsonl",
         [
@@ -283,33 +302,35 @@ def test_a_hostile_runs_texts_stay_texts(tmp_path: Path) -> None:
     assert any(HOSTILE in text for text in page.text)
 
 
-def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+def test_page_of_a_run_without_metrics(tmp_path: Path) -> None:
     write_job(tmp_path)
     run = read_run(tmp_path)
     assert run.state == "ended without a result"
     Page(render_page(run))
 
 
-def test_lines_that_cannot_be_read_are_counted_not_fatal(tmp_path: Path) -> None:
+def test_damaged_lines_are_counted(tmp_path: Path) -> None:
     write_job(tmp_path)
     good = json.dumps(metrics_line(1, 2.0))
     bad = ["{", "[]", "3", '{"step": 1}', '{"step": "x", "epoch": 0}', "\x00"]
-    text = "\n".join([good, *bad, good]) + "\n" + good[:20]  # the last is being written
+    text = "\n".join([good, *bad, good]) + "\n" + good[:20]  # the last line is being written
     (tmp_path / "metrics.jsonl").write_text(text)
     run = read_run(tmp_path)
     assert (len(run.steps), run.damaged) == (2, len(bad))
-    assert f"{len(bad)} lines could not be read" in render_page(run)
+    assert f"{len(bad)} lines of metrics.jsonl and history.jsonl could not be read" in render_page(
+        run
+    )
 
 
-def test_a_receipt_that_is_not_exact_is_shouted(tmp_path: Path) -> None:
+def test_inexact_receipt_is_reported(tmp_path: Path) -> None:
     write_job(tmp_path)
     receipt = {"records": 9, "expected": 10, "left_out": 0, "exact": False}
     line = metrics_line(3, 1.0, kind="epoch", receipt=receipt)
     write_lines(tmp_path / "metrics.jsonl", [line])
-    assert "NOT every record was read exactly once: epoch 1" in render_page(read_run(tmp_path))
+    assert "Some records were not read exactly once in epoch 1:" in render_page(read_run(tmp_path))
 
 
-def test_the_lock_tells_that_a_job_runs_and_the_page_then_renews_itself(tmp_path: Path) -> None:
+def test_page_of_a_locked_run_dir_reloads_itself(tmp_path: Path) -> None:
     write_job(tmp_path)
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -330,7 +351,7 @@ def test_the_lock_tells_that_a_job_runs_and_the_page_then_renews_itself(tmp_path
         (lambda path: path.rmdir(), "there is no folder"),
     ],
 )
-def test_what_is_no_run_directory_is_told(tmp_path: Path, make: Any, words: str) -> None:
+def test_folder_that_is_no_run_dir_is_refused(tmp_path: Path, make: Any, words: str) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     make(folder)
@@ -338,7 +359,7 @@ def test_what_is_no_run_directory_is_told(tmp_path: Path, make: Any, words: str)
         read_run(folder)
 
 
-def test_the_command_writes_one_file_and_says_where(tenfold: Any, tmp_path: Path) -> None:
+def test_report_command_writes_one_file_and_prints_its_path(tenfold: Any, tmp_path: Path) -> None:
     write_job(tmp_path)
     done = tenfold("report", tmp_path)
     assert (done.status, done.out) == (0, f"{tmp_path / 'report.html'}\n")

@@ -1,4 +1,4 @@
-"""One attempt, without processes: what a test with processes meets once in a thousand times."""
+"""One attempt with scripted workers: races that real processes show once in a thousand runs."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.events import Error, Exit, Message, Started, Step, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import TICK_S, Attempt
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
@@ -15,7 +15,7 @@ from tenfold.launcher.worker.stop_signals import StopRequest
 
 
 class WorkerProcesses:
-    """Workers that take note of how they are stopped, and end when they are killed."""
+    """Workers that record each stop command, and end when they are killed."""
 
     def __init__(self) -> None:
         self.graces: list[float] = []
@@ -33,14 +33,14 @@ class WorkerProcesses:
 
 
 class View:
-    """Asks to stop once more as soon as it has read of the first request."""
+    """Sends a second stop request as soon as the first one is shown."""
 
     def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
         self.ticks = 0
 
     def note(self, text: str) -> None:
-        if "once more" in text:
+        if "interrupt again" in text:
             self.stop._on_signal(2, None)
 
     def tick(self, records: Any) -> None:
@@ -61,14 +61,14 @@ def attempt(stop: StopRequest, processes: WorkerProcesses) -> Attempt:
     )
 
 
-def test_a_second_request_is_obeyed_however_soon_it_comes() -> None:
+def test_second_stop_request_kills_however_soon() -> None:
     stop, processes = StopRequest(), WorkerProcesses()
     stop._on_signal(2, None)
     attempt(stop, processes).run()
     assert processes.graces == [600.0, 0.0]
 
 
-def test_two_requests_at_once_do_not_wait() -> None:
+def test_two_stop_requests_at_once_kill() -> None:
     stop, processes = StopRequest(), WorkerProcesses()
     stop._on_signal(2, None)
     stop._on_signal(2, None)
@@ -79,8 +79,8 @@ def test_two_requests_at_once_do_not_wait() -> None:
 Round = tuple[float, list[WorkerMessage]]
 
 
-class ScriptedGang:
-    """Two workers that say in each round what stands in `rounds`, after a pause in seconds."""
+class ScriptedWorkers:
+    """Two workers that send, round by round, the messages of `rounds` after a pause in s."""
 
     def __init__(self, clock: Any, rounds: list[Round]) -> None:
         self.clock = clock
@@ -91,27 +91,27 @@ class ScriptedGang:
         return (0, 1) if self.rounds else ()
 
     def poll(self, timeout_s: float) -> Iterator[WorkerMessage]:
-        pause_s, said = self.rounds.pop(0)
+        pause_s, messages = self.rounds.pop(0)
         self.clock.now += pause_s
-        yield from said
+        yield from messages
 
     def stop(self, grace_s: float) -> None:
         self.rounds.clear()
 
 
-class Silent:
-    """A view, and logs, that keep nothing."""
+class NullView:
+    """A view, and logs, that drop everything."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
 
 
-def told(worker: int, kind: str, **data: Any) -> WorkerMessage:
-    return WorkerMessage(worker, event=WorkerEvent(kind, worker, "training", data=data))
+def sent(worker: int, message: Message) -> WorkerMessage:
+    return WorkerMessage(worker, event=WorkerEvent(worker, "training", message))
 
 
-def both(kind: str, **data: Any) -> list[WorkerMessage]:
-    return [told(worker, kind, **data) for worker in (0, 1)]
+def both(message: Message) -> list[WorkerMessage]:
+    return [sent(worker, message) for worker in (0, 1)]
 
 
 RunScript = Callable[[list[Round]], Attempt]
@@ -124,52 +124,54 @@ def run_script(monkeypatch: pytest.MonkeyPatch, clock: Any) -> RunScript:
 
 
 def _run_script(clock: Any, rounds: list[Round]) -> Attempt:
-    processes: Any = ScriptedGang(clock, [(TICK_S, both("started", pid=7)), *rounds])
-    silent: Any = Silent()
-    one = Attempt(
+    processes: Any = ScriptedWorkers(clock, [(TICK_S, both(Started(7))), *rounds])
+    null: Any = NullView()
+    attempt = Attempt(
         processes=processes,
         records=(WorkerRecord(0), WorkerRecord(1)),
-        view=silent,
-        logs=silent,
+        view=null,
+        logs=null,
         stop=StopRequest(),
         watch=WatchPolicy(),
         grace_s=0.0,
         failure_grace_s=0.0,
     )
-    one.run()
-    return one
+    attempt.run()
+    return attempt
 
 
-STEPS = [(TICK_S, both("step", step=step)) for step in range(1, 6)]
+STEPS = [(TICK_S, both(Step(step))) for step in range(1, 6)]
 
 
-def test_a_cause_may_show_itself_after_the_machine_stood_still(
+def test_cause_is_awaited_after_a_suspension(
     run_script: RunScript,
 ) -> None:
-    """Worker 0 blames a peer, and worker 1, the cause, could not get a word in."""
-    blamed, cause = [told(0, "exit", code=75)], [told(1, "exit", code=3)]
-    one = run_script([*STEPS, (TICK_S, blamed), (10.0, []), (TICK_S, cause)])
-    assert one.verdict is not None
-    assert one.verdict.first.worker == 1
+    """Worker 0 blames a peer; the message of worker 1, the cause, is delayed by a suspension."""
+    blamed, cause = [sent(0, Exit(75))], [sent(1, Exit(3))]
+    done = run_script([*STEPS, (TICK_S, blamed), (10.0, []), (TICK_S, cause)])
+    assert done.verdict is not None
+    assert done.verdict.first.worker == 1
 
 
-def test_who_tells_its_error_may_go_before_the_verdict(run_script: RunScript) -> None:
-    error = [told(1, "error", type="ValueError", message="no")]
+def test_verdict_waits_for_the_exit_of_the_cause(run_script: RunScript) -> None:
+    error = [sent(1, Error("ValueError", "no"))]
     dying: list[Round] = [(TICK_S, [])] * 15
-    gone = [(TICK_S, [told(1, "exit", code=1)]), (TICK_S, [])]
-    one = run_script([*STEPS, (TICK_S, error), *dying, *gone])
-    assert one.verdict is not None
-    assert (one.verdict.first.worker, one.verdict.first.exit_code) == (1, 1)
-    # One that does not go keeps nobody waiting for long.
-    one = run_script([*STEPS, (TICK_S, error), *dying * 2])
-    assert one.verdict is not None
-    assert one.verdict.first.exit_code is None
+    gone = [(TICK_S, [sent(1, Exit(1))]), (TICK_S, [])]
+    done = run_script([*STEPS, (TICK_S, error), *dying, *gone])
+    assert done.verdict is not None
+    assert (done.verdict.first.worker, done.verdict.first.exit_code) == (1, 1)
+    # A cause that does not exit delays the verdict only for a while.
+    done = run_script([*STEPS, (TICK_S, error), *dying * 2])
+    assert done.verdict is not None
+    assert done.verdict.first.exit_code is None
 
 
-def test_nobody_waits_where_all_have_said_what_they_know(run_script: RunScript) -> None:
-    """The killed one is the cause; who blames it may take its time to go."""
-    killed = [told(1, "exit", code=-9), told(0, "error", type="UnavailableError", message="peer")]
-    one = run_script([*STEPS, (TICK_S, killed), (TICK_S, both("step", step=9))])
-    assert one.verdict is not None
-    assert one.verdict.first.worker == 1
-    assert [record.step for record in one.records] == [5, 5], "it was judged before that"
+def test_verdict_comes_at_once_if_all_have_failed(run_script: RunScript) -> None:
+    """Worker 1 was killed and is the cause; worker 0, which blames it, may exit later."""
+    killed = [sent(1, Exit(-9)), sent(0, Error("UnavailableError", "peer"))]
+    done = run_script([*STEPS, (TICK_S, killed), (TICK_S, both(Step(9)))])
+    assert done.verdict is not None
+    assert done.verdict.first.worker == 1
+    assert [record.step for record in done.records] == [5, 5], (
+        "the verdict came before the next step"
+    )

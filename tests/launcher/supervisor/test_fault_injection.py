@@ -1,6 +1,8 @@
-"""A worker that is to be killed at a step does not get beyond it."""
+"""Injected faults: a kill strikes at its step, and losses of repeated steps are compared."""
 
 import pytest
+
+from tenfold.launcher.supervisor.fault_injection import LossCheck
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -14,7 +16,7 @@ mark(f"ended-{restart}-{index}")
 
 
 @pytest.mark.parametrize("fault", ["kill", "lose"])
-def test_a_kill_at_the_last_step_strikes(launch, fault):
+def test_kill_at_the_last_step_strikes(launch, fault):
     flags = ("--num_workers=2", "--min_workers=1", "--max_restarts=1")
     launch.run(*flags, f"--inject={fault}:worker=1,step=4", text=PROGRAM)
     assert launch.status == 0, launch.err
@@ -22,3 +24,14 @@ def test_a_kill_at_the_last_step_strikes(launch, fault):
     assert (recovery["failure"]["worker"], recovery["failure"]["step"]) == (1, 4)
     assert (launch.run_dir / "ended-1-0").exists()
     assert not (launch.run_dir / "ended-0-1").exists()
+
+
+def test_losses_of_repeated_steps_are_compared():
+    check = LossCheck()
+    check.take({1: 0.9, 2: 0.8, 3: 0.7}, 0)
+    assert check.sentence() == ""
+    check.take({1: 0.9, 2: 0.8, 3: 0.7, 4: 0.6}, 2)
+    assert check.sentence() == "losses of 1 step repeated after a restart: equal"
+    check.take({1: 0.9, 2: 0.8, 3: 0.75, 4: 0.6}, 2)
+    assert "3 steps" in check.sentence()
+    assert "0.05 apart" in check.sentence()

@@ -1,4 +1,4 @@
-"""Where a real TensorFlow program hangs, from the stacks that it prints when it is aborted."""
+"""Where a program hangs, from the stacks that it prints when it is aborted."""
 
 import os
 import signal
@@ -8,7 +8,40 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
+from tenfold.launcher.supervisor.stack_dumps import (
+    describe_location,
+    holds_up_others,
+    thread_stacks,
+)
+
+DUMP = """Fatal Python error: Aborted
+
+Thread 0x00007f1 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 320 in wait
+
+Current thread 0x00007f2 (most recent call first):
+  File "/usr/lib/python3.11/queue.py", line 171 in get
+  File "{file}", line 12 in fetch
+  File "/home/me/train.py", line 30 in <module>
+
+Extension modules: numpy.core._multiarray_umath (total: 1)""".splitlines()
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("/home/me/data.py", "in user code: /home/me/data.py:12 in fetch"),
+        ("/x/site-packages/tensorflow/python/data/ops/iterator_ops.py", "waiting for input"),
+        ("/x/site-packages/tensorflow/python/eager/execute.py", "in a TensorFlow call"),
+        ("/x/site-packages/keras/src/saving/saving_lib.py", "writing or reading a checkpoint"),
+    ],
+)
+def test_location_of_a_stack(file, place):
+    lines = [line.replace("{file}", file) for line in DUMP]
+    assert describe_location(lines).startswith(place)
+    assert [len(stack) for stack in thread_stacks(lines)] == [1, 3]
+    assert describe_location([]) == ""
+
 
 PROGRAM = """
 import os, sys, threading, time
@@ -36,23 +69,23 @@ def train():
 def wait():
     threading.Event().wait()
 
-def nobody_gets_on(main):
+def everyone_waits(main):
     frames = sys._current_frames()
-    asleep = [f for f in frames.values() if f.f_code is stuck.__code__ and f.f_lineno == 8]
-    inmost = frame = frames[main]
+    stuck_calls = [f for f in frames.values() if f.f_code is stuck.__code__ and f.f_lineno == 8]
+    innermost = frame = frames[main]
     while frame and frame.f_code.co_filename != __file__:
         frame = frame.f_back
-    if frame is inmost or frame.f_code.co_name != sys.argv[2]:
+    if frame is innermost or frame.f_code.co_name != sys.argv[2]:
         return False
-    return sys.argv[2] == "wait" or (steps == int(sys.argv[1]) and asleep)
+    return sys.argv[2] == "wait" or (steps == int(sys.argv[1]) and stuck_calls)
 
-def tell(main):
-    while not nobody_gets_on(main):
+def report(main):
+    while not everyone_waits(main):
         time.sleep(0.01)
     print("all wait", flush=True)
 
 steps = 0
-threading.Thread(target=tell, args=(threading.get_ident(),), daemon=True).start()
+threading.Thread(target=report, args=(threading.get_ident(),), daemon=True).start()
 globals()[sys.argv[2]]()
 """
 
@@ -66,7 +99,9 @@ globals()[sys.argv[2]]()
         (("99", "wait"), "in user code: {path}:25 in wait"),
     ],
 )
-def test_input_is_told_from_a_step(tmp_path: Path, arguments: tuple[str, str], place: str) -> None:
+def test_stack_tells_waiting_for_input_from_a_step(
+    tmp_path: Path, arguments: tuple[str, str], place: str
+) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     program = subprocess.Popen(

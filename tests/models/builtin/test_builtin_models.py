@@ -1,4 +1,4 @@
-"""The built-in models: shapes in, classes out, and a clear word where they do not fit."""
+"""The built-in models: their shapes, and errors for shards that they cannot train on."""
 
 from dataclasses import replace
 
@@ -21,58 +21,58 @@ def spec(*features: Feature, image_shape: tuple[int, int, int] | None = None) ->
     return ModelSpec(features, image_shape, 10, 32, 5, 1, seed=0)
 
 
-def built(name: str, of: ModelSpec) -> keras.Model:
-    return build_model(TrainConfig("shards", "run", model=name), of)
+def built(name: str, model_spec: ModelSpec) -> keras.Model:
+    return build_model(TrainConfig("shards", "run", model=name), model_spec)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 3), (1, 1, 1), (64, 48, 3)])
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
-def test_images_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
+def test_models_take_images_of_any_size(name: str, shape: tuple[int, int, int]) -> None:
     model = built(name, spec(IMAGE, image_shape=shape))
     assert model(np.zeros((2, *shape), "float32")).shape == (2, 10)
     assert model.compiled
     assert model.optimizer.built
 
 
-def test_the_same_seed_gives_the_same_weights() -> None:
+def test_equal_seeds_give_equal_weights() -> None:
     one, two = (built("cnn", spec(IMAGE, image_shape=(8, 8, 1))) for _ in range(2))
     assert one.weights
     pairs = zip(one.get_weights(), two.get_weights(), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_resnet50_on_small_images() -> None:
+def test_resnet50_needs_32_pixels() -> None:
     with pytest.raises(UserError, match="--image_size=32 or more"):
         built("resnet50", spec(IMAGE, image_shape=(8, 8, 1)))
     model = built("resnet50", spec(IMAGE, image_shape=(32, 32, 3)))
     assert model(np.zeros((1, 32, 32, 3), "float32")).shape == (1, 10)
 
 
-def test_head_is_one_layer_on_the_embedding() -> None:
+def test_head_is_one_dense_layer() -> None:
     model = built("head", spec(EMBEDDING))
     assert model(np.zeros((2, 48), "float32")).shape == (2, 10)
     assert model.count_params() == 48 * 10 + 10
 
 
-def test_several_inputs_are_joined() -> None:
+def test_mlp_joins_several_inputs() -> None:
     model = built("mlp", spec(EMBEDDING, COUNT))
     batch = {"embedding": np.zeros((2, 48), "float32"), "count": np.zeros((2,), "int64")}
     assert model(batch).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet50"])
-def test_a_image_model_needs_images(name: str) -> None:
+def test_image_model_without_images_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="no 'image' feature"):
         built(name, spec(EMBEDDING))
 
 
-def test_bytes_are_no_numbers() -> None:
+def test_mlp_refuses_bytes() -> None:
     with pytest.raises(UserError, match="feature 'text' is bytes"):
         built("mlp", spec(Feature("text", "bytes")))
 
 
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
-def test_without_classes_there_is_nothing_to_classify(name: str) -> None:
+def test_classifier_without_classes_is_refused(name: str) -> None:
     without = replace(spec(IMAGE, image_shape=(8, 8, 1)), num_classes=0)
     with pytest.raises(UserError, match="have no 'label' of class indices"):
         built(name, without)

@@ -1,4 +1,4 @@
-"""Saves checkpoints in processes that are killed, each one moment later than the one before.
+"""Saves checkpoints in processes that are killed, each a moment later than the last.
 
 python killed_saves.py FOLDER  ->  one line of JSON, an object per death:
   `found`: how many steps before the attempted one each checkpoint of FOLDER is, newest first
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tenfold.data.reading.order import Position
+from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.training.checkpoint import (
@@ -45,9 +45,9 @@ def save(step: int) -> None:
 
 
 def look() -> tuple[list[str], list[bytes], Checkpoint | None]:
-    """Returns the names and bytes of all checkpoints, newest first, and the newest as it is read.
+    """Return the names and bytes of all checkpoints, newest first, and the newest checkpoint.
 
-    A server may still be at the request of a sender who has died: then it looks again.
+    Looks again if a server was still executing a request of a process that was killed.
     """
     while True:
         names = checkpoint_names(FOLDER)
@@ -58,9 +58,9 @@ def look() -> tuple[list[str], list[bytes], Checkpoint | None]:
 
 
 def steps() -> list[int]:
-    """Returns the steps of all checkpoints, newest first, after a look at every value."""
+    """Return the steps of all checkpoints, newest first, after checking every value."""
     names, data, newest = look()
-    found = [checkpoint_from_bytes(one) for one in data]
+    found = [checkpoint_from_bytes(content) for content in data]
     assert newest is not None
     assert newest.state == found[0].state
     for name, checkpoint in zip(names, found, strict=True):
@@ -72,7 +72,7 @@ def steps() -> list[int]:
 
 
 def reaches_storage(function: Any) -> bool:
-    """Whether a call of `function`, which is C's, may change or ask what is stored."""
+    """Return True if a call of `function`, written in C, may read or change the storage."""
     if function is os.fspath:
         return False
     if REMOTE:
@@ -83,7 +83,7 @@ def reaches_storage(function: Any) -> bool:
 
 
 def die_at_call(number: int) -> None:
-    """Kills this process before or after its `number`-th call that reaches the storage."""
+    """Kill this process before or after its `number`-th call that reaches the storage."""
 
     def look(frame: FrameType, event: str, function: Any) -> None:
         nonlocal number
@@ -95,14 +95,14 @@ def die_at_call(number: int) -> None:
 
 
 def die_at_size(num_bytes: int) -> None:
-    """Lets the kernel kill this process once a file has `num_bytes`, in the middle of a write."""
+    """Have the kernel kill this process in the middle of a write, at `num_bytes` of a file."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 
 def dies(how: Callable[[], None], step: int) -> bool:
-    """Saves in a process of its own that dies as `how` says; returns whether it did."""
+    """Save in a child process that calls `how` first; return True if it was killed."""
     child = os.fork()
     if not child:
         status = 1
@@ -130,9 +130,9 @@ deaths = []
 for step, way in enumerate(ways(), 3):
     if not dies(way, step):
         break
-    found = [step - at for at in steps()]
+    found = [step - saved for saved in steps()]
     save(step)
     left = len(FOLDER.sizes())
-    after = [step - at for at in steps()]
+    after = [step - saved for saved in steps()]
     deaths.append({"found": found, "next": after, "besides": left - len(after)})
 print(json.dumps(deaths))

@@ -1,4 +1,4 @@
-"""Trains in one process on one or two replicas, and evaluates by Keras itself too.
+"""Trains in one process on one or two replicas, then evaluates with Keras too.
 
 python loop_program.py SHARDS RUN_DIR REPLICAS MODEL  ->  one line of JSON
 """
@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.reading.dataset import worker_dataset
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import Silence
-from tenfold.models.training.session import Place
+from tenfold.models.training.reporter import NullReporter
 
 SHARDS, RUN_DIR, REPLICAS, MODEL = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 
@@ -29,7 +29,7 @@ def strategy() -> tf.distribute.Strategy:
 
 
 def by_keras(model: keras.Model) -> dict[str, float]:
-    """`model.evaluate` on the records that are no padding, in one process."""
+    """Return the metrics of `model.evaluate` on the records without the padding."""
     images, labels = [], []
     for x, y, weight in worker_dataset(
         SHARDS, split="validation", global_batch_size=64, training=False
@@ -44,6 +44,6 @@ def by_keras(model: keras.Model) -> dict[str, float]:
 config = TrainConfig(
     SHARDS, RUN_DIR, model=MODEL, epochs=1, seed=3, steps_per_execution=10, working_dir=sys.path[0]
 )
-result = train(config, strategy=strategy(), place=Place(), reporter=Silence())
+result = train(config, strategy=strategy(), place=WorkerPlace(), reporter=NullReporter())
 model = keras.models.load_model(result.model_path)
 print(json.dumps({"ours": result.metrics, "keras": by_keras(model), "steps": result.steps}))

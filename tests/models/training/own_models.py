@@ -1,4 +1,4 @@
-"""Models of a user's own, for the tests of the training loop."""
+"""Models of a user, for the tests of the training loop."""
 
 import keras
 
@@ -7,14 +7,14 @@ from tenfold.models.model_spec import ModelSpec
 
 
 def clipped(spec: ModelSpec) -> keras.Model:
-    """`cnn` with an optimizer that clips so hard that it shows in the losses."""
+    """`cnn` with an optimizer whose clipping is strong enough to change the losses."""
     model = cnn.build(spec)
     model.compile(keras.optimizers.SGD(0.5, clipnorm=0.02), "sparse_categorical_crossentropy")
     return model
 
 
 def regularised(spec: ModelSpec) -> keras.Model:
-    """A model whose loss has a term that is no record's, and several metrics."""
+    """A model whose loss has a regularisation term, with several metrics."""
     model = keras.Sequential(
         [
             keras.Input(spec.image_shape),
@@ -30,7 +30,7 @@ def regularised(spec: ModelSpec) -> keras.Model:
 
 
 def overflowing(spec: ModelSpec) -> keras.Model:
-    """A model whose gradients are scaled up until they overflow, on this worker or that."""
+    """A model whose loss scale grows until the gradients overflow on one of the workers."""
     model = keras.Sequential(
         [
             keras.Input(spec.image_shape),
@@ -72,28 +72,28 @@ def own_step() -> keras.Model:
 
 
 def not_a_model(spec: ModelSpec) -> str:
-    """Something else than a model."""
+    """Return an object that is not a model."""
     return "a model"
 
 
 def raises(spec: ModelSpec) -> keras.Model:
-    """A function with an error in it."""
+    """Raise a KeyError."""
     layers: dict[str, keras.Model] = {}
     return layers["no such layer"]
 
 
 class StopAfterTwo(keras.callbacks.Callback):
-    """Notes what it is told, and ends the training after the second epoch."""
+    """Records its calls, and ends the training after the second epoch."""
 
     def on_train_begin(self, logs=None):
-        self.told = ["train"]
+        self.calls = ["train"]
 
     def on_train_batch_end(self, batch, logs=None):
-        self.told.append(f"batch {batch}")
+        self.calls.append(f"batch {batch}")
 
     def on_epoch_end(self, epoch, logs=None):
-        self.told.append(f"epoch {epoch}: {', '.join(sorted(logs))}")
+        self.calls.append(f"epoch {epoch}: {', '.join(sorted(logs))}")
         self.model.stop_training = epoch == 1
 
     def on_train_end(self, logs=None):
-        print("TOLD", self.told)
+        print("CALLS", self.calls)

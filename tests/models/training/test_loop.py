@@ -20,9 +20,7 @@ def run_loop(shards: Path, run_dir: Path, *, replicas: int, model: str) -> dict[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn", "own_models.py:regularised", "own_models.py:own_step"])
-def test_evaluation_is_what_keras_evaluates(
-    digit_shards: Path, tmp_path: Path, model: str
-) -> None:
+def test_evaluation_equals_keras_evaluate(digit_shards: Path, tmp_path: Path, model: str) -> None:
     result = run_loop(digit_shards, tmp_path / "run", replicas=1, model=model)
     assert result["steps"] == 25
     assert_evaluated_alike(result)
@@ -37,7 +35,7 @@ def assert_evaluated_alike(result: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["own_models.py:clipped", "own_models.py:regularised"])
-def test_two_replicas_train_and_evaluate_as_one_does(
+def test_two_replicas_equal_one(
     digit_shards: Path, tmp_path: Path, model: str, read_metrics: Any
 ) -> None:
     for replicas in (1, 2):

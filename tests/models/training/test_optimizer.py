@@ -1,4 +1,4 @@
-"""Schedules, clipping, class weights, precision, XLA and callbacks, as they reach the model."""
+"""Schedules, clipping, class weights, precision, XLA and callbacks of a run."""
 
 import json
 import subprocess
@@ -12,10 +12,10 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Split
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training import loop as train
 from tenfold.models.training.optimizer import balanced_weights, tune_optimizer
-from tenfold.models.training.session import Place
 
 PROGRAM = Path(__file__).with_name("tuned_program.py")
 
@@ -37,7 +37,7 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize(("schedule", "warmup", "expected"), SCHEDULES)
-def test_schedules(schedule: str, warmup: int, expected: list[float]) -> None:
+def test_schedule_gives_learning_rates(schedule: str, warmup: int, expected: list[float]) -> None:
     optimizer = tuned(schedule=schedule, warmup_steps=warmup).optimizer
     rates = []
     for step in (0, 10, 55, 100):
@@ -46,7 +46,7 @@ def test_schedules(schedule: str, warmup: int, expected: list[float]) -> None:
     assert rates == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_given_rate_and_norm_replace_the_models() -> None:
+def test_given_rate_and_norm_replace_those_of_the_model() -> None:
     optimizer = tuned(learning_rate=0.125, clip_norm=2.0).optimizer
     assert float(optimizer.learning_rate) == 0.125
     assert (optimizer.global_clipnorm, optimizer.clipvalue) == (2.0, None)
@@ -55,19 +55,19 @@ def test_a_given_rate_and_norm_replace_the_models() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"schedule": "linear", "warmup_steps": 5}, "goes with --schedule=cosine"),
+        ({"schedule": "linear", "warmup_steps": 5}, "needs --schedule=cosine"),
         ({"schedule": "cosine", "warmup_steps": 100}, "only 100 steps"),
         ({"clip_norm": 1.0, "precision": "mixed_float16"}, "mixed_bfloat16"),
     ],
 )
-def test_what_does_not_go_together(options: dict[str, Any], words: str) -> None:
+def test_contradicting_settings_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         tuned(**options)
 
 
 def test_balanced_weights() -> None:
     assert balanced_weights(Split("train", (), (30, 10, 0))) == pytest.approx((2 / 3, 2.0, 0.0))
-    with pytest.raises(UserError, match="have no classes"):
+    with pytest.raises(UserError, match="have no class labels"):
         balanced_weights(Split("train", ()))
 
 
@@ -75,17 +75,17 @@ def test_balanced_weights() -> None:
 DUE = [
     (0, 30.0, 29.9, False),
     (0, 30.0, 30.0, True),
-    (1, 30.0, 99.0, False),  # the chief decides for all
-    (0, 0.0, 99.0, False),  # not asked for
+    (1, 30.0, 99.0, False),  # only the chief requests a checkpoint
+    (0, 0.0, 99.0, False),  # the flag is not given
 ]
 
 
 @pytest.mark.parametrize(("worker", "every_s", "passed_s", "due"), DUE)
-def test_the_chief_says_when_it_is_time_to_save(
+def test_chief_requests_checkpoints_by_time(
     monkeypatch: pytest.MonkeyPatch, worker: int, every_s: float, passed_s: float, due: bool
 ) -> None:
     run: Any = object.__new__(train._Run)
-    run.session = SimpleNamespace(place=Place(worker, 2), last_save=1000.0)
+    run.session = SimpleNamespace(place=WorkerPlace(worker, 2), last_save=1000.0)
     run.config = TrainConfig("shards", "run", checkpoint_every_s=every_s)
     clock = SimpleNamespace(monotonic=lambda: 1000.0 + passed_s)
     monkeypatch.setattr(train, "time", clock)
@@ -99,19 +99,19 @@ def run(shards: Path, run_dir: Path, **options: Any) -> tuple[dict[str, Any], st
     return json.loads(done.stdout.splitlines()[-1]), done.stdout
 
 
-# How far losses on two workers may be apart, relatively: each gradient is rounded to 8 or 11
-# bits for half a batch instead of a whole one, and 75 steps of Adam add up what comes of it.
-APART = 0.02
+# Relative tolerance between the losses of one and of two workers: gradients are rounded to 8 or
+# 11 bits for half a batch instead of a whole batch, and 75 steps of Adam accumulate the errors.
+TOLERANCE = 0.02
 
-ALL_OF_IT = [
+MIXED = [
     ("bfloat16", {"learning_rate": 0.001, "clip_norm": 1.0, "jit_compile": True}),
     ("float16", {}),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "options"), ALL_OF_IT)
-def test_all_of_it_at_once_on_one_and_two_workers(
+@pytest.mark.parametrize(("dtype", "options"), MIXED)
+def test_all_options_at_once_on_one_and_two_workers(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any,
     dtype: str, options: dict[str, Any],
 ) -> None:  # fmt: skip
@@ -130,24 +130,24 @@ def test_all_of_it_at_once_on_one_and_two_workers(
 
     flags = [f"--{name}={value}" for name, value in options.items()]
     flags += [f"--shards={digit_shards}", "--model=mlp", "--steps_per_execution=10"]
-    # So short that it is over at each call of steps: the chief asks, both have to save.
+    # An interval that is over at each call of steps: the chief requests, both workers save.
     flags += ["--num_workers=2", "--checkpoint_every=0.000001s"]
     done = tenfold("launch", *flags, f"--run_dir={tmp_path / 'two'}")
     assert done.status == 0, done.err[-3000:]
     one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
     losses = [line["loss"] for line in two]
-    assert losses == pytest.approx([line["loss"] for line in one], rel=APART)
+    assert losses == pytest.approx([line["loss"] for line in one], rel=TOLERANCE)
     assert max(losses) > 5 * min(losses), "the comparison cannot fail"
     receipts = [line["receipt"]["exact"] for line in two if line["kind"] == "epoch"]
     assert receipts == [True] * 3
     history = (tmp_path / "two" / "history.jsonl").read_text().splitlines()
-    told = [line for line in map(json.loads, history) if line["kind"] == "checkpoint"]
-    assert [line["step"] for line in told] == [10, 20, 25, 35, 45, 50, 60, 70, 75]
+    saved = [line for line in map(json.loads, history) if line["kind"] == "checkpoint"]
+    assert [line["step"] for line in saved] == [10, 20, 25, 35, 45, 50, 60, 70, 75]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(
+def test_overflow_on_one_worker_skips_the_step_on_all(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
 ) -> None:
     model = Path(__file__).with_name("own_models.py")
@@ -160,13 +160,13 @@ def test_a_step_that_overflows_on_one_worker_is_skipped_on_all(
 
 
 @pytest.mark.slow
-def test_callbacks_hear_and_decide(digit_shards: Path, tmp_path: Path) -> None:
-    result, said = run(
+def test_callbacks_get_logs_and_stop_training(digit_shards: Path, tmp_path: Path) -> None:
+    result, output = run(
         digit_shards, tmp_path / "run", epochs=5, callbacks=["own_models.py:StopAfterTwo"]
     )
     assert result["epochs"] == 2
     assert result["steps"] == 50
     logs = "accuracy, loss, val_accuracy, val_loss"
     batches = ["batch 9", "batch 19", "batch 24"]
-    told = ["train", *batches, f"epoch 0: {logs}", *batches, f"epoch 1: {logs}"]
-    assert f"TOLD {told}" in said
+    calls = ["train", *batches, f"epoch 0: {logs}", *batches, f"epoch 1: {logs}"]
+    assert f"CALLS {calls}" in output

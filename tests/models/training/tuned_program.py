@@ -1,4 +1,4 @@
-"""Trains in one process as flags would have it.
+"""Trains in one process with the options of a TrainConfig.
 
 python tuned_program.py SHARDS RUN_DIR OPTIONS  ->  the result as JSON, OPTIONS being JSON too
 """
@@ -10,10 +10,10 @@ from dataclasses import asdict
 import keras
 import tensorflow as tf
 
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import config_from_json
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import Silence
-from tenfold.models.training.session import Place
+from tenfold.models.training.reporter import NullReporter
 
 options = {
     "shards": sys.argv[1],
@@ -24,7 +24,9 @@ options = {
     **json.loads(sys.argv[3]),
 }
 config = config_from_json(options)
-result = train(config, strategy=tf.distribute.get_strategy(), place=Place(), reporter=Silence())
+result = train(
+    config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(), reporter=NullReporter()
+)
 model = keras.models.load_model(result.model_path)
 rate = model.optimizer.learning_rate
 print(

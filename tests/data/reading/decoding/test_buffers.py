@@ -1,4 +1,4 @@
-"""Memory that is used again: never while somebody still looks at it."""
+"""Buffers are reused, but never while an array or a tensor refers to them."""
 
 import gc
 import random
@@ -9,39 +9,70 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfold.data.reading.decoding import buffers as kept_memory
-from tenfold.data.reading.decoding.buffers import BatchBufferPool, ThreadBuffer
+from tenfold.data.reading.decoding import buffers
+from tenfold.data.reading.decoding.buffers import (
+    MAX_FREE_BUFFERS,
+    BatchBufferPool,
+    ThreadBuffer,
+)
 
 
-def _base(array: Any) -> int:
-    while array.base is not None:
-        array = array.base
+def address(array: Any) -> int:
     return int(array.ctypes.data)
 
 
-def test_a_batch_is_aligned_and_its_own_until_it_is_dropped() -> None:
-    batches = BatchBufferPool()
-    first, second = batches.array((3, 5, 7)), batches.array((3, 5, 7))
+def test_batch_is_aligned_and_reused_after_its_last_view() -> None:
+    pool = BatchBufferPool()
+    first, second = pool.take((3, 5, 7)), pool.take((3, 5, 7))
     assert first.shape == (3, 5, 7)
+    assert first.dtype == np.uint8
+    assert first.flags.c_contiguous
+    assert first.flags.writeable
     assert first.ctypes.data % 64 == second.ctypes.data % 64 == 0
     assert not np.shares_memory(first, second)
-    place, row = _base(first), first[1]
+    memory, view = address(first), first[1][:, 2:]
     del first
-    assert _base(batches.array((3, 5, 7))) != place, "a part of it is still in use"
-    del row
-    assert _base(batches.array((2, 5, 7))) == place
-    assert _base(batches.array((300, 5, 7))) != place, "there is not enough of it"
+    assert address(pool.take((3, 5, 7))) != memory, "a view still uses it"
+    del view
+    assert address(pool.take((2, 5, 7))) == memory
+    assert address(pool.take((300, 5, 7))) != memory, "it is too small"
 
 
-def test_what_tensorflow_holds_is_left_alone() -> None:
+@pytest.mark.parametrize(
+    "refer",
+    [
+        lambda batch: batch.T[0],
+        lambda batch: batch.reshape(-1).view(np.int8)[3:],
+        lambda batch: np.asarray(batch)[..., None],
+        lambda batch: memoryview(batch)[1:],
+        lambda batch: np.frombuffer(batch, np.uint8),
+        lambda batch: list(batch),
+        lambda batch: np.array([batch, None], object),
+    ],
+    ids=["transposed", "reshaped", "asarray", "memoryview", "frombuffer", "rows", "object"],
+)
+def test_every_kind_of_view_keeps_the_memory(refer: Any) -> None:
+    pool = BatchBufferPool()
+    batch = pool.take((8, 8))
+    memory, view = address(batch), refer(batch)
+    del batch
+    assert address(pool.take((8, 8))) != memory
+    del view
+    gc.collect()
+    assert memory in {address(pool.take((8, 8))) for _ in range(2)}
+
+
+def test_tensors_keep_their_memory() -> None:
     import tensorflow as tf
 
-    batches = BatchBufferPool()
+    pool = BatchBufferPool()
+    taken = set()
 
     def fill(number: Any) -> Any:
-        out = batches.array((64, 64))
-        out[...] = number
-        return out
+        batch = pool.take((64, 64))
+        taken.add(address(batch))
+        batch[...] = number
+        return batch
 
     dataset = tf.data.Dataset.range(200).map(
         lambda number: tf.numpy_function(fill, [number], tf.uint8, stateful=False),
@@ -51,41 +82,57 @@ def test_what_tensorflow_holds_is_left_alone() -> None:
     held = []
     for number, tensor in enumerate(dataset):
         held.append((number, tensor))
-        for was, seen in held:
-            assert np.all(seen.numpy() == was)
+        for expected, kept in held:
+            assert np.all(kept.numpy() == expected)
         if len(held) > 5:
             held.pop(random.randrange(5))
-    del dataset, held, tensor, seen
+    assert 5 <= len(taken) <= 25, "memory was not reused"
+    del dataset, held, tensor, kept
     gc.collect()
-    assert 5 <= len(batches._kept) <= 20
+    assert 5 <= len(pool._free) <= 25, "memory did not come back"
 
 
-def test_batches_of_several_threads_never_meet() -> None:
-    batches, clash = BatchBufferPool(), threading.Event()
+def test_threads_never_share_a_batch() -> None:
+    pool, clash, taken = BatchBufferPool(), threading.Event(), set()
 
     def work(number: int) -> None:
         for _ in range(300):
-            out = batches.array((1000,))
-            out[...] = number
-            view = out[10:]
-            del out
+            batch = pool.take((1000,))
+            taken.add(address(batch))
+            batch[...] = number
+            view = batch[10:]
+            del batch
             if not np.all(view == number):
                 clash.set()
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
     assert not clash.is_set()
-    assert len(batches._kept) <= 16, "each has two at most: the last and the next"
+    assert len(taken) <= 32, "each thread has two at most: the last and the next"
 
 
-def test_no_more_is_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_memory, "MAX_BATCHES", 2)
-    monkeypatch.setattr(kept_memory, "MAX_BYTES", 100)
-    batches = BatchBufferPool()
-    many = [batches.array((8,)) for _ in range(5)]
-    assert len({_base(one) for one in many}) == 5
-    assert len(batches._kept) == 2
-    kept = ThreadBuffer()
-    assert _base(kept.of(80)) == _base(kept.of(60))
-    assert kept.of(300).size == 300
-    assert kept.of(80).size == 80, "what is larger than the limit is given back"
+def test_garbage_cycles_give_memory_back() -> None:
+    """The finalizer may run in any thread, at any allocation."""
+    pool = BatchBufferPool()
+    for _ in range(100):
+        cycle: list[Any] = [pool.take((1000,))]
+        cycle.append(cycle)
+        del cycle
+    gc.collect()
+    assert len(pool._free) >= 1
+
+
+def test_pool_keeps_at_most_its_limit() -> None:
+    pool = BatchBufferPool()
+    batches = [pool.take((8,)) for _ in range(MAX_FREE_BUFFERS + 5)]
+    assert len({address(batch) for batch in batches}) == MAX_FREE_BUFFERS + 5
+    del batches
+    assert len(pool._free) == MAX_FREE_BUFFERS
+
+
+def test_thread_buffer_keeps_no_large_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "MAX_THREAD_BUFFER_BYTES", 100)
+    buffer = ThreadBuffer()
+    assert address(buffer.get(80)) == address(buffer.get(60))
+    assert buffer.get(300).size == 300
+    assert buffer.get(80).size == 80

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,25 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageFilter
 
-from tenfold.data.errors import UserError
-from tenfold.data.reading.decoding.decoders import DECODERS, make_decoder, resolve_decoder
+from tenfold.data import ReadOptions, UserError, evaluation_dataset, training_dataset
+from tenfold.data.format.manifest import Feature
+from tenfold.data.reading.decoding.decoders import (
+    DECODERS,
+    PythonDecoder,
+    check_decoder,
+    load_decoder,
+    make_decoder,
+    resolve_decoder,
+)
 
 TOLERANCE = 1  # of 255 levels: the rounding of OpenCV's fixed-point resize
 
 WHOLE = [0.0, 0.0, 1.0, 1.0, 0.0]
-VIEWS = [WHOLE, [0.0, 0.0, 1.0, 1.0, 1.0], [0.25, 0.1, 0.5, 0.6, 0.0], [0.6, 0.3, 0.4, 0.7, 1.0]]
+CROPS = [WHOLE, [0.0, 0.0, 1.0, 1.0, 1.0], [0.25, 0.1, 0.5, 0.6, 0.0], [0.6, 0.3, 0.4, 0.7, 1.0]]
 
 
 def photograph(height: int, width: int, *, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """A image as smooth as photographs are."""
+    """An image as smooth as photographs are."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2)).convert(mode)
 
@@ -54,25 +63,30 @@ IMAGES: dict[str, Callable[[], bytes]] = {
 GREY_TOO = ("jpeg", "jpeg grey", "png grey", "png", "jpeg progressive")
 
 
-def decode(name: str, data: list[bytes], shape: tuple[int, int, int], views: Any = None) -> Any:
-    views = None if views is None else tf.constant(views, tf.float32)
-    result = tf.function(make_decoder(name, shape))(tf.constant(data), views)
-    assert result.dtype == tf.uint8
-    assert result.shape[1:] == shape
-    return result.numpy()
+def decode(name: str, data: list[bytes], shape: tuple[int, int, int], crops: Any = None) -> Any:
+    decoder = make_decoder(name, shape)
+    if isinstance(decoder, PythonDecoder):
+        boxes = None if crops is None else np.array(crops, np.float32)
+        result = decoder.decode_batch(data, boxes, "image {}".format)
+    else:
+        boxes = None if crops is None else tf.constant(crops, tf.float32)
+        result = tf.function(decoder)(tf.constant(data), boxes).numpy()
+    assert result.dtype == np.uint8
+    assert result.shape == (len(data), *shape)
+    return result
 
 
-def difference(one: Any, other: Any) -> int:
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
+def difference(images: Any, others: Any) -> int:
+    return int(np.abs(images.astype(int) - others.astype(int)).max())
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_turbo_decodes_what_tensorflow_does(kind: str) -> None:
-    data = [IMAGES[kind]()] * len(VIEWS)
+def test_turbo_equals_tensorflow(kind: str) -> None:
+    data = [IMAGES[kind]()] * len(CROPS)
     for shape in [(48, 40, 3), (150, 140, 3)]:
-        ours, theirs = (decode(name, data, shape, VIEWS) for name in ("turbo", "tf"))
+        ours, theirs = (decode(name, data, shape, CROPS) for name in ("turbo", "tf"))
         assert difference(ours, theirs) <= TOLERANCE
-    # The comparison can fail: the views differ from each other by far more.
+    # The comparison can fail: the crops differ from each other by far more.
     if kind != "jpeg of one pixel":
         assert difference(ours[0], ours[2]) > 20
         assert difference(ours[0], ours[1]) > 20
@@ -80,29 +94,29 @@ def test_turbo_decodes_what_tensorflow_does(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", GREY_TOO)
 def test_grey_images(kind: str) -> None:
-    data = [IMAGES[kind]()] * len(VIEWS)
-    ours, theirs = (decode(name, data, (32, 36, 1), VIEWS) for name in ("turbo", "tf"))
+    data = [IMAGES[kind]()] * len(CROPS)
+    ours, theirs = (decode(name, data, (32, 36, 1), CROPS) for name in ("turbo", "tf"))
     assert difference(ours, theirs) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["tf", "turbo"])
-def test_a_mixed_batch_equals_tensorflow_record_by_record(name: str) -> None:
+def test_mixed_batch_equals_single_images(name: str) -> None:
     data = [make() for make in IMAGES.values()]
     images = decode(name, data, (45, 50, 3))
-    for at, one in enumerate(data):
-        whole = tf.io.decode_image(one, channels=3, expand_animations=False)
+    for index, image in enumerate(data):
+        whole = tf.io.decode_image(image, channels=3, expand_animations=False)
         expected = tf.image.resize(whole, (45, 50)).numpy()
-        assert np.abs(images[at] - expected).max() <= TOLERANCE, list(IMAGES)[at]
+        assert np.abs(images[index] - expected).max() <= TOLERANCE, list(IMAGES)[index]
 
 
-def test_a_mirrored_view_is_the_view_mirrored() -> None:
+def test_flip_mirrors_the_crop() -> None:
     data = [IMAGES["jpeg"]()] * 2
     for name in DECODERS:
-        plain, mirrored = decode(name, data, (40, 40, 3), VIEWS[:2])
+        plain, mirrored = decode(name, data, (40, 40, 3), CROPS[:2])
         assert np.array_equal(plain[:, ::-1], mirrored)
 
 
-def test_scaled_decoding_is_near_and_only_for_far_larger_images() -> None:
+def test_turbo_scaled_scales_only_far_larger_images() -> None:
     large = [encoded(photograph(401, 333), "JPEG", quality=95)]
     scaled, full = (decode(name, large, (50, 40, 3)) for name in ("turbo_scaled", "turbo"))
     assert not np.array_equal(scaled, full)
@@ -114,21 +128,111 @@ def test_scaled_decoding_is_near_and_only_for_far_larger_images() -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_a_damaged_image_is_an_error(name: str, kind: str) -> None:
+def test_damaged_image_is_an_error(name: str, kind: str) -> None:
     data = IMAGES[kind]()
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(name, [data, data[: len(data) // 2]], (20, 20, 3))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(name, [data, b"no image"], (20, 20, 3))
+    errors = (ValueError, tf.errors.InvalidArgumentError)
+    named = None if name == "tf" else "^image 1 cannot be decoded: "
+    for damaged in (data[: len(data) // 2], b"no image"):
+        with pytest.raises(errors, match=named):
+            decode(name, [data, damaged], (20, 20, 3))
 
 
-def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_fastest_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_decoder("auto") == "turbo"
-    with pytest.raises(UserError, match="decoder 'fast' is none of: auto, tf, turbo"):
-        resolve_decoder("fast")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert resolve_decoder("auto") == "tf"
     with pytest.raises(
         UserError, match=r"needs simplejpeg and cv2: pip install 'tenfold\[fast\]'"
     ):
         resolve_decoder("turbo")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trubo", "unknown decoder 'trubo': did you mean 'turbo'?"),
+        ("pillow", "there are auto, tf, turbo, turbo_scaled; write module:name or file.py:name"),
+        ("turbo:", "unknown decoder"),
+    ],
+)
+def test_unknown_decoder_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_decoder(name)
+
+
+# --- decoders of one's own ---
+
+OWN = """
+import io
+
+import numpy as np
+from PIL import Image
+
+
+class PillowDecoder:
+    def __init__(self, shape):
+        self.height, self.width, _ = shape
+
+    def decode_batch(self, encoded, crops, describe):
+        return np.stack([self.decode(data) for data in encoded])
+
+    def decode(self, data):
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        return np.asarray(image.resize((self.width, self.height), Image.Resampling.BILINEAR))
+
+
+def in_graph(shape):
+    import tensorflow as tf
+
+    return lambda encoded, crops: tf.zeros([tf.shape(encoded)[0], *shape], tf.uint8)
+
+
+def nothing(shape):
+    return shape
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own_decoders.py").write_text(OWN)
+    return str(tmp_path / "own_decoders.py")
+
+
+def test_own_decoder_is_loaded_from_a_file(own: str) -> None:
+    data = [IMAGES["jpeg"](), IMAGES["png"]()]
+    images = decode(f"{own}:PillowDecoder", data, (101, 75, 3))
+    whole = tf.io.decode_image(data[0], channels=3).numpy()
+    assert difference(images[0], whole) < 10
+    assert not decode(f"{own}:in_graph", data, (20, 20, 3)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("number", "is int: give a class, or a function"),
+        ("nothing", "makes a tuple, which has neither decode_batch nor __call__"),
+        ("missing", "own_decoders has no 'missing'"),
+    ],
+)
+def test_own_decoder_that_is_none_is_refused(own: str, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_decoder(f"{own}:{name}", (20, 20, 3))
+
+
+def test_datasets_take_own_decoders(own: str, make_shards: Callable[..., Path]) -> None:
+    features = (Feature("image", "image", (80, 60, 3)), Feature("label", "int64", ()))
+    data = encoded(photograph(80, 60), "JPEG")
+    examples = [{"image": data, "label": number} for number in range(8)]
+    shards = str(make_shards(examples, num_shards=2, num_lanes=1, features=features))
+    factories = (f"{own}:PillowDecoder", load_decoder(f"{own}:PillowDecoder"))
+    for decoder in factories:
+        options = ReadOptions(decoder=decoder, image_size=(40, 30), image_dtype="uint8")
+        x, y = next(iter(training_dataset(shards, global_batch_size=4, options=options)))
+        assert len(set(y.numpy().tolist())) == 4
+        assert difference(x.numpy(), decode(f"{own}:PillowDecoder", [data] * 4, (40, 30, 3))) == 0
+    options = ReadOptions(decoder=f"{own}:in_graph", image_size=(40, 30))
+    for x, *_ in evaluation_dataset(shards, global_batch_size=4, split="train", options=options):
+        assert not x.numpy().any()

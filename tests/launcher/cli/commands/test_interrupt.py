@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a command's work: exit status 130, one line, and nothing left behind."""
+"""Ctrl-C during a command: exit status 130, one line, and nothing left behind."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(240)
 Process = subprocess.Popen[str]
 Begin = Callable[..., Process]
 
-# With HOLD set, records wait as soon as one shard is whole: the write stays in its middle.
+# With HOLD set, records wait as soon as one shard is complete: the write stays unfinished.
 HOLD = """
 import os, pathlib, time
 def hold(features):
@@ -36,7 +36,7 @@ def hold(features):
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Begin]:
-    """Starts the command line as a shell does at a terminal: as a process group of its own."""
+    """Start the command line as a shell does: in a process group of its own."""
     begun: list[Process] = []
     (tmp_path / "tmp").mkdir()
 
@@ -61,7 +61,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 
 
 def interrupt(process: Process, tmp_path: Path) -> list[str]:
-    """Presses Ctrl-C, which reaches the whole group; returns the lines on standard error."""
+    """Send SIGINT to the whole group, as Ctrl-C does; returns the lines of standard error."""
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
@@ -77,19 +77,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def reads_shards(process: Process) -> bool:
-    """Whether it, or a process of its own, has a shard open."""
+    """Whether the process, or a descendant, has a shard open."""
     try:
         parent = psutil.Process(process.pid)
         family = [parent, *parent.children(recursive=True)]
         opened = [file.path for member in family for file in member.open_files()]
-    except psutil.Error:  # one has just come or gone
+    except psutil.Error:  # a process has just started or ended
         return False
     assert process.poll() is None, process.communicate()
     return any(path.endswith(".tfrecord") for path in opened)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_write_goes_on_after_it(
+def test_interrupted_write_can_be_resumed(
     begin: Begin, until: Callable[..., None], tmp_path: Path, processes: int
 ) -> None:
     (tmp_path / "hold.py").write_text(HOLD)
@@ -106,17 +106,17 @@ def test_a_write_goes_on_after_it(
         return len({*output.glob(f"{WORK}/*.json")} - {output / KEYS_NAME})
 
     stopped = write(output, HOLD=str(output))
-    # A shard is whole and has its receipt, and another has been begun.
+    # One shard is complete and has its receipt, and another has been started.
     until(lambda: receipts() and [*output.glob(".*.tmp")])
-    said = interrupt(stopped, tmp_path)
-    assert said[0].startswith("train: 900 records in 40 shards")
-    assert not [line for line in said if line.startswith("tenfold") or "Traceback" in line]
+    lines = interrupt(stopped, tmp_path)
+    assert lines[0].startswith("train: 900 records in 40 shards")
+    assert not [line for line in lines if line.startswith("tenfold") or "Traceback" in line]
     assert [path.name for path in output.rglob("*.tmp")] == []
     kept, whole = receipts(), len(list(output.glob("*.tfrecord")))
-    # Each process may have been stopped between a shard and its receipt: that one is made again.
+    # Each process may stop between a shard and its receipt: that shard is written again.
     assert 1 <= kept <= whole <= kept + processes < 40
     out, err = write(output).communicate()
-    assert f"40 shards ({kept} of them were there)" in out, err
+    assert f"40 shards ({kept} kept from an earlier write)" in out, err
     assert write(tmp_path / "at once").wait() == 0
     assert contents(output) == {
         path.replace("at once", "output"): data
@@ -124,20 +124,20 @@ def test_a_write_goes_on_after_it(
     }
 
 
-def test_a_verify_of_a_shard_without_end(
+def test_verify_can_be_interrupted(
     begin: Begin, until: Callable[..., None], digit_shards: Path, tmp_path: Path
 ) -> None:
     shards = tmp_path / "shards"
     shutil.copytree(digit_shards, shards)
     for shard in shards.glob("*.tfrecord"):
-        os.truncate(shard, 1 << 40)  # of which the disk holds only what was there
+        os.truncate(shard, 1 << 40)  # sparse: takes no space on disk
     process = begin("verify", f"--shards={shards}", "--processes=2")
     until(lambda: reads_shards(process))
     assert interrupt(process, tmp_path) == []
 
 
 @pytest.mark.slow
-def test_a_bench(
+def test_bench_can_be_interrupted(
     begin: Begin, until: Callable[..., None], digit_shards: Path, tmp_path: Path
 ) -> None:
     process = begin("bench", f"--shards={digit_shards}", "--seconds=60", "--decoder=tf")
@@ -147,7 +147,7 @@ def test_a_bench(
 
 @pytest.fixture
 def held_run(tmp_path: Path) -> Iterator[Path]:
-    """The run directory of a job that runs."""
+    """The run directory of a running job."""
     run_dir = tmp_path / "run"
     held = RunDir(run_dir)
     held.write_job(JobSpec(("true",), 1, str(run_dir)), ClusterSpec(("h:1",)))
@@ -155,7 +155,7 @@ def held_run(tmp_path: Path) -> Iterator[Path]:
     held.close()
 
 
-def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
+def test_interrupted_report_writes_a_page_without_reload(
     begin: Begin, held_run: Path, tmp_path: Path
 ) -> None:
     run_dir = held_run
@@ -170,7 +170,7 @@ def test_a_report_that_follows_a_job_leaves_a_page_that_reloads_no_more(
     assert {path.name for path in run_dir.iterdir()} == {"job.json", "lock", "report.html"}
 
 
-def test_a_report_may_be_interrupted_as_soon_as_it_says_so(
+def test_report_can_be_interrupted_at_its_first_line(
     held_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(text: str, **_: object) -> None:

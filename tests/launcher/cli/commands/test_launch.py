@@ -12,22 +12,22 @@ import pytest
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_every_worker_gets_its_place(launch):
+def test_every_worker_gets_its_task_index_and_cluster(launch):
     text = """
     config = json.loads(os.environ["TF_CONFIG"])
-    mark(f"told-{index}", json.dumps([config, count, restart, os.getcwd()]))
+    mark(f"place-{index}", json.dumps([config, count, restart, os.getcwd()]))
     print("hello from", index)
     """
     launch.run("--num_workers=3", text=text)
     assert launch.status == 0, launch.err
-    told = [json.loads((launch.run_dir / f"told-{index}").read_text()) for index in range(3)]
-    clusters = [config["cluster"] for config, *_ in told]
+    places = [json.loads((launch.run_dir / f"place-{index}").read_text()) for index in range(3)]
+    clusters = [config["cluster"] for config, *_ in places]
     assert clusters[0] == clusters[1] == clusters[2]
     assert len(set(clusters[0]["worker"])) == 3
-    assert [config["task"] for config, *_ in told] == [
+    assert [config["task"] for config, *_ in places] == [
         {"type": "worker", "index": index} for index in range(3)
     ]
-    assert all(rest == [3, 0, str(launch.folder)] for _, *rest in told)
+    assert all(rest == [3, 0, str(launch.folder)] for _, *rest in places)
     assert "[worker 2] hello from 2" in launch.err
     assert "hello from 1" in launch.log(1)
     assert launch.result["state"] == "succeeded"
@@ -39,13 +39,13 @@ def test_every_worker_gets_its_place(launch):
     launch.assert_nothing_left()
 
 
-def test_result_as_json(launch):
+def test_format_json_prints_the_result(launch):
     launch.run("--num_workers=1", "--format=json", text="pass")
     assert json.loads(launch.out) == launch.result
 
 
-def test_the_first_failure_is_told_with_its_own_traceback(launch):
-    """Worker 1 is the cause; worker 0 is louder, and worker 2 exits before it."""
+def test_first_failure_has_its_own_traceback(launch):
+    """Worker 1 is the cause; worker 0 prints more, and worker 2 exits before it."""
     text = """
     if index == 1:
         say("step", "training", step=7)
@@ -80,8 +80,8 @@ def test_the_first_failure_is_told_with_its_own_traceback(launch):
         ("os._exit(3)", "exited with 3", 3),
     ],
 )
-def test_deaths_without_words(launch, death, error, code):
-    """The peers blame the connection; the one that said nothing is the cause."""
+def test_silent_death_is_the_cause(launch, death, error, code):
+    """The peers blame the connection; the worker without any output is the cause."""
     text = f"""
     if index == 2:
         mark("dying")
@@ -96,7 +96,7 @@ def test_deaths_without_words(launch, death, error, code):
     assert (first["worker"], first["exit_code"], first["error"]) == (2, code, error)
 
 
-def test_an_early_exit_with_0_is_the_cause(launch):
+def test_early_exit_with_0_is_the_cause(launch):
     text = """
     say("phase", "training")
     if index == 1:
@@ -113,13 +113,13 @@ def test_an_early_exit_with_0_is_the_cause(launch):
     assert "before it was done" in launch.result["first_failure"]["error"]
 
 
-def test_a_stopped_worker_is_the_cause(launch):
+def test_stopped_worker_is_the_cause(launch):
     text = """
     if index == 1:
         mark("stopping")
         os.kill(os.getpid(), signal.SIGSTOP)
     wait_for("stopping")
-    time.sleep(2.5)  # agents look at their workers once a second
+    time.sleep(2.5)  # agents report the state of workers once a second
     sys.exit("UnavailableError: heartbeat timeout")
     """
     launch.run("--num_workers=2", text=text)
@@ -128,7 +128,7 @@ def test_a_stopped_worker_is_the_cause(launch):
     launch.assert_nothing_left()
 
 
-def test_the_verdict_comes_at_once_and_sigterm_is_not_enough(launch):
+def test_worker_that_ignores_sigterm_is_killed(launch):
     """Workers that ignore SIGTERM, as TensorFlow does, are killed after the grace time."""
     text = """
     signal.signal(signal.SIGTERM, lambda *_: print("no", flush=True))
@@ -166,11 +166,11 @@ def worker_and_agent(launch, index):
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "agent", "worker"])
-def test_no_orphans_whatever_dies_first(launch, victim):
-    """Each worker has a child, and one that has left its session; SIGKILL spares nobody."""
+def test_no_orphans_whichever_process_dies(launch, victim):
+    """Each worker has a child in its session and one in another."""
     launch.start("--num_workers=2", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0", "up-1")
-    # The supervisor, and per worker: its agent and that one's guard, itself and two children.
+    # The supervisor, and per worker: the guard, the agent, the worker and its two children.
     assert len(launch.processes()) == 1 + 2 * 5
     worker, agent = worker_and_agent(launch, 1)
     target = {"supervisor": launch.process.pid, "agent": agent.pid, "worker": worker.pid}[victim]
@@ -184,8 +184,8 @@ def test_no_orphans_whatever_dies_first(launch, victim):
 
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "one by one"])
 @pytest.mark.parametrize("second", ["agent", "guard"])
-def test_no_orphans_where_two_die_in_the_same_instant(launch, second, apart):
-    """The supervisor and what stands between it and the worker: neither sees the other die."""
+def test_no_orphans_when_two_processes_die_at_once(launch, second, apart):
+    """The supervisor, and the agent or its guard: neither can react to the death of the other."""
     launch.start("--num_workers=1", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0")
     assert len(launch.processes()) == 1 + 5
@@ -205,7 +205,7 @@ def test_no_orphans_where_two_die_in_the_same_instant(launch, second, apart):
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_stopping_a_job(launch, number, status):
+def test_signal_cancels_the_job(launch, number, status):
     launch.start("--num_workers=2", "--grace=0.3", text=FAMILY)
     launch.wait_for("up-0", "up-1")
     launch.process.send_signal(number)
@@ -216,18 +216,18 @@ def test_stopping_a_job(launch, number, status):
     launch.assert_nothing_left()
 
 
-def test_the_second_signal_does_not_wait(launch):
+def test_second_signal_kills_at_once(launch):
     launch.start("--num_workers=2", "--grace=600", text=FAMILY)
     launch.wait_for("up-0", "up-1")
     launch.process.send_signal(signal.SIGINT)
-    while "once more" not in launch.process.stderr.readline():
+    while "interrupt again" not in launch.process.stderr.readline():
         pass
     launch.process.send_signal(signal.SIGINT)
     assert launch.finish().status == 130
     launch.assert_nothing_left()
 
 
-def test_what_a_finished_worker_leaves_is_cleared_away(launch):
+def test_processes_of_finished_workers_are_killed(launch):
     text = """
     import subprocess
     subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -236,7 +236,7 @@ def test_what_a_finished_worker_leaves_is_cleared_away(launch):
     assert launch.processes() == []
 
 
-def test_output_of_any_kind_reaches_the_log(launch):
+def test_output_of_any_bytes_reaches_the_log(launch):
     text = r"""
     write = sys.stdout.buffer.write
     write(b"\xff\xfe bytes\n" + b"x" * 3_000_000 + b"\n\x1enot json\n\x1e[1]\n")
@@ -248,10 +248,11 @@ def test_output_of_any_kind_reaches_the_log(launch):
     assert launch.status == 0, launch.err[-500:]
     assert "� bytes" in launch.log(0)
     assert launch.log(0).count("x") >= 3_000_000
+    assert '{"kind":"exit","worker":0,"phase":""}' in launch.log(0)  # malformed, so log text
     assert launch.log(0).endswith("no newline at the end\n")
 
 
-def test_a_launch_starts_nothing_in_a_dry_run(launch):
+def test_dry_run_starts_nothing(launch):
     launch.run("--num_workers=2", "--dry_run", text="mark('ran')")
     assert launch.status == 0, launch.err
     assert launch.out.count("TF_CONFIG=") == 2
@@ -260,7 +261,7 @@ def test_a_launch_starts_nothing_in_a_dry_run(launch):
 
 
 def refusal(launch):
-    """Returns the one line that refuses wrong input, before anything was written."""
+    """Return the line that refuses wrong input, before anything was written."""
     assert launch.status == 2, launch.err
     assert launch.err.count("\n") == 1
     assert "Traceback" not in launch.err
@@ -268,14 +269,16 @@ def refusal(launch):
     return launch.err
 
 
-def test_a_port_that_is_taken(launch):
+def test_taken_port_is_refused(launch):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
         launch.run("--num_workers=1", f"--port={port}", text="pass")
-    said = refusal(launch)
-    assert all(word in said for word in (f"port {port}", f"pid {os.getpid()}", "--port")), said
+    message = refusal(launch)
+    assert all(word in message for word in (f"port {port}", f"pid {os.getpid()}", "--port")), (
+        message
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,24 +295,24 @@ def test_a_port_that_is_taken(launch):
         (["--max_restart=3"], ("true",), ["--max_restarts"]),
     ],
 )
-def test_bad_input_is_one_clear_line(launch, flags, program, words):
-    said = refusal(launch.run(*flags, program=program))
-    assert all(word in said for word in words), said
+def test_wrong_input_is_refused_in_one_line(launch, flags, program, words):
+    message = refusal(launch.run(*flags, program=program))
+    assert all(word in message for word in words), message
 
 
-def test_a_run_dir_is_used_once(launch):
+def test_run_dir_of_a_successful_job_is_refused(launch):
     (launch.folder / "run").mkdir()
     (launch.folder / "run" / "thesis.txt").write_text("x")
     assert "other files" in refusal(launch.run("--num_workers=1", text="pass"))
     (launch.folder / "run" / "thesis.txt").unlink()
     assert launch.run("--num_workers=1", text="sys.exit(1)").status == 1
-    assert launch.run("--num_workers=1", text="pass").status == 0  # a failed one may go on
+    assert launch.run("--num_workers=1", text="pass").status == 0  # a failed job may be resumed
     launch.run("--num_workers=1", text="pass")
     assert launch.status == 2
     assert "succeeded" in launch.err
 
 
-def test_two_launches_do_not_share_a_run_dir(launch):
+def test_run_dir_in_use_is_refused(launch):
     launch.start("--num_workers=1", "--grace=0.3", text=FAMILY)
     launch.wait_for("up-0")
     first = launch.process

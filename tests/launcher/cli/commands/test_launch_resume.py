@@ -8,8 +8,8 @@ import pytest
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_the_whole_gang_starts_again(launch):
-    """Worker 1 dies at another step each time; the others start anew with it."""
+def test_all_workers_restart_together(launch):
+    """Worker 1 dies at another step each time; the others restart with it."""
     text = """
     mark(f"ran-{index}-{restart}")
     say("step", "training", step=restart + 1, total_steps=9)
@@ -33,7 +33,7 @@ def test_the_whole_gang_starts_again(launch):
     launch.assert_nothing_left()
 
 
-def test_the_budget_is_kept(launch):
+def test_restarts_stop_at_the_budget(launch):
     text = """
     say("step", "training", step=restart)
     sys.exit(restart + 3)
@@ -46,7 +46,7 @@ def test_the_budget_is_kept(launch):
     assert "--max_restarts" in launch.out
 
 
-def test_a_failure_that_repeats_at_a_step_ends_the_job(launch):
+def test_failure_repeated_at_a_step_ends_the_job(launch):
     text = """
     say("step", "training", step=4)
     raise ValueError("bad record 17")
@@ -57,8 +57,8 @@ def test_a_failure_that_repeats_at_a_step_ends_the_job(launch):
     assert "at step 4" in launch.result["reason"]
 
 
-def test_preemptions_have_their_own_budget(launch):
-    """Three hosts are taken away with notice; no crash budget is needed."""
+def test_preemptions_have_a_budget_of_their_own(launch):
+    """Three preemptions use no restarts of the crash budget."""
     text = """
     def leave(*_):
         mark(f"saved-{index}-{restart}")
@@ -75,14 +75,14 @@ def test_preemptions_have_their_own_budget(launch):
     assert launch.status == 0, launch.err
     assert launch.result["restarts"] == 3
     assert all(recovery["preempted"] for recovery in launch.result["recoveries"])
-    # The peer was asked, and given the time, to leave in order too.
+    # The peer got SIGTERM and the time to save too.
     assert all((launch.run_dir / f"saved-1-{restart}").exists() for restart in range(3))
     launch.run_dir.joinpath("result.json").unlink()
     assert launch.run("--num_workers=2", "--max_preemptions=1", text=text).status == 1
     assert "--max_preemptions" in launch.out
 
 
-def test_a_stopped_job_does_not_start_again(launch):
+def test_cancelled_job_is_not_restarted(launch):
     text = """
     mark(f"up-{index}")
     time.sleep(1000)
@@ -94,8 +94,8 @@ def test_a_stopped_job_does_not_start_again(launch):
     assert launch.result["restarts"] == 0
 
 
-def test_a_hang_names_the_one_that_holds_up_the_others(launch):
-    """Worker 1 sleeps in its own code; worker 0 waits for it inside of a library."""
+def test_hang_names_the_worker_in_user_code(launch):
+    """Worker 1 sleeps in user code; worker 0 waits for it inside a library."""
     library = launch.folder / "site-packages" / "tensorflow"
     library.mkdir(parents=True)
     (library / "__init__.py").touch()
@@ -116,7 +116,7 @@ def test_a_hang_names_the_one_that_holds_up_the_others(launch):
     assert launch.status == 1
     first = launch.result["first_failure"]
     assert (first["worker"], first["phase"], first["step"]) == (1, "training", 4), launch.err
-    assert "no sign of life" in first["error"]
+    assert "no progress for" in first["error"]
     assert "in user code" in first["error"]
     assert "load_the_whole_internet" in first["error"]
     assert "load_the_whole_internet" in first["traceback"]
@@ -124,7 +124,7 @@ def test_a_hang_names_the_one_that_holds_up_the_others(launch):
     launch.assert_nothing_left()
 
 
-def test_steady_steps_are_no_hang(launch):
+def test_steady_steps_are_not_a_hang(launch):
     text = """
     say("phase", "training")
     for step in range(20):
@@ -135,15 +135,15 @@ def test_steady_steps_are_no_hang(launch):
     assert launch.run("--num_workers=2", "--hang_timeout=0.5", text=text).status == 0, launch.err
 
 
-@pytest.mark.parametrize("speaks", [True, False])
-def test_a_rendezvous_that_misses_a_peer_says_which(launch, speaks):
-    """Worker 2 never comes; told by phases, or else by the port that it never opens."""
+@pytest.mark.parametrize("reports_phases", [True, False])
+def test_rendezvous_timeout_names_the_missing_worker(launch, reports_phases):
+    """Worker 2 never comes, as phases show or else its closed port."""
     text = f"""
     import socket
     if index != 2:
         mark(f"up-{{index}}")
         wait_for(f"up-{{1 - index}}")
-    if {speaks} and index != 2:
+    if {reports_phases} and index != 2:
         say("phase", "rendezvous")
     elif index != 2:
         address = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][index]
@@ -159,8 +159,8 @@ def test_a_rendezvous_that_misses_a_peer_says_which(launch, speaks):
     launch.assert_nothing_left()
 
 
-def test_out_of_memory_is_named(launch):
-    """A memory cgroup with a small limit, where this machine lets us make one."""
+def test_out_of_memory_kill_is_named(launch):
+    """A memory cgroup with a small limit, where this machine permits it."""
     group = make_memory_cgroup(64 << 20)
     if group is None:
         pytest.skip("no memory cgroup can be made here")

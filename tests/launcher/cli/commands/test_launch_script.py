@@ -1,4 +1,4 @@
-"""`tenfold.worker()` in a program of the user's own, and faults on purpose."""
+"""`tenfold.worker()` in a user's own program, and injected faults."""
 
 import json
 import subprocess
@@ -16,18 +16,20 @@ assert (worker.index, worker.num_workers, worker.restart) == (index, count, rest
 assert str(worker.run_dir) == run_dir and worker.is_chief == (index == 0)
 state = worker.run_dir / f"step-{index}"
 step = int(state.read_text() or 0) if state.exists() else 0
-most = 20 if restart >= STRIKES else 5 * (restart + 1)
+limit = 20 if restart >= STRIKES else 5 * (restart + 1)
 while step < 20:
     time.sleep(0.03)
-    step = min(step + 1, most)
+    step = min(step + 1, limit)
     state.write_text(str(step))
     worker.report(step=step, total_steps=20, loss=1 / step)
 """
 
 
 def loop(strikes=0):
-    """20 steps. The supervisor may be slow to strike: in its first `strikes` starts the program
-    does not get beyond step 5, 10, … before it is struck.
+    """Return a program of 20 steps.
+
+    The supervisor may be slow to inject a fault: in its first `strikes` starts the program waits
+    at step 5, 10, … until the fault has struck.
     """
     return LOOP.replace("STRIKES", str(strikes))
 
@@ -38,7 +40,7 @@ def test_reports_reach_the_supervisor(launch):
     assert "\x1e" not in launch.log(0)
 
 
-def test_outside_of_a_launch_it_is_worker_0_of_1():
+def test_program_outside_a_launch_is_worker_0_of_1():
     program = """
 import sys, tenfold
 worker = tenfold.worker()
@@ -52,8 +54,8 @@ print("quiet")
     assert (done.stdout, done.stderr) == ("quiet\n", "")
 
 
-def test_an_exception_ends_the_worker_at_once(launch):
-    """A thread that never ends would keep Python, as TensorFlow's teardown does."""
+def test_exception_ends_the_worker_at_once(launch):
+    """A thread that never ends would keep the process alive, as TensorFlow's teardown does."""
     text = """
     import tenfold, threading
     tenfold.worker()
@@ -75,7 +77,7 @@ def test_an_exception_ends_the_worker_at_once(launch):
         ("disk_full:worker=1,step=5", "OSError: [Errno 27] File too large"),
     ],
 )
-def test_a_drill_and_the_recovery(launch, fault, error):
+def test_job_recovers_from_an_injected_fault(launch, fault, error):
     flags = ("--num_workers=2", "--max_restarts=1", "--grace=0.2", f"--inject={fault}")
     launch.run(*flags, text=loop(strikes=1))
     assert launch.status == 0, launch.err
@@ -86,22 +88,22 @@ def test_a_drill_and_the_recovery(launch, fault, error):
     assert f"{error}; next step after" in launch.out
 
 
-def test_a_preemption_drill(launch):
+def test_job_recovers_from_an_injected_preemption(launch):
     flags = ("--num_workers=2", "--grace=1", "--inject=preempt:worker=0,step=3")
     launch.run(*flags, text=loop(strikes=1))
     assert launch.status == 0, launch.err
     assert [recovery["preempted"] for recovery in launch.result["recoveries"]] == [True]
 
 
-def test_a_stopped_worker_is_found_by_its_silence(launch):
+def test_stopped_worker_is_found_by_its_silence(launch):
     flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
     launch.run(*flags, text=STEADY.replace("STEPS", "10**6"))
     assert launch.status == 1
     assert launch.result["first_failure"]["worker"] == 1
-    assert "no sign of life" in launch.result["first_failure"]["error"]
+    assert "no progress for" in launch.result["first_failure"]["error"]
 
 
-def test_a_worker_that_stops_when_the_others_are_done_is_found(launch):
+def test_worker_stopped_after_the_others_ended_is_found(launch):
     flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
     launch.run(*flags, text=loop("index"))
     assert launch.status == 1
@@ -121,14 +123,14 @@ for step in range(1, STEPS):
 """
 
 
-def test_a_slow_worker_only_slows(launch):
+def test_slow_worker_only_slows_the_job(launch):
     text = STEADY.replace("STEPS", "6")
     launch.run("--num_workers=2", "--inject=slow:worker=1,step=3,seconds=0.5", text=text)
     assert launch.status == 0, launch.err
     assert launch.result["seconds"] > 1.4
 
 
-def test_a_port_drill(launch):
+def test_job_recovers_from_a_taken_port(launch):
     text = """
     import socket
     address = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][index]
@@ -139,8 +141,8 @@ def test_a_port_drill(launch):
     assert "Address already in use" in launch.result["recoveries"][0]["failure"]["error"]
 
 
-def test_fewer_workers_while_a_host_is_away(launch):
-    """4 workers; one is lost for two starts: 3, 3 with another crash, then 4 again."""
+def test_job_runs_on_fewer_hosts_while_one_is_away(launch):
+    """4 workers; one host is away for two starts: 3 workers, 3 after another crash, then 4."""
     text = """
 mark(f"count-{restart}-{index}", str(count))
 """ + loop(strikes=3)
@@ -184,7 +186,7 @@ def test_too_few_hosts_end_the_job(launch):
         ("kill:step=soon", ["'soon'"]),
     ],
 )
-def test_a_fault_that_makes_no_sense(launch, fault, words):
+def test_wrong_fault_is_refused_in_one_line(launch, fault, words):
     launch.run("--num_workers=2", f"--inject={fault}", program=("true",))
     assert launch.status == 2
     assert launch.err.count("\n") == 1

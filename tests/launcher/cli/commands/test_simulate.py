@@ -1,9 +1,10 @@
-"""Fleets on paper, held against the lanes that real workers read; and short real runs."""
+"""Estimates compared with the lanes that real workers read, and short measured runs."""
 
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from tenfold.launcher.simulation.estimated import (
     worker_records,
 )
 from tenfold.launcher.simulation.measured import Measured, efficiency, read_epoch
+from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine
 
 
 @given(
@@ -28,7 +30,7 @@ from tenfold.launcher.simulation.measured import Measured, efficiency, read_epoc
     shards_per_lane=st.integers(1, 4),
     extra=st.integers(0, 500),
 )
-def test_the_arithmetic_is_that_of_dealing_shards_out(
+def test_worker_records_equal_shards_dealt_to_lanes(
     lanes_per_worker, num_workers, shards_per_lane, extra
 ):
     lanes = lanes_per_worker * num_workers
@@ -50,24 +52,24 @@ def test_the_arithmetic_is_that_of_dealing_shards_out(
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_paper_and_shards_agree(tenfold, digit_shards, count):
+def test_estimate_agrees_with_real_lanes(tenfold, digit_shards, count):
     done = tenfold(
         "simulate", "--dry_run", f"--shards={digit_shards}", f"--num_workers={count}",
         "--global_batch_size=32", "--format=json",
     )  # fmt: skip
     assert done.status == 0, done.err
-    (paper,) = json.loads(done.out)
+    (estimated,) = json.loads(done.out)
     manifest = read_manifest(str(digit_shards))
     real = assign_lanes(manifest, "train", num_workers=count, global_batch_size=32)
-    assert paper["steps_per_epoch"] == real[0].steps_per_epoch
-    assert {paper["shards_per_worker"]} == {len(worker.shards) for worker in real}
+    assert estimated["steps_per_epoch"] == real[0].steps_per_epoch
+    assert {estimated["shards_per_worker"]} == {len(worker.shards) for worker in real}
     records = [worker.num_records for worker in real]
-    assert (paper["records_per_worker_min"], paper["records_per_worker_max"]) == (
+    assert (estimated["records_per_worker_min"], estimated["records_per_worker_max"]) == (
         min(records), max(records),
     )  # fmt: skip
 
 
-def test_times_by_hand():
+def test_estimated_times_match_hand_calculation():
     data = DataSet(num_records=1000, num_bytes=10**8, num_shards=8, num_lanes=4)
     rates = Rates(
         records_per_s=50, read_bytes_per_s=10**6, network_bits_per_s=8 * 10**8,
@@ -87,19 +89,19 @@ def test_times_by_hand():
     assert alone.communication_s == 0
 
 
-def test_thousands_of_hosts_and_millions_of_shards(tenfold):
+def test_estimate_of_8000_hosts_and_4_million_shards(tenfold):
     done = tenfold(
         "simulate", "--dry_run", "--dataset_size=1PB", "--num_examples=10000000000",
         "--num_workers=8000", "--global_batch_size=160000", "--read_rate=200MB", "--format=json",
     )  # fmt: skip
-    (paper,) = json.loads(done.out)
-    assert paper["shards_per_worker"] * paper["num_workers"] >= 4_000_000
-    assert paper["steps_per_epoch"] * 160_000 + paper["left_out"] == 10**10
+    (estimated,) = json.loads(done.out)
+    assert estimated["shards_per_worker"] * estimated["num_workers"] >= 4_000_000
+    assert estimated["steps_per_epoch"] * 160_000 + estimated["left_out"] == 10**10
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 10**15), st.integers(1, 2000))
-def test_too_few_records_are_told(num_bytes, workers):
+def test_too_few_records_for_a_step_are_refused(num_bytes, workers):
     data = DataSet(workers, num_bytes, workers, workers)
     with pytest.raises(UserError, match="too few"):
         estimate(data, num_workers=workers, global_batch_size=2 * workers, rates=Rates())
@@ -110,8 +112,8 @@ def test_too_few_records_are_told(num_bytes, workers):
     [
         (["--dry_run"], "either --shards=PATH or --dataset_size"),
         (["--dry_run", "--dataset_size=1GB"], "--num_examples is missing"),
-        (["--dry_run", "--model=cnn"], "--model goes without --dry_run"),
-        (["--read_rate=1GB"], "--read_rate goes with --dry_run"),
+        (["--dry_run", "--model=cnn"], "--model cannot be combined with --dry_run"),
+        (["--read_rate=1GB"], "--read_rate needs --dry_run"),
         ([], "--shards is missing"),
         (["--shards=nothing/here"], "nothing/here/manifest.json: --shards names"),
         (["--shards=x", "--plot=x.gif"], ".svg or .png"),
@@ -119,24 +121,22 @@ def test_too_few_records_are_told(num_bytes, workers):
         (["--shards=x", "--host_bandwidth=fast"], "host_bandwidth 'fast'"),
     ],
 )
-def test_wrong_flags_are_told_in_one_line(tenfold, flags, words):
+def test_wrong_flags_give_one_line_of_error(tenfold, flags, words):
     done = tenfold("simulate", *flags)
     assert (done.status, done.out) == (2, "")
     assert words in done.err
     assert done.err.count("\n") == 1
 
 
-def test_what_an_epoch_tells():
-    bottleneck = {"wait": [0.1, 0.3], "decode": [0.0, 0.0], "communication": 0.5}
-    line = {
-        "seconds": 4.0, "records_per_s": 160.0,
-        "bottleneck": bottleneck, "receipt": {"records": 640},
-    }  # fmt: skip
+def test_measurement_is_read_from_an_epoch_line():
+    bottleneck = BottleneckLine(wait=(0.1, 0.3), decode=(0.0, 0.0), communication=0.5)
+    receipt = ReceiptLine(640, 640, 0, exact=True)
+    line = EpochMetrics(1, 40, 0.5, {}, 160.0, 0.3, receipt, 4.0, bottleneck=bottleneck)
     found = read_epoch(line, 2, steps=20)
     assert found == Measured(2, 20, 640, 5.0, 160.0, 0.3, 0.5)
     assert found.compute_share == pytest.approx(0.2)
-    bottleneck["communication"] = 1.0
-    assert read_epoch(line, 2, steps=20).communication_share == pytest.approx(0.7)
+    slow = replace(line, bottleneck=replace(bottleneck, communication=1.0))
+    assert read_epoch(slow, 2, steps=20).communication_share == pytest.approx(0.7)
     one = Measured(1, 30, 960, 3.0, 100.0, 0.0, 0.0)
     assert efficiency([one, found], found) == pytest.approx(0.8)
     assert efficiency([one, found], one) == 1
@@ -144,9 +144,9 @@ def test_what_an_epoch_tells():
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
+def test_measured_runs_agree_with_their_estimates(tenfold, digit_shards, tmp_path):
     if shutil.which("ip") is None:
-        pytest.skip("there is no ip: apt-get install iproute2")
+        pytest.skip("needs the program ip: apt-get install iproute2")
     image = tmp_path / "scaling.svg"
     done = tenfold(
         "simulate", f"--shards={digit_shards}", "--num_workers=4", "--host_bandwidth=1gbit",
@@ -166,12 +166,12 @@ def test_real_runs_side_by_side_and_on_paper(tenfold, digit_shards, tmp_path):
         "simulate", "--dry_run", f"--shards={digit_shards}", "--num_workers=4",
         "--worker_counts=1,2,4", "--format=json",
     )  # fmt: skip
-    for paper, found in zip(json.loads(done.out), real, strict=True):
-        assert paper["steps_per_epoch"] == found["steps_per_epoch"]
-        assert paper["steps_per_epoch"] * 64 == found["records_per_epoch"]
+    for estimated, found in zip(json.loads(done.out), real, strict=True):
+        assert estimated["steps_per_epoch"] == found["steps_per_epoch"]
+        assert estimated["steps_per_epoch"] * 64 == found["records_per_epoch"]
 
 
-# Reads one worker's shards for one epoch; prints their names and how many bytes it has read.
+# Reads one worker's shards for one epoch and prints the number of bytes that it read.
 READ = """
 import sys
 from tenfold.data.reading.dataset import worker_dataset
@@ -182,7 +182,7 @@ def read():
     for _ in worker_dataset(shards, global_batch_size=32, num_workers=count, worker_index=index,
                             epochs=1):
         pass
-read()  # libraries are loaded on first use
+read()  # the first epoch also loads libraries
 before = read_bytes()
 read()
 print(read_bytes() - before)
@@ -192,13 +192,13 @@ print(read_bytes() - before)
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_worker_reads_as_many_bytes_as_on_paper(tenfold, digit_shards, count, tmp_path):
-    """As the kernel counts what a process reads, what comes from the cache included."""
+def test_worker_reads_as_many_bytes_as_estimated(tenfold, digit_shards, count, tmp_path):
+    """The kernel counts the bytes that a process reads, from the page cache too."""
     done = tenfold(
         "simulate", "--dry_run", f"--shards={digit_shards}", f"--num_workers={count}",
         "--global_batch_size=32", "--format=json",
     )  # fmt: skip
-    (paper,) = json.loads(done.out)
+    (estimated,) = json.loads(done.out)
     argv = [sys.executable, "-c", READ, str(digit_shards), str(count), "0"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert int(done.stdout) == pytest.approx(paper["bytes_per_worker"], rel=0.1)
+    assert int(done.stdout) == pytest.approx(estimated["bytes_per_worker"], rel=0.1)

@@ -1,4 +1,4 @@
-"""The commands plan, write, verify and inspect as a user meets them."""
+"""The commands plan, write, verify and inspect, run as a user would."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 Make = Callable[..., Path]
 
 
-def test_the_rule_of_thumbs_own_example(tenfold: Any) -> None:
+def test_plan_of_the_rule_of_thumb(tenfold: Any) -> None:
     done = tenfold("plan", "--dataset_size=10GB", "--num_workers=4", "--format=json")
     plan = json.loads(done.out)
     assert (plan["num_shards"], plan["shards_per_worker"]) == (40, 10)
@@ -26,7 +26,7 @@ def test_the_rule_of_thumbs_own_example(tenfold: Any) -> None:
     assert "40 of 250 MB" in text
 
 
-def test_a_plan_of_a_source_is_what_is_written(
+def test_plan_of_a_source_equals_its_write(
     tenfold: Any, make_class_folder: Make, tmp_path: Path
 ) -> None:
     source = make_class_folder(classes=2, each=50)
@@ -41,7 +41,7 @@ def test_a_plan_of_a_source_is_what_is_written(
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_a_plan_can_be_drawn(tenfold: Any, tmp_path: Path, suffix: str) -> None:
+def test_plan_is_drawn_as_svg_and_png(tenfold: Any, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"plan{suffix}"
     done = tenfold("plan", "--dataset_size=10GB", "--worker_counts=8", f"--plot={path}")
     assert done.status == 0, done.err
@@ -51,7 +51,7 @@ def test_a_plan_can_be_drawn(tenfold: Any, tmp_path: Path, suffix: str) -> None:
         assert b"worker 3" in data
 
 
-def test_a_plan_is_drawn_where_a_path_or_url_says(tenfold: Any, tmp_path: Path) -> None:
+def test_plan_is_drawn_at_a_path_or_url(tenfold: Any, tmp_path: Path) -> None:
     for place in (f"file://{tmp_path}/one.png", "~/two.png"):
         done = tenfold("plan", "--dataset_size=10GB", f"--plot={place}", HOME=str(tmp_path))
         assert done.status == 0, done.err
@@ -75,7 +75,7 @@ def test_a_plan_is_drawn_where_a_path_or_url_says(tenfold: Any, tmp_path: Path) 
         (["write"], "--source is missing"),
         (["write", "--source=nowhere"], "--output is missing"),
         (["write", "--source=nowhere", "--output=out"], "'nowhere' does not exist"),
-        (["write", "--source=.", "--output=out", "--task_index=2"], "numbered from 0"),
+        (["write", "--source=.", "--output=out", "--writer_index=2"], "numbered from 0"),
         (["write", "--source=.", "--output=out", "--max_bad_records=-1"], "at least 0"),
         (["write", "--source=.", "--output=out", "--processes=-1"], "processes is -1"),
         (["write", "--source=.", "--output=out", "--transform=x"], "unknown"),
@@ -87,7 +87,9 @@ def test_a_plan_is_drawn_where_a_path_or_url_says(tenfold: Any, tmp_path: Path) 
         (["inspect", "--shards=nowhere"], "there is no"),
     ],
 )
-def test_a_mistake_is_one_line(tenfold: Any, flags: list[str], words: str, tmp_path: Path) -> None:
+def test_wrong_flag_is_one_line_on_stderr(
+    tenfold: Any, flags: list[str], words: str, tmp_path: Path
+) -> None:
     done = tenfold(*flags, cwd=tmp_path)
     assert done.status == 2
     assert done.out == ""
@@ -97,7 +99,7 @@ def test_a_mistake_is_one_line(tenfold: Any, flags: list[str], words: str, tmp_p
     assert os.listdir(tmp_path) == []
 
 
-def test_sources_that_cannot_be_used(
+def test_unusable_sources_are_refused(
     tenfold: Any, make_class_folder: Make, tmp_path: Path
 ) -> None:
     def refused(words: str, name: str, **more: Any) -> None:
@@ -131,7 +133,9 @@ def test_odd_names_are_labels(tenfold: Any, make_class_folder: Make, tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses /proc")
-def test_an_unwritable_output(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
+def test_unwritable_output_is_refused(
+    tenfold: Any, make_class_folder: Make, tmp_path: Path
+) -> None:
     source = make_class_folder()
     (tmp_path / "file").write_text("")
     for output in ("/proc/tenfold", str(tmp_path / "file")):
@@ -141,26 +145,29 @@ def test_an_unwritable_output(tenfold: Any, make_class_folder: Make, tmp_path: P
         assert "Traceback" not in done.err
 
 
-def test_write_says_what_it_did(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
+def test_write_prints_its_result(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
     source = make_class_folder(classes=2, each=10)
-    (source / "class 0" / "notes.txt").write_text("not a image")
+    (source / "class 0" / "notes.txt").write_text("not an image")
     flags = [f"--source={source}", f"--output={tmp_path / 'out'}"]
     done = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "19 records" in done.out
     assert "features: image (image 8 × 8 × 1), label (int64 scalar)" in done.out
-    assert "left out, no .jpg, .jpeg, .png file in a class folder:" in done.out
+    assert "ignored, not a .jpg, .jpeg, .png file in a class folder:" in done.out
     assert "train: 13 records in 4 shards" in done.err
     again = tenfold("write", *flags, "--split=train:0.7,validation:0.3")
     assert "nothing to do" in again.out
     other = tenfold("write", *flags)
     assert other.status == 2
     assert "different layout" in other.err
-    processes = [f"--source={source}", f"--output={tmp_path / 'processes'}", "--num_tasks=2"]
-    assert "other tasks have not finished" in tenfold("write", *processes).out
-    assert "19 records" in tenfold("write", *processes, "--task_index=1").out
+    shared = [f"--source={source}", f"--output={tmp_path / 'shared'}"]
+    first = tenfold("write", *shared, "--num_writers=2")
+    assert "other writers have not finished" in first.out
+    # The former names of the flags still work.
+    last = tenfold("write", *shared, "--num_writers=2", "--writer_index=1")
+    assert "19 records" in last.out
 
 
-def test_a_dry_run_changes_nothing(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
+def test_dry_run_changes_nothing(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
     source, output = make_class_folder(), tmp_path / "out"
     flags = [f"--source={source}", f"--output={output}"]
     done = tenfold("write", *flags, "--dry_run")
@@ -182,13 +189,13 @@ def test_a_dry_run_changes_nothing(tenfold: Any, make_class_folder: Make, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
 
 
-def test_a_dry_run_sees_an_unfinished_write(
+def test_dry_run_counts_an_unfinished_write(
     tenfold: Any, make_class_folder: Make, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     flags = [f"--source={make_class_folder()}", f"--output={output}", "--dry_run"]
-    tenfold("write", *flags[:2], "--num_tasks=2")
-    assert ": 2 shards would be written, 2 are there" in tenfold("write", *flags).out
+    tenfold("write", *flags[:2], "--num_writers=2")
+    assert ": 2 shards would be written, 2 would be kept" in tenfold("write", *flags).out
     assert ": 4 shards would be written; " in tenfold("write", *flags, "--noresume").out
     other = tenfold("write", *flags, "--shuffle_seed=1")
     assert (other.status, "holds unfinished shards" in other.err) == (2, True)
@@ -197,7 +204,9 @@ def test_a_dry_run_sees_an_unfinished_write(
     assert (foreign.status, "no manifest says what it is" in foreign.err) == (2, True)
 
 
-def test_verify_says_what_is_wrong(tenfold: Any, make_class_folder: Make, tmp_path: Path) -> None:
+def test_verify_names_the_damaged_record(
+    tenfold: Any, make_class_folder: Make, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     tenfold("write", f"--source={make_class_folder()}", f"--output={output}")
     done = tenfold("verify", f"--shards={output}")
@@ -222,7 +231,7 @@ def test_verify_says_what_is_wrong(tenfold: Any, make_class_folder: Make, tmp_pa
     found = json.loads(damaged.out)
     assert (damaged.status, found["sound"], found["damaged_shards"]) == (1, False, 1)
     assert found["problems"] == done.out.splitlines()
-    # The way out that it names: remove the shard, write again.
+    # The remedy of the message: remove the shard, write again.
     shard.unlink()
     tenfold("write", f"--source={tmp_path / 'source'}", f"--output={output}")
     assert tenfold("verify", f"--shards={output}").status == 0
@@ -230,7 +239,7 @@ def test_verify_says_what_is_wrong(tenfold: Any, make_class_folder: Make, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_the_code_that_inspect_prints_runs(
+def test_code_printed_by_inspect_runs(
     tenfold: Any, make_class_folder: Make, tmp_path: Path
 ) -> None:
     source, output = make_class_folder(form="JPEG"), tmp_path / "shards [1]"
@@ -255,7 +264,7 @@ def test_the_code_that_inspect_prints_runs(
     assert ran.stdout == "fine\n", ran.stderr
 
 
-def test_writing_images_as_they_are_imports_nothing_heavy(
+def test_writing_unchanged_images_imports_nothing_heavy(
     make_class_folder: Make, tmp_path: Path
 ) -> None:
     code = (
@@ -272,6 +281,6 @@ def test_writing_images_as_they_are_imports_nothing_heavy(
              f"--output={output}", "--processes=1", *last],
             cwd=tmp_path, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        # The probe can fail: a transform of pixels needs Pillow, though never TensorFlow.
+        # Proves that the probe can fail: a transform of pixels needs Pillow, never TensorFlow.
         expected = "0 {'PIL'}" if last else "0"
         assert done.stdout.splitlines()[-1].strip() == expected

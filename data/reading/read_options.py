@@ -1,0 +1,188 @@
+"""Values that say how to read shards: options, the worker's place, the position in the run.
+
+Imports neither TensorFlow nor numpy, so that planning and the command line can build them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.reading.decoding.augment_options import parse_augment
+from tenfold.data.reading.decoding.decoders import AUTO, DecoderFactory, check_decoder
+from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+IMAGE_DTYPES: Final = ("float32", "uint8")
+
+# Task types of TF_CONFIG whose tasks train, in the order in which TensorFlow numbers them.
+_CHIEF_TYPES: Final = ("chief", "master")
+_WORKER: Final = "worker"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How records are decoded, shuffled and fetched.
+
+    Evaluation ignores `augment`, `seed` and `shuffle_buffer_bytes`, so one value can serve
+    training and evaluation.
+
+    Args:
+      image_size: (height, width) in pixels that images are resized to. None takes the size of
+        the images where all have the same, else 224 × 224.
+      image_dtype: ``float32`` or ``uint8``; values are 0 to 255 either way.
+      augment: random changes to training images: ``flip``, ``crop`` (at least half of each
+        side), ``crop:0.3`` (at least 0.3 of each side) or ``flip,crop``.
+      decoder: ``auto`` (the fastest installed), ``tf``, ``turbo``, ``turbo_scaled``,
+        ``module:name``, ``file.py:name``, or a function from (height, width, channels) to a
+        decoder.
+      seed: seed of the order of records and of the augmentation.
+      shuffle_buffer_bytes: memory of the shuffle buffers of all workers together.
+      threads: batches decoded in parallel; 0 takes one per usable core.
+      cache: whether, where and how large shards of remote storage are cached.
+
+    Raises:
+      UserError: a value is out of range, or there is no such decoder.
+    """
+
+    image_size: tuple[int, int] | None = None
+    image_dtype: str = "float32"
+    augment: str = ""
+    decoder: str | DecoderFactory = AUTO
+    seed: int = 0
+    shuffle_buffer_bytes: int = 256 * 10**6
+    threads: int = 0
+    cache: CacheOptions = DEFAULT_CACHE
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise UserError(f"image_size is {size}: give (height, width), both at least 1")
+        if self.image_dtype not in IMAGE_DTYPES:
+            raise UserError(f"image_dtype '{self.image_dtype}' is neither float32 nor uint8")
+        for name in ("shuffle_buffer_bytes", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it cannot be below 0")
+        parse_augment(self.augment)
+        check_decoder(self.decoder)
+
+
+DEFAULT_OPTIONS: Final = ReadOptions()
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: `step` steps of epoch `epoch` are done, both counted from 0."""
+
+    epoch: int = 0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epoch, self.step) < 0:
+            raise UserError(
+                f"position: epoch {self.epoch}, step {self.step}: neither can be below 0"
+            )
+
+
+BEGINNING: Final = Position()
+
+
+@dataclass(frozen=True)
+class WorkerPlace:
+    """Which of the workers a process is, and how many replicas it feeds.
+
+    Args:
+      index: the worker's index, from 0.
+      num_workers: workers that share the records.
+      replicas: replicas (devices) of this worker; each gets its part of the batch in turn.
+
+    Raises:
+      UserError: the index is not below the number of workers, or a number is below 1.
+    """
+
+    index: int = 0
+    num_workers: int = 1
+    replicas: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.num_workers, self.replicas) < 1:
+            raise UserError(
+                f"{self.num_workers} workers × {self.replicas} replicas: both must be at least 1"
+            )
+        if not 0 <= self.index < self.num_workers:
+            raise UserError(f"worker index {self.index} is not below {self.num_workers} workers")
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes the files that all workers share."""
+        return self.index == 0
+
+    @classmethod
+    def from_context(cls, context: "tf.distribute.InputContext") -> "WorkerPlace":
+        """Return the place that a strategy's ``distribute_datasets_from_function`` passes."""
+        workers = context.num_input_pipelines
+        return cls(context.input_pipeline_id, workers, context.num_replicas_in_sync // workers)
+
+    @classmethod
+    def from_tf_config(
+        cls, environ: Mapping[str, str] = os.environ, *, replicas: int = 1
+    ) -> "WorkerPlace":
+        """Return the place that TF_CONFIG gives; the only worker where it is not set.
+
+        A chief comes first, then the workers in their order, as TensorFlow numbers them.
+
+        Raises:
+          UserError: TF_CONFIG is not valid, or the task is an evaluator or a parameter server,
+            which do not share the workers' records.
+        """
+        text = environ.get("TF_CONFIG", "")
+        if not text.strip():
+            return cls(replicas=replicas)
+        cluster, task = _parse_tf_config(text)
+        readers = [
+            (kind, index)
+            for kind in (*_CHIEF_TYPES, _WORKER)
+            for index in range(len(cluster.get(kind, ())))
+        ]
+        if not readers:
+            return cls(replicas=replicas)
+        return cls(_index_of(task, readers), len(readers), replicas)
+
+
+SOLE_WORKER: Final = WorkerPlace()
+
+
+def _parse_tf_config(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the cluster and the task of TF_CONFIG."""
+    try:
+        config = json.loads(text)
+        cluster, task = dict(config.get("cluster") or {}), dict(config.get("task") or {})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TF_CONFIG is not a JSON object with 'cluster' and 'task' ({error}): mend it, or "
+            "give place=WorkerPlace(…)"
+        ) from error
+    return cluster, task
+
+
+def _index_of(task: Mapping[str, Any], readers: list[tuple[str, int]]) -> int:
+    if not task and len(readers) == 1:
+        return 0
+    kind, index = task.get("type", _WORKER), str(task.get("index", ""))
+    if kind not in (*_CHIEF_TYPES, _WORKER):
+        raise UserError(
+            f"TF_CONFIG: this task is of type '{kind}', which does not share the workers' "
+            "records: give place=WorkerPlace() to read the whole split here"
+        )
+    known = {f"{kind}:{number}": place for place, (kind, number) in enumerate(readers)}
+    name = f"{kind}:{index}"
+    if name not in known:
+        raise UserError(
+            f"TF_CONFIG: task '{name}' is not in its cluster, which has {', '.join(known)}: "
+            "mend it, or give place=WorkerPlace(…)"
+        )
+    return known[name]

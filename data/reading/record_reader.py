@@ -1,0 +1,47 @@
+"""From elements of the shuffled order to tensors: the protocol of the two record readers.
+
+`graph_records.GraphRecordReader` parses and decodes by TensorFlow ops,
+`image_records.ImageRecordReader` decodes images in Python; `batches` chooses one.
+"""
+
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+
+from tenfold.data.reading.shard_elements import ShardElements
+
+
+class RecordBatch(NamedTuple):
+    """A batch of records as tensors.
+
+    Attributes:
+      features: each feature by name, [n, …]; images are uint8 [n, height, width, channels].
+      fingerprints: int64 [n]; 0 where there is no record.
+      decode_s: float64 scalar, seconds that parsing and decoding took.
+    """
+
+    features: dict[str, tf.Tensor]
+    fingerprints: tf.Tensor
+    decode_s: tf.Tensor
+
+
+class RecordReader(Protocol):
+    """Turns batches of elements into tensors, inside a tf.data graph."""
+
+    @property
+    def elements(self) -> ShardElements:
+        """The elements that the reader takes: raw records, or record ids."""
+        ...
+
+    def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
+        """Return the fingerprints of elements [n], int64 [n]; 0 where there is no record."""
+        ...
+
+    def read(self, records: tf.Tensor, epoch: tf.Tensor | None) -> RecordBatch:
+        """Return the records of elements [n].
+
+        Args:
+          records: elements [n].
+          epoch: int64 scalar that random crops depend on; None takes whole images.
+        """
+        ...

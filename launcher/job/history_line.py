@@ -1,0 +1,125 @@
+"""The lines of history.jsonl: what happened when on which worker. Pure.
+
+One JSON object per line: `time` (seconds since 1970, by the supervisor's clock), `kind` (see
+_ENTRIES), `worker` and `phase` where it concerns a worker, and the fields of the entry.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from tenfold.data.format.json_fields import from_json_fields
+from tenfold.launcher.job.events import (
+    Checkpoint,
+    Error,
+    Exit,
+    Phase,
+    Preempted,
+    Resumed,
+    Started,
+    Unknown,
+)
+
+NO_WORKER: Final = -1
+
+
+@dataclass(frozen=True)
+class LaunchBegun:
+    """A launch begins in this run directory."""
+
+    num_workers: int = 0
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Note:
+    """An action of the supervisor, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """A worker's last step; at most one line per second and worker.
+
+    `waited_s` is how long the worker waited for input since its previous line; the other fields
+    are those of `events.Step`.
+    """
+
+    step: int
+    epoch: int | None = None
+    total_steps: int | None = None
+    loss: float | None = None
+    records_per_s: float | None = None
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class WorkerExit(Exit):
+    """A worker has ended; `peak_rss_bytes` is the most resident memory seen of it."""
+
+    peak_rss_bytes: int = 0
+
+
+Entry = (
+    LaunchBegun | Note | StepProgress | WorkerExit | Started | Phase | Error | Checkpoint
+    | Preempted | Resumed | Unknown
+)  # fmt: skip
+
+_ENTRIES: Final[dict[str, type]] = {
+    "launch": LaunchBegun,
+    "note": Note,
+    "step": StepProgress,
+    "exit": WorkerExit,
+    "started": Started,
+    "phase": Phase,
+    "error": Error,
+    "checkpoint": Checkpoint,
+    "preempted": Preempted,
+    "resumed": Resumed,
+}
+_KINDS: Final = {entry: kind for kind, entry in _ENTRIES.items()}
+
+
+@dataclass(frozen=True)
+class HistoryLine:
+    """One line; `worker` is NO_WORKER where it concerns none."""
+
+    time: float
+    entry: Entry
+    worker: int = NO_WORKER
+    phase: str = ""
+
+
+def encode_history(line: HistoryLine) -> str:
+    """Return the JSON text of a line, newline included."""
+    fields = {name: value for name, value in asdict(line.entry).items() if value is not None}
+    place = {} if line.worker == NO_WORKER else {"worker": line.worker, "phase": line.phase}
+    document = {"time": line.time, "kind": _KINDS[type(line.entry)], **place, **fields}
+    return json.dumps(document, ensure_ascii=False) + "\n"
+
+
+def decode_history(text: str) -> HistoryLine:
+    """Return the line that `encode_history` wrote; its entry is Unknown for an unknown kind.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    document = json.loads(text)
+    place = from_json_fields(_Place, document, ignore_unknown=True)
+    return HistoryLine(place.time, _parse_entry(place.kind, document), place.worker, place.phase)
+
+
+@dataclass(frozen=True)
+class _Place:
+    time: float
+    kind: str
+    worker: int = NO_WORKER
+    phase: str = ""
+
+
+def _parse_entry(kind: str, document: dict[str, Any]) -> Entry:
+    if kind not in _ENTRIES:
+        return Unknown(kind)
+    entry: Entry = from_json_fields(_ENTRIES[kind], document, ignore_unknown=True)
+    return entry

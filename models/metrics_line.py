@@ -1,0 +1,136 @@
+"""The lines of metrics.jsonl: their types, and the only place that writes and reads them. Pure.
+
+Each line is one JSON object whose `kind` is ``step`` or ``epoch``; its other keys are the fields
+of StepMetrics or EpochMetrics, None left out.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from tenfold.data.format.json_fields import from_json_fields
+
+
+@dataclass(frozen=True)
+class ReceiptLine:
+    """A receipt of one epoch and split: see `Receipt` of `tenfold.data`.
+
+    Fingerprints are 16 hexadecimal digits; `broken` names records that were skipped.
+    """
+
+    records: int
+    expected: int
+    left_out: int
+    exact: bool
+    fingerprint: str = ""
+    expected_fingerprint: str = ""
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BottleneckLine:
+    """What limited an epoch: `bound` is ``input``, ``communication`` or ``compute``.
+
+    `wait` and `decode` are shares of time, one per worker; `communication` is the share of a
+    step that summing the gradients takes, 0 with one worker.
+    """
+
+    bound: str = ""
+    advice: str = ""
+    wait: tuple[float, ...] = ()
+    decode: tuple[float, ...] = ()
+    communication: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One training step.
+
+    Attributes:
+      epoch: counted from 0.
+      step: steps done since the run began, this one included.
+      loss: the loss of this step.
+      metrics: the model's metrics over the epoch so far, by name.
+      records_per_s: records that all workers together read per second.
+      wait_share: share of the time that steps waited for input, 0 to 1.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    metrics: Mapping[str, float]
+    records_per_s: float
+    wait_share: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One finished epoch: the fields of StepMetrics, of the whole epoch, and more.
+
+    Attributes:
+      epoch: counted from 0.
+      step: steps done since the run began.
+      loss: the mean loss of the epoch.
+      metrics: the model's metrics by name; those of the validation split begin with ``val_``.
+      records_per_s: records that all workers together read per second.
+      wait_share: share of the time that steps waited for input, 0 to 1.
+      receipt: the proof of which records were trained on.
+      seconds: how long the training steps took.
+      validation_receipt: the same for the validation split, None where there is none.
+      bottleneck: what limited the epoch.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    metrics: Mapping[str, float]
+    records_per_s: float
+    wait_share: float
+    receipt: ReceiptLine
+    seconds: float = 0.0
+    validation_receipt: ReceiptLine | None = None
+    bottleneck: BottleneckLine | None = None
+
+
+MetricsLine = StepMetrics | EpochMetrics
+
+_KINDS: Final[dict[str, type[StepMetrics] | type[EpochMetrics]]] = {
+    "step": StepMetrics,
+    "epoch": EpochMetrics,
+}
+
+
+def encode_metrics(line: MetricsLine) -> str:
+    """Return the JSON text of a line, newline included."""
+    kind = "epoch" if isinstance(line, EpochMetrics) else "step"
+    fields = {name: value for name, value in asdict(line).items() if value is not None}
+    return json.dumps({"kind": kind, **fields}) + "\n"
+
+
+def decode_metrics(text: str) -> MetricsLine:
+    """Return the line that `encode_metrics` wrote.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    document = json.loads(text)
+    kind = document.pop("kind", None) if isinstance(document, dict) else None
+    if kind not in ("step", "epoch"):
+        raise ValueError(f"kind is {kind!r}, neither 'step' nor 'epoch'")
+    return from_json_fields(_KINDS[kind], document, ignore_unknown=True)
+
+
+def read_metrics_lines(data: bytes) -> tuple[list[MetricsLine], int]:
+    """Return the lines of a metrics.jsonl, and the number of damaged ones.
+
+    Text after the last newline is still being written and is ignored.
+    """
+    lines: list[MetricsLine] = []
+    damaged = 0
+    for raw in data.split(b"\n")[:-1]:
+        try:
+            lines.append(decode_metrics(raw.decode(errors="replace")))
+        except ValueError:
+            damaged += 1
+    return lines, damaged

@@ -1,0 +1,47 @@
+"""Collectives over the workers: their results, and that they are traced once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tenfold.models.training.collectives import WorkerCollectives
+
+PROGRAM = Path(__file__).with_name("tuned_program.py")
+
+
+@pytest.fixture
+def collectives() -> WorkerCollectives:
+    return WorkerCollectives(tf.distribute.get_strategy(), worker=0, num_workers=1)
+
+
+def test_sums_of_one_worker_are_its_values(collectives: WorkerCollectives) -> None:
+    assert collectives.sum_ints(2**64 - 1, 2**63, -1) == (2**64 - 1, 2**63, 2**64 - 1)
+    assert collectives.sum_float(0.1) == 0.1
+    assert collectives.gather((0.25, 3.0)) == [(0.25, 3.0)]
+    assert [collectives.any_worker(flag) for flag in (True, False)] == [True, False]
+
+
+def test_collectives_are_traced_once_per_shape(collectives: WorkerCollectives) -> None:
+    for epoch in range(8):
+        collectives.gather((0.5, float(epoch), 1.0))
+        collectives.sum_ints(epoch, epoch, epoch)
+        collectives.sum_ints(epoch, epoch)
+        collectives.any_worker(epoch > 4)
+        collectives.sum_float(float(epoch))
+        collectives.barrier()
+    # A row, three integers, two integers (flags and barriers too), a float.
+    assert collectives.summed.experimental_get_tracing_count() == 4
+
+
+@pytest.mark.slow
+def test_seven_epochs_do_not_warn_of_retracing(digit_shards: Path, tmp_path: Path) -> None:
+    options = json.dumps({"epochs": 7})
+    command = [sys.executable, str(PROGRAM), str(digit_shards), str(tmp_path / "run"), options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout.splitlines()[-1])["epochs"] == 7
+    assert "retracing" not in done.stderr
