@@ -60,7 +60,7 @@ class Plan:
         return _html_table(rows_of(self.layout))
 
     def plot(self, path: str) -> None:
-        """Saves an image of the layout.
+        """Save a plot of the layout.
 
         Args:
           path: a file name ending in .svg or .png.

@@ -1,4 +1,4 @@
-"""Writes scikit-learn's 1,797 handwritten digits as PNG files, a folder a class.
+"""Writes scikit-learn's 1,797 handwritten digits as PNG files, one folder per class.
 
 python scripts/digits.py FOLDER
 """
@@ -16,8 +16,12 @@ def write_digits(folder: Path) -> int:
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = folder / str(label) / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():  # kept as it is: its time is part of what `write` compares
-            grey = (image * (255 / 16)).round().astype("uint8")  # 0 to 16 in the data set
+        if (
+            not path.exists()
+        ):  # its modification time is part of the fingerprint by which `write` resumes
+            grey = (
+                (image * (255 / 16)).round().astype("uint8")
+            )  # the data set has values from 0 to 16
             Image.fromarray(grey).save(path)
     return len(digits.images)
 

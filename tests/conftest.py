@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Examples are not timed: a machine that stalls for a moment says nothing about them.
+# No deadline for examples: the machine may stall for a moment.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so all that they begin.
+# Shells start background jobs with SIGINT ignored; processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TENFOLD = Path(sys.executable).with_name("tenfold")
@@ -29,7 +29,7 @@ TENFOLD = Path(sys.executable).with_name("tenfold")
 
 @dataclass(frozen=True)
 class Done:
-    """How a command line ended."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -38,7 +38,7 @@ class Done:
 
 @pytest.fixture(scope="session")
 def tenfold() -> Callable[..., Done]:
-    """Runs the command line in a process of its own."""
+    """Runs the command line in a process and waits for it."""
 
     def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def tenfold() -> Callable[..., Done]:
 
 @pytest.fixture
 def start_tenfold(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts the command line in a process of its own; what still runs at the end is killed."""
+    """Starts the command line in a process; kills processes that still run after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(
@@ -85,7 +85,7 @@ def until() -> Callable[..., None]:
     def wait(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < end, f"not so within {timeout_s} s"
+            assert time.monotonic() < end, f"the condition did not hold within {timeout_s} s"
             time.sleep(0.01)
 
     return wait
@@ -102,7 +102,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_digits(tenfold: Callable[..., Done], digits: Path) -> Callable[..., None]:
-    """Writes the digits as shards, 1,617 to train and 180 to validate, with flags of `write`."""
+    """Writes the digits as shards, 1,617 for training, 180 for validation; takes `write` flags."""
 
     def write(output: Path | str, *flags: str) -> None:
         split = "--split=train:0.9,validation:0.1"
@@ -124,7 +124,7 @@ def digit_shards(
 
 @pytest.fixture
 def damaged_shards(digit_shards: Path, tmp_path: Path) -> Path:
-    """The digits as shards, with one broken payload in a shard to train on."""
+    """The digits as shards, with a broken payload in one training shard."""
     folder = tmp_path / "damaged"
     shutil.copytree(digit_shards, folder)
     shard = sorted(folder.glob("train-*"))[3]
@@ -136,12 +136,12 @@ def damaged_shards(digit_shards: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., str]:
-    """Runs a page of docs as `scripts/run_docs` says, which also tells how blocks are marked.
+    """Runs a page of docs with `scripts/run_docs`; returns the differences, "" if there are none.
 
-    `run_page("docs/ssh.md", HOST=name)` runs that page in a temporary folder that holds `digits`
-    (class folders of images) and `shards` (the same, written for 1, 2 and 4 workers); keywords
-    become environment variables; `prefix` runs it all somewhere else. It returns what differs from
-    the page, "" where nothing does.
+    `run_page("docs/ssh.md", HOST=name)` runs the page in a temporary folder that holds `digits`
+    (class folders of images) and `shards` (the same, written for 1, 2 and 4 workers). Keywords
+    become environment variables; `prefix` is a command that runs the script elsewhere, as in
+    another network namespace.
     """
 
     def run(name: str, *, prefix: tuple[str, ...] = (), **environment: str) -> str:
@@ -180,7 +180,7 @@ class MakeImage(Protocol):
 
 @pytest.fixture(scope="session")
 def make_image() -> MakeImage:
-    """Makes an encoded image of noise; equal arguments give equal bytes."""
+    """Makes an encoded image of noise. Equal arguments give equal bytes."""
     from PIL import Image
 
     def make(
@@ -197,7 +197,7 @@ def make_image() -> MakeImage:
 
 @pytest.fixture
 def make_class_folder(tmp_path: Path, make_image: MakeImage) -> Callable[..., Path]:
-    """Makes a tree of class folders of small images; the last class has one fewer."""
+    """Makes class folders of small images; the last class has one image fewer."""
 
     def make(classes: int = 3, each: int = 10, *, form: str = "PNG", name: str = "source") -> Path:
         root = tmp_path / name

@@ -1,4 +1,4 @@
-"""docs/manifest.md: its example is a manifest, and every field of it is explained."""
+"""docs/manifest.md: the example is a valid manifest, and the page explains every field of it."""
 
 import json
 import re
@@ -14,7 +14,7 @@ def block(language: str) -> str:
     return str(text)
 
 
-def test_the_example_is_a_whole_manifest() -> None:
+def test_example_is_complete_manifest() -> None:
     manifest = manifest_from_json(block("json"))
     assert json.loads(manifest_to_json(manifest)) == json.loads(block("json"))
     document = json.loads(block("json"))

@@ -1,4 +1,4 @@
-"""The code in README.md and docs/ runs and prints what the pages say: see scripts/run_docs."""
+"""README.md and docs/: code blocks run and print what the pages show (see scripts/run_docs)."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "run_docs"
 
-# The pages that run anywhere; those of the back ends and of gs:// have tests beside the back ends.
+# Pages that run anywhere; tests/launcher/backends and tests/gcs test the other pages.
 PAGES = [
     "README.md",
     "docs/README.md",
@@ -33,8 +33,8 @@ ELSEWHERE = [
     "docs/slurm.md",
     "docs/ssh.md",
 ]
-GENERATED = ["docs/api.md", "docs/errors.md"]
-# What these pages show and no test runs, with the page's own reason.
+WITHOUT_CODE = ["docs/errors.md", "docs/performance.md"]
+# Blocks that no test runs, with the reason that the page gives.
 NOT_RUN = {
     "README.md": [
         "it sets up an environment of its own; the tests run in that one",
@@ -49,25 +49,25 @@ NOT_RUN = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # run_docs says after 240 what is not done
+@pytest.mark.timeout(300)  # run_docs reports unfinished commands after 240 s
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_does_what_it_says(name: str, run_page: Callable[..., str]) -> None:
+def test_page_prints_what_it_shows(name: str, run_page: Callable[..., str]) -> None:
     assert run_page(name) == ""
 
 
 def test_every_page_has_a_test() -> None:
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")}
-    assert pages - {*PAGES, *ELSEWHERE, *GENERATED} == set()
+    assert pages - {*PAGES, *ELSEWHERE, *WITHOUT_CODE} == set()
 
 
-def test_the_index_names_every_page() -> None:
+def test_index_links_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     linked = set(re.findall(r"\]\(([\w-]+\.md)\)", index))
     assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
-def test_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+def test_links_have_targets() -> None:
+    for page in [ROOT / "README.md", ROOT / "BUILD.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
             target, _, anchor = link.partition("#")
             if target.startswith("http"):
@@ -78,19 +78,19 @@ def test_links_lead_somewhere() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Returns the anchors that GitHub gives the headings of a page."""
+    """The anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", text).strip().lower().replace(" ", "-") for text in headings}
 
 
-def test_the_image_is_what_is_planned() -> None:
+def test_overview_image_is_up_to_date() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "draw_overview"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_what_is_not_run_says_why(name: str) -> None:
+def test_blocks_not_run_give_reason(name: str) -> None:
     command = [sys.executable, str(SCRIPT), "--list", str(ROOT / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     reasons = [line.partition(": ")[2] for line in done.stdout.splitlines()]
@@ -141,7 +141,7 @@ false
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "error"),
     [
         ("", "", ""),
         ("3   shards", "4   shards", "+ 3 shards"),  # a whole number counts
@@ -152,20 +152,18 @@ false
         ("python program.py", "python other.py", "no command uses program.py"),
         ("```sh\ntest", "```perl\ntest", "a block of 'perl'"),
         ("<!-- not run: there is\nno such thing -->", "", "ended with 1, not 0"),
-        ("```console\n$ echo", "    $ false\n\n```console\n$ echo", "is in no fence"),
+        ("```console\n$ echo", "    $ false\n\n```console\n$ echo", "is outside of a fence"),
     ],
 )  # fmt: skip
-def test_a_page_that_does_otherwise_is_found(
-    tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_difference_in_page_is_reported(tmp_path: Path, old: str, new: str, error: str) -> None:
     assert old in GOOD
     page = tmp_path / "page.md"
     page.write_text(GOOD.replace(old, new) if old else GOOD)
     done = run_docs(page)
-    assert (done.returncode, said in done.stderr) == (1 if said else 0, True), done.stderr
+    assert (done.returncode, error in done.stderr) == (1 if error else 0, True), done.stderr
 
 
-def test_update_writes_what_was_printed(tmp_path: Path) -> None:
+def test_update_writes_printed_output(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(GOOD.replace("3   shards", "4 shards").replace("there\n$", "$"))
     run_docs(page, "--update")

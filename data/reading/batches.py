@@ -14,8 +14,6 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import LABEL, ShardInfo
 from tenfold.data.reading.decoding.decoders import PythonDecoder, make_decoder
-from tenfold.data.reading.graph_records import GraphRecordReader, empty_features, zero
-from tenfold.data.reading.image_records import ImageRecordReader
 from tenfold.data.reading.order import (
     ShuffleOrder,
     lane_buffer_records,
@@ -25,14 +23,16 @@ from tenfold.data.reading.order import (
 )
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position
-from tenfold.data.reading.record_reader import RecordBatch, RecordReader
-from tenfold.data.reading.shard_elements import (
+from tenfold.data.reading.records.graph_records import GraphRecordReader, empty_features, zero
+from tenfold.data.reading.records.image_records import ImageRecordReader
+from tenfold.data.reading.records.record_reader import RecordBatch, RecordReader
+from tenfold.data.reading.records.shard_elements import (
     ShardElements,
     plain_graph,
     record_elements,
     record_id_elements,
 )
-from tenfold.data.reading.shard_index import ShardIndex
+from tenfold.data.reading.records.shard_index import ShardIndex
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 

@@ -22,7 +22,7 @@ from tenfold.data.reading.receipts import (
     add_evaluation_counts,
     add_training_counts,
 )
-from tenfold.data.reading.shard_elements import plain_graph
+from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.reading.read_options import BEGINNING, Position
-from tenfold.data.reading.shard_elements import ShardElements, plain_graph
+from tenfold.data.reading.records.shard_elements import ShardElements, plain_graph
 
 # Shards of a lane that are interleaved, and records taken from one before the next. Both are part
 # of the order: changing them changes which records a batch holds.

@@ -19,7 +19,7 @@ from tenfold.data.integrity.salvage import find_damaged_record, find_record
 from tenfold.data.reading.batches import open_reader, raw_records
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
-from tenfold.data.reading.shard_index import UnreadableRecord
+from tenfold.data.reading.records.shard_index import UnreadableRecord
 
 # Errors of damaged frames, of shards that end early, and of records that cannot be parsed.
 READ_ERRORS = (

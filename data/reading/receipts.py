@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import Split
 from tenfold.data.reading.batches import FINGERPRINT, Batch
-from tenfold.data.reading.graph_records import zero
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
-from tenfold.data.reading.shard_elements import plain_graph
+from tenfold.data.reading.records.graph_records import zero
+from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
 

@@ -13,11 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.runtime.user_code import (
-    import_user_module,
-    load_user_object,
-    names_user_object,
-)
+from tenfold.data.runtime.user_code import import_user_module, load_user_object, names_user_object
 from tenfold.launcher.backends.base import Backend, Option, Submitter
 
 BACKENDS: Final = {

@@ -150,13 +150,13 @@ class WriteRequest:
 
     source: Any
     output: str
-    options: "WriteOptions"
-    transforms: tuple[str, ...]
     source_options: "SourceOptions"
+    transforms: tuple[str, ...]
+    options: "WriteOptions"
 
 
 def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
-    """Returns the write that the flags describe.
+    """Return the write that the flags describe.
 
     Args:
       fv: the parsed flags.
@@ -173,27 +173,26 @@ def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
             raise UserError(f"--{name} is missing: --help lists the flags")
     if fv.max_bad_records < 0:
         raise UserError(f"--max_bad_records={fv.max_bad_records}: it must be at least 0")
-    write_options = WriteOptions(
-        policy=policy_from_flags(fv),
-        splits={split.name: split.fraction for split in parse_splits(fv.split)},
-        shuffle_seed=fv.shuffle_seed,
-        processes=fv.processes,
-        resume=fv.resume,
-        overwrite=fv.overwrite,
-        max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
-        **options,
-    )
     return WriteRequest(
         source=fv.source,
         output=fv.output,
-        options=write_options,
-        transforms=tuple(fv.transform),
         source_options=source_options_from_flags(fv),
+        transforms=tuple(fv.transform),
+        options=WriteOptions(
+            policy=policy_from_flags(fv),
+            splits={split.name: split.fraction for split in parse_splits(fv.split)},
+            shuffle_seed=fv.shuffle_seed,
+            processes=fv.processes,
+            resume=fv.resume,
+            overwrite=fv.overwrite,
+            max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
+            **options,
+        ),
     )
 
 
 def run_write(request: WriteRequest) -> "WriteResult":
-    """Writes, with progress on stderr.
+    """Write, with progress on stderr.
 
     Raises:
       UserError: as `write_shards`.
@@ -205,19 +204,23 @@ def run_write(request: WriteRequest) -> "WriteResult":
         return write_shards(
             request.source,
             request.output,
-            options=request.options,
-            transforms=request.transforms,
             source_options=request.source_options,
+            transforms=request.transforms,
+            options=request.options,
             on_progress=progress.show,
             on_plan=progress.begin,
         )
 
 
 def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
-    """Writes as the flags ask for, with progress on stderr; `options` are more WriteOptions.
+    """Write the data set that the flags describe, with progress on stderr.
+
+    Args:
+      fv: the parsed flags.
+      **options: further fields of WriteOptions.
 
     Raises:
-      UserError: a flag is missing or makes no sense, or as `write_shards`.
+      UserError: a flag is missing or wrong, or as `write_shards`.
       JobError: as `write_shards`.
     """
     return run_write(write_request(fv, **options))

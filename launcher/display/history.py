@@ -12,15 +12,15 @@ from typing import Final
 
 from tenfold.launcher.display.view import View
 from tenfold.launcher.job.events import (
-    Checkpoint,
+    CheckpointSaved,
     Error,
     Exit,
     Phase,
-    Preempted,
     Resumed,
     Started,
     Step,
     WorkerEvent,
+    WorkerPreempted,
 )
 from tenfold.launcher.job.history_line import (
     NO_WORKER,
@@ -65,7 +65,14 @@ class HistoryView:
             case Exit() as ended:
                 peak = self._peaks.pop(worker, 0)
                 self._write_event(worker, event, WorkerExit(**asdict(ended), peak_rss_bytes=peak))
-            case Started() | Phase() | Error() | Checkpoint() | Preempted() | Resumed() as message:
+            case (
+                Started()
+                | Phase()
+                | Error()
+                | CheckpointSaved()
+                | WorkerPreempted()
+                | Resumed() as message
+            ):
                 self._write_event(worker, event, message)
         self._view.event(worker, event)
 

@@ -132,7 +132,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointSaved:
     """A whole checkpoint exists at `path`, made at `step` of the whole run."""
 
     path: str
@@ -150,7 +150,7 @@ class Error:
 
 
 @dataclass(frozen=True)
-class Preempted:
+class WorkerPreempted:
     """The worker was asked to stop and has saved a checkpoint."""
 
 
@@ -169,8 +169,8 @@ class Unknown:
 
 
 Message = (
-    Started | Stat | Exit | Phase | Resumed | Step | Epoch | Checkpoint | Error | Preempted
-    | Result | Unknown
+    Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | Error
+    | WorkerPreempted | Result | Unknown
 )  # fmt: skip
 
 MESSAGES: Final[dict[str, type]] = {
@@ -181,9 +181,9 @@ MESSAGES: Final[dict[str, type]] = {
     "resumed": Resumed,
     "step": Step,
     "epoch": Epoch,
-    "checkpoint": Checkpoint,
+    "checkpoint": CheckpointSaved,
     "error": Error,
-    "preempted": Preempted,
+    "preempted": WorkerPreempted,
     "result": Result,
 }
 _KINDS: Final = {message: kind for kind, message in MESSAGES.items()}

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.launcher.job.events import (
-    Checkpoint,
+    CheckpointSaved,
     Error,
     Exit,
     Phase,
-    Preempted,
     Resumed,
     Started,
     Unknown,
+    WorkerPreempted,
 )
 
 NO_WORKER: Final = -1
@@ -62,8 +62,8 @@ class WorkerExit(Exit):
 
 
 Entry = (
-    LaunchBegun | Note | StepProgress | WorkerExit | Started | Phase | Error | Checkpoint
-    | Preempted | Resumed | Unknown
+    LaunchBegun | Note | StepProgress | WorkerExit | Started | Phase | Error | CheckpointSaved
+    | WorkerPreempted | Resumed | Unknown
 )  # fmt: skip
 
 _ENTRIES: Final[dict[str, type]] = {
@@ -74,8 +74,8 @@ _ENTRIES: Final[dict[str, type]] = {
     "started": Started,
     "phase": Phase,
     "error": Error,
-    "checkpoint": Checkpoint,
-    "preempted": Preempted,
+    "checkpoint": CheckpointSaved,
+    "preempted": WorkerPreempted,
     "resumed": Resumed,
 }
 _KINDS: Final = {entry: kind for kind, entry in _ENTRIES.items()}

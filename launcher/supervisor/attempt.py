@@ -18,7 +18,7 @@ from tenfold.launcher.job.events import Result
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 from tenfold.launcher.supervisor.verdict import Verdict, has_failed, is_consequence, judge
-from tenfold.launcher.supervisor.watchdog import Finding, WatchPolicy, find_hang
+from tenfold.launcher.supervisor.watchdog import Hang, WatchPolicy, find_hang
 from tenfold.launcher.supervisor.worker_processes import (
     AGENT_LINGER_S,
     WorkerMessage,
@@ -75,7 +75,7 @@ class Attempt:
     final: dict[str, Any] = field(default_factory=dict)
     _failed_at: float | None = None
     _dump_until: float | None = None
-    _finding: Finding | None = None
+    _finding: Hang | None = None
     _lines: deque[tuple[float, int, str]] = field(default_factory=deque)
     _stops_handled: int = 0
     _stop_waiting_at: float = math.inf
@@ -196,7 +196,7 @@ class Attempt:
         # Preempted workers save a checkpoint together, so the others need the grace period.
         self._stop(self.grace_s if self.verdict.preempted else self.failure_grace_s)
 
-    def _dump(self, finding: Finding) -> None:
+    def _dump(self, finding: Hang) -> None:
         """Note the watchdog's finding, and make every worker print its Python stack and abort."""
         names = ", ".join(f"worker {worker}" for worker in finding.workers)
         self.view.note(f"{names}: {finding.reason}; asking all workers for their stacks")

@@ -34,7 +34,7 @@ _PLACES: Final = (
 )
 
 
-class Frame(NamedTuple):
+class StackFrame(NamedTuple):
     """One frame of a stack."""
 
     file: str
@@ -42,13 +42,13 @@ class Frame(NamedTuple):
     function: str
 
 
-def thread_stacks(lines: Sequence[str]) -> list[tuple[Frame, ...]]:
+def thread_stacks(lines: Sequence[str]) -> list[tuple[StackFrame, ...]]:
     """Parse the output of faulthandler.
 
     Returns:
       The frames of each thread, innermost first; the main thread is the last.
     """
-    stacks: list[list[Frame]] = []
+    stacks: list[list[StackFrame]] = []
     inside = False
     for line in lines:
         match = _FRAME.match(line)
@@ -56,7 +56,7 @@ def thread_stacks(lines: Sequence[str]) -> list[tuple[Frame, ...]]:
             stacks.append([])
             inside = True
         elif inside and match:
-            stacks[-1].append(Frame(match["file"], int(match["line"]), match["name"]))
+            stacks[-1].append(StackFrame(match["file"], int(match["line"]), match["name"]))
         else:
             inside = False
     return [tuple(stack) for stack in stacks]
@@ -76,7 +76,7 @@ def describe_location(lines: Sequence[str]) -> str:
     return f"{place}: {frame.file}:{frame.line} in {frame.function}"
 
 
-def _own_frame(stack: Sequence[Frame]) -> Frame:
+def _own_frame(stack: Sequence[StackFrame]) -> StackFrame:
     """Return the innermost frame outside the standard library: the code that waits for a lock."""
     return next((frame for frame in stack if not _STDLIB.search(frame.file)), stack[0])
 

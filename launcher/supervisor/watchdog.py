@@ -41,16 +41,14 @@ class WatchPolicy:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Hang:
     """A hang: the workers that hold up the others, and the reason in words."""
 
     workers: tuple[int, ...]
     reason: str
 
 
-def find_hang(
-    policy: WatchPolicy, records: Sequence[WorkerRecord], *, now: float
-) -> Finding | None:
+def find_hang(policy: WatchPolicy, records: Sequence[WorkerRecord], *, now: float) -> Hang | None:
     """Return the hang at `now` (seconds since 1970), None if there is none.
 
     Called only while no worker has failed, so workers that have ended were successful.
@@ -67,7 +65,7 @@ def find_hang(
 
 def _unresponsive_host(
     policy: WatchPolicy, records: Sequence[WorkerRecord], now: float
-) -> Finding | None:
+) -> Hang | None:
     """Find hosts whose agent is silent while others are not.
 
     If all agents are silent, the supervisor's own machine is at fault.
@@ -78,15 +76,13 @@ def _unresponsive_host(
     if policy.hang_timeout_s <= 0 or not silent or not some_respond:
         return None
     silent_s = now - min(record.agent_at for record in silent)
-    return Finding(
+    return Hang(
         tuple(record.index for record in silent),
         f"host unresponsive: no heartbeat for {silent_s:.0f} s",
     )
 
 
-def _missing_peer(
-    policy: WatchPolicy, records: Sequence[WorkerRecord], now: float
-) -> Finding | None:
+def _missing_peer(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -> Hang | None:
     """Find workers that have not come to the rendezvous at which the others wait."""
     waiting = [record for record in records if record.listening or record.phase == "rendezvous"]
     absent = [record for record in records if not _has_come(record)]
@@ -97,7 +93,7 @@ def _missing_peer(
         return None
     names = ", ".join(f"worker {record.index} ({_describe_progress(record)})" for record in absent)
     reason = f"the rendezvous has waited {waited_s:.0f} s for {names}"
-    return Finding(tuple(record.index for record in absent), reason)
+    return Hang(tuple(record.index for record in absent), reason)
 
 
 def _waiting_since(record: WorkerRecord) -> float:
@@ -114,7 +110,7 @@ def _describe_progress(record: WorkerRecord) -> str:
     return stopped + (f"in phase {record.phase}" if record.phase else "its port is not open")
 
 
-def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -> Finding | None:
+def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -> Hang | None:
     """Find a hang of all workers that report phases: each is silent beyond its limit."""
     if policy.hang_timeout_s <= 0:
         return None
@@ -130,7 +126,7 @@ def _silence(policy: WatchPolicy, records: Sequence[WorkerRecord], now: float) -
         f"no progress for {_silent_s(first, now):.0f} s in phase "
         f"{first.phase.replace('_', ' ')}{_usual(first)}"
     )
-    return Finding(behind, reason)
+    return Hang(behind, reason)
 
 
 def _silent_s(record: WorkerRecord, now: float) -> float:

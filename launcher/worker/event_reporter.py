@@ -1,6 +1,6 @@
 """The trainer's reporter: sends its progress as events, and lets injected faults strike."""
 
-from tenfold.launcher.job.events import Checkpoint, Epoch, EventWriter, Resumed, Step
+from tenfold.launcher.job.events import CheckpointSaved, Epoch, EventWriter, Resumed, Step
 from tenfold.launcher.job.faults import WorkerFaults
 from tenfold.models.metrics_line import EpochMetrics, StepMetrics
 
@@ -50,4 +50,4 @@ class EventReporter:
 
     def checkpoint(self, path: str, *, epoch: int, step: int) -> None:
         """Report that a whole checkpoint exists at `path`."""
-        self._events.send(Checkpoint(path, epoch=epoch, step=step))
+        self._events.send(CheckpointSaved(path, epoch=epoch, step=step))

@@ -24,8 +24,8 @@ from tenfold.launcher.job.events import (
     EXIT_PREEMPTED,
     Error,
     EventWriter,
-    Preempted,
     Result,
+    WorkerPreempted,
 )
 from tenfold.launcher.job.faults import WorkerFaults
 from tenfold.launcher.job.job_spec import job_from_json
@@ -95,7 +95,7 @@ def _run(events: EventWriter) -> int:
             stop=lambda: bool(stop_signals),
         )
     except loop.Preempted:
-        events.send(Preempted())
+        events.send(WorkerPreempted())
         return EXIT_PREEMPTED
     events.send(Result(_final_figures(result)))
     events.enter("done")

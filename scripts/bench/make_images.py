@@ -1,9 +1,9 @@
-"""Writes JPEG images for the reading benchmarks: crops of two photographs, at odd sizes.
+"""Writes JPEG images for the reading benchmarks: crops of two photographs, in various sizes.
 
 python scripts/bench/make_images.py FOLDER small|large COUNT
 
-``small`` ones have about 17 KB, ``large`` ones about 110 KB. The photographs are those that
-scikit-learn carries (china.jpg and flower.jpg, 640 × 427).
+``small`` images have about 17 KB, ``large`` images about 110 KB. The photographs come with
+scikit-learn (china.jpg and flower.jpg, 640 × 427).
 """
 
 import random
@@ -26,29 +26,29 @@ def write_images(folder: Path, kind: str, count: int) -> int:
     """Writes ``folder/CLASS/NNNNNN.jpg``; returns their mean size in bytes."""
     heights, widths, quality = KINDS[kind]
     photographs = [Image.fromarray(array) for array in load_sample_images().images]
-    draw = random.Random(f"images {kind}")
+    rng = random.Random(f"images {kind}")
     total = 0
     for index in range(count):
-        photograph = photographs[draw.randrange(len(photographs))]
+        photograph = photographs[rng.randrange(len(photographs))]
         path = folder / str(index % CLASSES) / f"{index:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _varied(photograph, draw, heights, widths).save(path, quality=quality)
+        _random_crop(photograph, rng, heights, widths).save(path, quality=quality)
         total += path.stat().st_size
     return total // max(1, count)
 
 
-def _varied(
+def _random_crop(
     photograph: Image.Image,
-    draw: random.Random,
+    rng: random.Random,
     heights: tuple[int, int],
     widths: tuple[int, int],
 ) -> Image.Image:
-    """Returns a crop of its own, brighter or darker than others."""
-    height, width = draw.randrange(*heights), draw.randrange(*widths)
-    left = draw.randrange(photograph.width - width + 1)
-    top = draw.randrange(photograph.height - height + 1)
+    """Returns a random crop with a random brightness."""
+    height, width = rng.randrange(*heights), rng.randrange(*widths)
+    left = rng.randrange(photograph.width - width + 1)
+    top = rng.randrange(photograph.height - height + 1)
     crop = np.asarray(photograph.crop((left, top, left + width, top + height)), np.float32)
-    return Image.fromarray(np.clip(crop * draw.uniform(0.7, 1.3), 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(crop * rng.uniform(0.7, 1.3), 0, 255).astype(np.uint8))
 
 
 if __name__ == "__main__":

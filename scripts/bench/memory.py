@@ -1,10 +1,10 @@
-"""Does reading leak? The memory of a process over many epochs, and how well records are mixed.
+"""Measures the reader's memory over many epochs, and how well it shuffles.
 
 python scripts/bench/memory.py SHARDS [EPOCHS]
 
-Prints the resident memory after each tenth of the epochs. Then how far records travel: the
-mean distance, in batches, between where a record stands in two epochs, as a share of what a
-full shuffle gives (a third of an epoch).
+Prints the resident memory after each tenth of the epochs. Then, for several sizes of the shuffle
+buffer, the mean distance in batches between the positions of a record in two epochs, as a share of
+the distance in a full shuffle (a third of an epoch).
 """
 
 import os
@@ -43,17 +43,20 @@ def memory_over_epochs(shards: str, epochs: int) -> Iterator[tuple[int, float]]:
 
 
 def mixing(shards: str, buffer_bytes: int) -> tuple[float, float]:
-    """Returns how far records travel between two epochs, and the neighbours that stay together.
+    """Measures how well the records of two epochs are shuffled.
 
-    The first as a share of a full shuffle's; the second is the mean number of a batch's records
-    that were in one batch an epoch before too, over what a full shuffle gives.
+    Returns:
+      The mean distance between the two positions of a record, and the number of pairs of records
+      that share a batch in both epochs; both as multiples of a full shuffle's.
     """
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
-    places: list[dict[int, int]] = [{}, {}]
-    for at, batch in enumerate(training_batches(config_of(shards, buffer_bytes, 8), epochs=2)):
+    positions: list[dict[int, int]] = [{}, {}]
+    for index, batch in enumerate(training_batches(config_of(shards, buffer_bytes, 8), epochs=2)):
         for fingerprint in batch[FINGERPRINT].numpy().tolist():
-            places[at // steps][fingerprint] = at % steps
-    both = [(places[0][one], places[1][one]) for one in places[0].keys() & places[1].keys()]
+            positions[index // steps][fingerprint] = index % steps
+    both = [
+        (positions[0][key], positions[1][key]) for key in positions[0].keys() & positions[1].keys()
+    ]
     first, second = np.array(both).T
     travelled = float(np.abs(first - second).mean() / (steps / 3))
     pairs = np.zeros((steps, steps))
@@ -71,6 +74,6 @@ if __name__ == "__main__":
     for share in (0.001, 0.02, 0.1, 0.5):
         travelled, together = mixing(folder, int(total * share))
         print(
-            f"buffer of {share:.1%} of the data: records travel {travelled:.2f} of a full "
-            f"shuffle's distance, {together:.2f} times as many stay together"
+            f"buffer of {share:.1%} of the data: records move {travelled:.2f} of a full "
+            f"shuffle's distance, {together:.2f} times as many pairs share a batch again"
         )

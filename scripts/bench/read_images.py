@@ -1,15 +1,14 @@
-"""Reads the same images by several libraries and compares them: decode, resize, batch.
+"""Compares libraries that read the same images: decode, resize, batch.
 
 python scripts/bench/read_images.py DATA small|large [READER…]     (see scripts/bench/read)
 
-DATA/KIND holds the images in class folders, DATA/KIND-shards the same written by tenfold.
-Each reader runs in a process of its own, in turn, so that all see the same machine; each
-reads three epochs, shuffled, in batches of 32, resized to 224 × 224, with two threads or
-workers. A table gives images a second and CPU milliseconds an image, the median over
-rounds of the last two epochs, and the first batch's delay in those epochs. Batches of TensorFlow's
-data sets are taken in a graph function, as training steps take them: taking one by one in Python
-costs 0.4 ms each. `--json` prints the medians as one object instead, `--rounds=N` takes so many
-rounds.
+DATA/KIND has the images in class folders, DATA/KIND-shards has them as shards written by Tenfold.
+The readers take turns, each in its own process. Each reads three epochs, shuffled, in batches of
+32, resized to 224 × 224, on two threads or processes. The table shows images per second, CPU
+milliseconds per image and the delay of the first batch: medians of the last two epochs of all
+rounds. Batches of TensorFlow data sets are taken in a graph function, as training steps take them,
+because a Python loop costs 0.4 ms per batch. `--json` prints the medians as one JSON object;
+`--rounds=N` sets the number of rounds.
 """
 
 import argparse
@@ -26,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 BATCH, SIDE, THREADS, EPOCHS, ROUNDS = 32, 224, 2, 3, 2
-# Batches that a graph function takes at once, after the first.
-TAKEN = 16
+# Batches per call of the graph function, after the first call.
+BATCHES_PER_CALL = 16
 
 
 def files_of(data: Path, kind: str) -> list[str]:
@@ -53,52 +52,56 @@ def turbo(data: bytes) -> object:
     return cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
 
-# Each reader returns a function that gives the batches of the next epoch, or numbers of batches.
+# Each reader returns a function that yields the batches of the next epoch, or counts of batches.
 Epochs = Callable[[], Iterable[object]]
-# Of each reader: images a second, CPU ms an image, the first batch's delay in seconds.
+# For each reader: images per second, CPU ms per image, delay of the first batch in seconds.
 Medians = dict[str, dict[str, float]]
 
 
 def in_graph() -> Callable[..., Iterator[int]]:
-    """Returns what takes batches from a TensorFlow iterator and yields how many it took: up to
-    `steps`, or all; one first, then TAKEN at once.
+    """Returns a function that takes batches from a TensorFlow iterator and yields their counts.
+
+    It takes up to `steps` batches, or all: one in the first call of the graph function, then
+    BATCHES_PER_CALL per call.
     """
     import tensorflow as tf
 
     @tf.function(autograph=False)
-    def take(iterator: Any, most: Any) -> Any:
-        def one(count: Any, _: Any) -> tuple[Any, Any]:
-            there = iterator.get_next_as_optional().has_value()
-            return count + tf.cast(there, tf.int32), there
+    def take(iterator: Any, max_count: Any) -> Any:
+        def take_one(count: Any, _: Any) -> tuple[Any, Any]:
+            has_batch = iterator.get_next_as_optional().has_value()
+            return count + tf.cast(has_batch, tf.int32), has_batch
 
         begin = (tf.constant(0), tf.constant(True))
-        more = lambda count, there: there & (count < most)  # noqa: E731
-        return tf.while_loop(more, one, begin, parallel_iterations=1)[0]
+        more = lambda count, has_batch: has_batch & (count < max_count)  # noqa: E731
+        return tf.while_loop(more, take_one, begin, parallel_iterations=1)[0]
 
     def taken(iterator: Any, steps: int = sys.maxsize) -> Iterator[int]:
-        most = 1
-        while steps and most:
-            count = int(take(iterator, tf.constant(min(most, steps))))
+        max_count = 1
+        while steps and max_count:
+            count = int(take(iterator, tf.constant(min(max_count, steps))))
             yield count
-            most, steps = TAKEN if count == most else 0, steps - count
+            max_count, steps = BATCHES_PER_CALL if count == max_count else 0, steps - count
 
     return taken
 
 
 def every_epoch(dataset: Any) -> Epochs:
-    """Epochs of a TensorFlow data set that ends."""
+    """Epochs of a finite TensorFlow data set."""
     taken = in_graph()
     return lambda: taken(iter(dataset))
 
 
 def ceiling(data: Path, kind: str) -> Epochs:
-    """libjpeg-turbo and a SIMD resize on two threads, nothing read, nothing batched."""
+    """libjpeg-turbo and a SIMD resize on two threads, without reading or batching: the bound."""
     from concurrent.futures import ThreadPoolExecutor
 
     encoded = [Path(name).read_bytes() for name in files_of(data, kind)]
-    groups = [encoded[at : at + BATCH] for at in range(0, len(encoded) - BATCH + 1, BATCH)]
+    groups = [
+        encoded[first : first + BATCH] for first in range(0, len(encoded) - BATCH + 1, BATCH)
+    ]
     pool = ThreadPoolExecutor(THREADS)
-    return lambda: pool.map(lambda group: [turbo(one) for one in group], groups)
+    return lambda: pool.map(lambda group: [turbo(data) for data in group], groups)
 
 
 def tenfold(data: Path, kind: str, decoder: str = "turbo") -> Epochs:
@@ -131,7 +134,7 @@ def tenfold_tf(data: Path, kind: str) -> Epochs:
 
 
 def tf_data(data: Path, kind: str) -> Epochs:
-    """As TensorFlow's guides write it: interleave, shuffle, parallel map, batch, prefetch."""
+    """tf.data as in TensorFlow's guides: interleave, shuffle, parallel map, batch, prefetch."""
     import tensorflow as tf
 
     auto = tf.data.AUTOTUNE
@@ -153,7 +156,7 @@ def tf_data(data: Path, kind: str) -> Epochs:
 
 
 def tf_data_tuned(data: Path, kind: str) -> Epochs:
-    """The best of stock tf.data known to us: pinned threads, batched parsing, uint8."""
+    """The fastest tf.data pipeline that we know: pinned threads, batched parsing, uint8."""
     import tensorflow as tf
 
     names = sorted(glob.glob(f"{data}/{kind}-shards/*.tfrecord"))
@@ -174,7 +177,7 @@ def tf_data_tuned(data: Path, kind: str) -> Epochs:
     dataset = dataset.shuffle(1000).batch(256, drop_remainder=False)
     dataset = dataset.map(lambda records: tf.io.parse_example(records, features)).unbatch()
     dataset = dataset.map(
-        lambda one: (decode(one["image"]), one["label"]), num_parallel_calls=THREADS
+        lambda features: (decode(features["image"]), features["label"]), num_parallel_calls=THREADS
     )
     dataset = dataset.batch(BATCH, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
@@ -185,21 +188,21 @@ def tf_data_tuned(data: Path, kind: str) -> Epochs:
 
 
 def tfds(data: Path, kind: str) -> Epochs:
-    """TFDS's own reader on the same shards."""
+    """TFDS, on the shards that Tenfold wrote."""
     import tensorflow as tf
     import tensorflow_datasets
 
     builder = tensorflow_datasets.builder_from_directory(f"{data}/{kind}-shards")
     dataset = builder.as_dataset(split="train", shuffle_files=True).shuffle(1000)
     dataset = dataset.map(
-        lambda one: (tf.image.resize(one["image"], (SIDE, SIDE)), one["label"]),
+        lambda features: (tf.image.resize(features["image"], (SIDE, SIDE)), features["label"]),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return every_epoch(dataset.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 
 def grain(data: Path, kind: str) -> Epochs:
-    """Grain over ArrayRecord with the fast decoder, two threads."""
+    """Grain on ArrayRecord with the fast decoder, two threads."""
     import grain.python as pygrain
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -225,18 +228,18 @@ def webdataset(data: Path, kind: str) -> Epochs:
     import webdataset
 
     names = files_of(data, kind)
-    tars = [f"{data}/{kind}-{at}.tar" for at in range(10)]
-    for at, tar in enumerate(tars):
+    tars = [f"{data}/{kind}-{part}.tar" for part in range(10)]
+    for part, tar in enumerate(tars):
         if not os.path.exists(tar):
             with tarfile.open(tar, "w") as archive:
-                for name in names[at::10]:
+                for name in names[part::10]:
                     archive.add(name, arcname=Path(name).name)
     dataset = webdataset.WebDataset(tars, shardshuffle=10).shuffle(1000).to_tuple("jpg")
-    return lambda: batched(turbo(one) for (one,) in dataset)
+    return lambda: batched(turbo(data) for (data,) in dataset)
 
 
 def torch_loader(dataset: Any, loader: Callable[..., Any]) -> Epochs:
-    """Epochs of a PyTorch loader with two processes that decode."""
+    """Epochs of a PyTorch loader whose two processes decode."""
     batches = loader(dataset, batch_size=BATCH, num_workers=THREADS, drop_last=True)
     return lambda: batches
 
@@ -257,8 +260,8 @@ def mosaic(data: Path, kind: str) -> Epochs:
                 writer.write({"image": Path(name).read_bytes()})
 
     class Images(StreamingDataset):
-        def __getitem__(self, at: int) -> object:
-            return decoded(super().__getitem__(at))
+        def __getitem__(self, index: int) -> object:
+            return decoded(super().__getitem__(index))
 
     dataset = Images(local=path, batch_size=BATCH, shuffle=True)
     return torch_loader(dataset, torch.utils.data.DataLoader)
@@ -295,43 +298,43 @@ READERS: dict[str, Callable[[Path, str], Epochs]] = {
     "mosaic": mosaic,
     "litdata": litdata,
 }
-# Those that need PyTorch have an environment of their own beside the others'.
+# Readers that need PyTorch, which is installed in build/bench_torch.
 TORCH = ("mosaic", "litdata")
 
 
 def python_of(name: str) -> str:
-    """Returns the interpreter that has a reader's library."""
+    """Returns the interpreter of the environment that has a reader's library."""
     if name not in TORCH:
         return sys.executable
     return str(Path(sys.executable).absolute().parents[2] / "bench_torch" / "bin" / "python")
 
 
 def cpu_seconds() -> float:
-    """Returns the CPU time of this process and of the children that have ended."""
+    """Returns the CPU time of this process and of its children that have ended."""
     return sum(os.times()[:4])
 
 
 def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
-    """Returns images a second, CPU ms an image and the first batch's delay of each epoch."""
+    """Returns rate, CPU ms per image and the delay of the first batch, for each epoch."""
     return measure_epochs(READERS[name](data, kind))
 
 
 def measure_epochs(epochs: Epochs, count: int = EPOCHS) -> list[dict[str, float]]:
-    """Returns the same of a reader that stands ready."""
+    """Returns the same for a reader that has been prepared."""
     found = []
     for _ in range(count):
-        begun, cpu, first, batches = time.perf_counter(), cpu_seconds(), 0.0, 0
+        began, cpu, first, batches = time.perf_counter(), cpu_seconds(), 0.0, 0
         for batch in epochs():
-            first = first or time.perf_counter() - begun
+            first = first or time.perf_counter() - began
             batches += batch if isinstance(batch, int) else 1
-        seconds, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
+        seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
         images = batches * BATCH
         found.append({"rate": images / seconds, "cpu_ms": 1e3 * cpu / images, "first_s": first})
     return found
 
 
 def medians_of(data: Path, kind: str, names: list[str], rounds: int) -> Medians:
-    """Returns the medians of each reader over the rounds, without those that failed."""
+    """Returns the medians of each reader over all rounds, without readers that failed."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -345,14 +348,14 @@ def medians_of(data: Path, kind: str, names: list[str], rounds: int) -> Medians:
                 continue
             results[name] += json.loads(done.stdout.splitlines()[-1])[1:]
     return {
-        name: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        name: {key: statistics.median(epoch[key] for epoch in found) for key in found[0]}
         for name, found in results.items()
         if found
     }
 
 
 def table(medians: Medians) -> str:
-    """Returns the medians as lines, each beside the ceiling's."""
+    """Returns the medians as a table, with ratios to the ceiling."""
     top = medians["ceiling"]
     lines = [
         f"{'reader':<15}{'images/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"

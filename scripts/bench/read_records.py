@@ -1,12 +1,11 @@
-"""Reads records without decoding them, by several libraries: their bytes, and parsed.
+"""Compares libraries that read records without decoding: raw bytes, and parsed features.
 
 python scripts/bench/read_records.py DATA small|large [--rounds=N]   (see scripts/bench/read)
 
-The same images, batches, threads and table as scripts/bench/read_images.py, whose readers
-these stand beside. `raw` gives the bytes of shuffled records in batches; `parsed` gives the
-encoded image and, where the format has one, its label. A library without such a stage is left
-out.
-The first reader of each stage, tf.data as its guides write it, is what the ratios refer to.
+Uses the images, batches and threads of scripts/bench/read_images.py. `raw` yields the bytes of
+shuffled records in batches; `parsed` yields the encoded image and, if the format has it, the
+label. Libraries without such a stage are left out. Ratios are to the first reader of the stage,
+tf.data as in TensorFlow's guides.
 """
 
 import argparse
@@ -27,7 +26,7 @@ FEATURES = ("image", "label")
 
 
 def lists(records: Iterable[Any]) -> Iterable[list[Any]]:
-    """Yields lists of a batch's size."""
+    """Yields the records in lists of BATCH."""
     batch = []
     for record in records:
         batch.append(record)
@@ -45,12 +44,12 @@ def tenfold_parsed(data: Path, kind: str) -> Epochs:
 
 
 def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
-    """The reader's own order, shuffled over its lanes; one iterator for all epochs."""
+    """Tenfold's own order, shuffled within its lanes; one iterator for all epochs."""
     from tenfold.data.reading.batches import raw_records, reading_options
     from tenfold.data.reading.dataset import steps_per_epoch
-    from tenfold.data.reading.graph_records import parse_features
     from tenfold.data.reading.read_config import read_config
     from tenfold.data.reading.read_options import ReadOptions
+    from tenfold.data.reading.records.graph_records import parse_features
 
     shards, side = f"{data}/{kind}-shards", read_images.SIDE
     options = ReadOptions(
@@ -70,7 +69,7 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
 
 
 def tf_records(data: Path, kind: str) -> Any:
-    """Shuffled records as TensorFlow's guides read them."""
+    """Shuffled records, as in TensorFlow's guides."""
     import tensorflow as tf
 
     names = sorted(glob.glob(f"{data}/{kind}-shards/*.tfrecord"))
@@ -112,7 +111,7 @@ def tf_data_tuned_parsed(data: Path, kind: str) -> Epochs:
 
 
 def tf_data_tuned(data: Path, kind: str, *, parsed: bool) -> Epochs:
-    """Pinned threads, large reads, whole batches parsed at once."""
+    """Pinned threads, large reads, batches parsed as a whole."""
     import tensorflow as tf
 
     names = sorted(glob.glob(f"{data}/{kind}-shards/*.tfrecord"))
@@ -145,10 +144,10 @@ def tfds_parsed(data: Path, kind: str) -> Epochs:
 
 
 def grain_raw(data: Path, kind: str) -> Epochs:
-    """ArrayRecord holds the encoded images alone."""
+    """The ArrayRecord file has the encoded images only."""
     import grain.python as pygrain
 
-    read_images.grain(data, kind)  # writes the file where it is missing
+    read_images.grain(data, kind)  # writes the file if it is missing
     source = pygrain.ArrayRecordDataSource([f"{data}/{kind}.array_record"])
     seeds = iter(range(1000))
 
@@ -164,7 +163,7 @@ def webdataset_parsed(data: Path, kind: str) -> Epochs:
     import webdataset
 
     read_images.webdataset(data, kind)
-    tars = [f"{data}/{kind}-{at}.tar" for at in range(10)]
+    tars = [f"{data}/{kind}-{part}.tar" for part in range(10)]
     dataset = webdataset.WebDataset(tars, shardshuffle=10).shuffle(1000).to_tuple("jpg")
     return lambda: lists(dataset)
 
@@ -187,7 +186,7 @@ STAGES = {
 
 
 def medians_of(data: str, kind: str, stage: str, rounds: int) -> Medians:
-    """Returns the medians of each reader's epochs after the first, over all rounds."""
+    """Returns the medians of each reader over all rounds, without its first epoch."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in STAGES[stage]}
     for number in range(rounds):
         for name in list(results)[:: -1 if number % 2 else 1]:
@@ -197,7 +196,7 @@ def medians_of(data: str, kind: str, stage: str, rounds: int) -> Medians:
                 raise SystemExit(f"{stage} {name} failed:\n{done.stderr[-2000:]}")
             results[name] += json.loads(done.stdout.splitlines()[-1])[1:]
     return {
-        name: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        name: {key: statistics.median(epoch[key] for epoch in found) for key in found[0]}
         for name, found in results.items()
     }
 

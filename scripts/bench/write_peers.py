@@ -1,9 +1,9 @@
-"""Writes a folder of JPEG files with a library, with two processes where it has them.
+"""Writes a folder of JPEG files with one library, in two processes if the library can.
 
 python scripts/bench/write_peers.py LIBRARY SOURCE OUTPUT     (see scripts/bench/all)
 
-Prints the seconds from the first image to the last, imports and the start of processes not
-counted. LIBRARY is a key of WRITERS; it must be installed in the Python that runs this.
+Prints the seconds from the first image to the last, without imports and the start of processes.
+LIBRARY is one of WRITERS, and must be installed in the running Python.
 """
 
 import multiprocessing
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 PROCESSES = 2
-# An image's path and its class.
+# Path and class of each image.
 Files = list[tuple[str, int]]
 Write = Callable[[Files], None]
 
 
 def tfrecord(output: Path, part: int) -> Write:
-    """tf.train.Example and TFRecordWriter, as TensorFlow's guides have it."""
+    """tf.train.Example and TFRecordWriter, as in TensorFlow's guides."""
     import tensorflow as tf
 
     def feature(value: bytes | int) -> Any:
@@ -80,7 +80,7 @@ def mosaic(output: Path, part: int) -> Write:
 
 
 def litdata(output: Path, part: int) -> Write:
-    """LitData's writer of chunks, which its `optimize` starts in each process."""
+    """LitData's chunk writer, which `litdata.optimize` starts in each process."""
     from litdata.streaming.writer import BinaryWriter
 
     folder = output / str(part)
@@ -96,11 +96,11 @@ def litdata(output: Path, part: int) -> Write:
 
 
 def tfds(output: Path, files: Files) -> float:
-    """A TFDS builder that passes the files on as they are; it has one process."""
+    """A TFDS builder that stores the files unchanged; it has one process."""
     import tensorflow as tf
     import tensorflow_datasets
 
-    tf.constant(0)  # TFDS would import it while it writes
+    tf.constant(0)  # otherwise TFDS imports TensorFlow while the clock runs
     began = 0.0
 
     class Images(tensorflow_datasets.core.GeneratorBasedBuilder):
@@ -133,18 +133,18 @@ def tfds(output: Path, files: Files) -> float:
 
 
 def tenfold(output: Path, files: Files) -> float:
-    """Tenfold itself, with what it does besides: scan, shuffle, checksums, fingerprints."""
-    from tenfold.launcher import python_api as notebook
+    """Tenfold, which also scans, shuffles, checksums and fingerprints the records."""
+    from tenfold.launcher import python_api
     from tenfold.launcher.cli.commands import write
 
     source = Path(files[0][0]).parents[1]
-    assert write  # is imported before the clock runs
+    assert write  # imported here, so that the import is not measured
     began = time.perf_counter()
-    notebook.write(str(source), str(output / "shards"), processes=PROCESSES)
+    python_api.write(str(source), str(output / "shards"), processes=PROCESSES)
     return time.perf_counter() - began
 
 
-# Those that write a part of the files in each process, and those that see to it themselves.
+# PARTS write a part of the files in each of our processes; WHOLE start their own processes.
 PARTS: dict[str, Callable[[Path, int], Write]] = {
     "tfrecord": tfrecord,
     "array_record": array_record,
@@ -165,7 +165,7 @@ def write_part(name: str, output: Path, part: int, files: Files, ready: Any, tim
 
 
 def in_parts(name: str, output: Path, files: Files) -> float:
-    """Returns the seconds from the first process's start of writing to the last one's end."""
+    """Returns the seconds from the first write of any process to the last write of any process."""
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(PROCESSES), spawn.Queue()
     processes = [

@@ -19,4 +19,4 @@ def test_soak_of_one_job_finds_no_error(digit_shards):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("1 jobs, ")
-    assert " 0 bad" in done.stdout
+    assert " 0 failed" in done.stdout

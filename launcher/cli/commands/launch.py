@@ -110,11 +110,11 @@ def _salvage(launch: Launch, view: View) -> None:
 
 
 def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
-    """Returns the job; with --inject=bad_shard, on a copy of the shards with a flipped bit."""
+    """Return the job; with --inject=bad_shard, on a copy of the shards with a flipped bit."""
     spec = launch.spec
     for fault in launch.faults:
         if fault.kind == "bad_shard":
-            assert spec.train is not None, "checked when the launch was prepared"
+            assert spec.train, "`prepare_launch` refuses this fault for other programs"
             shards = spoil_shards(
                 spec.train.shards,
                 run_dir / SPOILED_SHARDS_FOLDER,

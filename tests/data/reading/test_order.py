@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Manifest
-from tenfold.data.reading import graph_records
 from tenfold.data.reading.batches import FINGERPRINT, evaluation_batches, training_batches
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
 from tenfold.data.reading.order import lane_buffer_records
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position, ReadOptions, WorkerPlace
+from tenfold.data.reading.records import graph_records
 from tenfold.data.storage.read_manifest import read_manifest
 
 COUNT, LANES, BATCH = 331, 8, 24

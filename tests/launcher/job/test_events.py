@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tenfold.launcher.job.events import (
     MARK,
     MESSAGES,
-    Checkpoint,
+    CheckpointSaved,
     Epoch,
     Error,
     EventWriter,
@@ -19,7 +19,6 @@ from tenfold.launcher.job.events import (
     MalformedEvent,
     Message,
     Phase,
-    Preempted,
     Result,
     Resumed,
     Started,
@@ -27,6 +26,7 @@ from tenfold.launcher.job.events import (
     Step,
     Unknown,
     WorkerEvent,
+    WorkerPreempted,
     decode_event,
     encode_event,
     split_output,
@@ -68,9 +68,9 @@ MESSAGE: "st.SearchStrategy[Message]" = st.one_of(
         records_per_s=_MAYBE,
         sentences=st.lists(st.text()).map(tuple),
     ),
-    st.builds(Checkpoint, st.text(), epoch=st.integers(), step=st.integers()),
+    st.builds(CheckpointSaved, st.text(), epoch=st.integers(), step=st.integers()),
     st.builds(Error, st.text(), st.text(), st.text()),
-    st.just(Preempted()),
+    st.just(WorkerPreempted()),
     st.builds(Result, st.dictionaries(st.text(), _JSON)),
 )
 

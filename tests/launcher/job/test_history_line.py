@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tenfold.launcher.job.events import Checkpoint, Error, Phase, Started, Unknown
+from tenfold.launcher.job.events import CheckpointSaved, Error, Phase, Started, Unknown
 from tenfold.launcher.job.history_line import (
     HistoryLine,
     LaunchBegun,
@@ -24,7 +24,9 @@ from tenfold.launcher.job.history_line import (
         HistoryLine(1.5, Started(7), 1),
         HistoryLine(1.5, Phase(), 1, "build"),
         HistoryLine(1.5, StepProgress(3, total_steps=9, loss=0.5, waited_s=0.25), 0),
-        HistoryLine(1.5, Checkpoint("run/checkpoints/x.npz", epoch=1, step=30), 0, "checkpoint"),
+        HistoryLine(
+            1.5, CheckpointSaved("run/checkpoints/x.npz", epoch=1, step=30), 0, "checkpoint"
+        ),
         HistoryLine(1.5, Error("ValueError", "no", "Traceback"), 1, "training"),
         HistoryLine(1.5, WorkerExit(-9, oom=True, peak_rss_bytes=100), 1),
     ],

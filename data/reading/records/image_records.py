@@ -27,11 +27,11 @@ from tenfold.data.format.tfrecord import fingerprint64
 from tenfold.data.reading.decoding.augment_options import NO_AUGMENT, AugmentOptions
 from tenfold.data.reading.decoding.decoders import PythonDecoder
 from tenfold.data.reading.decoding.random_crops import random_crop_flip
-from tenfold.data.reading.graph_records import parse_features
 from tenfold.data.reading.read_config import InputSpec
-from tenfold.data.reading.record_reader import RecordBatch
-from tenfold.data.reading.shard_elements import ShardElements
-from tenfold.data.reading.shard_index import ShardIndex, UnreadableRecord
+from tenfold.data.reading.records.graph_records import parse_features
+from tenfold.data.reading.records.record_reader import RecordBatch
+from tenfold.data.reading.records.shard_elements import ShardElements
+from tenfold.data.reading.records.shard_index import ShardIndex, UnreadableRecord
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Above this many numbers a record, TensorFlow parses faster than Python.

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from tenfold.data.reading.shard_index import NO_RECORD, ShardIndex
+from tenfold.data.reading.records.shard_index import NO_RECORD, ShardIndex
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 from tenfold.data.storage.prefetch import ShardPrefetcher
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
-from tenfold.data.reading.shard_elements import ShardElements
+from tenfold.data.reading.records.shard_elements import ShardElements
 
 
 class RecordBatch(NamedTuple):

@@ -10,8 +10,8 @@ from tenfold.data.reading.decoding.augment_options import NO_AUGMENT, AugmentOpt
 from tenfold.data.reading.decoding.decoders import GraphDecoder
 from tenfold.data.reading.decoding.random_crops import random_crop_flip
 from tenfold.data.reading.read_config import InputSpec
-from tenfold.data.reading.record_reader import RecordBatch
-from tenfold.data.reading.shard_elements import ShardElements
+from tenfold.data.reading.records.record_reader import RecordBatch
+from tenfold.data.reading.records.shard_elements import ShardElements
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 _DTYPES: Final = {"image": tf.string, "bytes": tf.string, "float": tf.float32, "int64": tf.int64}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tenfold.data.format.example import encode_example
 from tenfold.data.format.manifest import Feature
-from tenfold.data.reading.graph_records import parse_features
-from tenfold.data.reading.image_records import (
+from tenfold.data.reading.records.graph_records import parse_features
+from tenfold.data.reading.records.image_records import (
     MAX_VALUES,
     GraphFeatureParser,
     PythonFeatureParser,
