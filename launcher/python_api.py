@@ -1,9 +1,7 @@
-"""Planning, writing and launching from Python, as in a notebook: `tenfold.plan`, `tenfold.write`,
-`tenfold.launch`, `tenfold.Run`.
+"""The Python API: `tenfold.plan`, `tenfold.write`, `tenfold.launch` and `tenfold.Run`.
 
-They take what the commands take: every flag is a keyword of the same name. Sizes may be texts
-(``"10GB"``), lists stand for repeated or comma-separated values. What is returned shows itself,
-as text and as HTML.
+Every flag of a command is a keyword of the same name. Sizes may be texts (``"10GB"``). A list
+stands for a repeated flag or for comma-separated values. Results display as text and as HTML.
 """
 
 import html
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from tenfold.launcher.job.job_result import JobResult
     from tenfold.models.metrics_line import EpochMetrics, MetricsLine, StepMetrics
 
-_LAST_LINES: Final = 20
+_MAX_LAST_LINES: Final = 20
 _EXIT_USAGE: Final = 2
 
 
@@ -41,7 +39,12 @@ _EXIT_USAGE: Final = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` returns: `layout` holds the numbers, `policy` what they had to meet."""
+    """The result of `plan`.
+
+    Attributes:
+      layout: numbers and sizes of the shards.
+      policy: the limits that the layout keeps.
+    """
 
     layout: "ShardLayout"
     policy: "LayoutPolicy"
@@ -57,7 +60,11 @@ class Plan:
         return _html_table(rows_of(self.layout))
 
     def plot(self, path: str) -> None:
-        """Saves an image of the layout, as plan.svg or plan.png.
+        """Save a plot of the layout.
+
+        Args:
+          path: a file name ending in .svg or .png.
+
 
         Raises:
           UserError: matplotlib is missing, or the file cannot be written.
@@ -70,12 +77,18 @@ class Plan:
 
 
 def plan(source: Any = "", **flags: Any) -> Plan:
-    """Returns the layout of `source`, or of `dataset_size="10GB"`: see ``tenfold plan --help``.
+    """Plans the shards of a data set.
 
-    Besides a text, `source` may be a `tf.data.Dataset` or an iterable of dicts of features.
+    Args:
+      source: a path, URL or name as for ``--source``, a `tf.data.Dataset`, or an iterable of dicts
+        of features. Not needed with ``dataset_size="10GB"``.
+      **flags: flags of ``tenfold plan``.
+
+    Returns:
+      The plan, which displays as a table.
 
     Raises:
-      UserError: the flags make no sense, or the source cannot be used.
+      UserError: a flag has a wrong value, or the source cannot be read.
     """
     from tenfold.launcher.cli.commands import plan as command
     from tenfold.launcher.cli.write_flags import policy_from_flags
@@ -89,7 +102,13 @@ def plan(source: Any = "", **flags: Any) -> Plan:
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` returns: `output` is the folder, for ``launch(shards=written.output)``."""
+    """The result of `write`.
+
+    Attributes:
+      output: the folder of the shards, for ``launch(shards=written.output)``.
+      result: the counts of the write.
+      seconds: how long it took.
+    """
 
     output: str
     result: "WriteResult"
@@ -97,7 +116,7 @@ class Written:
 
     @property
     def manifest(self) -> "Manifest | None":
-        """The manifest; None while other tasks of a processes have shards to write."""
+        """The manifest; None after a dry run, or while other writers still write shards."""
         return self.result.manifest
 
     def __repr__(self) -> str:
@@ -116,13 +135,20 @@ class Written:
 
 
 def write(source: Any, output: str, **flags: Any) -> Written:
-    """Writes `source` as shards into the folder `output`: see ``tenfold write --help``.
+    """Writes a data set as shards and a manifest.
 
-    Besides a text, `source` may be a `tf.data.Dataset` or an iterable of dicts of features.
+    Args:
+      source: a path, URL or name as for ``--source``, a `tf.data.Dataset`, or an iterable of dicts
+        of features.
+      output: the folder for the shards: a path or URL.
+      **flags: flags of ``tenfold write``.
+
+    Returns:
+      The counts of the write and the manifest.
 
     Raises:
-      UserError: a flag makes no sense, or the source or output cannot be used.
-      JobError: a record is broken, or the storage refused.
+      UserError: a flag has a wrong value, or the source or output cannot be used.
+      JobError: a record is damaged, or the storage fails.
     """
     from tenfold.launcher.cli.commands import write as command
     from tenfold.launcher.cli.write_flags import write_from_flags
@@ -138,18 +164,19 @@ def write(source: Any, output: str, **flags: Any) -> Written:
 
 
 class Run:
-    """A run directory, of a job that is running or over."""
+    """A run directory, of a job that is running or has ended. Its files are read on use."""
 
     def __init__(self, path: str | Path) -> None:
-        """Takes over the run directory of a launch; it is read on use.
+        """Opens the run directory of a launch.
 
-        A path becomes a `Path`, a URL (``gs://…``) stays a text.
+        Args:
+          path: a path, which becomes a `Path`, or a URL (``gs://…``), which stays a text.
         """
         self.path: Path | str = str(path) if "://" in str(path) else Path(path)
 
     @property
     def result(self) -> "JobResult | None":
-        """How the job ended; None where it has not.
+        """How the job ended; None while it has no result.
 
         Raises:
           UserError: result.json is damaged.
@@ -187,8 +214,10 @@ class Run:
         return read_metrics(open_folder(str(self.path)))[0]
 
     def report(self) -> Path:
-        """Writes the report, one HTML page, and returns its path: in the run directory, or
-        here where that is a URL.
+        """Writes the report, one HTML page.
+
+        Returns:
+          Its path: in the run directory, or in the current folder where the run is at a URL.
 
         Raises:
           UserError: this is not a run directory.
@@ -210,7 +239,7 @@ class Run:
         from tenfold.launcher.report_page.run_files import read_run
 
         page = html.escape(render_page(read_run(self.path)))
-        # In a sandbox of its own: neither its styles nor anything in it reaches the notebook.
+        # A sandboxed frame keeps the styles and contents of the page out of the notebook.
         return (
             f'<iframe sandbox srcdoc="{page}" title="report on {html.escape(str(self.path))}" '
             'style="width: 100%; height: 640px; border: 1px solid #8886; border-radius: 8px">'
@@ -219,15 +248,22 @@ class Run:
 
 
 def launch(*program: str, check: bool = True, **flags: Any) -> Run:
-    """Runs a job to its end and returns it: see ``tenfold launch --help``.
+    """Runs a job to its end, and prints the output of the command meanwhile.
 
-    `program` is a program of your own with its arguments; without one, the built-in trainer
-    runs. What the command would show is printed meanwhile. Interrupting stops the workers as
-    Ctrl-C does (twice: at once) and raises KeyboardInterrupt when they are gone.
+    An interrupt stops the workers as Ctrl-C does (a second one at once). KeyboardInterrupt follows
+    when they have ended.
+
+    Args:
+      *program: your own program and its arguments; without one, the built-in trainer runs.
+      check: raise JobError where the job fails; False returns its `Run` instead.
+      **flags: flags of ``tenfold launch``.
+
+    Returns:
+      The run.
 
     Raises:
-      UserError: a flag makes no sense.
-      JobError: the job failed; with ``check=False`` its `Run` is returned.
+      UserError: a flag has a wrong value.
+      JobError: the job failed.
     """
     from tenfold.launcher.cli.commands import launch as command
     from tenfold.launcher.job.run_dir import absolute_run_dir, default_run_dir
@@ -236,7 +272,7 @@ def launch(*program: str, check: bool = True, **flags: Any) -> Run:
         raise UserError("dry_run is for the command line: run 'tenfold launch --dry_run …'")
     name = str(flags.get("model", "job")) if not program else Path(program[0]).stem
     run_dir = absolute_run_dir(str(flags.pop("run_dir", None) or default_run_dir(name)))
-    words = _words(_defined(command), {**flags, "run_dir": run_dir})
+    words = _command_words(_defined(command), {**flags, "run_dir": run_dir})
     argv = ["launch", *words, *(("--", *program) if program else ())]
     status, last = _run_showing(module_argv("tenfold", argv))
     if status == 0 or (status == 1 and not check and Run(run_dir).result):
@@ -249,9 +285,9 @@ def launch(*program: str, check: bool = True, **flags: Any) -> Run:
 
 
 def _message(lines: Sequence[str]) -> str:
-    """Returns what the command said at its end, without its name."""
-    told = [line for line in lines if line.startswith("tenfold: ")] or list(lines[-1:])
-    return told[-1].removeprefix("tenfold: ") if told else "tenfold launch said nothing"
+    """Returns the last error message in the output of the command, else its last line."""
+    messages = [line for line in lines if line.startswith("tenfold: ")] or list(lines[-1:])
+    return messages[-1].removeprefix("tenfold: ") if messages else "tenfold launch printed nothing"
 
 
 def _run_showing(argv: Sequence[str]) -> tuple[int, list[str]]:
@@ -263,11 +299,12 @@ def _run_showing(argv: Sequence[str]) -> tuple[int, list[str]]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        # An interrupt reaches a notebook's whole process group: the launcher gets ours alone.
+        # A notebook's interrupt goes to its whole process group. In a session of its own the
+        # launcher gets one SIGINT only: the one that is sent below.
         start_new_session=True,
     )
     assert process.stdout is not None
-    lines: deque[str] = deque(maxlen=_LAST_LINES)
+    lines: deque[str] = deque(maxlen=_MAX_LAST_LINES)
     interrupted = False
     while True:
         try:
@@ -296,13 +333,13 @@ def _defined(command: ModuleType) -> FlagValues:
 def _flag_values(command: ModuleType, flags: dict[str, Any], *, source: Any) -> FlagValues:
     """Returns the flags of a command, set from keywords."""
     values = _defined(command)
-    parse_flags(values, _words(values, flags))
+    parse_flags(values, _command_words(values, flags))
     values["source"].value = os.fspath(source) if isinstance(source, os.PathLike) else source
     return values
 
 
-def _words(defined: FlagValues, flags: dict[str, Any]) -> list[str]:
-    """Returns keywords as a command line has them."""
+def _command_words(defined: FlagValues, flags: dict[str, Any]) -> list[str]:
+    """Returns keywords as the words of a command line."""
     words: list[str] = []
     for name, value in flags.items():
         if isinstance(value, bool):
@@ -310,7 +347,7 @@ def _words(defined: FlagValues, flags: dict[str, Any]) -> list[str]:
         elif not isinstance(value, list | tuple):
             words += [] if value is None else [f"--{name}={value}"]
         elif name in defined and isinstance(defined[name], MultiFlag):
-            words += [f"--{name}={one}" for one in value]
+            words += [f"--{name}={item}" for item in value]
         else:
             words.append(f"--{name}={','.join(map(str, value))}")
     return words

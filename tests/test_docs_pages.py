@@ -42,7 +42,6 @@ NOT_RUN = {
         "the tests run elsewhere, with the same images",
     ],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
-    "docs/shell.md": ["this needs zsh, which tests/launcher/cli/test_completion.py drives"],
     "docs/writing.md": [
         "starting Beam takes ten seconds; tests/data/writing/test_beam.py runs it"
     ],

@@ -1,22 +1,36 @@
 """Folders of any storage that fsspec supports (``s3://``, ``az://``, ``hdfs://`` …).
 
-The guarantees of Cloud Storage are missing. Whether a file appears only once it is complete
-depends on the file system (on object stores it does: one request). There are no preconditions,
-and no checksums to compare uploads with. Shards are checked against the manifest all the same.
+What a write promises depends on the file system behind it:
+
+- A file appears only when it is whole: object stores, which take it in one request.
+- Exclusive creation (``replaces=""``): where the file system has ``pipe_file(mode="create")`` of
+  its own, as s3fs has (``If-None-Match``). Elsewhere the file is looked for before it is written,
+  and two processes may both find none.
+- The stored size is compared after each write, a range's length after each read. Checksums on the
+  way are the file system's: botocore sends and checks a CRC32 for ``s3://``.
+
+Replacing one version only (``replaces="…"``) is Cloud Storage's alone. Shards are checked against
+the manifest on every storage.
 """
 
 import asyncio
 import contextlib
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import Conflict, Entry, LocalPart, conflict_text
 from tenfold.data.storage.retry import TransientError, with_retries
 
 # fsspec holds a whole range in memory, and several ranges are fetched at once.
 _RANGE_BYTES: Final = 10 << 20
+
+# Names of errors that are no OSError and may be gone the next time, as botocore's
+# EndpointConnectionError, ReadTimeoutError and FlexibleChecksumError (damaged on the way).
+_TRANSIENT: Final = re.compile("Connect|Timeout|Checksum|Streaming|IncompleteRead")
 
 Result = TypeVar("Result")
 
@@ -49,15 +63,20 @@ class FsspecFolder:
 
         A missing file or permission is raised at once; other errors count as transient.
         """
-        path = self._path_of(name)
+        filesystem, path = self._filesystem(), self._path_of(name)
 
         def once() -> Result:
             try:
-                return request(self._filesystem(), path)
-            except (FileNotFoundError, PermissionError):
+                return request(filesystem, path)
+            except (FileNotFoundError, FileExistsError, PermissionError):
                 raise
             except (OSError, asyncio.TimeoutError) as error:
                 raise TransientError(f"{type(error).__name__}: {error}") from error
+            except Exception as error:  # of the library behind the file system
+                text = f"{type(error).__name__}: {error}"
+                if _TRANSIENT.search(type(error).__name__):
+                    raise TransientError(text) from error
+                raise JobError(f"{path}: {text}") from error
 
         return with_retries(once, what=path)
 
@@ -71,12 +90,16 @@ class FsspecFolder:
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Return a range of a file; see `Folder`."""
-        return bytes(
-            self._retry(
-                name,
-                lambda fs, path: fs.cat_file(path, start=offset, end=offset + length),
-            )
-        )
+
+        def ask(fs: Any, path: str) -> bytes:
+            data = fs.cat_file(path, start=offset, end=offset + length)
+            if len(data) < length:  # the end of the file, or a body that was cut
+                expected = min(length, max(0, fs.info(path)["size"] - offset))
+                if len(data) != expected:
+                    raise OSError(f"received {len(data):,} of {expected:,} bytes")
+            return bytes(data)
+
+        return self._retry(name, ask) if length > 0 else b""
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
         """Copy a range to a local file; see `Folder`."""
@@ -86,17 +109,39 @@ class FsspecFolder:
         return part.crc32c
 
     def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Create or replace a whole file in one request; see `Folder`."""
-        if replaces == "" and self.read(name) not in (None, data):
+        """Create or replace a whole file in one request; see `Folder`.
+
+        Raises:
+          Conflict: with ``replaces=""``, another file is there.
+          JobError: the storage cannot be reached, or does not hold what was sent.
+        """
+        exclusive = replaces == ""
+        if exclusive and not creates_exclusively(self._filesystem()):
+            exclusive = False
+            self._expect_no_other(name, data)
+        mode = {"mode": "create"} if exclusive else {}
+
+        def send(fs: Any, path: str) -> None:
+            fs.pipe_file(path, data, **mode)
+            stored = fs.info(path)["size"]
+            if stored != len(data):
+                raise OSError(f"the storage holds {stored:,} of {len(data):,} bytes")
+
+        try:
+            self._retry(name, send)
+        except FileExistsError:  # perhaps from an attempt of ours whose answer was lost
+            self._expect_no_other(name, data)
+
+    def _expect_no_other(self, name: str, data: bytes) -> None:
+        if self.read(name) not in (None, data):
             raise Conflict(conflict_text(self._path_of(name)))
-        self._retry(name, lambda fs, path: fs.pipe_file(path, data))
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None
     ) -> None:
         """Upload a local file to `name` in one request, and remove it."""
-        del synced, replaces
-        self.write(name, local.read_bytes())
+        del synced
+        self.write(name, local.read_bytes(), replaces=replaces)
         local.unlink()
 
     def entries(self, prefix: str = "") -> dict[str, Entry]:
@@ -151,3 +196,15 @@ class FsspecFolder:
 
 def _last(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def creates_exclusively(files: Any) -> bool:
+    """Whether a file system of fsspec's can create a file only where there is none.
+
+    fsspec's own base class falls back on opening the file in mode "xb", which many file systems
+    do not know.
+    """
+    write = getattr(type(files), "_pipe_file", None) or type(files).pipe_file
+    is_own = not write.__module__.startswith(("fsspec.spec", "fsspec.asyn"))
+    # adlfs takes `mode` among further keywords, and has `overwrite` in its signature.
+    return is_own and not {"mode", "overwrite"}.isdisjoint(inspect.signature(write).parameters)

@@ -77,9 +77,12 @@ class GcsFolder:
 
         def once() -> Receiver:
             receiver = make()
-            receive = partial(_receive_range, receiver.take, offset, length)
-            if length > 0 and self._get(name, headers=headers, receive=receive).status == 404:
-                raise FileNotFoundError(f"there is no {self._path_of(name)}")
+            if length > 0:
+                answer = self._get(name, headers=headers, answer_bytes=length)
+                if answer.status == 404:
+                    raise FileNotFoundError(f"there is no {self._path_of(name)}")
+                if answer.status != 416:  # beyond the end
+                    _take_range(receiver.take, offset, length, answer)
             return receiver
 
         return with_retries(once, what=self._path_of(name))
@@ -336,32 +339,20 @@ class _MemoryParts:
         self.parts.append(part)
 
 
-def _receive_range(
-    take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer,
-    blocks: Iterator[bytes],
-) -> None:  # fmt: skip
-    """Pass the received parts of a range, each with its offset in the object, to `take`.
-
-    Args:
-      take: Called as ``take(offset, part)``.
-      offset: Where the requested range begins, in bytes.
-      length: Bytes of the requested range.
-      answer: The answer, without its body.
-      blocks: The body, as it arrives.
+def _take_range(
+    take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer
+) -> None:
+    """Pass the bytes of the range that the answer holds, and their offset, to `take`.
 
     Raises:
       TransientError: the body ended early.
     """
-    whole = answer.status == 200  # 206 would be the range; servers may ignore the header
-    position, received = 0 if whole else offset, 0
-    for block in blocks:
-        skipped = max(offset - position, 0)
-        if part := block[skipped : max(offset + length - position, 0)]:
-            take(position + skipped, part)
-            received += len(part)
-        position += len(block)
-    if not whole and received != _range_bytes(answer.headers, offset, length):
+    if "Content-Range" not in answer.headers:  # servers may ignore the header Range
+        take(offset, answer.body[offset : offset + length])
+    elif len(answer.body) != _range_bytes(answer.headers, offset, length):
         raise TransientError("the body was cut short")
+    else:
+        take(offset, answer.body)
 
 
 def _range_bytes(headers: Mapping[str, str], offset: int, length: int) -> int:

@@ -1,17 +1,19 @@
-"""Back ends: which hosts there are, and how an argv runs on one of them.
+"""Back ends by name: the built-in ones, and modules or objects of the user's own.
 
-A back end is a module with OPTIONS (its own flags of the launch command) and
-`create(options) -> Backend`, or, where the platform starts and supervises the job by itself,
-`submitter(options) -> Submitter | None`. BACKENDS is the table of them.
+A back end is a module, or any object, with OPTIONS (its own flags of `launch`) and one of:
+
+- ``create(options) -> Backend``: Tenfold runs and supervises the job on the back end's hosts;
+- ``submitter(options) -> Submitter | None``: a platform starts and supervises the job. A module
+  that has `create` too returns None where the job is to be supervised from here.
 """
 
-import difflib
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
+from tenfold.data.runtime.user_code import import_user_module, load_user_object, names_user_object
 from tenfold.launcher.backends.base import Backend, Option, Submitter
 
 BACKENDS: Final = {
@@ -23,55 +25,85 @@ BACKENDS: Final = {
 }
 
 
-def backend_options() -> dict[str, tuple[Option, ...]]:
-    """Returns each back end's own options."""
-    return {name: _module(name).OPTIONS for name in BACKENDS}
+def backend_options(chosen: str = "local") -> dict[str, tuple[Option, ...]]:
+    """Returns the options of every built-in back end, and of the `chosen` one, by its name.
+
+    Raises:
+      UserError: there is no back end `chosen`.
+    """
+    return {name: tuple(_load(name).OPTIONS) for name in dict.fromkeys([*BACKENDS, chosen])}
 
 
 def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend:
-    """Returns the back end called `name`, which has a `create`.
+    """Returns a back end that runs commands on hosts.
+
+    Args:
+      name: a name in BACKENDS, ``file.py``, ``file.py:name`` or ``module:name``.
+      options: values of its OPTIONS by name; options that are not given are missing.
 
     Raises:
-      UserError: there is none of this name, or an option is not its own or has a wrong value.
+      UserError: there is no such back end, its hosts cannot be reached from here, or an option
+        is another back end's or has a wrong value.
     """
-    module = _module(name)
-    if not hasattr(module, "create"):
+    found = _load(name)
+    if not hasattr(found, "create"):
         raise UserError(f"the hosts of --backend={name} cannot be looked at from here")
-    backend: Backend = module.create(_checked(name, options or {}))
+    backend: Backend = found.create(_checked(name, options or {}))
     return backend
 
 
 def load_submitter(name: str, options: Mapping[str, str] | None = None) -> Submitter | None:
-    """Returns how a job is handed to the platform; None where it is supervised here.
+    """Returns the submitter of a back end; None where the job is supervised from here.
+
+    Args:
+      name: as for `load_backend`.
+      options: as for `load_backend`.
 
     Raises:
-      UserError: there is none of this name, or an option is not its own or has a wrong value.
+      UserError: as `load_backend`.
     """
-    module = _module(name)
-    if not hasattr(module, "submitter"):
+    found = _load(name)
+    if not hasattr(found, "submitter"):
         return None
-    submitter: Submitter | None = module.submitter(_checked(name, options or {}))
+    submitter: Submitter | None = found.submitter(_checked(name, options or {}))
     return submitter
 
 
-def _module(name: str) -> ModuleType:
-    if name not in BACKENDS:
-        near = difflib.get_close_matches(name, BACKENDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(BACKENDS)}"
+@functools.cache
+def _load(name: str) -> Any:
+    """Returns the module or object of a back end; a file of the user's is run once."""
+    if name in BACKENDS:
+        return importlib.import_module(BACKENDS[name])
+    if name.endswith(".py"):
+        found: Any = _import_file(name)
+    elif names_user_object(name):
+        found = load_user_object(name, "back end")
+    else:
+        hint = did_you_mean(name, BACKENDS)
         raise UserError(f"unknown back end '{name}': {hint}")
-    return importlib.import_module(BACKENDS[name])
+    if not hasattr(found, "OPTIONS") or not (
+        hasattr(found, "create") or hasattr(found, "submitter")
+    ):
+        raise UserError(f"back end '{name}' needs OPTIONS and a function create(options)")
+    return found
+
+
+def _import_file(name: str) -> Any:
+    try:
+        return import_user_module(name, "back end")
+    except UserError:
+        raise
+    except Exception as error:  # whatever a file of the user's raises
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"back end '{name}' cannot be imported: {reason}") from error
 
 
 def _checked(name: str, options: Mapping[str, str]) -> Mapping[str, str]:
-    own = {option.name for option in _module(name).OPTIONS}
+    known = {
+        backend: {option.name for option in own} for backend, own in backend_options(name).items()
+    }
     for option in options:
-        if option not in own:
-            for_these = [other for other, has in backend_options().items() if _has(has, option)]
-            raise UserError(
-                f"--{option} is for --backend={' or '.join(for_these)}, not for {name}"
-            )
+        if option not in known[name]:
+            owners = [backend for backend, names in known.items() if option in names]
+            raise UserError(f"--{option} is for --backend={' or '.join(owners)}, not for {name}")
     return options
-
-
-def _has(options: Sequence[Option], name: str) -> bool:
-    return any(option.name == name for option in options)

@@ -1,4 +1,4 @@
-"""What a back end is: which hosts there are, and how an argv runs on one of them."""
+"""Protocols and values of back ends: the hosts of a job, and how a command runs on a host."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,9 +10,13 @@ from tenfold.launcher.job.job_spec import HostCommand, JobSpec
 
 @dataclass(frozen=True)
 class Host:
-    """Where a worker runs: `address` is what TF_CONFIG names, `python` its interpreter.
+    """A machine, real or simulated, on which workers run.
 
-    A `remote` host is another machine: it has cores of its own, and the way to it can break.
+    Attributes:
+      name: its name in messages and for the back end.
+      address: its address in TF_CONFIG.
+      python: the interpreter there that has tenfold installed.
+      remote: whether it is another machine, with its own cores and a connection that can break.
     """
 
     name: str
@@ -23,74 +27,84 @@ class Host:
 
 @dataclass(frozen=True)
 class Option:
-    """A flag of a back end: text to the command line, parsed by the back end."""
+    """A flag of a back end. The command line holds its text; the back end parses it."""
 
     name: str
     help: str
 
 
 class Backend(Protocol):
-    """Knows the hosts and how a program is run on one of them."""
+    """The hosts of a job, and how a command runs on one of them."""
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns the host of each worker, by worker index; one may serve several.
+        """Returns the host of each worker, by worker index; a host may run several workers.
 
-        Nothing is made or started for it.
+        Creates and starts nothing.
 
         Raises:
-          UserError: there are not enough.
+          UserError: there are too few hosts.
         """
         ...
 
     def opened(self, hosts: Sequence[Host]) -> AbstractContextManager[None]:
-        """Makes `hosts` ready for commands, and cleans up behind itself.
+        """Returns a context in which commands can run on `hosts`; its end cleans up.
 
         Raises:
-          UserError: a host cannot be made or reached.
+          UserError: a host cannot be created or reached.
         """
         ...
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns a TCP port per host that is free there: `first_port` + index where given.
+        """Returns a free TCP port for each worker: `first_port` + worker index where given.
 
         Raises:
-          UserError: a port that was asked for is taken; the message says by whom.
+          UserError: a requested port is taken; the message names the process that holds it.
         """
         ...
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns what the supervisor runs here so that `argv` runs on `host`, its standard
-        streams connected, with `env` set.
+        """Returns the command to run on this machine so that `argv` runs on `host`.
+
+        Its standard streams are those of `argv`. Where the command is killed or its standard
+        input closes, the standard input of `argv` has to close too.
+
+        Args:
+          host: a host from `hosts`.
+          argv: the program and its arguments, free of shell syntax.
+          env: environment variables for `argv`. No secrets: all users of a machine can read them.
         """
         ...
 
 
 @runtime_checkable
 class FaultyHosts(Protocol):
-    """What a back end has besides whose hosts can fail on purpose, while it is opened."""
+    """Methods that a back end adds for --inject=unplug and freeze; usable while it is opened."""
 
     def unplug(self, host: Host) -> None:
-        """Takes the host off the network."""
+        """Disconnects the host from the network."""
         ...
 
     def heal(self, host: Host) -> None:
-        """Puts it back."""
+        """Connects the host again."""
         ...
 
     def freeze(self, host: Host) -> None:
-        """Makes everything on the host stand still."""
+        """Stops all processes on the host."""
         ...
 
     def thaw(self, host: Host) -> None:
-        """Lets it go on."""
+        """Continues all processes on the host."""
         ...
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a platform gets that supervises by itself.
+    """A job for a platform that starts and supervises it.
 
-    `command_line` is the launch command that would run the job, without the program's name.
+    Attributes:
+      spec: the job.
+      command_line: the launch command that runs the same job, without the program's name.
+      max_restarts: restarts after crashes.
     """
 
     spec: JobSpec
@@ -99,18 +113,19 @@ class Submission:
 
 
 class Submitter(Protocol):
-    """Hands a job to a platform. With `far` its workers do not see this machine's files."""
+    """Hands a job to a platform. With `far`, its workers do not see this machine's files."""
 
     far: bool
 
     def render(self, submission: Submission) -> str:
-        """Returns the text that describes the job to the platform."""
+        """Returns the platform's description of the job: a batch script or manifests."""
         ...
 
     def submit(self, text: str, submission: Submission) -> str:
-        """Hands a rendered text over; returns what to tell the user.
+        """Submits a rendered text; returns the message for the user.
 
         Raises:
-          JobError: the platform does not take it.
+          UserError: the platform's commands are missing on this machine.
+          JobError: the platform refuses the job.
         """
         ...

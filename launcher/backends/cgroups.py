@@ -1,4 +1,4 @@
-"""Control groups that bound what a simulated host may use, of version 1 and 2 of the kernel's.
+"""Control groups, version 1 and 2, that limit and freeze simulated hosts: planned, not created.
 
 Formats: docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html,
 cgroup-v1/freezer-subsystem.html, scheduler/sched-bwc.html.
@@ -17,31 +17,36 @@ _V1_FOLDER: Final = {"cpu": "cpu", "memory": "memory"}
 
 @dataclass(frozen=True)
 class HostLimits:
-    """How many cores, and how many bytes of memory, a host has; None: as many as this one."""
+    """Cores and bytes of memory of a host; None: those of this machine."""
 
     cpus: float | None = None
     memory_bytes: int | None = None
 
     @property
     def controllers(self) -> tuple[str, ...]:
-        """The kernel's names of what is bounded."""
+        """The kernel's names of the limited resources."""
         bounded = {"cpu": self.cpus, "memory": self.memory_bytes}
         return tuple(name for name, value in bounded.items() if value is not None)
 
 
 @dataclass(frozen=True)
 class Cgroup:
-    """A control group to make: its folder, and what to write to which of its files."""
+    """A control group to create: its folder, and the text to write to each of its files."""
 
     path: str
     files: dict[str, str]
 
 
 def plan_cgroups(limits: HostLimits, name: str, *, root: Path = ROOT) -> tuple[Cgroup, ...]:
-    """Returns the control groups called `name` that hold a host to `limits`.
+    """Returns the control groups that hold a host to `limits`.
+
+    Args:
+      limits: the limits; without any, no group is needed.
+      name: the folder name of each group.
+      root: where the control groups are mounted.
 
     Raises:
-      UserError: the kernel has no controller for one of them.
+      UserError: the kernel has no controller for a limit.
     """
     if not limits.controllers:
         return ()
@@ -57,7 +62,7 @@ def plan_cgroups(limits: HostLimits, name: str, *, root: Path = ROOT) -> tuple[C
 
 @dataclass(frozen=True)
 class Freezer:
-    """A control group whose processes can be held all at once: what is written to `file`."""
+    """A control group whose processes stop and continue together, by a write to its `file`."""
 
     path: str
     file: str
@@ -66,9 +71,9 @@ class Freezer:
 
 
 def plan_freezer(cgroups: tuple[Cgroup, ...], name: str, *, root: Path = ROOT) -> Freezer | None:
-    """Returns what freezes a host called `name` that has `cgroups`; None where nothing does."""
+    """Returns the freezer of a host that is in `cgroups`; None where this kernel has none."""
     if (root / "cgroup.controllers").exists():
-        # In version 2 a process is in one group alone: the one that bounds it has to do.
+        # In version 2 a process is in one group only, so the group with the limits has to do.
         path = cgroups[0].path if cgroups else str(root / name)
         return Freezer(path, "cgroup.freeze", "1", "0")
     if (root / "freezer" / "cgroup.procs").exists():
@@ -77,11 +82,11 @@ def plan_freezer(cgroups: tuple[Cgroup, ...], name: str, *, root: Path = ROOT) -
 
 
 def _quota_us(cpus: float) -> int:
-    return max(1000, round(cpus * PERIOD_US))  # the kernel takes no less than a millisecond
+    return max(1000, round(cpus * PERIOD_US))  # the kernel refuses less than a millisecond
 
 
 def _v2_controllers(root: Path) -> set[str]:
-    """The controllers that version 2 passes on to groups right below its root."""
+    """The version 2 controllers that groups directly below the root can use."""
     try:
         return set((root / "cgroup.subtree_control").read_text().split())
     except OSError:

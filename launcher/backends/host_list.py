@@ -7,19 +7,20 @@ A host file has one host per line, with settings after its name::
     node-b  slots=2 user=train port=2222
     10.0.0.7  python=/opt/venv/bin/python address=192.168.7.7
 
-slots (1) is how many workers run there, address (its name) what the other workers connect to,
-user and port what ssh is told, python the interpreter that has tenfold installed.
+- slots (default 1): how many workers run there
+- address (default: the name): the address that other workers connect to
+- user, port: for ssh
+- python: the interpreter that has tenfold installed
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
 
-# Nothing that a shell or ssh could take for something else: no leading '-', no spaces.
+# No leading '-' and no spaces, which ssh or a shell would read as options or further words.
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:]+")
 _SETTINGS: Final = ("slots", "address", "user", "port", "python")
@@ -27,7 +28,7 @@ _SETTINGS: Final = ("slots", "address", "user", "port", "python")
 
 @dataclass(frozen=True)
 class HostEntry:
-    """One host of a list; empty and None: not given."""
+    """One host of a list; empty and None mean that a setting is not given."""
 
     name: str
     slots: int = 1
@@ -41,14 +42,14 @@ def parse_hosts(text: str) -> tuple[HostEntry, ...]:
     """Returns the hosts of ``a,me@b,c:2222``.
 
     Raises:
-      UserError: a name cannot be one, or comes twice.
+      UserError: a name is not a host name, or comes twice.
     """
-    return _no_twins([_parse_short(part.strip(), text) for part in text.split(",")])
+    return _check_unique([_parse_short(part.strip(), text) for part in text.split(",")])
 
 
 def _parse_short(part: str, whole: str) -> HostEntry:
-    user, _, place = part.rpartition("@")
-    name, colon, port = place.partition(":")
+    user, _, host = part.rpartition("@")
+    name, colon, port = host.partition(":")
     settings = {"user": user, **({"port": port} if colon else {})}
     return _entry(name, {k: v for k, v in settings.items() if v}, f"--hosts={whole}")
 
@@ -57,17 +58,17 @@ def parse_host_file(text: str, *, where: str) -> tuple[HostEntry, ...]:
     """Returns the hosts of a host file; `where` names it in messages.
 
     Raises:
-      UserError: a line is not a host, or names one again; or there is none.
+      UserError: a line is not a host, a host comes twice, or there is no host.
     """
     entries = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         if words:
-            here = f"{where}, line {number}"
-            entries.append(_entry(words[0], _settings(words[1:], here), here))
+            line_name = f"{where}, line {number}"
+            entries.append(_entry(words[0], _settings(words[1:], line_name), line_name))
     if not entries:
         raise UserError(f"{where} names no host")
-    return _no_twins(entries)
+    return _check_unique(entries)
 
 
 def _settings(words: Sequence[str], where: str) -> dict[str, str]:
@@ -75,21 +76,20 @@ def _settings(words: Sequence[str], where: str) -> dict[str, str]:
     for word in words:
         name, equals, value = word.partition("=")
         if name not in _SETTINGS or not equals or not value:
-            near = difflib.get_close_matches(name, _SETTINGS, n=1)
-            hint = f"did you mean {near[0]}=…?" if near else f"there are {', '.join(_SETTINGS)}"
+            hint = did_you_mean(f"{name}=…", [f"{setting}=…" for setting in _SETTINGS])
             raise UserError(f"{where}: '{word}' is not a setting: {hint}")
         settings[name] = value
     return settings
 
 
 def _entry(name: str, settings: dict[str, str], where: str) -> HostEntry:
-    for what, value, pattern in (
+    for role, value, pattern in (
         ("name of a host", name, _NAME),
         ("address", settings.get("address", name), _ADDRESS),
         ("user", settings.get("user", name), _NAME),
     ):
         if not pattern.fullmatch(value):
-            raise UserError(f"{where}: '{value}' cannot be the {what}")
+            raise UserError(f"{where}: '{value}' cannot be the {role}")
     numbers = {
         key: _number(key, settings[key], where) for key in ("slots", "port") if key in settings
     }
@@ -104,7 +104,7 @@ def _number(key: str, value: str, where: str) -> int:
     return number
 
 
-def _no_twins(entries: Sequence[HostEntry]) -> tuple[HostEntry, ...]:
+def _check_unique(entries: Sequence[HostEntry]) -> tuple[HostEntry, ...]:
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -113,10 +113,10 @@ def _no_twins(entries: Sequence[HostEntry]) -> tuple[HostEntry, ...]:
 
 
 def fill_slots(entries: Sequence[HostEntry], num_workers: int) -> tuple[HostEntry, ...]:
-    """Returns the host of each worker: the first host's slots are filled first.
+    """Returns the host of each worker. Fills the slots of a host before those of the next.
 
     Raises:
-      UserError: there are too few slots.
+      UserError: there are fewer slots than workers.
     """
     slots = [entry for entry in entries for _ in range(entry.slots)]
     if len(slots) < num_workers:

@@ -1,4 +1,4 @@
-"""Every worker on this machine, each with a port of its own on the loopback address."""
+"""The local back end: every worker on this machine, each with its own port on loopback."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ OPTIONS: Final[tuple[Option, ...]] = ()
 
 
 class LocalBackend:
-    """Runs argv as it is."""
+    """Runs commands on this machine as they are."""
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
         """Returns this machine, `num_workers` times."""
@@ -26,7 +26,7 @@ class LocalBackend:
         return contextlib.nullcontext()
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns ports that are free on the loopback address."""
+        """Returns free ports of the loopback address."""
         if first_port is None:
             return pick_ports(ADDRESS, len(hosts))
         return consecutive_ports(ADDRESS, first_port, len(hosts))

@@ -1,7 +1,7 @@
-"""Simulated hosts: each worker in network, mount and host-name namespaces of its own.
+"""Simulated hosts: each worker in its own network, mount and host-name namespaces.
 
-The hosts hang on one switch (a bridge), each with an address and a name, and with nothing
-else: no loopback is shared, and no way leads out of the network.
+The hosts are connected to one switch (a bridge). Each has its own address, name and loopback. The
+network has no route to the outside.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from tenfold.launcher.job.job_spec import HostCommand
 from tenfold.launcher.worker.stop_signals import ignore_stop_requests
 
 OPTIONS: Final = (
-    Option("host_bandwidth", "what a simulated host can send and receive: 100mbit, 1gbit"),
+    Option("host_bandwidth", "bandwidth of a simulated host in each direction: 100mbit, 1gbit"),
     Option("host_latency", "delay of every packet that a simulated host sends: 2ms, 500us"),
     Option("host_cpus", "cores of a simulated host: 1, 0.5"),
     Option("host_memory", "memory of a simulated host: 2GB"),
@@ -42,7 +42,7 @@ _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")
 _SCALE: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MICROSECONDS: Final = {"us": 1, "ms": 10**3, "s": 10**6}
 
-# What goes into the control groups first; "$@" is the groups, "--" and the command.
+# Moves itself into control groups, then runs the command; "$@" is the groups, "--", the command.
 _JOIN: Final = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
 
 _HINTS: Final = {
@@ -57,14 +57,14 @@ _HINTS: Final = {
 
 @dataclass(frozen=True)
 class HostShape:
-    """What simulated hosts are like; None: not bounded."""
+    """Limits of every simulated host; None: no limit."""
 
     bits_per_s: int | None = None
     latency_us: int | None = None
     limits: HostLimits = field(default_factory=HostLimits)
 
     def own_qdiscs(self) -> list[list[str]]:
-        """Returns what ``tc qdisc add dev DEVICE`` is given for a host's device."""
+        """Returns the arguments of ``tc qdisc add dev DEVICE`` for the device of a host."""
         delay = [["root", "handle", "1:", "netem", "delay", f"{self.latency_us}us"]]
         rate = [["parent", "1:", "handle", "2:", *self._tbf()]]
         if self.latency_us is None:
@@ -72,11 +72,11 @@ class HostShape:
         return delay + (rate if self.bits_per_s else [])
 
     def switch_qdiscs(self) -> list[list[str]]:
-        """Returns the same for the other end of its cable: what it receives."""
+        """Returns those for the switch's end of the cable, which limit what the host receives."""
         return [["root", "handle", "1:", *self._tbf()]] if self.bits_per_s else []
 
     def _tbf(self) -> list[str]:
-        # man 8 tc-tbf: the bucket holds at least what passes in a tick of the kernel's clock.
+        # man 8 tc-tbf: the bucket holds at least the bytes of one tick of the kernel's clock.
         burst = max(64 * 1024, (self.bits_per_s or 0) // 8 // 100)
         return ["tbf", "rate", f"{self.bits_per_s}bit", "burst", str(burst), "latency", "50ms"]
 
@@ -85,7 +85,7 @@ def parse_rate(text: str) -> int:
     """Returns the bits per second of ``100mbit`` or ``1gbit``.
 
     Raises:
-      UserError: it is not such a rate.
+      UserError: the text is not a rate.
     """
     match = _RATE.fullmatch(text.strip())
     bits = round(float(match[1]) * _SCALE[match[2].lower()]) if match else 0
@@ -98,7 +98,7 @@ def parse_latency(text: str) -> int:
     """Returns the microseconds of ``2ms``, ``500us`` or ``1s``.
 
     Raises:
-      UserError: it is not such a time.
+      UserError: the text is not a time.
     """
     match = _TIME.fullmatch(text.strip())
     if match is None:
@@ -107,10 +107,10 @@ def parse_latency(text: str) -> int:
 
 
 def parse_cpus(text: str) -> float:
-    """Returns a number of cores, above 0.
+    """Returns a number of cores, 0.01 or more.
 
     Raises:
-      UserError: it is not one.
+      UserError: the text is not such a number.
     """
     try:
         cpus = float(text)
@@ -123,7 +123,14 @@ def parse_cpus(text: str) -> float:
 
 @dataclass(frozen=True)
 class Network:
-    """The processes that hold what the keeper has made."""
+    """The network that the keeper has created.
+
+    Attributes:
+      hosts: process id of each host by name; the process holds the host's namespaces.
+      switch: process id of the keeper, whose network holds the switch.
+      in_user_namespace: whether the namespaces belong to a user namespace (no root needed).
+      cgroups: paths of each host's control groups by name.
+    """
 
     hosts: Mapping[str, int]
     switch: int
@@ -132,7 +139,7 @@ class Network:
 
 
 class NetnsBackend:
-    """Makes simulated hosts when it is opened."""
+    """Simulated hosts; they exist while the back end is opened."""
 
     def __init__(self, shape: HostShape) -> None:
         self._shape = shape
@@ -150,7 +157,12 @@ class NetnsBackend:
 
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
-        """Makes the hosts; all that they are is gone at the end."""
+        """Creates the hosts, and removes them and all their processes at the end.
+
+        The keeper holds them. It removes them when its standard input closes, which also happens
+        when this process is killed. It ignores stop signals: on Ctrl-C the workers have to stop
+        before their hosts vanish.
+        """
         _check_tools()
         spec = self._keeper_spec(hosts)
         keeper = self._keeper = subprocess.Popen(
@@ -161,11 +173,11 @@ class NetnsBackend:
             preexec_fn=ignore_stop_requests,
         )
         try:
-            made = self._ask(spec)
+            answer = self._ask(spec)
             self._network = Network(
-                hosts=dict(zip((host.name for host in hosts), made["pids"], strict=True)),
-                switch=made["switch"],
-                in_user_namespace=made["user"],
+                hosts=dict(zip((host.name for host in hosts), answer["pids"], strict=True)),
+                switch=answer["switch"],
+                in_user_namespace=answer["user"],
                 cgroups={h["name"]: tuple(g["path"] for g in h["cgroups"]) for h in spec["hosts"]},
             )
             yield
@@ -196,9 +208,9 @@ class NetnsBackend:
         }
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Tells the keeper something; returns its answer."""
+        """Sends a message to the keeper; returns its answer, one JSON line each."""
         keeper = self._keeper
-        assert keeper is not None, "only while it is opened"
+        assert keeper is not None, "the back end is not opened"
         assert keeper.stdin is not None
         assert keeper.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -211,19 +223,19 @@ class NetnsBackend:
         return answer
 
     def unplug(self, host: Host) -> None:
-        """Pulls the host's network cable."""
+        """Sets the switch's end of the host's cable down."""
         self._ask({"unplug": self._number(host)})
 
     def heal(self, host: Host) -> None:
-        """Puts the cable back."""
+        """Sets the cable up again."""
         self._ask({"heal": self._number(host)})
 
     def freeze(self, host: Host) -> None:
-        """Stops everything on the host."""
+        """Stops all processes on the host."""
         self._ask({"freeze": self._number(host)})
 
     def thaw(self, host: Host) -> None:
-        """Lets everything on the host go on."""
+        """Continues all processes on the host."""
         self._ask({"thaw": self._number(host)})
 
     def _number(self, host: Host) -> int:
@@ -231,22 +243,22 @@ class NetnsBackend:
         return list(self._network.hosts).index(host.name)
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns the same port on each host: all are free on a new machine."""
+        """Returns one port for all hosts: on a new host every port is free."""
         if first_port is None:
             return (PORT,) * len(hosts)
         return numbered_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns `argv` inside the host's namespaces and control groups."""
-        assert self._network is not None, "only while it is opened"
+        """Returns a command that runs `argv` in the host's namespaces and control groups."""
+        assert self._network is not None, "the back end is not opened"
         entered = self._enter(self._network.hosts[host.name], argv)
         groups = self._network.cgroups[host.name]
         joined = ("sh", "-c", _JOIN, "sh", *groups, "--", *entered) if groups else entered
         return HostCommand(joined, dict(env))
 
     def switch_command(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """Returns `argv` at the switch, from where all hosts can be reached, by name too."""
-        assert self._network is not None, "only while it is opened"
+        """Returns a command that runs `argv` at the switch, which reaches all hosts by name."""
+        assert self._network is not None, "the back end is not opened"
         return self._enter(self._network.switch, argv)
 
     def _enter(self, pid: int, argv: Sequence[str]) -> tuple[str, ...]:
@@ -257,7 +269,7 @@ class NetnsBackend:
 
 
 def _groups(limits: HostLimits, name: str) -> dict[str, Any]:
-    """The control groups of one host, as the keeper wants to be told of them."""
+    """The control groups of one host in the format of the keeper's specification."""
     cgroups = plan_cgroups(limits, name)
     freezer = plan_freezer(cgroups, name)
     return {
@@ -285,7 +297,7 @@ def create(options: Mapping[str, str]) -> Backend:
 
 
 def parse_shape(options: Mapping[str, str]) -> HostShape:
-    """Returns what simulated hosts are like under OPTIONS.
+    """Returns the limits of simulated hosts that OPTIONS ask for.
 
     Raises:
       UserError: an option has a wrong value.

@@ -1,24 +1,23 @@
-"""The keeper: makes simulated hosts, and takes them away when its standard input closes.
+"""The keeper: a process that creates simulated hosts and removes them when its input closes.
 
-One file of the standard library alone, run as a process of its own. Nothing that it makes has
-a name outside of it: the namespaces live as long as it and its children, so that they are gone
-when it is, however it ends. What it cannot leave to the kernel (processes that are left in a
-host, control groups) it removes when its standard input closes, as it does when whoever
-started it is killed.
+One file with the standard library only, run as its own process. The namespaces have no names
+outside of it: they live as long as the keeper and its children, so the kernel removes them
+however the keeper ends. The keeper itself removes the rest (processes left on a host, control
+groups) when its standard input closes, which also happens when its parent is killed.
 
 The first line of standard input is the specification, a JSON object:
 
-- hosts: name, address, cgroups (each a path and its files to write) and freezer (the path of
-  a control group, the file that freezes it, what is written there to freeze and to thaw; null
-  where there is none) of each
-- prefix: bits of the network part of the addresses; switch: the address of the switch itself
+- hosts: for each host its name, address, cgroups (each a path and the files to write) and freezer
+  (the path of a control group, the file that freezes it, the texts that freeze and thaw; null
+  where there is none)
+- prefix: bits of the network part of the addresses; switch: the address of the switch
 - shape: argument lists of ``tc qdisc add dev DEVICE`` for a host's own device
-- switch_shape: the same for the switch's side of its cable
+- switch_shape: the same for the switch's end of its cable
 
-It answers with one line: pids (one process per host, that holds its namespaces), switch (a
-process in the network of the switch) and user (whether they are in a user namespace too), or
-error and step. Every further line is a command, answered by one line: ``{"unplug": HOST}``,
-``heal``, ``freeze``, ``thaw``, with the host's number.
+The keeper answers with one line: pids (per host the process that holds its namespaces), switch (a
+process in the network of the switch) and user (whether they are in a user namespace), or error and
+step. Every further line is a command, answered by one line: ``{"unplug": HOST}``, ``heal``,
+``freeze`` or ``thaw``, with the host's number.
 """
 
 import contextlib
@@ -47,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class StepError(Exception):
-    """A step of making hosts has failed: `step` names it."""
+    """A step of creating hosts has failed; `step` names it for the hint to the user."""
 
     def __init__(self, step: str, why: str) -> None:
         super().__init__(why)
@@ -68,8 +67,8 @@ def _mount(source: str, target: str, flags: int) -> None:
     _checked("mount", _libc.mount(source.encode(), target.encode(), None, flags, None))
 
 
-def become_root_of_own() -> None:
-    """Moves this process into a user namespace, as its root (man 7 user_namespaces)."""
+def enter_user_namespace() -> None:
+    """Moves this process into a new user namespace, as its root (man 7 user_namespaces)."""
     uid, gid = os.geteuid(), os.getegid()
     unshare(_CLONE_NEWUSER)
     for name, text in (
@@ -82,20 +81,20 @@ def become_root_of_own() -> None:
 
 
 def own_namespaces(flags: int) -> bool:
-    """Makes namespaces for this process; says whether it took a user namespace to do so."""
+    """Moves this process into new namespaces; returns whether that needed a user namespace."""
     try:
         unshare(flags)
         in_user_namespace = False
     except StepError:
-        become_root_of_own()
+        enter_user_namespace()
         unshare(flags)
         in_user_namespace = True
     _mount("none", "/", _MS_PRIVATE_REC)
     return in_user_namespace
 
 
-def name_all(hosts: list[dict[str, Any]]) -> None:
-    """Lays a file with all hosts' names over /etc/hosts; it exists in this mount alone."""
+def mount_hosts_file(hosts: list[dict[str, Any]]) -> None:
+    """Mounts a file with all hosts' names over /etc/hosts, in this mount namespace only."""
     with open("/etc/hosts", encoding="utf-8", errors="replace") as known:
         lines = [known.read().rstrip("\n")]
     lines += [f"{host['address']}\t{host['name']}" for host in hosts]
@@ -107,7 +106,7 @@ def name_all(hosts: list[dict[str, Any]]) -> None:
 
 
 def run_ip(lines: list[str]) -> None:
-    """Runs lines of `ip` in this process's network."""
+    """Runs `ip` commands in this process's network."""
     done = subprocess.run(
         ["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, capture_output=True
     )
@@ -116,7 +115,7 @@ def run_ip(lines: list[str]) -> None:
 
 
 def shape(device: str, qdiscs: list[list[str]]) -> None:
-    """Gives `device` its queueing disciplines."""
+    """Adds queueing disciplines to `device`."""
     for qdisc in qdiscs:
         argv = ["tc", "qdisc", "add", "dev", device, *qdisc]
         done = subprocess.run(argv, text=True, capture_output=True)
@@ -126,7 +125,11 @@ def shape(device: str, qdiscs: list[list[str]]) -> None:
 
 
 class SimulatedHost:
-    """One host: a child that holds its namespaces and waits."""
+    """One host: a child process that holds its namespaces.
+
+    The child sets the host up in steps. After each it reports on the pipe `_ready` and waits on
+    the pipe `_go`, while the keeper connects the cable, which needs the child's namespaces.
+    """
 
     def __init__(self, number: int, spec: dict[str, Any]) -> None:
         self.device = f"host{number}"
@@ -136,47 +139,47 @@ class SimulatedHost:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(go_write)
-            _live(spec, number, go_read, ready_write, keeper)
+            _run_host(spec, number, go_read, ready_write, keeper)
         os.close(ready_write)
         os.close(go_read)
         self._ready, self._go = ready_read, go_write
 
     def wait(self) -> None:
-        """Waits until the host has done the step that it is at."""
+        """Waits until the child has finished its current step."""
         answer = json.loads(os.read(self._ready, 65536) or '{"step": "fork", "why": "it died"}')
         if answer:
             raise StepError(answer["step"], answer["why"])
 
-    def go_on(self) -> None:
-        """Lets it do the next step."""
+    def start_next_step(self) -> None:
+        """Lets the child start its next step."""
         os.write(self._go, b"\n")
 
     @property
     def network(self) -> str:
-        """The identity of its network namespace."""
+        """The kernel's name of its network namespace."""
         return os.readlink(f"/proc/{self.pid}/ns/net")
 
 
-def _live(spec: dict[str, Any], number: int, go: int, ready: int, keeper: int) -> None:
-    """The child's life: own namespaces, then (the cable is there) an address, then waiting."""
+def _run_host(spec: dict[str, Any], number: int, go: int, ready: int, keeper: int) -> None:
+    """Runs the child: creates namespaces, then (with a cable) takes its address, then waits."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     host = spec["hosts"][number]
 
-    def settle() -> None:
+    def create_namespaces() -> None:
         unshare(_CLONE_NEWNET | _CLONE_NEWNS | _CLONE_NEWUTS)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != keeper:
+        if os.getppid() != keeper:  # it died before PDEATHSIG was set
             os._exit(1)
         socket.sethostname(host["name"])
 
-    def join() -> None:
+    def take_address() -> None:
         address = f"{host['address']}/{spec['prefix']}"
         run_ip(["link set lo up", f"addr add {address} dev eth0", "link set eth0 up"])
         shape("eth0", spec["shape"])
 
-    for step in (settle, join):
+    for step in (create_namespaces, take_address):
         os.write(ready, json.dumps(_failure(step)).encode())
         os.read(go, 1)
     while True:
@@ -184,7 +187,7 @@ def _live(spec: dict[str, Any], number: int, go: int, ready: int, keeper: int) -
 
 
 def _failure(step: Callable[[], None]) -> dict[str, str]:
-    """Runs a step; returns what went wrong, nothing where nothing did."""
+    """Runs a step; returns its failure as step and reason, {} where it succeeds."""
     try:
         step()
     except StepError as error:
@@ -195,17 +198,20 @@ def _failure(step: Callable[[], None]) -> dict[str, str]:
 
 
 class Freezer:
-    """The control group of a host whose processes stand still together."""
+    """The control group that stops and continues all processes of a host together."""
 
     def __init__(self, spec: dict[str, str]) -> None:
         self.path = spec["path"]
         self._file, self._frozen, self._thawed = spec["file"], spec["frozen"], spec["thawed"]
 
     def hold(self, find: Callable[[], list[int]]) -> None:
-        """Takes the processes that `find` finds in, until there is none outside, and holds them.
+        """Moves the processes that `find` returns into the group and freezes it.
+
+        Repeats until none is outside: processes fork meanwhile, and children start in the group
+        of their parent.
 
         Raises:
-          OSError: we may not.
+          OSError: this process may not use control groups.
         """
         os.makedirs(self.path, exist_ok=True)
         until = time.monotonic() + CLEAN_UP_S
@@ -216,7 +222,7 @@ class Freezer:
         self._write(self._file, self._frozen)
 
     def release(self) -> None:
-        """Lets them go on."""
+        """Continues the processes."""
         self._write(self._file, self._thawed)
 
     def _members(self) -> set[int]:
@@ -229,7 +235,7 @@ class Freezer:
 
 
 class Keeper:
-    """All hosts, and the switch, which is this process's own network."""
+    """All hosts, and the switch in this process's own network namespace."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._spec = spec
@@ -237,11 +243,11 @@ class Keeper:
         self._frozen: dict[int, Freezer | None] = {}  # None: stopped by signals
         self._freezer_paths: set[str] = set()
 
-    def make(self) -> dict[str, Any]:
-        """Makes everything; returns the answer to the specification."""
+    def create(self) -> dict[str, Any]:
+        """Creates everything; returns the answer to the specification."""
         self._make_cgroups()
         user = own_namespaces(_CLONE_NEWNET | _CLONE_NEWNS)
-        name_all(self._spec["hosts"])
+        mount_hosts_file(self._spec["hosts"])
         for number in range(len(self._spec["hosts"])):
             self._hosts.append(SimulatedHost(number, self._spec))
         for host in self._hosts:
@@ -249,7 +255,7 @@ class Keeper:
         run_ip(self._cables())
         for host in self._hosts:
             shape(host.device, self._spec["switch_shape"])
-            host.go_on()
+            host.start_next_step()
         for host in self._hosts:
             host.wait()
         return {"pids": [host.pid for host in self._hosts], "switch": os.getpid(), "user": user}
@@ -281,8 +287,8 @@ class Keeper:
             except OSError as error:
                 raise StepError("cgroup", str(error)) from error
 
-    def obey(self, command: dict[str, int]) -> None:
-        """Carries out one command."""
+    def execute(self, command: dict[str, int]) -> None:
+        """Executes one command."""
         ((verb, number),) = command.items()
         host = self._hosts[number]
         if verb in ("unplug", "heal"):
@@ -299,7 +305,7 @@ class Keeper:
             if freezer:
                 freezer.hold(lambda: self._processes_on(host))
                 self._freezer_paths.add(freezer.path)
-        except OSError:  # not without root
+        except OSError:  # control groups need root; signals do not
             freezer = None
         if freezer is None:
             self._signal_all(host, signal.SIGSTOP)
@@ -314,11 +320,11 @@ class Keeper:
             self._signal_all(self._hosts[number], signal.SIGCONT)
 
     def _processes_on(self, host: SimulatedHost) -> list[int]:
-        """All processes on a host but the one that holds it."""
+        """All processes on a host except the one that holds its namespaces."""
         return [pid for pid in _processes_in(host.network) if pid != host.pid]
 
     def _signal_all(self, host: SimulatedHost, number: int) -> int:
-        """Signals all processes on a host; returns how many there are."""
+        """Signals all processes on a host; returns their number."""
         pids = self._processes_on(host)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -326,8 +332,8 @@ class Keeper:
         return len(pids)
 
     def clean_up(self) -> None:
-        """Kills what is left in the hosts and removes the control groups."""
-        for number in list(self._frozen):  # what a group holds does not even die
+        """Kills the processes left on the hosts and removes the control groups."""
+        for number in list(self._frozen):  # a frozen process does not even die of SIGKILL
             self._thaw(number)
         _wait_until(lambda: not sum(self._signal_all(h, signal.SIGKILL) for h in self._hosts))
         paths = self._freezer_paths.union(group["path"] for group in self._cgroups())
@@ -337,7 +343,7 @@ class Keeper:
 
 
 def _wait_until(is_done: Callable[[], bool]) -> None:
-    """Waits for CLEAN_UP_S at most; asks once at least, however slow this machine is."""
+    """Polls for at most CLEAN_UP_S, but at least once, however slow this machine is."""
     until = time.monotonic() + CLEAN_UP_S
     while not is_done() and time.monotonic() < until:
         time.sleep(0.01)
@@ -346,7 +352,7 @@ def _wait_until(is_done: Callable[[], bool]) -> None:
 def _processes_in(network: str) -> list[int]:
     found = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
-        # A zombie has no network any more; another's process cannot be in ours.
+        # Not readable: zombies, which have no network, and other users' processes, never in ours.
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/{entry}/ns/net") == network:
                 found.append(int(entry))
@@ -368,7 +374,8 @@ def _answer(document: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Makes hosts, obeys, and cleans up; returns 1 where they could not be made."""
+    """Creates hosts, executes commands, cleans up; returns 1 where creating failed."""
+    # The launcher decides when the hosts go; a signal to its process group must not.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     line = sys.stdin.readline()
@@ -376,9 +383,9 @@ def main() -> int:
         return 1
     keeper = Keeper(json.loads(line))
     try:
-        _answer(keeper.make())
+        _answer(keeper.create())
         for line in sys.stdin:
-            failure = _failure(lambda: keeper.obey(json.loads(line)))  # noqa: B023
+            failure = _failure(lambda: keeper.execute(json.loads(line)))  # noqa: B023
             _answer({"error": failure["why"], "step": failure["step"]} if failure else {})
     except StepError as error:
         _answer({"error": str(error), "step": error.step})

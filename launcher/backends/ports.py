@@ -7,20 +7,20 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 
-# Below Linux's range of ephemeral ports (32768-60999): the workers' own outgoing
-# connections cannot take a port that a peer has yet to open.
+# Below Linux's range of ephemeral ports (32768-60999), so that an outgoing connection of a worker
+# cannot take a port that a peer has yet to open.
 LOWEST: Final = 10_000
 HIGHEST: Final = 32_000
-TRIES: Final = 2_000
-# Not the generator that programs seed: two with one seed would want the same ports.
-_CHANCE: Final = random.SystemRandom()
+MAX_TRIES: Final = 2_000
+# The global generator may be seeded: two programs with one seed would pick the same ports.
+_RANDOM: Final = random.SystemRandom()
 
 
 def is_free(address: str, port: int) -> bool:
-    """Says whether a server could listen on `port` of `address` now."""
+    """Return True if a server could listen on `port` of `address` now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as server:
-        # As gRPC's servers do: ports that only wait for the end of old connections are free.
+        # As gRPC's servers do: a port in TIME_WAIT, of closed connections only, counts as free.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind((address, port))
@@ -34,14 +34,14 @@ def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[
     """Returns `count` different free ports of `address`, none of `avoid`.
 
     Raises:
-      JobError: there are not so many.
+      JobError: there are fewer free ports.
     """
     taken = set(avoid)
     found: list[int] = []
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         if len(found) == count:
             return tuple(found)
-        port = _CHANCE.randrange(LOWEST, HIGHEST)
+        port = _RANDOM.randrange(LOWEST, HIGHEST)
         if port not in taken and is_free(address, port):
             taken.add(port)
             found.append(port)
@@ -49,14 +49,19 @@ def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[
 
 
 def far_ports(count: int, first: int | None) -> tuple[int, ...]:
-    """Returns `count` ports for hosts whose ports cannot be looked at from here: from `first`
-    on, or any. Whether they are free the check before the start finds out.
+    """Returns ports for hosts whose ports cannot be probed from here.
+
+    The check of the hosts before the start finds out whether they are free.
+
+    Args:
+      count: how many ports, one per worker.
+      first: the first of consecutive ports; None picks them at random.
 
     Raises:
-      UserError: one is no port.
+      UserError: a number is not a TCP port.
     """
     if first is None:
-        return tuple(_CHANCE.sample(range(LOWEST, HIGHEST), count))
+        return tuple(_RANDOM.sample(range(LOWEST, HIGHEST), count))
     return numbered_ports(count, first)
 
 
@@ -64,7 +69,7 @@ def numbered_ports(count: int, first: int) -> tuple[int, ...]:
     """Returns the ports `first`, `first` + 1, …, one per worker.
 
     Raises:
-      UserError: one is no port.
+      UserError: a number is not a TCP port.
     """
     ports = tuple(range(first, first + count))
     for worker, port in enumerate(ports):
@@ -76,7 +81,7 @@ def consecutive_ports(address: str, first: int, count: int) -> tuple[int, ...]:
     """Returns `count` ports of `address` from `first` on, one per worker.
 
     Raises:
-      UserError: one of them is not free; the message says by whom it is held.
+      UserError: a port is taken; the message names the process that holds it.
     """
     ports = numbered_ports(count, first)
     for worker, port in enumerate(ports):
@@ -86,10 +91,10 @@ def consecutive_ports(address: str, first: int, count: int) -> tuple[int, ...]:
 
 
 def check_port(port: int, worker: int) -> None:
-    """Checks that `port` is the number of one.
+    """Check that `port`, of worker `worker`, is a TCP port.
 
     Raises:
-      UserError: it is not.
+      UserError: it is not between 1 and 65535.
     """
     if not 1 <= port <= 65535:
         raise UserError(
@@ -98,7 +103,7 @@ def check_port(port: int, worker: int) -> None:
 
 
 def port_taken(address: str, port: int, worker: int, holder: str) -> UserError:
-    """Returns the error that says so; `holder` may be empty."""
+    """Returns the error for a port that `holder` has taken; "" where the holder is unknown."""
     by = f" by {holder}" if holder else ""
     return UserError(
         f"port {port} on {address} for worker {worker} is taken{by}: "
@@ -107,7 +112,7 @@ def port_taken(address: str, port: int, worker: int, holder: str) -> UserError:
 
 
 def port_holder(port: int) -> str:
-    """Returns who listens on `port`, like ``python (pid 812)``; empty where it cannot be told."""
+    """Returns the process that listens on `port`, as ``python (pid 812)``; "" where unknown."""
     import psutil
 
     try:

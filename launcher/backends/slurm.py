@@ -1,7 +1,7 @@
-"""Slurm: inside an allocation each worker is a job step on its node; from outside the launch
-becomes a batch script that runs itself inside an allocation.
+"""The Slurm back end, inside and outside of an allocation.
 
-The far side's files are this side's: Slurm's clusters share a file system.
+Inside, each worker is a job step on its node. Outside, the launch is submitted as a batch script
+that runs the same launch inside an allocation. The nodes share this machine's file system.
 Formats: slurm.schedmd.com/srun.html, sbatch.html (SLURM_TASKS_PER_NODE, --signal).
 """
 
@@ -32,7 +32,7 @@ OPTIONS: Final = (
         "sbatch", "further options of sbatch, quoted as in a shell: '--account=ml --gres=gpu:4'"
     ),
 )
-# How long before the time limit the workers are asked to save a checkpoint and stop.
+# Workers are asked to save a checkpoint and stop this long before the time limit.
 NOTICE_S: Final = 120
 _TIME: Final = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 _COUNT: Final = re.compile(r"(\d+)(?:\(x(\d+)\))?")
@@ -40,17 +40,17 @@ _COUNT: Final = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
 @dataclass(frozen=True)
 class Allocation:
-    """Nodes that this process may use, and how many workers and cores each takes."""
+    """The nodes that this process may use, with slots for workers, and the cores of each node."""
 
     nodes: tuple[HostEntry, ...]
     cpus: Mapping[str, int]
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """Returns the numbers that Slurm writes as ``2(x3),1``: 2, 2, 2, 1.
+    """Returns the numbers of a list as Slurm writes it; ``2(x3),1`` is 2, 2, 2, 1.
 
     Raises:
-      UserError: it is not such a list.
+      UserError: the text is not such a list.
     """
     counts: list[int] = []
     for part in text.split(","):
@@ -62,14 +62,14 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """Returns the allocation that the environment of a job describes.
+    """Returns the allocation that the environment variables of a job describe.
 
     Raises:
-      UserError: there is none, or Slurm does not know it.
+      UserError: there is no allocation, or Slurm's commands fail.
     """
     nodes = environ.get("SLURM_JOB_NODELIST", "")
     if not nodes:
-        raise UserError("this is no allocation of Slurm's: there is no SLURM_JOB_NODELIST")
+        raise UserError("this is not a Slurm allocation: SLURM_JOB_NODELIST is not set")
     names = _ask("scontrol", "show", "hostnames", nodes).split()
     addresses = node_addresses(_ask("scontrol", "--oneliner", "show", "node", nodes))
     tasks = parse_counts(environ.get("SLURM_TASKS_PER_NODE", f"1(x{len(names)})"))
@@ -82,7 +82,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
 
 
 def node_addresses(text: str) -> dict[str, str]:
-    """Returns NodeName -> NodeAddr of what ``scontrol --oneliner show node`` prints."""
+    """Returns NodeName -> NodeAddr from the output of ``scontrol --oneliner show node``."""
     found = {}
     for line in text.splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
@@ -101,29 +101,29 @@ def _ask(*argv: str) -> str:
 
 
 class SlurmBackend:
-    """Runs commands as job steps of an allocation."""
+    """Runs commands as job steps in an allocation."""
 
     def __init__(self, allocation: Allocation) -> None:
         self._allocation = allocation
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns the node of each worker: as many per node as the job has tasks there."""
+        """Returns the node of each worker; a node runs as many workers as it has tasks."""
         return tuple(
             Host(entry.name, entry.address or entry.name, sys.executable, remote=True)
             for entry in fill_slots(self._allocation.nodes, num_workers)
         )
 
     def opened(self, hosts: Sequence[Host]) -> contextlib.AbstractContextManager[None]:
-        """Does nothing: the allocation is there."""
+        """Does nothing: the allocation exists already."""
         del hosts
         return contextlib.nullcontext()
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns ports of which the check before the start finds out whether they are free."""
+        """Returns ports; the check of the hosts finds out whether they are free."""
         return far_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns `argv` as a step on the host's node, beside other steps."""
+        """Returns a job step that runs `argv` on the host's node, beside other steps."""
         slots = next(entry.slots for entry in self._allocation.nodes if entry.name == host.name)
         step = (
             "srun", "--nodes=1", "--ntasks=1", f"--nodelist={host.name}", "--overlap", "--mem=0",
@@ -135,7 +135,13 @@ class SlurmBackend:
 
 @dataclass(frozen=True)
 class SlurmSubmitter:
-    """Renders batch scripts, and gives them to sbatch."""
+    """Renders batch scripts and gives them to sbatch.
+
+    Attributes:
+      time_limit: as sbatch reads it; "" leaves it to the partition.
+      partition: the partition; "" takes Slurm's default.
+      more: further options of sbatch.
+    """
 
     time_limit: str = ""
     partition: str = ""
@@ -171,7 +177,12 @@ class SlurmSubmitter:
         return lines + [_quoted(word) for word in self.more]
 
     def submit(self, text: str, submission: Submission) -> str:
-        """Hands the script to sbatch; returns the job's number and where it writes."""
+        """Hands the script to sbatch; returns a message with the job's number and log.
+
+        Raises:
+          UserError: there is no sbatch.
+          JobError: sbatch fails.
+        """
         if shutil.which("sbatch") is None:
             raise UserError("there is no sbatch here: --backend=slurm needs Slurm's commands")
         stem = _log_stem(submission.spec)
@@ -180,19 +191,22 @@ class SlurmSubmitter:
         if done.returncode:
             raise JobError(f"sbatch failed: {done.stderr.strip()}")
         number = done.stdout.strip().partition(";")[0]
-        return f"submitted job {number}: {stem}.slurm-{number}.log tells of it"
+        return f"submitted job {number}: its log is {stem}.slurm-{number}.log"
 
 
 def _quoted(text: str) -> str:
-    """Returns `text` as sbatch reads it back from a script: its quotes are a shell's, but in all
-    of them a backslash takes the next character as it is (tried on Slurm 22.05).
+    """Returns `text` quoted for an #SBATCH line.
+
+    sbatch quotes as a shell does, but a backslash escapes inside all quotes (tried on 22.05).
     """
     return shlex.quote(text.replace("\\", "\\\\"))
 
 
 def _log_pattern(spec: JobSpec) -> str:
-    """Returns the name of the log as sbatch wants it, which puts the job's number for %j: in no
-    name with a backslash.
+    """Returns the log's name for sbatch, which replaces %j by the job's number.
+
+    Raises:
+      UserError: the run directory has a backslash, which turns this replacement off.
     """
     stem = _log_stem(spec)
     if "\\" in stem or "\n" in stem:
@@ -204,16 +218,17 @@ def _log_pattern(spec: JobSpec) -> str:
 
 
 def _log_stem(spec: JobSpec) -> str:
-    """Returns what the job's log is named after: the run directory, beside which it lies; of a
-    remote one its last part, in the working directory.
+    """Returns the path of the log without its suffix: beside the run directory.
+
+    The log of a remote run directory is in the working directory, named after its last part.
     """
     name = PurePosixPath(spec.run_dir).name
     return os.path.join(spec.cwd, name) if is_url(spec.run_dir) else spec.run_dir
 
 
-# Slurm sends USR1 to the script alone, NOTICE_S before the time limit, and TERM when the job is
-# preempted or cancelled. The launch passes TERM on; workers save a checkpoint and stop. After a
-# preemption Slurm queues the job again by itself; at the time limit the script has to.
+# Slurm sends USR1 to the script only, NOTICE_S before the time limit, and TERM when the job is
+# preempted or cancelled. The launch forwards TERM; workers save a checkpoint and stop. After a
+# preemption Slurm requeues the job; at the time limit the script has to do it.
 _SCRIPT: Final = """\
 #!/bin/bash
 {settings}
@@ -224,7 +239,7 @@ trap 'again=yes; kill -TERM $launch' USR1
 trap 'kill -TERM $launch' TERM
 wait $launch
 status=$?
-# A trap ends the wait before the launch has ended.
+# A trap interrupts wait while the launch still runs.
 while kill -0 $launch 2>/dev/null; do wait $launch; status=$?; done
 if [ -n "$again" ] && [ $status -ne 0 ]; then
     exec scontrol requeue "$SLURM_JOB_ID"
@@ -237,14 +252,14 @@ def create(options: Mapping[str, str]) -> Backend:
     """Returns the back end, for use inside an allocation.
 
     Raises:
-      UserError: this is none.
+      UserError: this process is not in an allocation.
     """
-    del options  # they are for the submission that brought us here
+    del options  # the submission has used them
     return SlurmBackend(read_allocation(os.environ))
 
 
 def submitter(options: Mapping[str, str]) -> Submitter | None:
-    """Returns how to get an allocation; None inside of one.
+    """Returns the submitter; None inside an allocation.
 
     Raises:
       UserError: an option has a wrong value.

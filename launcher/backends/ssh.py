@@ -1,7 +1,7 @@
-"""Hosts reached over ssh: one connection each, shared by everything that runs there.
+"""The ssh back end: one connection per host, shared by all commands that run there.
 
-The connection is never asked a question (BatchMode): keys, an agent or ~/.ssh/config must let
-it in. What runs at the far end is an agent, which ends its worker when the connection ends.
+ssh never prompts (BatchMode): keys, an agent or ~/.ssh/config must log in. Each command is a
+tenfold agent, which ends its worker when the connection closes.
 """
 
 import contextlib
@@ -31,20 +31,20 @@ OPTIONS: Final = (
     Option(
         "host_file", "file of hosts, one a line: NAME slots=2 address=… user=… port=… python=…"
     ),
-    Option("ssh_config", "configuration file for ssh (as ssh -F), instead of ~/.ssh/config"),
+    Option("ssh_config", "ssh configuration file (ssh -F), instead of ~/.ssh/config"),
 )
 
 CONNECT_TIMEOUT_S: Final = 10
-# A cut connection ends after at most ALIVE_INTERVAL_S x ALIVE_COUNT without an answer.
+# ssh closes a connection after ALIVE_INTERVAL_S x ALIVE_COUNT seconds without an answer.
 ALIVE_INTERVAL_S: Final = 3
 ALIVE_COUNT: Final = 3
-_FOLDER: Final = "tenfold-ssh-"
+_FOLDER_PREFIX: Final = "tenfold-ssh-"
 _LOCK: Final = "lock"
-NEW_FOLDER_S: Final = 60
+NEW_FOLDER_S: Final = 60  # a younger folder may not have its lock yet
 
 
 class SshBackend:
-    """Runs commands on the hosts of a list."""
+    """Runs commands on listed hosts, over connections that exist while it is opened."""
 
     def __init__(self, entries: Sequence[HostEntry], *, config: str = "") -> None:
         self._entries = {entry.name: entry for entry in entries}
@@ -52,7 +52,7 @@ class SshBackend:
         self._sockets: Path | None = None
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns the host of each worker, each host's slots filled before the next's."""
+        """Returns the host of each worker. Fills the slots of a host before those of the next."""
         return tuple(
             Host(
                 name=entry.name,
@@ -65,7 +65,7 @@ class SshBackend:
 
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
-        """Opens a connection to every host, all at once, and closes them at the end."""
+        """Connects to all hosts at once, and closes the connections at the end."""
         with socket_folder() as folder:
             self._sockets = folder
             masters: dict[str, subprocess.Popen[str]] = {}
@@ -79,7 +79,7 @@ class SshBackend:
                 yield
             finally:
                 for master in masters.values():
-                    master.kill()  # it ignores SIGTERM
+                    master.kill()  # masters ignore SIGTERM
                 for master in masters.values():
                     master.wait()
                     master.stderr.close()  # type: ignore[union-attr]
@@ -91,7 +91,7 @@ class SshBackend:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_as_helper,
+            preexec_fn=_outlast_signals,
         )
 
     def _wait_for(self, name: str, master: "subprocess.Popen[str]", deadline: float) -> None:
@@ -99,8 +99,8 @@ class SshBackend:
         while not socket.exists():
             if master.poll() is not None or time.monotonic() > deadline:
                 master.kill()
-                said = master.stderr.read().strip().splitlines()  # type: ignore[union-attr]
-                why = said[-1] if said else f"no answer in {2 * CONNECT_TIMEOUT_S} s"
+                lines = master.stderr.read().strip().splitlines()  # type: ignore[union-attr]
+                why = lines[-1] if lines else f"no answer in {2 * CONNECT_TIMEOUT_S} s"
                 raise UserError(
                     f"host '{name}' cannot be reached by ssh: {why.strip()} "
                     f"(check with: ssh -o BatchMode=yes {name} true)"
@@ -108,8 +108,8 @@ class SshBackend:
             time.sleep(0.01)
 
     def _socket(self, name: str) -> Path:
-        assert self._sockets is not None, "only while it is opened"
-        # A socket's path has room for about a hundred bytes; a host's name may be longer.
+        assert self._sockets is not None, "the back end is not opened"
+        # Numbers, not names: the path of a socket is limited to about a hundred bytes.
         return self._sockets / str(list(self._entries).index(name))
 
     def _destination(self, host: Host) -> str:
@@ -133,25 +133,29 @@ class SshBackend:
         return ("ssh", *config, *words, *port, "-T", *more)
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns ports of which the check before the start finds out whether they are free."""
+        """Returns ports; the check of the hosts finds out whether they are free."""
         return far_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns `argv`, quoted for the far side's shell, over the open connection."""
+        """Returns ssh with `argv`, quoted for the host's shell, over the open connection."""
         setting = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
-        far = shlex.join(["exec", *setting, *argv])
+        command = shlex.join(["exec", *setting, *argv])
         ssh = self._ssh(host, "-o", "ControlMaster=no")
-        return HostCommand((*ssh, "--", self._destination(host), far))
+        return HostCommand((*ssh, "--", self._destination(host), command))
 
 
 @contextlib.contextmanager
 def socket_folder() -> Iterator[Path]:
-    """Makes a folder for control sockets, and takes away those that killed launches have left."""
+    """Creates a folder for control sockets; removes the folders that killed launches have left.
+
+    A lock in the folder, held by this process, marks it as in use. The kernel releases the lock
+    when the process ends, however it ends.
+    """
     parent = Path(tempfile.gettempdir())
-    for old in parent.glob(f"{_FOLDER}*"):
+    for old in parent.glob(f"{_FOLDER_PREFIX}*"):
         if _is_left_over(old):
             shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as name:
         folder = Path(name)
         with (folder / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -159,23 +163,26 @@ def socket_folder() -> Iterator[Path]:
 
 
 def _is_left_over(folder: Path) -> bool:
-    """Whether nobody holds a folder of ours any more; a new one may not have its lock yet."""
+    """Whether no process uses a folder of ours any more."""
     try:
-        about = folder.lstat()
-        is_old = time.time() - about.st_mtime >= NEW_FOLDER_S
-        if about.st_uid != os.geteuid() or not stat.S_ISDIR(about.st_mode) or not is_old:
+        status = folder.lstat()
+        is_old = time.time() - status.st_mtime >= NEW_FOLDER_S
+        if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode) or not is_old:
             return False
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:  # there never was a lock, or just now another launch took it away
+    except FileNotFoundError:  # never locked, or another launch is removing the folder
         return True
-    except OSError:  # somebody holds it
+    except OSError:  # another process holds the lock
         return False
     return True
 
 
-def _as_helper() -> None:
-    """Deaf to what the launcher is told; gone when it is."""
+def _outlast_signals() -> None:
+    """Keeps a connection until the launcher closes it, but not longer than the launcher lives.
+
+    Ctrl-C reaches the whole process group, and the workers need their connections to stop.
+    """
     ignore_stop_requests()
     die_with_parent()
 
@@ -184,7 +191,7 @@ def create(options: Mapping[str, str]) -> Backend:
     """Returns the back end.
 
     Raises:
-      UserError: no hosts are given, or a list of them is wrong.
+      UserError: no hosts are given, or the list is wrong.
     """
     return SshBackend(read_entries(options), config=options.get("ssh_config", ""))
 

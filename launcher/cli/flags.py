@@ -1,22 +1,38 @@
-"""What a command gets besides its flags.
+"""absl flags as the commands define them: one set per command, in groups, units included.
 
-Flags as this command line reads them: absl flags, defined per command, units included.
-
-Flags are read here and in `launcher/commands` only; everything below gets values.
+Only this folder reads flags; everything below it gets plain values.
 """
 
-import difflib
+import contextlib
+import functools
 import shutil
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from absl import flags
-from absl.flags import FlagValues
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.units import format_size, parse_size
+
+GENERAL: Final = "General"
+
+# Names that other tools use for these flags; too different for a hint by spelling.
+_NAMES_ELSEWHERE: Final = {
+    "lr": "learning_rate",
+    "bs": "global_batch_size",
+    "batch_size": "global_batch_size",
+    "gpus": "num_workers",
+    "nodes": "num_workers",
+    "nproc": "num_workers",
+    "nproc_per_node": "num_workers",
+    "workers": "num_workers",
+    "data": "shards",
+    "dataset": "shards",
+    "logdir": "run_dir",
+    "output_dir": "run_dir",
+}
 
 
 @dataclass(frozen=True)
@@ -27,32 +43,83 @@ class Arguments:
     program: tuple[str, ...] = ()
 
     def expect_none(self) -> None:
-        """Checks that there are neither.
+        """Check that there are no positional arguments and no program.
 
         Raises:
-          UserError: there is one; the message names it.
+          UserError: there is an argument; the message names the first.
         """
         extra = (*self.positional, *self.program)
         if extra:
             raise UserError(f"unexpected argument '{extra[0]}': flags are written --name=value")
 
 
+class FlagValues(flags.FlagValues):
+    """The flags of one command. Each belongs to the group that was open at its definition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # absl turns attributes into flags, so fields have to bypass its __setattr__.
+        self.__dict__["_group_of"] = {}
+        self.__dict__["_open_group"] = GENERAL
+
+    @contextlib.contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """Put the flags that are defined in this context into the group `title`.
+
+        Groups nest: a flag belongs to the innermost.
+        """
+        outer = self.__dict__["_open_group"]
+        self.__dict__["_open_group"] = title
+        try:
+            yield
+        finally:
+            self.__dict__["_open_group"] = outer
+
+    def __setitem__(self, name: str, flag: Any) -> None:
+        super().__setitem__(name, flag)
+        self.__dict__["_group_of"].setdefault(name, self.__dict__["_open_group"])
+
+    def groups(self) -> dict[str, list[str]]:
+        """Returns the names of the flags by group, in the order of definition; GENERAL last."""
+        found: dict[str, list[str]] = {}
+        for name in self:
+            found.setdefault(self.__dict__["_group_of"][name], []).append(name)
+        general = found.pop(GENERAL, [])
+        return {**found, GENERAL: general} if general else found
+
+
+def in_group(title: str) -> Callable[[Callable[[FlagValues], None]], Callable[[FlagValues], None]]:
+    """Returns a decorator that puts all flags which a function defines into one group."""
+
+    def decorate(define: Callable[[FlagValues], None]) -> Callable[[FlagValues], None]:
+        @functools.wraps(define)
+        def define_in_group(fv: FlagValues) -> None:
+            with fv.group(title):
+                define(fv)
+
+        return define_in_group
+
+    return decorate
+
+
 T = TypeVar("T")
 
 
 class _Parser(flags.ArgumentParser, Generic[T]):
-    """An absl parser made of two functions: text to value, and value to text."""
+    """An absl parser that calls a function on the text of a flag."""
 
-    def __init__(self, parse: Callable[[str], T], syntax: str) -> None:
+    def __init__(self, parse: Callable[[str], T]) -> None:
         super().__init__()
         self._parse = parse
-        self.syntactic_help = syntax
+        self.syntactic_help = ""
 
     def parse(self, argument: Any) -> Any:
         return self._parse(argument) if isinstance(argument, str) else argument
 
 
 class _Serializer(flags.ArgumentSerializer):
+    """An absl serializer that calls a function on the value of a flag."""
+
     def __init__(self, show: Callable[[Any], str]) -> None:
         self._show = show
 
@@ -60,26 +127,15 @@ class _Serializer(flags.ArgumentSerializer):
         return self._show(value)
 
 
-def _define(
-    fv: FlagValues,
-    name: str,
-    default: Any,
-    help_text: str,
-    parse: Callable[[str], Any],
-    *,
-    show: Callable[[Any], str] = str,
-) -> None:
-    flags.DEFINE(_Parser(parse, ""), name, default, help_text, fv, _Serializer(show))
-
-
 def define_size(fv: FlagValues, name: str, default: int | None, help_text: str) -> None:
     """Defines a flag that reads ``10GB`` or ``64MiB`` and holds bytes."""
-    _define(fv, name, default, help_text, parse_size, show=format_size)
+    flags.DEFINE(_Parser(parse_size), name, default, help_text, fv, _Serializer(format_size))
 
 
 def define_counts(fv: FlagValues, name: str, default: Sequence[int], help_text: str) -> None:
     """Defines a flag that reads ``1,2,4`` and holds a tuple of whole numbers of 1 or more."""
-    _define(fv, name, tuple(default), help_text, parse_counts, show=_show_counts)
+    serializer = _Serializer(_show_counts)
+    flags.DEFINE(_Parser(parse_counts), name, tuple(default), help_text, fv, serializer)
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -110,14 +166,13 @@ def parse_flags(fv: FlagValues, argv: Sequence[str]) -> list[str]:
     """Parses `argv` (without a program name) into `fv`; returns the positional arguments.
 
     Raises:
-      UserError: an unknown flag or a value that its flag does not take.
+      UserError: an unknown flag, or a value that its flag does not take.
     """
     define_flagfile(fv)
     try:
         return list(fv(["tenfold", *argv]))[1:]
     except flags.UnrecognizedFlagError as error:
-        near = [f"--{name}" for name in _nearest(fv, error.flagname)]
-        hint = f"did you mean {' or '.join(near)}?" if near else "--help lists those there are"
+        hint = _hint(error.flagname, list(fv))
         raise UserError(f"unknown flag --{error.flagname}: {hint}") from None
     except flags.CantOpenFlagFileError as error:
         reason = str(error).rpartition("flagfile: ")[2]
@@ -126,28 +181,71 @@ def parse_flags(fv: FlagValues, argv: Sequence[str]) -> list[str]:
         raise UserError(" ".join(str(error).split())) from None
 
 
-def _nearest(fv: FlagValues, name: str) -> list[str]:
-    return difflib.get_close_matches(name, list(fv), n=2, cutoff=0.6)
+def _hint(name: str, known: Sequence[str]) -> str:
+    if (elsewhere := _NAMES_ELSEWHERE.get(name)) in known:
+        return f"did you mean --{elsewhere}?"
+    hint = did_you_mean(
+        f"--{name}", [f"--{flag}" for flag in known], otherwise="--help lists the flags"
+    )
+    return hint.replace("'", "")  # the dashes set a flag apart already
 
 
-# What absl adds to the help of flags that may be given again; ours say it themselves.
+def peek_flag(name: str, argv: Sequence[str]) -> str | None:
+    """Returns the text of one flag in `argv`, --flagfile included, before the others are defined.
+
+    None where it is not given, or where `argv` cannot be parsed: `parse_flags` says why.
+    """
+    fv = FlagValues()
+    flags.DEFINE_string(name, None, "", flag_values=fv)
+    define_flagfile(fv)
+    try:
+        fv(["tenfold", *argv], known_only=True)
+    except flags.Error:
+        return None
+    value: str | None = fv[name].value
+    return value
+
+
+# absl appends this to the help of repeatable flags; ours already say it.
 _REPEATED: Final = ";\n    repeat this option"
+_HELP_COLUMN: Final = 30
 
 
-def flags_help(fv: FlagValues) -> str:
-    """Returns a command's flags with their help and defaults, as wide as the screen."""
+def flags_help(fv: FlagValues, *, most_used: Sequence[str] = ()) -> str:
+    """Returns a command's flags with their help and defaults, as wide as the screen.
+
+    Args:
+      fv: the flags.
+      most_used: the flags to show first, in this order, instead of in their groups.
+    """
+    groups = {title: [n for n in names if n not in most_used] for title, names in _groups(fv)}
+    shown = {"Most used": list(most_used), **groups}
+    shown = {title: names for title, names in shown.items() if names}
     width = min(shutil.get_terminal_size((96, 24)).columns, 110)
-    lines = []
-    for name in sorted(fv):
-        flag = fv[name]
-        shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=…"
-        default = (
-            flag.serialize().split("=", 1)[-1] if flag.default not in (None, "", [], ()) else ""
-        )
-        if flag.boolean:
-            default = "on" if flag.default else "off"
-        text = flag.help.split(_REPEATED)[0] + (f" (default: {default})" if default else "")
-        body = textwrap.wrap(text, width - 30) or [""]
-        head = shown.ljust(29) + " " if len(shown) < 30 else shown + "\n" + " " * 30
-        lines.append(head + ("\n" + " " * 30).join(body))
-    return "\n".join(lines)
+    sections = []
+    for title, names in shown.items():
+        lines = [title] if len(shown) > 1 else []
+        sections.append("\n".join(lines + [_flag_help(fv[name], width) for name in names]))
+    return "\n\n".join(sections)
+
+
+def _groups(fv: FlagValues) -> list[tuple[str, list[str]]]:
+    """Returns the groups of `fv`; a single group is sorted by name, for want of structure."""
+    groups = list(fv.groups().items())
+    return groups if len(groups) > 1 else [(title, sorted(names)) for title, names in groups]
+
+
+def _flag_help(flag: Any, width: int) -> str:
+    shown = f"  --[no]{flag.name}" if flag.boolean else f"  --{flag.name}=…"
+    default = _show_default(flag)
+    text = flag.help.split(_REPEATED)[0] + (f" (default: {default})" if default else "")
+    body = textwrap.wrap(text, width - _HELP_COLUMN) or [""]
+    indent = " " * _HELP_COLUMN
+    head = shown.ljust(_HELP_COLUMN) if len(shown) < _HELP_COLUMN else f"{shown}\n{indent}"
+    return head + f"\n{indent}".join(body)
+
+
+def _show_default(flag: Any) -> str:
+    if flag.boolean:
+        return "on" if flag.default else "off"
+    return flag.serialize().split("=", 1)[-1] if flag.default not in (None, "", [], ()) else ""

@@ -1,4 +1,4 @@
-"""Check the hosts of a launch; shared by `launch` and `doctor`."""
+"""Check the hosts of a launch, for `launch` and `doctor`."""
 
 from typing import Final
 
@@ -10,15 +10,16 @@ from tenfold.launcher.host_checks.findings import ERROR, judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 from tenfold.launcher.job.remote_run_dir import disk_of
 
-OTHER_PORTS: Final = 5  # how often others are tried where those that were picked are taken
+MAX_PORT_RETRIES: Final = 5
 
 
 def look_at(launch: Launch) -> tuple[HostReport, ...]:
-    """Returns a report of each of the launch's hosts. Where no --port was asked for, one that is
-    taken is no trouble: others are looked at.
+    """Returns a report of each host. Ports that turn out to be taken are picked again.
+
+    With --port the user has chosen the ports, so that taken ones stay in the report.
     """
     reports = _look_once(launch)
-    for _ in range(OTHER_PORTS):
+    for _ in range(MAX_PORT_RETRIES):
         is_taken = any(report.seen.get("taken") for report in reports)
         if launch.first_port is not None or not is_taken:
             break
@@ -29,22 +30,22 @@ def look_at(launch: Launch) -> tuple[HostReport, ...]:
 def _look_once(launch: Launch) -> tuple[HostReport, ...]:
     spec = launch.spec
     shards = spec.train.shards if spec.train else ""
-    are_far = any(host.remote for host in launch.hosts)
+    any_remote = any(host.remote for host in launch.hosts)
     return look_at_hosts(
         launch.backend,
         launch.hosts,
         launch.choose_cluster(launch.hosts).workers,
         folder=disk_of(spec.run_dir),
         paths=[spec.cwd, *([shards] if shards and not is_url(shards) else [])],
-        shared=spec.run_dir if are_far and not is_url(spec.run_dir) else "",
+        shared=spec.run_dir if any_remote and not is_url(spec.run_dir) else "",
     )
 
 
 def check_hosts(launch: Launch, view: View) -> None:
-    """Looks at all hosts before anything is made or started; warnings go to the view.
+    """Checks all hosts before a worker starts; warnings go to the view.
 
     Raises:
-      UserError: the job could not run there.
+      UserError: the job cannot run on a host.
     """
     reports = look_at(launch)
     findings = judge_hosts(reports, needs_tensorflow=bool(launch.spec.train))

@@ -1,61 +1,115 @@
-"""The flags of `launch` (and `doctor`), and what they decide before anything is started."""
+"""Definitions of the flags of `launch` and `doctor`."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from absl import flags
 
+from tenfold.data.errors import UserError
 from tenfold.launcher.backends.backend_registry import BACKENDS, backend_options
-from tenfold.launcher.cli.flags import FlagValues
+from tenfold.launcher.backends.base import Option
+from tenfold.launcher.cli.flags import FlagValues, in_group, peek_flag
 from tenfold.launcher.cli.train_flags import define_train_flags
 from tenfold.launcher.cli.write_flags import define_write_flags
 
+MOST_USED: Final = (
+    "shards", "source", "output", "model", "epochs", "global_batch_size", "num_workers",
+    "backend", "run_dir", "max_restarts",
+)  # fmt: skip
+
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of launch."""
-    text, number = partial(flags.DEFINE_string, flag_values=fv), partial(_define_int, fv)
+    """Defines the flags of launch but those of a back end of the user's own."""
+    with fv.group("Data"):
+        flags.DEFINE_string(
+            "shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it",
+            flag_values=fv,
+        )  # fmt: skip
     define_write_flags(fv)
-    text("shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it")
-    text("backend", "local", f"where the workers run: {', '.join(BACKENDS)}")
-    for name, options in backend_options().items():
+    define_train_flags(fv)
+    _define_job_flags(fv)
+    _define_fault_flags(fv)
+    _define_output_flags(fv)
+    for name in BACKENDS:
+        _define_options(fv, name, backend_options()[name])
+
+
+def define_backend_flags(fv: FlagValues, argv: Sequence[str]) -> None:
+    """Defines the options of the back end that `argv` names, unless it is a built-in one.
+
+    Raises:
+      UserError: the back end cannot be loaded, or has an option that is a flag of launch.
+    """
+    name = peek_flag("backend", argv) or "local"
+    if name in BACKENDS:
+        return
+    shared = {option.name for built_in in BACKENDS for option in backend_options()[built_in]}
+    options = backend_options(name)[name]
+    for option in options:
+        if option.name in fv and option.name not in shared:
+            raise UserError(
+                f"back end '{name}' has an option --{option.name}, which is a flag of launch "
+                "already: give the option another name"
+            )
+    _define_options(fv, name, [option for option in options if option.name not in fv])
+
+
+def _define_options(fv: FlagValues, backend: str, options: Sequence[Option]) -> None:
+    with fv.group(f"Back end {backend}"):
         for option in options:
-            text(option.name, None, f"{option.help} (--backend={name})")
+            flags.DEFINE_string(option.name, None, option.help, flag_values=fv)
+
+
+@in_group("Job")
+def _define_job_flags(fv: FlagValues) -> None:
+    text = partial(flags.DEFINE_string, flag_values=fv)
+    names = ", ".join(BACKENDS)
+    text("backend", "local", f"where the workers run: {names}, file.py or module:name")
+    text(
+        "run_dir", None,
+        "folder (or gs://…) for logs, checkpoints, model (default: runs/DATE-NAME)",
+    )  # fmt: skip
     flags.DEFINE_list(
         "pass_env", [], "environment variables of this process, as HF_TOKEN,WANDB_API_KEY, that "
         "workers on other machines get too; their values are written nowhere", flag_values=fv,
     )  # fmt: skip
-    text(
-        "run_dir",
-        None,
-        "folder (or gs://…) for logs, checkpoints, model (default: runs/DATE-NAME)",
-    )
-    number("port", None, "worker N listens on this TCP port + N (default: free ones)")
-    define_train_flags(fv)
-    number("min_workers", None, "go on with as few where hosts stay away (default: all)")
-    flags.DEFINE_multi_string(
-        "inject", [], "a fault on purpose, as kill:worker=1,step=50 or stop, preempt, raise, "
-        "exit0, slow, port, disk_full, bad_shard, lose, and for simulated hosts unplug, freeze; "
-        "may be given again", flag_values=fv,
+    flags.DEFINE_integer(
+        "port", None, "worker N listens on this TCP port + N (default: free ones)",
+        lower_bound=1, flag_values=fv,
     )  # fmt: skip
-    number("max_restarts", 0, "crashes after which all workers start again", lower=0)
-    number("max_preemptions", 100, "preemptions after which they start again", lower=0)
-    seconds = partial(flags.DEFINE_float, lower_bound=0.0, flag_values=fv)
-    seconds("grace", 20.0, "seconds from SIGTERM to SIGKILL when a job is stopped or preempted")
-    seconds("hang_timeout", 60.0, "seconds of silence that are never a hang; 0: no watchdog")
-    seconds("rendezvous_timeout", 120.0, "seconds that workers wait for one that does not come")
-    flags.DEFINE_bool(
-        "show_tf_logs", False, "show TensorFlow's start-up messages too", flag_values=fv
-    )
     flags.DEFINE_bool(
         "preload", True, "import TensorFlow once on this machine and fork the workers from it "
         "(built-in trainer, no GPU)", flag_values=fv,
     )  # fmt: skip
+
+
+@in_group("Faults and restarts")
+def _define_fault_flags(fv: FlagValues) -> None:
+    number = partial(flags.DEFINE_integer, flag_values=fv)
+    seconds = partial(flags.DEFINE_float, lower_bound=0.0, flag_values=fv)
+    number("max_restarts", 0, "restarts of all workers after crashes", lower_bound=0)
+    number("max_preemptions", 100, "restarts of all workers after preemptions", lower_bound=0)
+    number(
+        "min_workers", None, "continue with as few workers where hosts stay away (default: all)",
+        lower_bound=1,
+    )  # fmt: skip
+    seconds("grace", 20.0, "seconds from SIGTERM to SIGKILL when a job is stopped or preempted")
+    seconds("hang_timeout", 60.0, "seconds of silence that are never a hang; 0: no watchdog")
+    seconds("rendezvous_timeout", 120.0, "seconds that workers wait for a missing worker")
+    flags.DEFINE_multi_string(
+        "inject", [], "a fault to inject, as kill:worker=1,step=50 or stop, preempt, raise, "
+        "exit0, slow, port, disk_full, bad_shard, lose, and for simulated hosts unplug, freeze; "
+        "repeatable", flag_values=fv,
+    )  # fmt: skip
+
+
+@in_group("Output")
+def _define_output_flags(fv: FlagValues) -> None:
     flags.DEFINE_bool("dry_run", False, "show what would run, start nothing", flag_values=fv)
+    flags.DEFINE_bool(
+        "show_tf_logs", False, "show TensorFlow's start-up messages too", flag_values=fv
+    )
     flags.DEFINE_enum(
         "format", "text", ["text", "json"], "how the result is printed", flag_values=fv
     )
-
-
-def _define_int(
-    fv: FlagValues, name: str, default: int | None, help_text: str, *, lower: int = 1
-) -> None:
-    flags.DEFINE_integer(name, default, help_text, lower_bound=lower, flag_values=fv)

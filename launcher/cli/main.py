@@ -1,31 +1,37 @@
 """The command line: one subcommand per module of `tenfold.launcher.cli.commands`.
 
-A command module has USAGE (what follows its name), `define_flags(fv)` and
-`run(fv, args) -> int`, which gets an `Arguments` and returns the exit status.
+A command module has
+
+- USAGE: the words that follow its name,
+- ``define_flags(fv)``,
+- ``run(fv, args) -> int``: gets an `Arguments`, returns the exit status,
+- optionally ``define_argv_flags(fv, argv)``: flags that depend on other arguments,
+- optionally MOST_USED: the flags that --help shows first.
 """
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tenfold.data.errors import JobError, UserError
+from tenfold.data.errors import JobError, UserError, did_you_mean
 
-# Each with what it does: the overview imports none of them.
+if TYPE_CHECKING:
+    from tenfold.launcher.cli.flags import FlagValues
+
+# Each with its summary, so that the overview imports no command.
 COMMANDS: Final = {
     "plan": "computes how many shards a data set should have",
     "write": "writes a data set as shards and a manifest",
     "verify": "reads every byte of a data set and checks it against the manifest",
     "inspect": "shows what is in a data set: schema, counts, classes, some records",
     "launch": "runs a job on several workers: the built-in trainer, or your own program",
-    "simulate": "tries several numbers of simulated hosts, or thousands on paper (--dry_run)",
+    "simulate": "tries several numbers of simulated hosts, or estimates thousands (--dry_run)",
     "bench": "measures how fast the input pipeline alone reads, parses and decodes",
     "report": "shows a finished or running job as one HTML page",
     "doctor": "checks this machine and the hosts of a job before a launch",
-    "completion": "prints a completion script for bash or zsh",
 }
 
 EXIT_FAILED: Final = 1
@@ -38,7 +44,8 @@ def console() -> None:
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output (head, less) has left
+    except BrokenPipeError:  # the reader of our output (head, less) has closed it
+        # Python flushes stdout at exit: into the closed pipe that would be a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_FAILED
     sys.exit(status)
@@ -74,50 +81,51 @@ def _dispatch(argv: Sequence[str]) -> int:
 
         print(f"tenfold {__version__}")
         return 0
-    return _run_command(argv)
+    return _run_command(argv[0], argv[1:])
 
 
-def _run_command(argv: Sequence[str]) -> int:
-    # The overview is shown without absl, which costs more than the rest of it.
-    from tenfold.launcher.cli.flags import (
-        Arguments,
-        FlagValues,
-        define_flagfile,
-        flags_help,
-        parse_flags,
-    )
+def _run_command(name: str, argv: Sequence[str]) -> int:
+    # Imported here: the overview does without absl, whose import costs more than all the rest.
+    from tenfold.launcher.cli.flags import Arguments, FlagValues, define_flagfile, parse_flags
 
-    command = command_module(argv[0])
-    own, program = _split_program(argv[1:])
+    command = command_module(name)
+    own, program = _split_program(argv)
     fv = FlagValues()
     command.define_flags(fv)
     define_flagfile(fv)
+    if hasattr(command, "define_argv_flags"):
+        command.define_argv_flags(fv, own)
     if any(arg in ("-h", "--help") for arg in own):
-        print(f"tenfold {argv[0]} {command.USAGE}\n\n{COMMANDS[argv[0]]}\n\n{flags_help(fv)}")
+        print(_help(name, command, fv))
         return 0
     positional = parse_flags(fv, own)
     return int(command.run(fv, Arguments(tuple(positional), program)))
 
 
+def _help(name: str, command: ModuleType, fv: "FlagValues") -> str:
+    from tenfold.launcher.cli.flags import flags_help
+
+    shown = flags_help(fv, most_used=getattr(command, "MOST_USED", ()))
+    return f"tenfold {name} {command.USAGE}\n\n{COMMANDS[name]}\n\n{shown}"
+
+
 def _split_program(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Splits at the first ``--``: what follows is the user's own program."""
+    """Splits at the first ``--``, after which the user's own program follows."""
     arguments = list(argv)
     if "--" not in arguments:
         return arguments, ()
-    at = arguments.index("--")
-    return arguments[:at], tuple(arguments[at + 1 :])
+    index = arguments.index("--")
+    return arguments[:index], tuple(arguments[index + 1 :])
 
 
 def command_module(name: str) -> ModuleType:
     """Returns the module of a command.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: there is no command of this name.
     """
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command '{name}': {hint}")
+        raise UserError(f"unknown command '{name}': {did_you_mean(name, COMMANDS)}")
     return importlib.import_module(f"tenfold.launcher.cli.commands.{name}")
 
 

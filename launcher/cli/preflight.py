@@ -1,4 +1,4 @@
-"""What is checked before anything is started: no TensorFlow, no waiting."""
+"""Checks before anything starts that are cheap: no TensorFlow, no waiting for hosts."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from tenfold.models.train_config import TrainConfig
 
 
 def check_training(config: TrainConfig, *, num_workers: int) -> int:
-    """Checks a built-in training run against the manifest of its shards; returns its lanes.
+    """Checks a training run against the manifest of its shards; returns the number of lanes.
 
     Raises:
-      UserError: no such shards, lanes that the workers cannot share, a batch that the lanes
-        do not divide, or too few records.
+      UserError: there are no such shards, the workers cannot share the lanes evenly, the lanes
+        do not divide the batch, or there are too few records.
     """
     manifest = read_manifest(config.shards)
     assign_lanes(
@@ -29,10 +29,10 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
 
 
 def check_reach(backend: str, shards: str) -> None:
-    """Checks that workers of a back end could reach the storage of their shards.
+    """Checks that workers on the hosts of `backend` can reach the storage of `shards`.
 
     Raises:
-      UserError: simulated hosts have a network of their own, out of which no way leads.
+      UserError: the shards are remote, and the network of simulated hosts has no way out.
     """
     if backend == "netns" and is_url(shards):
         raise UserError(
@@ -42,10 +42,10 @@ def check_reach(backend: str, shards: str) -> None:
 
 
 def check_program(program: Sequence[str], *, cwd: str) -> None:
-    """Checks that a user's program is there.
+    """Checks that a user's program exists.
 
     Raises:
-      UserError: its first word is no program, or the Python file it names does not exist.
+      UserError: its first word is not a program, or its Python file does not exist.
     """
     name = program[0]
     found = shutil.which(name) or shutil.which(str(Path(cwd, name)))

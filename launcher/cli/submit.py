@@ -1,45 +1,59 @@
-"""Handing a job to a platform that starts and supervises it by itself."""
+"""Hand a job to a platform that starts and supervises it by itself."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from absl.flags import Flag, MultiFlag
 
+from tenfold.data.errors import UserError
+from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.backends.base import Submission, Submitter
-from tenfold.launcher.cli import prepare_launch
 from tenfold.launcher.cli.flags import Arguments, FlagValues
+from tenfold.launcher.cli.preflight import check_training
+from tenfold.launcher.cli.prepare_job import prepare_far_job, prepare_job
+from tenfold.launcher.cli.prepare_launch import options_of_backend
+from tenfold.models.train_config import config_from_json
 
-# Said by the rendered script itself, or of no use where it runs.
-_NOT_PASSED_ON = ("dry_run", "format", "run_dir", "flagfile")
+# The rendered script contains them itself, or they mean nothing where it runs.
+_NOT_PASSED_ON: Final = ("dry_run", "format", "run_dir", "flagfile")
 
 
-def submit(submitter: Submitter, fv: FlagValues, args: Arguments) -> int:
-    """Renders the job, and hands it over unless --dry_run is given; returns the exit status.
+def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Submission] | None:
+    """Returns the platform and the job for it; None where the job is supervised from here.
 
     Raises:
-      UserError: something of it is wrong.
+      UserError: a flag, the program or the shards cannot be used.
+    """
+    submitter = load_submitter(fv.backend, options_of_backend(fv))
+    if submitter is None:
+        return None
+    if fv.on_bad_record == "skip" and fv.shards:
+        raise UserError(
+            f"--on_bad_record=skip looks for broken records before the workers start, which "
+            f"backend '{fv.backend}' cannot: find them with 'tenfold verify'"
+        )
+    if submitter.far:
+        spec = prepare_far_job(fv, args)
+    else:
+        spec = prepare_job(fv, args, env={})
+        if spec.train and not fv.source:
+            check_training(config_from_json(spec.train), num_workers=spec.num_workers)
+    command_line = _command_line(fv, args, run_dir=spec.run_dir)
+    return submitter, Submission(spec, command_line, fv.max_restarts)
+
+
+def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> str:
+    """Hands the job over; returns the text to print: with `dry_run` only what is rendered.
+
+    Raises:
+      UserError: the platform's tools are missing, or the job is not for this platform.
       JobError: the platform does not take it.
     """
-    submission = make_submission(fv, args, far=submitter.far)
     text = submitter.render(submission)
-    print(text if fv.dry_run else submitter.submit(text, submission) + "\n", end="")
-    return 0
+    return text if dry_run else submitter.submit(text, submission) + "\n"
 
 
-def make_submission(fv: FlagValues, args: Arguments, *, far: bool) -> Submission:
-    """Returns what is handed over. With `far` paths are those of the workers' machines, and
-    nothing can be checked here.
-
-    Raises:
-      UserError: something of it is wrong.
-    """
-    if far:
-        spec = prepare_launch.far_job(fv, args)
-    else:
-        spec = prepare_launch.prepare_job(fv, args, env={}, shards_exist=not fv.source)[0]
-    return Submission(spec, command_line(fv, args, run_dir=spec.run_dir), fv.max_restarts)
-
-
-def command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
+def _command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
     """Returns the launch command that runs the same job, without the program's name."""
     given = [fv[name] for name in sorted(fv) if fv[name].present and name not in _NOT_PASSED_ON]
     own = [word for flag in given for word in _words(flag)]

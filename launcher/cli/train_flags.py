@@ -1,7 +1,4 @@
-"""The flags of the local cache of shards that lie on remote storage.
-
-The flags of the built-in trainer, and the configuration that they make.
-"""
+"""The flags of the built-in trainer and of its shard cache, and the TrainConfig they make."""
 
 import os
 import re
@@ -15,7 +12,7 @@ from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
 from tenfold.data.units import parse_image_size
-from tenfold.launcher.cli.flags import FlagValues, define_size
+from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
 from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
 from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
@@ -23,11 +20,12 @@ from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, Tr
 CACHE_MODES: Final = (shard_cache.AUTO, shard_cache.OFF)
 
 
+@in_group("Local cache")
 def define_cache_flags(fv: FlagValues) -> None:
     """Defines the flags of the cache."""
     flags.DEFINE_enum(
         "cache", shard_cache.AUTO, CACHE_MODES,
-        "shards on gs:// (and other URLs) are brought to a local cache ahead of their use; off: "
+        "shards on gs:// (and other URLs) are fetched into a local cache ahead of their use; off: "
         "TensorFlow streams them from gs://", flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_string(
@@ -38,18 +36,16 @@ def define_cache_flags(fv: FlagValues) -> None:
         fv,
         "cache_size",
         DEFAULT_CACHE_BYTES,
-        "how much the cache may hold; least recently used go",
+        "limit of the cache; it evicts the least recently used shards",
     )
 
 
 def cache_options(fv: FlagValues) -> CacheOptions:
-    """Returns what the flags say."""
+    """Returns the cache options that the flags ask for."""
     return CacheOptions(fv.cache, fv.cache_dir, fv.cache_size)
 
 
-# Where in a run directory the readable rest of damaged shards is put.
-
-
+@in_group("Training")
 def define_train_flags(fv: FlagValues) -> None:
     """Defines the flags of the built-in trainer."""
     text = partial(flags.DEFINE_string, flag_values=fv)
@@ -63,27 +59,39 @@ def define_train_flags(fv: FlagValues) -> None:
     text("image_size", None, "images are resized to this: HEIGHTxWIDTH or one number, in pixels")
     real("learning_rate", None, "learning rate (default: the model's own)")
     choice("schedule", "constant", SCHEDULES, "how the learning rate falls to 0 over the run")
-    number("warmup_steps", 0, "steps in which it rises from 0, with --schedule=cosine", 0)
-    real("clip_norm", None, "the most that the norm of the whole gradient may be")
-    choice("class_weights", "none", CLASS_WEIGHTS, "balanced: records of rare classes weigh more")
-    choice("precision", "float32", PRECISIONS, "what the layers compute in")
+    number(
+        "warmup_steps",
+        0,
+        "steps in which the learning rate rises from 0, with --schedule=cosine",
+        0,
+    )
+    real("clip_norm", None, "gradients are scaled down to this norm, over all variables")
+    choice(
+        "class_weights",
+        "none",
+        CLASS_WEIGHTS,
+        "balanced gives records of rare classes more weight",
+    )
+    choice("precision", "float32", PRECISIONS, "number format of the layers' computations")
     flags.DEFINE_bool("jit_compile", False, "compile the steps with XLA", flag_values=fv)
     flags.DEFINE_multi_string(
-        "callback", [], "a Keras callback of your own, module:name or file.py:name; may be given "
-        "again", flag_values=fv,
+        "callback", [], "your own Keras callback, module:name or file.py:name; repeatable",
+        flag_values=fv,
     )  # fmt: skip
     number("steps_per_execution", 16, "steps per call into TensorFlow", 1)
-    define_size(
-        fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, over all workers together"
+    define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, of all workers together")
+    text(
+        "augment",
+        "",
+        "random augmentation of training images: flip, crop, crop:MIN_SIDE, flip,crop",
     )
-    text("augment", "", "random views of training images: flip, crop, crop:MIN_SIDE, flip,crop")
     text(
         "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
         "file.py:name"
     )  # fmt: skip
     define_cache_flags(fv)
-    text("checkpoint_every", None, "further checkpoints: 500 (steps) or 90s, 10min (time)")
-    number("keep_checkpoints", 2, "the newest so many checkpoints are kept", 1)
+    text("checkpoint_every", None, "interval of further checkpoints: 500 (steps), 90s or 10min")
+    number("keep_checkpoints", 2, "how many of the newest checkpoints to keep", 1)
 
 
 def train_flag_names() -> tuple[str, ...]:
@@ -96,8 +104,13 @@ def train_flag_names() -> tuple[str, ...]:
 def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
     """Returns the trainer's configuration.
 
+    Args:
+      fv: the flags.
+      shards: the folder of shards, absolute or a URL.
+      run_dir: the run directory, absolute or a URL.
+
     Raises:
-      UserError: a value that cannot be.
+      UserError: a flag has a wrong value, or a model or callback does not exist.
     """
     steps, seconds = parse_interval(fv.checkpoint_every)
     config = TrainConfig(
@@ -152,10 +165,13 @@ _UNIT_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_interval(text: str | None) -> tuple[int, float]:
-    """Returns (steps, seconds), one of them 0, of ``500``, ``500steps``, ``90s`` or ``10min``.
+    """Returns an interval as (steps, seconds), one of them 0; both are 0 for None.
+
+    Args:
+      text: ``500``, ``500steps``, ``90s``, ``10min`` or ``2h``.
 
     Raises:
-      UserError: it is none of these.
+      UserError: the text is no such interval.
     """
     if text is None:
         return 0, 0.0

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from absl import flags
@@ -9,14 +10,14 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.planning.layout import MB, LayoutPolicy
 from tenfold.data.units import format_size, plural
-from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size
+from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size, in_group
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
     from tenfold.data.planning.write_plan import WritePlan
     from tenfold.data.sources.base import SourceOptions
-    from tenfold.data.writing.write_shards import Progress, WriteResult
+    from tenfold.data.writing.write_shards import Progress, WriteOptions, WriteResult
 
 _POLICY: Final = LayoutPolicy()
 # Between two plain progress lines, and between two pictures of the bar.
@@ -24,6 +25,7 @@ _LINE_INTERVAL_S: Final = 10.0
 _BAR_INTERVAL_S: Final = 0.1
 
 
+@in_group("Shard layout")
 def define_plan_flags(fv: FlagValues) -> None:
     """Define --source and the flags of the layout."""
     _define_source_flags(fv)
@@ -44,6 +46,7 @@ def define_plan_flags(fv: FlagValues) -> None:
     define_size(fv, "max_shard_size", 250 * MB, "largest size of a shard")
 
 
+@in_group("Data")
 def _define_source_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
@@ -81,6 +84,7 @@ def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
     )
 
 
+@in_group("Writing")
 def define_write_flags(fv: FlagValues) -> None:
     """Define the flags that decide the contents of the shards, --source and --output included."""
     define_plan_flags(fv)
@@ -140,6 +144,74 @@ def policy_from_flags(fv: FlagValues) -> LayoutPolicy:
     )
 
 
+@dataclass(frozen=True)
+class WriteRequest:
+    """The arguments of one `write_shards`, complete before it starts."""
+
+    source: Any
+    output: str
+    source_options: "SourceOptions"
+    transforms: tuple[str, ...]
+    options: "WriteOptions"
+
+
+def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
+    """Return the write that the flags describe.
+
+    Args:
+      fv: the parsed flags.
+      **options: further fields of WriteOptions.
+
+    Raises:
+      UserError: a flag is missing or wrong.
+    """
+    from tenfold.data.planning.plan_layout import parse_splits
+    from tenfold.data.writing.write_shards import WriteOptions
+
+    for name in ("source", "output"):
+        if not fv[name].value:
+            raise UserError(f"--{name} is missing: --help lists the flags")
+    if fv.max_bad_records < 0:
+        raise UserError(f"--max_bad_records={fv.max_bad_records}: it must be at least 0")
+    return WriteRequest(
+        source=fv.source,
+        output=fv.output,
+        source_options=source_options_from_flags(fv),
+        transforms=tuple(fv.transform),
+        options=WriteOptions(
+            policy=policy_from_flags(fv),
+            splits={split.name: split.fraction for split in parse_splits(fv.split)},
+            shuffle_seed=fv.shuffle_seed,
+            processes=fv.processes,
+            resume=fv.resume,
+            overwrite=fv.overwrite,
+            max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
+            **options,
+        ),
+    )
+
+
+def run_write(request: WriteRequest) -> "WriteResult":
+    """Write, with progress on stderr.
+
+    Raises:
+      UserError: as `write_shards`.
+      JobError: as `write_shards`.
+    """
+    from tenfold.data.writing.write_shards import write_shards
+
+    with WriteProgress() as progress:
+        return write_shards(
+            request.source,
+            request.output,
+            source_options=request.source_options,
+            transforms=request.transforms,
+            options=request.options,
+            on_progress=progress.show,
+            on_plan=progress.begin,
+        )
+
+
 def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
     """Write the data set that the flags describe, with progress on stderr.
 
@@ -151,34 +223,7 @@ def write_from_flags(fv: FlagValues, **options: Any) -> "WriteResult":
       UserError: a flag is missing or wrong, or as `write_shards`.
       JobError: as `write_shards`.
     """
-    from tenfold.data.planning.plan_layout import parse_splits
-    from tenfold.data.writing.write_shards import WriteOptions, write_shards
-
-    for name in ("source", "output"):
-        if not fv[name].value:
-            raise UserError(f"--{name} is missing: --help lists the flags")
-    if fv.max_bad_records < 0:
-        raise UserError(f"--max_bad_records={fv.max_bad_records}: it must be at least 0")
-    write_options = WriteOptions(
-        policy=policy_from_flags(fv),
-        splits={split.name: split.fraction for split in parse_splits(fv.split)},
-        shuffle_seed=fv.shuffle_seed,
-        processes=fv.processes,
-        resume=fv.resume,
-        overwrite=fv.overwrite,
-        max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,
-        **options,
-    )
-    with WriteProgress() as progress:
-        return write_shards(
-            fv.source,
-            fv.output,
-            options=write_options,
-            transforms=fv.transform,
-            source_options=source_options_from_flags(fv),
-            on_progress=progress.show,
-            on_plan=progress.begin,
-        )
+    return run_write(write_request(fv, **options))
 
 
 class WriteProgress:

@@ -1,28 +1,30 @@
-"""Judge what probes report of hosts: errors and warnings. Pure."""
+"""Turn the reports of hosts into errors and warnings. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from tenfold.data.units import format_size
 from tenfold.launcher.host_checks import probe
-from tenfold.launcher.host_checks.look import (
-    MAX_CLOCK_SKEW_S,
-    MIN_DISK_BYTES,
-    MIN_SHM_BYTES,
-    WORKER_MEMORY_BYTES,
-    HostReport,
-)
+from tenfold.launcher.host_checks.look import HostReport
 
 ERROR: Final = "error"
-
 WARNING: Final = "warning"
+MAX_CLOCK_SKEW_S: Final = 5.0
+MIN_DISK_BYTES: Final = 10**9
+MIN_SHM_BYTES: Final = 64 * 2**20
+WORKER_MEMORY_BYTES: Final = 600 * 10**6  # measured: TensorFlow imported, and a small model
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: `level` is ERROR or WARNING, `check` a word for what was looked at;
-    `text` says what to do. `host` is empty where it is about all of them.
+    """One problem.
+
+    Attributes:
+      level: ERROR or WARNING.
+      check: a word for the check that found it.
+      text: the problem and its remedy.
+      host: the host's name; "" where several hosts are concerned.
     """
 
     level: str
@@ -32,7 +34,12 @@ class Finding:
 
 
 def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
-    """Returns all that is wrong with the hosts, errors first. Pure."""
+    """Returns all problems of the hosts, errors first.
+
+    Args:
+      reports: one report per host.
+      needs_tensorflow: whether the built-in trainer is to run there.
+    """
     found = []
     for report in reports:
         judged = _judge_failure(report) or _judge_host(report, needs_tensorflow)
@@ -49,98 +56,95 @@ def _judge_failure(report: HostReport) -> list[Finding]:
 
 
 def _judge_host(report: HostReport, needs_tensorflow: bool) -> list[Finding]:
-    name, seen = report.host.name, report.seen
-    found = [
-        Finding(
-            ERROR, "port", f"port {port} on {name} is taken ({why}): give another --port, or none"
-        )
-        for port, why in seen["taken"].items()
+    return [
+        *_judge_network(report),
+        *_judge_tensorflow(report, needs_tensorflow),
+        *_judge_files(report, needs_tensorflow),
+        *_judge_code(report),
+        *_judge_resources(report),
+        *_judge_proxies(report),
+        *_judge_clock(report),
     ]
-    found += [
-        Finding(
-            ERROR, "names", f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there"
-        )
-        for peer, why in seen["unresolved"].items()
-    ]
-    found += [
-        Finding(
-            ERROR,
-            "network",
-            f"{name} cannot reach {address}:{port} ({why}): open the workers' ports in the "
-            "firewall, or name addresses of a network that the hosts share",
-        )
-        for address, port, why in report.unreached
-        if str(port) not in seen["taken"]
-    ]
-    if needs_tensorflow and not seen["versions"]["tensorflow"]:
-        python = report.host.python
-        found.append(
-            Finding(
-                ERROR, "packages", f"{python} on {name} has no TensorFlow: pip install tensorflow"
-            )
-        )
-    found += [
-        Finding(
-            ERROR,
-            "files",
-            f"there is no '{path}' on {name}: put it on storage that all hosts share",
-        )
-        for path in seen["missing"]
-    ]
+
+
+def _judge_network(report: HostReport) -> Iterator[Finding]:
+    name, taken = report.host.name, report.seen["taken"]
+    for port, why in taken.items():
+        text = f"port {port} on {name} is taken ({why}): give another --port, or none"
+        yield Finding(ERROR, "port", text)
+    for peer, why in report.seen["unresolved"].items():
+        text = f"{name} cannot resolve '{peer}' ({why}): fix DNS or /etc/hosts there"
+        yield Finding(ERROR, "names", text)
+    for address, port, why in report.unreached:
+        if str(port) not in taken:
+            text = f"{name} cannot reach {address}:{port} ({why}): open the workers' ports in the "
+            text += "firewall, or name addresses of a network that the hosts share"
+            yield Finding(ERROR, "network", text)
+
+
+def _judge_tensorflow(report: HostReport, needs_tensorflow: bool) -> Iterator[Finding]:
+    if needs_tensorflow and not report.seen["versions"]["tensorflow"]:
+        text = f"{report.host.python} on {report.host.name} has no TensorFlow: "
+        yield Finding(ERROR, "packages", text + "pip install tensorflow")
+
+
+def _judge_files(report: HostReport, needs_tensorflow: bool) -> Iterator[Finding]:
+    name = report.host.name
+    for path in report.seen["missing"]:
+        text = f"there is no '{path}' on {name}: put it on storage that all hosts share"
+        yield Finding(ERROR, "files", text)
     if report.unshared:
         text = f"{name} does not see this machine's '{report.unshared}': give a --run_dir on "
         text += "storage that all hosts share (NFS, or gs://…)"
-        # A program of the user's own need not write there.
-        found.append(Finding(ERROR if needs_tensorflow else WARNING, "run_dir", text))
-    if report.host.remote and seen["code"] != report.our_code:
-        text = f"{name} has another state of tenfold's code than this machine"
-        found.append(
-            Finding(
-                ERROR, "packages", f"{text}: install the same there, under {report.host.python}"
-            )
-        )
-    return found + _judge_space(report) + _judge_surroundings(report)
+        # A program of the user's own may not write to the run directory.
+        yield Finding(ERROR if needs_tensorflow else WARNING, "run_dir", text)
 
 
-def _judge_space(report: HostReport) -> list[Finding]:
-    name, seen, found = report.host.name, report.seen, []
+def _judge_code(report: HostReport) -> Iterator[Finding]:
+    if report.host.remote and report.seen["code"] != report.our_code:
+        text = f"tenfold's code on {report.host.name} differs from this machine's: install the "
+        yield Finding(ERROR, "packages", text + f"same there, under {report.host.python}")
+
+
+def _judge_resources(report: HostReport) -> Iterator[Finding]:
+    name, seen = report.host.name, report.seen
     if seen["disk_free"] < MIN_DISK_BYTES:
         free = format_size(seen["disk_free"])
         text = f"only {free} are free for the run directory on {name}: checkpoints may not fit"
-        found.append(
-            Finding(WARNING, "disk", text + "; free some, or give --run_dir on another disk")
-        )
+        yield Finding(WARNING, "disk", text + "; free some, or give --run_dir on another disk")
     shm = seen["shm_free"]
     if shm is not None and shm < MIN_SHM_BYTES:
         text = f"only {format_size(shm)} of /dev/shm are free on {name}: raise it"
-        found.append(Finding(WARNING, "memory", text + " (docker run --shm-size=1g)"))
-    memory, wanted = seen["memory_available"], report.workers * WORKER_MEMORY_BYTES
-    if memory is not None and memory < wanted:
-        text = f"{report.workers} workers on {name} want about {format_size(wanted)} of memory, "
+        yield Finding(WARNING, "memory", text + " (docker run --shm-size=1g)")
+    memory, needed = seen["memory_available"], report.workers * WORKER_MEMORY_BYTES
+    if memory is not None and memory < needed:
+        text = f"{report.workers} workers on {name} need about {format_size(needed)} of memory, "
         text += f"{format_size(memory)} are available: start fewer there"
-        found.append(Finding(WARNING, "memory", text))
-    return found
+        yield Finding(WARNING, "memory", text)
 
 
-def _judge_surroundings(report: HostReport) -> list[Finding]:
-    name, seen, found = report.host.name, report.seen, []
-    if seen["proxies"]:
-        text = f"{', '.join(seen['proxies'])} is set on {name}: the workers' own traffic goes "
-        found.append(Finding(WARNING, "proxy", text + "past it (no_grpc_proxy is set for them)"))
-    middle = (report.asked_at + report.told_at) / 2
-    tolerance = MAX_CLOCK_SKEW_S + (report.told_at - report.asked_at) / 2
-    if abs(seen["time"] - middle) > tolerance:
-        text = f"the clock of {name} is {seen['time'] - middle:+.0f} s off ours: start NTP there"
-        found.append(Finding(WARNING, "clock", text))
-    return found
+def _judge_proxies(report: HostReport) -> Iterator[Finding]:
+    if proxies := report.seen["proxies"]:
+        text = f"{', '.join(proxies)} is set on {report.host.name}: traffic between workers "
+        yield Finding(WARNING, "proxy", text + "bypasses it (no_grpc_proxy is set for them)")
+
+
+def _judge_clock(report: HostReport) -> Iterator[Finding]:
+    """The host read its clock at some moment between question and answer, hence the tolerance."""
+    middle = (report.asked_at + report.answered_at) / 2
+    tolerance = MAX_CLOCK_SKEW_S + (report.answered_at - report.asked_at) / 2
+    skew = report.seen["time"] - middle
+    if abs(skew) > tolerance:
+        text = f"the clock of {report.host.name} is {skew:+.0f} s off ours: start NTP there"
+        yield Finding(WARNING, "clock", text)
 
 
 def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
     found = []
     for package in ("python", *probe.PACKAGES):
-        told = {report.host.name: report.seen["versions"][package] for report in reports}
-        if len({_compatible(package, version) for version in told.values()}) > 1:
-            listed = ", ".join(f"{version} on {host}" for host, version in told.items())
+        versions = {report.host.name: report.seen["versions"][package] for report in reports}
+        if len({_compatible(package, version) for version in versions.values()}) > 1:
+            listed = ", ".join(f"{version} on {host}" for host, version in versions.items())
             text = f"{package} differs: {listed}; install the same everywhere"
             found.append(Finding(ERROR, "packages", text))
     gpus = {report.host.name: report.seen["gpus"] / report.workers for report in reports}
@@ -154,5 +158,5 @@ def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
 
 
 def _compatible(package: str, version: str | None) -> str | None:
-    """What must be equal of a version: for Python the first two numbers."""
+    """The part of a version that must be the same on all hosts: of Python's, two numbers."""
     return ".".join(version.split(".")[:2]) if package == "python" and version else version

@@ -1,4 +1,12 @@
-"""A look at all hosts of a job before it is launched, and what is wrong with them."""
+"""Probe all hosts of a job before it is launched.
+
+A probe process runs on every host at the same time, so that each host can try to reach all
+others. One thread per host talks to its probe, in two rounds:
+
+1. every probe inspects its host, opens the workers' ports, and prints its report;
+2. once all reports are in, every probe gets the addresses of all hosts and prints those that it
+   cannot reach. The ports stay open until every probe has answered.
+"""
 
 import contextlib
 import json
@@ -19,21 +27,22 @@ from tenfold.launcher.worker.python_argv import remote_module_argv
 
 PROBE_TIMEOUT_S: Final = 20.0
 
-MAX_CLOCK_SKEW_S: Final = 5.0
-
-MIN_DISK_BYTES: Final = 10**9
-
-MIN_SHM_BYTES: Final = 64 * 2**20
-
-WORKER_MEMORY_BYTES: Final = 600 * 10**6  # TensorFlow imported and a small model, measured
-
 
 @dataclass(frozen=True)
 class HostReport:
-    """What the probe saw on one host (see probe.py); `failure` where it could not look.
+    """The report of one host.
 
-    `unshared` is a folder of ours that it should see and does not. `asked_at` and `told_at` are
-    our clock's times around its answer.
+    Attributes:
+      host: the host.
+      workers: how many workers run there.
+      ports: the workers' ports.
+      seen: the probe's report (see probe.py); empty after a failure.
+      our_code: the digest of this machine's tenfold code, to compare.
+      unreached: (address, port, reason) of the peers that the host cannot reach.
+      failure: why there is no report; "" where there is one.
+      unshared: a folder of this machine that the host should see and does not.
+      asked_at: this machine's time when the probe was started.
+      answered_at: this machine's time when its report arrived.
     """
 
     host: Host
@@ -45,7 +54,7 @@ class HostReport:
     failure: str = ""
     unshared: str = ""
     asked_at: float = 0.0
-    told_at: float = 0.0
+    answered_at: float = 0.0
 
 
 def look_at_hosts(
@@ -57,12 +66,15 @@ def look_at_hosts(
     paths: Sequence[str] = (),
     shared: str = "",
 ) -> tuple[HostReport, ...]:
-    """Returns a report of each host of `hosts`; `addresses` are those of the workers.
+    """Returns a report of each host of `hosts`.
 
-    `folder` is what will be written to, `paths` what the workers need, `shared` a folder of this
-    machine (which need not be there yet) that remote hosts should see too.
-
-    All hosts listen on their workers' ports while each tries to reach all others.
+    Args:
+      backend: the back end, opened.
+      hosts: the host of each worker.
+      addresses: ``address:port`` of each worker.
+      folder: a folder that workers write to; its disk is measured.
+      paths: paths that workers need.
+      shared: a folder of this machine that remote hosts should see too. It need not exist yet.
     """
     by_host: dict[Host, list[int]] = {}
     for host, address in zip(hosts, addresses, strict=True):
@@ -72,13 +84,13 @@ def look_at_hosts(
     with contextlib.ExitStack() as stack:
         token = stack.enter_context(token_near(shared)) if shared else ""
         wanted = {"names": names, "folder": folder, "paths": [*paths, *filter(None, [token])]}
-        visits = [_Visit(backend, host, tuple(ports), wanted) for host, ports in by_host.items()]
-        for visit in visits:
-            stack.callback(visit.close)
-        with ThreadPoolExecutor(len(visits)) as pool:
-            list(pool.map(_Visit.look, visits))
-            list(pool.map(lambda visit: visit.reach(peers), visits))
-    return tuple(_without_token(visit.report, token, shared) for visit in visits)
+        probes = [_Probe(backend, host, tuple(ports), wanted) for host, ports in by_host.items()]
+        for running in probes:
+            stack.callback(running.close)
+        with ThreadPoolExecutor(len(probes)) as pool:
+            list(pool.map(_Probe.read_report, probes))
+            list(pool.map(lambda running: running.reach(peers), probes))
+    return tuple(_without_token(running.report, token, shared) for running in probes)
 
 
 def _without_token(report: HostReport, token: str, shared: str) -> HostReport:
@@ -89,8 +101,8 @@ def _without_token(report: HostReport, token: str, shared: str) -> HostReport:
     return replace(report, seen=seen, unshared=shared)
 
 
-class _Visit:
-    """One probe at work."""
+class _Probe:
+    """One running probe and the report so far. Only one thread at a time talks to it."""
 
     def __init__(
         self,
@@ -113,14 +125,14 @@ class _Visit:
             text=True,
         )
 
-    def look(self) -> None:
-        self._update(**_read_json(self._process, "seen"), told_at=time.time())
+    def read_report(self) -> None:
+        self._update(**_read_json(self._process, "seen"), answered_at=time.time())
 
     def reach(self, peers: Sequence[tuple[str, int]]) -> None:
         stdin = self._process.stdin
         if self.report.failure or stdin is None:
             return
-        with contextlib.suppress(BrokenPipeError):  # it is gone, and says nothing
+        with contextlib.suppress(BrokenPipeError):  # it has ended; reading reports the failure
             stdin.write(json.dumps(peers) + "\n")
             stdin.flush()
         answer = _read_json(self._process, "unreached")
@@ -145,16 +157,16 @@ def _tuples(value: Any) -> Any:
 
 
 def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
-    """Returns {`name`: what the probe says next}, or {"failure": why it says nothing}."""
+    """Returns {`name`: the next line of the probe, parsed}, or {"failure": the reason}."""
     assert process.stdout is not None
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(process.stdout.readline)
         try:
             return {name: json.loads(answer.result(PROBE_TIMEOUT_S))}
-        except FutureTimeoutError:  # another class before Python 3.11
+        except FutureTimeoutError:  # not the built-in TimeoutError before Python 3.11
             process.kill()
             return {"failure": f"no answer in {PROBE_TIMEOUT_S:.0f} s"}
         except ValueError:
             process.kill()
-            said = process.stderr.read() if process.stderr else ""
-            return {"failure": said.strip().rpartition("\n")[2] or "the probe said nothing"}
+            errors = process.stderr.read() if process.stderr else ""
+            return {"failure": errors.strip().rpartition("\n")[2] or "the probe printed nothing"}

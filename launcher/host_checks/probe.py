@@ -1,10 +1,12 @@
-"""The probe: looks at one host before a launch. One file of the standard library alone.
+"""The probe: inspects one host before a launch. One file with the standard library only.
 
-Its last argument is the request, a JSON object: ports (to be free on `address`), address,
-names (to be resolved), folder (whose disk is looked at), paths (to be there). It prints what
-it finds as one line of JSON, keeps the ports open, waits for a line on standard input with
-peers, a JSON list of [address, port], tries to connect to each, and prints those that it
-could not reach, with the reason.
+Its last argument is the request, a JSON object: address and ports (that should be free there),
+names (that should resolve), folder (on the disk to measure), paths (that should exist). The probe
+
+1. prints its report as one line of JSON, and keeps the ports open;
+2. reads a line with peers, a JSON list of [address, port], from standard input;
+3. prints the peers that it cannot reach, with the reasons;
+4. waits for its standard input to close before it closes the ports.
 """
 
 import glob
@@ -25,7 +27,7 @@ PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions of Python and of the packages that must be alike."""
+    """Returns the versions of Python and of the packages that must be equal on all hosts."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -36,7 +38,7 @@ def versions() -> dict[str, str | None]:
 
 
 def code_digest() -> str:
-    """Returns a digest of this package's Python files: equal where the code is."""
+    """Returns a digest of this package's Python files, to compare hosts."""
     here = os.path.abspath(__file__)
     top = os.path.dirname(os.path.dirname(os.path.dirname(here)))
     digest = hashlib.sha256()
@@ -51,7 +53,7 @@ def code_digest() -> str:
 
 
 def listen(address: str, port: int) -> socket.socket | str:
-    """Returns a listening socket, or why there is none."""
+    """Returns a listening socket, or the reason for its failure."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.socket(family, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,7 +78,7 @@ def unresolved(names: list[str]) -> dict[str, str]:
 
 
 def unreached(peers: list[tuple[str, int]]) -> list[tuple[str, int, str]]:
-    """Returns the peers to which no connection comes about, with the reason."""
+    """Returns the peers that refuse a connection or do not answer, with the reason."""
     failed = []
     for address, port in peers:
         try:
@@ -87,14 +89,14 @@ def unreached(peers: list[tuple[str, int]]) -> list[tuple[str, int, str]]:
 
 
 def free_bytes(path: str) -> int:
-    """Returns the free bytes of the disk of the nearest folder above `path` that exists."""
+    """Returns the free bytes on the disk of `path`, or of its nearest ancestor that exists."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path or "/").free
 
 
 def available_memory() -> int | None:
-    """Returns the bytes of memory that are available, where Linux tells."""
+    """Returns the bytes of available memory; None where the system is not Linux."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
@@ -103,8 +105,8 @@ def available_memory() -> int | None:
         return None
 
 
-def look(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.socket]]:
-    """Returns what there is on this host, and the sockets that hold its ports."""
+def inspect_host(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.socket]]:
+    """Returns the report of this host, and the sockets that hold its ports."""
     servers = {port: listen(request["address"], port) for port in request["ports"]}
     report = {
         "time": time.time(),
@@ -126,15 +128,15 @@ def look(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.socket]]:
 
 
 def main() -> None:
-    """Looks, waits for the others, tries to reach them."""
-    # Run with -I; what PYTHONPATH adds counts for the workers, so it counts here.
+    """Runs the probe: report, peers, unreached peers."""
+    # The probe runs with -I, which ignores PYTHONPATH; the workers do not ignore it.
     sys.path += os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    report, servers = look(json.loads(sys.argv[-1]))
+    report, servers = inspect_host(json.loads(sys.argv[-1]))
     print(json.dumps(report), flush=True)
     line = sys.stdin.readline()
     if line.strip():
         print(json.dumps(unreached([(peer[0], peer[1]) for peer in json.loads(line)])), flush=True)
-    sys.stdin.readline()  # the others may still be trying to reach this host
+    sys.stdin.readline()  # other hosts may still be connecting to this one
     for server in servers:
         server.close()
 

@@ -1,4 +1,4 @@
-"""Whether other hosts see a folder of this one: a token is laid there for them to find."""
+"""Test whether hosts share a folder: create a token file here, look for it there."""
 
 import contextlib
 import secrets
@@ -11,13 +11,15 @@ PREFIX: Final = ".tenfold-token-"
 
 @contextlib.contextmanager
 def token_near(folder: str) -> Iterator[str]:
-    """Lays an empty file into `folder`, or into the nearest folder above it that exists, for as
-    long as it is a context. Yields its path; empty where nothing can be written there.
+    """Create an empty file in `folder`, or its nearest ancestor that exists, for the context.
+
+    Yields:
+      The path of the file; "" where the folder cannot be written to.
     """
-    place = Path(folder)
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    token = place / f"{PREFIX}{secrets.token_hex(8)}"
+    existing = Path(folder)
+    while not existing.is_dir() and existing != existing.parent:
+        existing = existing.parent
+    token = existing / f"{PREFIX}{secrets.token_hex(8)}"
     try:
         token.touch()
     except OSError:

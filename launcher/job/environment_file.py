@@ -16,7 +16,7 @@ from typing import Any, Final
 from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.launcher.job.run_dir import ENVIRONMENT_FILE
 
-_PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "urllib3")
+_PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "gcsfs")
 
 
 def describe_environment() -> dict[str, Any]:

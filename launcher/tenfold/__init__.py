@@ -1,30 +1,36 @@
 """Tenfold: plan, shard, launch and train; multi-host distributed training for TensorFlow."""
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from tenfold.launcher.python_api import Run, launch, plan, write
-    from tenfold.launcher.worker.script import Worker
+    from tenfold.launcher.python_api import Plan, Run, Written, launch, plan, write
+    from tenfold.launcher.worker.script import Worker, worker
 
 __version__ = "0.1.0"
-__all__ = ["Run", "launch", "plan", "worker", "write"]
+__all__ = ["Plan", "Run", "Worker", "Written", "launch", "plan", "worker", "write"]
 
-_NOTEBOOK = ("Run", "launch", "plan", "write")
+_API: Final = "tenfold.launcher.python_api"
+_SCRIPT: Final = "tenfold.launcher.worker.script"
+# Imported on use: a worker's program needs none of what plans, writes and launches.
+_MODULES: Final = {
+    "Plan": _API,
+    "Run": _API,
+    "Worker": _SCRIPT,
+    "Written": _API,
+    "launch": _API,
+    "plan": _API,
+    "worker": _SCRIPT,
+    "write": _API,
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Returns what `tenfold.launcher.python_api` has of this name; imported on use."""
-    if name not in _NOTEBOOK:
+    """Returns a published name, imported on first use."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'tenfold' has no attribute '{name}'")
-    from tenfold.launcher import python_api as notebook
-
-    return getattr(notebook, name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
-def worker() -> "Worker":
-    """Returns the place of this process in the job that `tenfold launch` runs (see
-    `tenfold.launcher.worker.script`): its index, the run directory, and a way to report steps.
-    """
-    from tenfold.launcher.worker import script
-
-    return script.worker()
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -237,10 +237,10 @@ def faulty(
     """Return a function that starts a proxy with faults, as ``503=0.1``, in front of `bucket`."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*shares: str, seed: int = 1) -> Proxy:
+    def start(*shares: str, seed: int = 1, upstream: str = bucket.server.endpoint) -> Proxy:
         program = Path(__file__).with_name("faulty_proxy.py")
         process = subprocess.Popen(
-            [sys.executable, str(program), bucket.server.endpoint, str(seed), *shares],
+            [sys.executable, str(program), upstream, str(seed), *shares],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         running.append(process)

@@ -45,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     struck: "Counter[str]"
     media: "Counter[str]"
     delivered: "Counter[str]"
+    authorizations: "Counter[str]"
     failures: list[str]
     begun = 0
     uploads = 0
@@ -55,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self._draw(body)
+        if "Authorization" in self.headers:
+            with self.lock:
+                self.authorizations[self.headers["Authorization"]] += 1
         with self.counted():
             if fault:
                 FAULTS[fault](self, body)
@@ -91,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             with self.lock:
                 Handler.uploads -= uploads
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_any
 
     def _draw(self, body: bytes) -> str:
         """Return the fault that strikes this request, or ""."""
@@ -211,9 +215,17 @@ def _is_late_upload(handler: Handler, body: bytes) -> bool:
     return handler.command == "POST" and Handler.begun > FREE_UPLOADS
 
 
+def _asks_for_bytes(handler: Handler, body: bytes) -> bool:
+    """An object's bytes are asked for: of Cloud Storage, or by S3's interface."""
+    of_s3 = (
+        not handler.path.startswith(("/storage/", "/download/")) and "list-" not in handler.path
+    )
+    return "alt=media" in handler.path or (handler.command == "GET" and of_s3)
+
+
 def _is_media(handler: Handler, body: bytes) -> bool:
     """Whether a request uploads or downloads the bytes of an object."""
-    return "alt=media" in handler.path or (handler.command == "POST" and len(body) > 4000)
+    return _asks_for_bytes(handler, body) or (handler.command == "POST" and len(body) > 4000)
 
 
 FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
@@ -233,7 +245,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
 }
 # Requests that a fault may strike; all without an entry.
 APPLIES: dict[str, Callable[[Handler, bytes], bool]] = {
-    "shorten": lambda handler, body: "alt=media" in handler.path,
+    "shorten": _asks_for_bytes,
     "flip": _is_media,
     "lose_answer": lambda handler, body: handler.command == "POST",
     "slow_upload": lambda handler, body: handler.command == "POST",
@@ -257,6 +269,7 @@ def main() -> None:
     Handler.shares = {name: float(share) for name, share in (text.split("=") for text in shares)}
     assert set(Handler.shares) <= set(FAULTS), shares
     Handler.struck, Handler.media, Handler.delivered = Counter(), Counter(), Counter()
+    Handler.authorizations = Counter()
     Handler.failures = []
     server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -266,7 +279,7 @@ def main() -> None:
         time.sleep(0.01)
     for counts in (Handler.media, Handler.delivered):
         del counts[""]
-    names = ("struck", "media", "delivered", "failures", "together")
+    names = ("struck", "media", "delivered", "authorizations", "failures", "together")
     print(json.dumps({name: getattr(Handler, name) for name in names}), flush=True)
 
 

@@ -203,15 +203,6 @@ def test_missing_permission_is_not_retried(
     assert proxy.struck() == {status: 3}, "the request was retried"
 
 
-def test_account_without_role_raises_user_error(
-    bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faulty("403=1")
-    monkeypatch.setattr(gcs_client.client(), "anonymous", False)
-    with pytest.raises(UserError, match=r"the account may not write there \(403 the account does"):
-        open_folder(bucket.url).write("x", b"1")
-
-
 def test_invalid_key_file_raises_user_error(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,41 +305,57 @@ def account(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             self.token = "a-token"
 
     found = Account()
-    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-    monkeypatch.setattr(gcs_client, "SERVER", bucket.server.endpoint)
-    monkeypatch.setattr(gcs_client, "_credentials", lambda: found)
-    gcs_client._client_of.cache_clear()
+    monkeypatch.setattr(gcs_client, "_token", lambda: found)
+    gcs_client._clients_of.cache_clear()
     yield found
-    gcs_client._client_of.cache_clear()
+    gcs_client._clients_of.cache_clear()
 
 
 def test_credentials_are_sent_and_renewed(
-    bucket: Any, account: Any, monkeypatch: pytest.MonkeyPatch
+    bucket: Any, account: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import google.auth.exceptions
 
-    seen: list[str] = []
-    client = gcs_client.client()
-    send = client._pool.request
-
-    def request(*args: Any, headers: dict[str, str], **others: Any) -> Any:
-        seen.append(headers.get("authorization", ""))
-        return send(*args, headers=headers, **others)
-
-    monkeypatch.setattr(client._pool, "request", request)
+    proxy = faulty()
     folder = open_folder(bucket.url)
     folder.write("x", b"1")
     assert folder.read("x") == b"1"
-    assert (seen, account.renewed) == (["Bearer a-token"] * 2, 1)
+    assert account.renewed == 1
     account.token, account.problem = None, google.auth.exceptions.RefreshError("it was revoked")
     with pytest.raises(UserError, match=r"not valid any more \(it was revoked\): run 'gcloud"):
         folder.read("x")
+    assert account.renewed == 2, "a refusal was repeated"
     account.problem = google.auth.exceptions.TransportError("no route")
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0.3")
     with pytest.raises(JobError, match=r"could not be renewed: no route \(given up after"):
         folder.read("x")
     assert account.renewed > 3
-    assert len(seen) == 2
+    assert proxy.end()["authorizations"] == {"Bearer a-token": 2}
+
+
+def test_the_account_needs_a_role(bucket: Any, account: Any, faulty: Callable[..., Any]) -> None:
+    faulty("403=1")
+    with pytest.raises(UserError, match=r"the account may not write there \(403 the account does"):
+        open_folder(bucket.url).write("x", b"1")
+
+
+def test_failures_print_no_traceback_of_gcsfs(
+    bucket: Any, faulty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "1")
+    faulty("503=1")
+    with pytest.raises(JobError, match=r"503 .*given up after \d+ attempts in \d s"):
+        open_folder(bucket.url).read("x")
+    assert not [record for record in caplog.records if record.name.startswith("gcsfs")]
+
+
+def test_an_upload_keeps_its_parts_unjoined() -> None:
+    parts = [b"head", bytes(3 << 20), b"tail"]
+    blocks = list(gcs_client._blocks(parts))
+    assert b"".join(blocks) == b"".join(parts)
+    assert {id(block.obj) for block in blocks} == {id(part) for part in parts}
+    assert max(map(len, blocks)) == 1 << 20
 
 
 @pytest.mark.parametrize("bypass", [True, False])
@@ -360,7 +367,7 @@ def test_proxy_of_environment_is_used(
     monkeypatch.setenv("http_proxy", endpoint)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "nowhere.invalid" if bypass else "")
-    gcs_client._client_of.cache_clear()
+    gcs_client._clients_of.cache_clear()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://nowhere.invalid:1")
     monkeypatch.setenv("TENFOLD_STORAGE_RETRY_S", "0")
     folder = open_folder(bucket.url)

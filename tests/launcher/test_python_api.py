@@ -1,6 +1,7 @@
 """tenfold.plan, write and launch from Python, and in a real Jupyter kernel."""
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -17,12 +18,28 @@ import pytest
 
 import tenfold
 from tenfold.data.errors import JobError, UserError
-from tenfold.launcher.python_api import _defined, _words
+from tenfold.launcher.python_api import _command_words, _defined
 
 SLEEPER = "import time; print('asleep', flush=True); time.sleep(300)"
 
 
-def test_a_plan_shows_itself() -> None:
+@pytest.mark.parametrize("module", ["tenfold", "tenfold.launcher"])
+def test_published_names_import_on_use(module: str) -> None:
+    package = importlib.import_module(module)
+    assert package.__all__ == sorted(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_importing_tenfold_imports_no_launcher() -> None:
+    code = "import sys, tenfold; print(*[name for name in sys.modules if 'tenfold.' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_plan_displays_as_text_and_html() -> None:
     plan = tenfold.plan(dataset_size="10GB", num_workers=4, worker_counts=[1, 2, 4, 8])
     assert (plan.layout.num_shards, plan.layout.num_lanes) == (40, 8)
     assert "40 of 250 MB" in repr(plan)
@@ -30,13 +47,13 @@ def test_a_plan_shows_itself() -> None:
     assert "40 of 250 MB" in plan._repr_html_()
 
 
-def test_the_plans_image_has_its_own_limits(tmp_path: Path) -> None:
+def test_plot_shows_the_limits_of_the_plan(tmp_path: Path) -> None:
     plan = tenfold.plan(dataset_size="1GB", min_shard_size="20MB", max_shard_size="30MB")
     plan.plot(str(tmp_path / "plan.svg"))
     assert ">20 MB<" in (tmp_path / "plan.svg").read_text(encoding="utf-8")
 
 
-def test_a_misspelt_flag_is_told_as_on_the_command_line() -> None:
+def test_misspelt_keyword_gets_a_hint() -> None:
     with pytest.raises(UserError, match="did you mean --num_workers"):
         tenfold.plan(dataset_size="1GB", num_worker=3)
     with pytest.raises(UserError, match="is not a number with a unit"):
@@ -57,10 +74,10 @@ def test_a_misspelt_flag_is_told_as_on_the_command_line() -> None:
 def test_keywords_become_flags(flags: dict[str, Any], words: list[str]) -> None:
     from tenfold.launcher.cli.commands import write
 
-    assert _words(_defined(write), flags) == words
+    assert _command_words(_defined(write), flags) == words
 
 
-def test_records_made_in_python_are_written(tmp_path: Path) -> None:
+def test_write_takes_an_iterable(tmp_path: Path) -> None:
     records = ({"x": [float(n)], "label": n % 2} for n in range(100))
     written = tenfold.write(records, str(tmp_path / "shards"), num_workers=2, processes=1)
     assert written.manifest is not None
@@ -70,7 +87,7 @@ def test_records_made_in_python_are_written(tmp_path: Path) -> None:
     assert (tmp_path / "shards" / "manifest.json").exists()
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     records = [{"x": number} for number in range(100)]
     foreseen = tenfold.write(records, str(tmp_path / "shards"), num_workers=2, dry_run=True)
     assert "2 shards would be written; nothing was changed" in repr(foreseen)
@@ -78,7 +95,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "shards").exists()
 
 
-def test_a_launch_is_a_run_with_its_report(tmp_path: Path, capsys: Any) -> None:
+def test_launch_returns_run_with_report(tmp_path: Path, capsys: Any) -> None:
     run = tenfold.launch("sh", "-c", "echo '<b>hi</b>'", num_workers=2, run_dir=tmp_path / "run")
     assert run.state == "succeeded"
     assert "[worker 1] <b>hi</b>" in capsys.readouterr().err
@@ -89,7 +106,7 @@ def test_a_launch_is_a_run_with_its_report(tmp_path: Path, capsys: Any) -> None:
     assert (run.steps, run.epochs) == ([], [])
 
 
-def test_a_failed_launch_raises_unless_it_is_told_not_to(tmp_path: Path) -> None:
+def test_failed_launch_raises_unless_check_is_false(tmp_path: Path) -> None:
     program = ("sh", "-c", "echo ValueError: no >&2; exit 3")
     with pytest.raises(JobError, match="first failure: worker"):
         tenfold.launch(*program, num_workers=1, run_dir=tmp_path / "a")
@@ -102,9 +119,7 @@ def test_a_failed_launch_raises_unless_it_is_told_not_to(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_training_from_a_notebook_and_what_its_report_shows(
-    digit_shards: Path, tmp_path: Path
-) -> None:
+def test_trained_run_has_metrics_and_report(digit_shards: Path, tmp_path: Path) -> None:
     run = tenfold.launch(
         shards=str(digit_shards), num_workers=2, epochs=2, run_dir=tmp_path / "run"
     )
@@ -143,7 +158,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(240)
-def test_a_notebooks_cell_can_be_interrupted(
+def test_interrupted_cell_stops_the_workers(
     folder: Path, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jupyter_client.manager import start_new_kernel
@@ -178,9 +193,7 @@ def test_a_notebooks_cell_can_be_interrupted(
 
 
 @pytest.mark.timeout(240)
-def test_no_worker_outlives_a_kernel_that_is_killed(
-    folder: Path, until: Callable[..., None]
-) -> None:
+def test_no_worker_outlives_killed_kernel(folder: Path, until: Callable[..., None]) -> None:
     run_dir = folder / "run"
     code = f"import tenfold; tenfold.launch({sys.executable!r}, '-c', {SLEEPER!r}, run_dir="
     with subprocess.Popen(

@@ -6,11 +6,14 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from tenfold.data.units import format_size
-from tenfold.launcher.cli import launch_flags, prepare_launch
+from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.host_check import look_at
+from tenfold.launcher.cli.prepare_launch import choose_cluster, choose_hosts, prepare_launch
 from tenfold.launcher.host_checks.findings import ERROR, Finding, judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
+
+MOST_USED: Final = launch_flags.MOST_USED
 
 USAGE: Final = "[the flags of launch] [-- program args…]"
 
@@ -21,23 +24,35 @@ def define_flags(fv: FlagValues) -> None:
     delattr(fv, "dry_run")
 
 
+def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags of the back end that `argv` names."""
+    launch_flags.define_backend_flags(fv, argv)
+
+
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Prints what was looked at and what is wrong; returns 1 where a launch would fail."""
+    """Prints what the hosts report and what is wrong; returns 1 where a launch would fail."""
     Arguments(args.positional).expect_none()
-    what = prepare_launch.prepare(fv, args) if args.program or fv.shards else None
-    backend, hosts = (what.backend, what.hosts) if what else prepare_launch.choose_hosts(fv)
-    with backend.opened(hosts):
-        if what:
-            reports = look_at(what)
-        else:
-            addresses = prepare_launch.choose_cluster(backend, hosts, first_port=fv.port).workers
-            reports = look_at_hosts(backend, hosts, addresses, folder=".")
-    trains = bool(what and what.spec.train)
-    findings = judge_hosts(reports, needs_tensorflow=trains or what is None)
-    shared_by = fv.num_workers if trains else None
+    if args.program or fv.shards:
+        launch = prepare_launch(fv, args)
+        with launch.backend.opened(launch.hosts):
+            reports = look_at(launch)
+        trains = bool(launch.spec.train)
+        findings = judge_hosts(reports, needs_tensorflow=trains)
+        shared_by = launch.spec.num_workers if trains else None
+    else:
+        findings = judge_hosts(reports := _look_at_hosts_only(fv), needs_tensorflow=True)
+        shared_by = None
     show = _as_json if fv.format == "json" else _as_text
     print(show(reports, findings, shared_by))
     return int(_is_bad(findings))
+
+
+def _look_at_hosts_only(fv: FlagValues) -> tuple[HostReport, ...]:
+    """Returns the reports of the hosts where nothing to run is given."""
+    backend, hosts = choose_hosts(fv)
+    with backend.opened(hosts):
+        workers = choose_cluster(backend, hosts, first_port=fv.port).workers
+        return look_at_hosts(backend, hosts, workers, folder=".")
 
 
 def _is_bad(findings: Sequence[Finding]) -> bool:
@@ -67,7 +82,7 @@ def _as_json(
 
 
 def _host_json(report: HostReport, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Returns what was seen of a host: nulls where it did not answer."""
+    """Returns the report of a host as JSON; nulls where the host did not answer."""
     seen, name = report.seen, report.host.name
     levels = [finding.level for finding in findings if finding.host == name]
     return {

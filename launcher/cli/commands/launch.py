@@ -1,20 +1,18 @@
 """``tenfold launch``: runs a job, the built-in trainer or a program of the user's own."""
 
 import signal
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.errors import UserError
 from tenfold.data.integrity.salvage import salvage_shards
-from tenfold.launcher.backends.backend_registry import load_submitter
-from tenfold.launcher.cli import launch_flags, prepare_launch
+from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.host_check import check_hosts
-from tenfold.launcher.cli.prepare_launch import Launch
-from tenfold.launcher.cli.submit import submit
-from tenfold.launcher.cli.write_flags import write_from_flags
+from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
+from tenfold.launcher.cli.submit import prepare_submission, submit
+from tenfold.launcher.cli.write_flags import run_write
 from tenfold.launcher.display.history import HistoryView
 from tenfold.launcher.display.open_view import open_view
 from tenfold.launcher.display.summary import result_text
@@ -26,6 +24,8 @@ from tenfold.launcher.job.remote_run_dir import open_run_dir
 from tenfold.launcher.job.run_dir import HISTORY_FILE, SPOILED_SHARDS_FOLDER
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, spoil_shards
 from tenfold.launcher.supervisor.supervisor import Supervisor
+
+MOST_USED: Final = launch_flags.MOST_USED
 
 USAGE: Final = (
     "--shards=PATH [--flag=value …]\n"
@@ -41,82 +41,80 @@ def define_flags(fv: FlagValues) -> None:
     launch_flags.define_flags(fv)
 
 
+def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags of the back end that `argv` names."""
+    launch_flags.define_backend_flags(fv, argv)
+
+
 def run(fv: FlagValues, args: Arguments) -> int:
     """Checks everything, runs the job, prints its result; returns the exit status."""
-    submitter = load_submitter(fv.backend, prepare_launch.options_of_backend(fv))
-    if submitter is not None:
-        if fv.on_bad_record == "skip" and fv.shards:
-            raise UserError(
-                f"--on_bad_record=skip looks for broken records before the workers start, which "
-                f"backend '{fv.backend}' cannot: find them with 'tenfold verify'"
-            )
-        return submit(submitter, fv, args)
-    write_first = bool(fv.source) and not args.program
-    launch = prepare_launch.prepare(fv, args, shards_exist=not write_first)
+    submission = prepare_submission(fv, args)
+    if submission is not None:
+        print(submit(*submission, dry_run=fv.dry_run), end="")
+        return 0
+    launch = prepare_launch(fv, args)
     if fv.dry_run:
-        if write_first:
-            print(f"would write {fv.source} to {fv.output} first ('tenfold plan' shows how)")
         print(_describe(launch))
         return 0
-    if write_first:
-        write_from_flags(fv)
-        launch = prepare_launch.prepare(fv, args)
+    if launch.write_first is not None:
+        run_write(launch.write_first)
+        launch = check_shards(launch)
     with launch.backend.opened(launch.hosts):
-        return _run(launch, fv)
-
-
-def _run(launch: Launch, fv: FlagValues) -> int:
-    view = open_view(show_tf_logs=fv.show_tf_logs)
-    check_hosts(launch, view)
-    run_dir = open_run_dir(launch.spec.run_dir, note=view.note)
-    supervisor = Supervisor(
-        spec=_spoiled(launch, run_dir.path),
-        backend=launch.backend,
-        hosts=launch.hosts,
-        run_dir=run_dir,
-        view=_recorded(launch, view, run_dir.path),
-        choose_cluster=launch.choose_cluster,
-        how=prepare_launch.supervision(fv, launch.counts),
-        injector=FaultInjector(launch.faults),
-        passed_env=launch.passed_env,
-    )
-    try:
-        salvage(launch, view, max_bad_records=fv.max_bad_records)
-        result = supervisor.run()
-    finally:
-        run_dir.close()
-    print(result.to_json() if fv.format == "json" else result_text(result, run_dir.where), end="")
-    sys.stdout.flush()
+        view = open_view(show_tf_logs=launch.show_tf_logs)
+        check_hosts(launch, view)
+        result, run_dir = _supervise(launch, view)
+    text = result.to_json() if launch.as_json else result_text(result, run_dir)
+    print(text, end="", flush=True)
     return _exit_status(result)
 
 
+def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
+    """Runs the job to its end; returns its result and where its run directory is."""
+    run_dir = open_run_dir(launch.spec.run_dir, note=view.note)
+    try:
+        _salvage(launch, view)
+        supervisor = Supervisor(
+            spec=_spoiled(launch, run_dir.path),
+            backend=launch.backend,
+            hosts=launch.hosts,
+            run_dir=run_dir,
+            view=_recorded(launch, view, run_dir.path),
+            choose_cluster=launch.choose_cluster,
+            how=launch.supervision,
+            injector=FaultInjector(launch.faults),
+            passed_env=launch.passed_env,
+        )
+        return supervisor.run(), run_dir.where
+    finally:
+        run_dir.close()
+
+
 def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
-    """Returns `view`, its events written down in the run directory for the report."""
+    """Returns a view that also writes the events into the run directory, for the report."""
     write_environment_file(run_dir)
     return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
 
 
-def salvage(launch: Launch, view: View, *, max_bad_records: int) -> None:
-    """With --on_bad_record=skip, reads all shards and puts aside what is left of damaged ones.
+def _salvage(launch: Launch, view: View) -> None:
+    """With --on_bad_record=skip, reads all shards and copies the readable rest of damaged ones.
 
     Raises:
-      JobError: there are more broken records than `max_bad_records`.
+      JobError: more than `max_bad_records` records are damaged.
     """
     train = launch.spec.train
     if train is None or not train.salvage:
         return
-    saved = salvage_shards(train.shards, train.salvage, max_bad_records=max_bad_records)
-    for bad in saved.bad_records:
-        view.note(f"skipped: {bad}")
+    saved = salvage_shards(train.shards, train.salvage, max_bad_records=launch.max_bad_records)
+    for damaged in saved.bad_records:
+        view.note(f"skipped: {damaged}")
 
 
 def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
-    """Returns the job, on shards with a flipped bit where an injected fault wants them."""
+    """Return the job; with --inject=bad_shard, on a copy of the shards with a flipped bit."""
     spec = launch.spec
     for fault in launch.faults:
         if fault.kind == "bad_shard":
-            if not spec.train:
-                raise UserError("--inject=bad_shard is for the built-in trainer")
+            assert spec.train, "`prepare_launch` refuses this fault for other programs"
             shards = spoil_shards(
                 spec.train.shards,
                 run_dir / SPOILED_SHARDS_FOLDER,
@@ -129,13 +127,18 @@ def _spoiled(launch: Launch, run_dir: Path) -> JobSpec:
 
 def _exit_status(result: JobResult) -> int:
     if result.state == "cancelled":
-        return 128 + (result.signal or signal.SIGINT)  # as shells tell a signal
+        return 128 + (result.signal or signal.SIGINT)  # as shells report a signal
     return EXIT_STATUS[result.state]
 
 
 def _describe(launch: Launch) -> str:
     spec, cluster = launch.spec, launch.choose_cluster(launch.hosts)
-    lines = [f"run directory  {spec.run_dir}", f"program        {' '.join(spec.argv)}"]
+    lines = []
+    if write := launch.write_first:
+        lines.append(
+            f"would write {write.source} to {write.output} first ('tenfold plan' shows how)"
+        )
+    lines += [f"run directory  {spec.run_dir}", f"program        {' '.join(spec.argv)}"]
     if spec.train:
         lines += ["training"] + [
             f"  {name} = {value}" for name, value in spec.train.to_json().items()

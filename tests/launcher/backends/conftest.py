@@ -1,4 +1,4 @@
-"""The places where jobs run, each as the flags and the command prefix that get there."""
+"""Places where jobs run, real ones on this machine: ssh, Slurm, simulated hosts."""
 
 import contextlib
 import getpass
@@ -33,7 +33,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def netns_works() -> None:
-    """Skips where this machine allows no network namespaces."""
+    """Skips the test where this machine allows no network namespaces."""
     backend = load_backend("netns")
     try:
         with backend.opened(backend.hosts(1)):
@@ -44,7 +44,7 @@ def netns_works() -> None:
 
 @pytest.fixture(scope="session")
 def cgroups_of() -> Callable[[int], list[str]]:
-    """Finds the control groups that a launch has made; others come and go meanwhile."""
+    """Finds the control groups of one launch; other launches run at the same time."""
 
     def find(pid: int) -> list[str]:
         folders = (Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup"))
@@ -63,7 +63,7 @@ def netns_place(netns_works: None) -> Place:
     return Place(("--backend=netns",))
 
 
-# A user who may read this checkout but has no say over networks.
+# Runs a command as a user who can read this checkout but has no network privileges.
 WITHOUT_CAPABILITIES = (
     "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+dac_override,+setfcap",
 )  # fmt: skip
@@ -82,20 +82,13 @@ NEW_BACKEND = Path(__file__).parents[3] / "docs" / "new-backend.md"
 
 @pytest.fixture
 def documented_place(tmp_path: Path) -> Place:
-    """The back end of docs/new-backend.md: its one module, and its one line in the table."""
+    """The back end of docs/new-backend.md, from a file of its own."""
     page = NEW_BACKEND.read_text()
     found = re.search(r"```python\n# (\w+\.py)\n(.*?)```", page, re.S)
-    line = re.search(r"```text\n +(\"\w+\": \"\w+\"),\n```", page)
     assert found, page
-    assert line, page
-    folder = tmp_path / "backend"
-    folder.mkdir()
-    (folder / found[1]).write_text(found[2])
-    (folder / "sitecustomize.py").write_text(
-        "from tenfold.launcher.backends.backend_registry import BACKENDS\n"
-        f"BACKENDS.update({{{line[1]}}})\n"
-    )
-    return Place(("--backend=nice", "--niceness=1"), ("env", f"PYTHONPATH={folder}"))
+    file = tmp_path / found[1]
+    file.write_text(found[2])
+    return Place((f"--backend={file}", "--niceness=1"))
 
 
 PLACES = ("local", "netns", "rootless_netns", "ssh", "slurm", "documented")
@@ -110,7 +103,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @dataclass(frozen=True)
 class SshHosts:
-    """Simulated hosts with an sshd on each; `config` lets in, `prefix` runs at the switch."""
+    """Simulated hosts with an sshd each; `config` logs in, `prefix` runs at the switch."""
 
     backend: NetnsBackend
     hosts: tuple[Host, ...]
@@ -133,7 +126,7 @@ Host *
     UserKnownHostsFile {folder}/known_hosts
     LogLevel ERROR
 """
-# sshd wants its folder to change its root to; it gets one that exists in its mount alone.
+# sshd needs /run/sshd for its chroot; it exists in this mount namespace only.
 START_SSHD = "mount -t tmpfs none /run && mkdir /run/sshd && exec {sshd} -D -e -f {config}"
 
 
@@ -146,7 +139,7 @@ def ssh_hosts(netns_works: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def ssh_nodes(netns_works: None, tmp_path: Path) -> Iterator[SshHosts]:
-    """The same, called node-a and node-b as in the documents."""
+    """The same, called node-a and node-b as in the guide."""
     with _ssh_hosts(tmp_path, ("node-a", "node-b")) as hosts:
         yield hosts
 
@@ -196,7 +189,7 @@ def ssh_place(ssh_hosts: SshHosts) -> Place:
 
 # --- Slurm: a controller and two nodes, all on this machine ---
 
-# One setting per line; no accounting, no cgroups, nodes told apart by their ports.
+# No accounting and no cgroups. The nodes share this machine and differ by their ports.
 SLURM_CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -234,7 +227,9 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, program in programs.items():
         if program is None:
             pytest.skip(f"there is no {name}: apt-get install slurm-wlm munge")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # sockets want short paths
+    folder = Path(
+        tempfile.mkdtemp(prefix="slurm-")
+    )  # the path of a socket is limited to about 100 bytes
     (folder / "state").mkdir()
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o400)
@@ -250,7 +245,7 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             other=other,
         )
     )
-    # Nodes only say that they have GPUs: any device will do.
+    # The nodes only declare GPUs, so any device files will do.
     devices = ("null", "zero", "full", "urandom")
     gpus = "".join(f"NodeName=sn[0-1] Name=gpu File=/dev/{device}\n" for device in devices)
     (folder / "gres.conf").write_text(gpus)
@@ -281,7 +276,6 @@ def _output(argv: list[str], environment: dict[str, str]) -> str:
 
 
 def _start_daemon(daemons: contextlib.ExitStack, argv: list, environment: dict[str, str]) -> None:
-    # Its own process group: slurmd's steps go with it.
     daemon = subprocess.Popen(
         argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -306,13 +300,13 @@ def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 60) ->
 
 
 def _end_all_jobs(conf: Path) -> None:
-    """Nodes that go while steps run would leave the steps behind."""
+    """Cancels all jobs before the nodes stop, which would leave running steps behind."""
     environment = {**os.environ, "SLURM_CONF": str(conf)}
     _poll(lambda: _ask_slurm_to_end(environment), conf.parent, 60)
 
 
 def _ask_slurm_to_end(environment: dict[str, str]) -> bool:
-    """Cancels all jobs, which fails where one ends at this moment; says whether none is left."""
+    """Cancels all jobs, which fails while a job is ending; returns whether none is left."""
     subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment)
     queue = subprocess.run(
         ["squeue", "--noheader"], capture_output=True, text=True, env=environment

@@ -1,4 +1,4 @@
-"""docs/Containerfile: its own lines, carried out in a fresh environment instead of an image.
+"""docs/Containerfile: its commands, run in a fresh environment instead of an image.
 
 What a container builder would add (the base image, the user, the layers) is not shown by this.
 """
@@ -33,9 +33,9 @@ class Builder:
         self.root = root
         venv.create(root / "venv", with_pip=True)
         pip = [str(root / "venv" / "bin" / "python"), "-m", "pip"]
-        # An image of its own gets the build's setuptools from the net; here it is there already.
+        # A real image downloads setuptools for the build; here it is installed already.
         subprocess.run([*pip, "uninstall", "--yes", "setuptools"], capture_output=True)
-        # What the image would download is there already: all but tenfold itself.
+        # All downloads of the image are installed already, except tenfold.
         (site,) = (root / "venv").glob("lib/python*/site-packages")
         here = next(path for path in sys.path if path.endswith("site-packages"))
         (site / "there.pth").write_text(here + "\n")
@@ -67,7 +67,7 @@ class Builder:
 
 
 @pytest.mark.slow
-def test_its_lines_install_a_tenfold_that_runs(tmp_path):
+def test_containerfile_commands_install_tenfold(tmp_path):
     builder = Builder(tmp_path)
     lines = list(instructions())
     assert lines[0][0] == "FROM"

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(180)
 
 HOSTILE = ["", "a b", "it's", '"', "$HOME `id` \\ ;&|<>*?[]{}()!#~", "new\nline", "ä→", "--flag=1"]
 
-# Listens where TF_CONFIG says, and connects to all peers there.
+# Listens at its address in TF_CONFIG, and connects to all peers.
 MEET = """
 import socket
 config = json.loads(os.environ["TF_CONFIG"])
@@ -33,8 +33,8 @@ def meet():
         wait_for(f"met-{peer}")
 meet()
 unbuffered = os.environ["PYTHONUNBUFFERED"]
-told = [config, count, restart, os.getcwd(), sys.argv[1:], unbuffered]
-mark(f"told-{index}", json.dumps(told))
+seen = [config, count, restart, os.getcwd(), sys.argv[1:], unbuffered]
+mark(f"seen-{index}", json.dumps(seen))
 print("out", index)
 print("err", index, file=sys.stderr)
 """
@@ -46,14 +46,14 @@ def launch(launch, place):
     return launch
 
 
-def test_the_job_arrives_whole(launch, place):
+def test_arguments_and_environment_reach_workers(launch, place):
     program = (sys.executable, str(launch.program(MEET)), *HOSTILE)
     launch.run(*place.flags, "--num_workers=2", program=program)
     assert launch.status == 0, launch.err
-    told = [json.loads((launch.run_dir / f"told-{index}").read_text()) for index in range(2)]
-    assert [config["task"]["index"] for config, *_ in told] == [0, 1]
-    assert told[0][0]["cluster"] == told[1][0]["cluster"]
-    for _, *rest in told:
+    seen = [json.loads((launch.run_dir / f"seen-{index}").read_text()) for index in range(2)]
+    assert [config["task"]["index"] for config, *_ in seen] == [0, 1]
+    assert seen[0][0]["cluster"] == seen[1][0]["cluster"]
+    for _, *rest in seen:
         assert rest == [2, 0, str(launch.folder), HOSTILE, "1"]
     for index in range(2):
         assert f"out {index}\n" in launch.log(index)
@@ -61,7 +61,7 @@ def test_the_job_arrives_whole(launch, place):
     assert launch.result["exit_codes"] == [0, 0]
 
 
-def test_the_first_failure_is_told(launch, place):
+def test_first_failure_is_reported(launch, place):
     text = """
     if index == 1:
         raise ValueError("the cause")
@@ -75,7 +75,7 @@ def test_the_first_failure_is_told(launch, place):
     assert "in <module>" in first["traceback"]
 
 
-def test_a_killed_worker_is_started_again(launch, place):
+def test_killed_worker_is_restarted(launch, place):
     text = """
     if index == 1 and restart == 0:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_started_again(launch, place):
     assert {"again-0", "again-1"} <= set(os.listdir(launch.run_dir))
 
 
-def test_cancelling_lets_workers_put_their_things_in_order(launch, place):
+def test_workers_clean_up_when_cancelled(launch, place):
     text = """
     def stop(*_):
         mark(f"tidy-{index}")
@@ -109,8 +109,8 @@ def test_cancelling_lets_workers_put_their_things_in_order(launch, place):
     assert {"tidy-0", "tidy-1"} <= set(os.listdir(launch.run_dir))
 
 
-def test_nothing_outlives_a_killed_launcher(launch, place, until):
-    """Not the worker, and not what it has started in a session of its own."""
+def test_no_process_outlives_killed_launcher(launch, place, until):
+    """Neither the worker nor its child in another session."""
     text = """
     import subprocess
     child = subprocess.Popen(["sleep", "1234"], start_new_session=True)

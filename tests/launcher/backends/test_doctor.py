@@ -20,9 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def doctor(ssh_place, tmp_path):
-    """Runs doctor where it reaches two hosts: the one has no tenfold, and on both the port of
-    their sshd is wanted for a worker.
-    """
+    """Runs doctor on two hosts: one has no tenfold, and the workers' ports are those of sshd."""
     config = next(flag for flag in ssh_place.flags if flag.startswith("--ssh_config"))
     (tmp_path / "hosts").write_text("host-0\nhost-1 python=/usr/bin/python3\n")
 
@@ -38,7 +36,7 @@ PORT = "port 22 on host-0 is taken (Address already in use): give another --port
 ANSWER = "host-1 cannot be used: "
 
 
-def test_trouble_ends_with_status_1(doctor):
+def test_unusable_hosts_end_with_status_1(doctor):
     done = doctor("--", "true")
     assert done.returncode == 1, done.stderr
     first, second, *errors = done.stdout.splitlines()
@@ -49,7 +47,7 @@ def test_trouble_ends_with_status_1(doctor):
     assert "nothing is wrong" not in errors
 
 
-def test_trouble_for_a_program_to_read(doctor):
+def test_findings_as_json(doctor):
     done = doctor("--format=json", "--", "true")
     assert done.returncode == 1, done.stderr
     document = json.loads(done.stdout)
@@ -59,14 +57,14 @@ def test_trouble_for_a_program_to_read(doctor):
     assert document["hosts"][0]["versions"].keys() >= {"python", "tensorflow"}
     assert document["hosts"][1]["versions"] is None
     findings = {(one["host"], one["check"]): one for one in document["findings"]}
-    # There may be warnings besides: this machine may have little memory left.
+    # There may be warnings too: this machine may be short of memory.
     taken, silent = findings["host-0", "port"], findings["host-1", "answer"]
     assert taken["text"] == PORT
     assert silent["text"].startswith(ANSWER)
     assert (taken["level"], silent["level"]) == ("error", "error")
 
 
-def test_shards_and_a_machine_in_order(tenfold, digit_shards):
+def test_usable_machine_and_shards_as_json(tenfold, digit_shards):
     flags = (f"--shards={digit_shards}", "--num_workers=2")
     done = tenfold("doctor", *flags, "--format=json")
     assert (done.status, done.err) == (0, "")
@@ -76,27 +74,25 @@ def test_shards_and_a_machine_in_order(tenfold, digit_shards):
     (host,) = document["hosts"]
     assert (host["name"], host["workers"], len(set(host["ports"]))) == ("localhost", 2, 2)
     assert host["disk_free_bytes"] > 0
-    # This machine may have little memory left: a warning, which stops no launch.
+    # This machine may be short of memory: a warning, not an error.
     assert "error" not in {host["outcome"], *(one["level"] for one in document["findings"])}
 
 
-def test_shards_that_are_not_there(tenfold, tmp_path):
+def test_missing_shards_are_refused(tenfold, tmp_path):
     done = tenfold("doctor", f"--shards={tmp_path / 'none'}", "--format=json")
     assert (done.status, done.out) == (2, "")
     assert str(tmp_path / "none") in done.err
     assert done.err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_here(tenfold, taken_port):
+def test_taken_local_port_is_refused(tenfold, taken_port):
     done = tenfold("doctor", "--num_workers=1", f"--port={taken_port}", "--format=json")
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"tenfold: port {taken_port} ")
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
-def test_a_port_that_was_picked_gives_way_to_another_where_it_is_taken(
-    taken_port, tmp_path, asked_for
-):
+def test_taken_port_is_replaced_unless_requested(taken_port, tmp_path, asked_for):
     (free,) = pick_ports("127.0.0.1", 1)
     picked = iter([taken_port, free])
     backend = load_backend("local")
@@ -120,7 +116,7 @@ def taken_port():
         yield holder.getsockname()[1]
 
 
-def test_what_means_nothing_here_is_refused(tenfold):
+def test_flags_without_meaning_are_refused(tenfold):
     help_text = tenfold("doctor", "--help").out
     assert "--format=…" in help_text
     assert "dry_run" not in help_text

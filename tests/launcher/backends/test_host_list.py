@@ -15,7 +15,7 @@ from tenfold.launcher.backends.host_list import HostEntry, fill_slots, parse_hos
         ("me@a:2222, b", [HostEntry("a", user="me", port=2222), HostEntry("b")]),
     ],
 )
-def test_short_lists(text, entries):
+def test_hosts_flag_is_parsed(text, entries):
     assert list(parse_hosts(text)) == entries
 
 
@@ -33,7 +33,7 @@ def test_short_lists(text, entries):
         ("a:ssh", "port=ssh"),
     ],
 )
-def test_other_lists_are_refused(text, words):
+def test_malformed_hosts_flag_is_refused(text, words):
     with pytest.raises(UserError) as caught:
         parse_hosts(text)
     assert words in str(caught.value)
@@ -48,7 +48,7 @@ b slots=2 user=train port=2222 address=192.168.7.7 python=/opt/a\\ b/python
 """
 
 
-def test_a_host_file():
+def test_host_file_is_parsed():
     a, b, c = parse_host_file(FILE.replace("\\ ", "_"), where="f")
     assert a == HostEntry("a", slots=2)
     assert b == HostEntry("b", 2, "192.168.7.7", "train", 2222, "/opt/a_b/python")
@@ -60,20 +60,20 @@ def test_a_host_file():
     ("text", "words"),
     [
         ("# nothing", "f names no host"),
-        ("a\nb slot=2", "f, line 2: 'slot=2' is not a setting: did you mean slots=…?"),
+        ("a\nb slot=2", "f, line 2: 'slot=2' is not a setting: did you mean 'slots=…'?"),
         ("a slots", "'slots' is not a setting"),
         ("a slots=0", "slots=0 is not a whole number"),
         ("a address=$(id)", "'$(id)' cannot be the address"),
         ("a\na", "named twice"),
     ],
 )
-def test_other_files_are_refused(text, words):
+def test_malformed_host_file_is_refused(text, words):
     with pytest.raises(UserError) as caught:
         parse_host_file(text, where="f")
     assert words in str(caught.value)
 
 
-def test_too_few_slots():
+def test_too_few_slots_are_refused():
     with pytest.raises(
         UserError, match=r"3 workers need as many slots, the hosts have 2 \(a: 2\)"
     ):

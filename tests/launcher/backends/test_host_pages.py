@@ -1,4 +1,4 @@
-"""The pages of docs/ on hosts, followed word for word: see scripts/run_docs."""
+"""The guides to back ends run and print as they say: see scripts/run_docs."""
 
 import os
 import shutil
@@ -8,12 +8,12 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_simulated_hosts(run_page, netns_works):
+def test_page_on_simulated_hosts(run_page, netns_works):
     assert run_page("docs/simulated-hosts.md") == ""
 
 
-def test_ssh(run_page, ssh_nodes, tmp_path):
-    """The page takes ~/.ssh/config for granted; a stand-in of `ssh` gives the test's."""
+def test_page_on_ssh(run_page, ssh_nodes, tmp_path):
+    """The page expects ~/.ssh/config; a wrapper of `ssh` passes the test's configuration."""
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {ssh_nodes.config} "$@"\n')
@@ -22,15 +22,15 @@ def test_ssh(run_page, ssh_nodes, tmp_path):
     assert run_page("docs/ssh.md", prefix=ssh_nodes.prefix, PATH=path) == ""
 
 
-def test_slurm(run_page, slurm_conf, end_slurm_jobs):
+def test_page_on_slurm(run_page, slurm_conf, end_slurm_jobs):
     differences = run_page("docs/slurm.md", SLURM_CONF=str(slurm_conf))
     end_slurm_jobs(slurm_conf)
     assert differences == ""
 
 
-def test_kubernetes(run_page):
+def test_page_on_kubernetes(run_page):
     assert run_page("docs/kubernetes.md") == ""
 
 
-def test_a_new_back_end(run_page):
+def test_page_on_new_back_ends(run_page):
     assert run_page("docs/new-backend.md") == ""

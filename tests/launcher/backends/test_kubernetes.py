@@ -1,4 +1,4 @@
-"""Manifests for Kubernetes, held against its schemas, and the entry of a pod, run for real."""
+"""Manifests checked against the schemas of Kubernetes, and the entry of a pod as a process."""
 
 import json
 import os
@@ -18,8 +18,7 @@ from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.backends.base import Submission
-from tenfold.launcher.backends.kubernetes import job_name, pod_addresses
-from tenfold.launcher.backends.yaml_text import to_yaml
+from tenfold.launcher.backends.kubernetes_manifests import job_name, pod_addresses, to_yaml
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json, job_to_json
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
@@ -47,7 +46,7 @@ def check(document):
     kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_an_indexed_job_is_what_the_schemas_want(tenfold):
+def test_indexed_job_fits_schemas(tenfold):
     documents = rendered(tenfold)
     assert [document["kind"] for document in documents] == [
         "ConfigMap", "NetworkPolicy", "Service", "Job",
@@ -69,14 +68,14 @@ def test_an_indexed_job_is_what_the_schemas_want(tenfold):
     assert "'tenfold.launcher.supervisor.pod'" in container["command"][2]
 
 
-def test_preemption_is_told_from_a_crash(tenfold):
+def test_failure_policy_excludes_preemptions(tenfold):
     rules = by_kind(rendered(tenfold))["Job"]["spec"]["podFailurePolicy"]["rules"]
     assert [rule["action"] for rule in rules] == ["Ignore", "Ignore"]
     assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert rules[1]["onExitCodes"]["values"] == [75, 76]
 
 
-def test_only_peers_reach_the_workers_port(tenfold):
+def test_network_policy_admits_only_peers(tenfold):
     documents = by_kind(rendered(tenfold))
     policy = documents["NetworkPolicy"]["spec"]
     labels = documents["Job"]["spec"]["template"]["metadata"]["labels"]
@@ -87,7 +86,7 @@ def test_only_peers_reach_the_workers_port(tenfold):
     assert documents["Service"]["spec"]["selector"] == labels
 
 
-def test_the_job_file_and_the_services_names_agree(tenfold):
+def test_job_file_uses_names_of_the_service(tenfold):
     documents = by_kind(rendered(tenfold))
     spec, cluster = job_from_json(documents["ConfigMap"]["data"]["job.json"], where="job.json")
     assert cluster.workers == tuple(f"run-1-{i}.run-1:2222" for i in range(3))
@@ -98,7 +97,7 @@ def test_the_job_file_and_the_services_names_agree(tenfold):
     assert str(Path.cwd()) not in json.dumps(documents)
 
 
-def test_variables_come_from_secrets_by_name_alone(tenfold):
+def test_secret_variables_hold_names_only(tenfold):
     job = by_kind(rendered(tenfold, "--secret_env=HF_TOKEN=hf:token,WANDB_API_KEY=wandb"))["Job"]
     check(job)
     env = job["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -109,11 +108,11 @@ def test_variables_come_from_secrets_by_name_alone(tenfold):
     }
 
 
-def test_a_jobset_is_what_its_types_want(tenfold):
+def test_jobset_fits_its_types(tenfold):
     documents = by_kind(rendered(tenfold, "--kubernetes_kind=jobset"))
     assert set(documents) == {"ConfigMap", "NetworkPolicy", "JobSet"}
     jobset = documents["JobSet"]
-    # Fields that there are not would be lost on the way through the types.
+    # Unknown fields would be lost in the conversion to the types and back.
     assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
     (replicated,) = jobset["spec"]["replicatedJobs"]
     check({"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, **replicated["template"]})
@@ -123,7 +122,7 @@ def test_a_jobset_is_what_its_types_want(tenfold):
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 2
 
 
-def test_the_schemas_notice_a_wrong_field(tenfold):
+def test_schemas_refuse_unknown_field(tenfold):
     job = by_kind(rendered(tenfold))["Job"]
     job["spec"]["template"]["spec"]["restartpolicy"] = "Never"
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -148,7 +147,7 @@ def test_the_schemas_notice_a_wrong_field(tenfold):
         (["--hosts=a"], "--hosts is for --backend=ssh, not for kubernetes"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(tenfold, flags, words):
+def test_wrong_options_are_refused_in_one_line(tenfold, flags, words):
     done = tenfold("launch", *FLAGS, "--shards=gs://b/s", "--dry_run", *flags)
     assert (done.status, done.out) == (2, "")
     assert words in done.err
@@ -160,7 +159,7 @@ def submission(run_dir="/r/x", num_workers=2):
 
 
 @given(st.text(min_size=1, max_size=80).filter(lambda name: "/" not in name and name != ".."))
-def test_any_run_directory_gives_a_name(name):
+def test_any_run_dir_gives_a_valid_job_name(name):
     found = job_name(submission(f"/runs/{name}"))
     assert found[0].isalpha()
     assert found[-1].isalnum()
@@ -177,21 +176,32 @@ VALUES = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), VALUES, min_size=1))
-def test_yaml_reads_back(document):
+def test_yaml_parses_to_equal_documents(document):
     assert list(yaml.safe_load_all(to_yaml([document, document]))) == [document, document]
 
 
-def test_texts_of_several_lines_are_readable_blocks():
+def test_multi_line_text_is_a_literal_block():
     assert to_yaml([{"at": "{\n x\n}\n"}]) == "at: |\n  {\n   x\n  }\n"
     for text in ("\n\n", " a\nb\n", "a\nb", "a \nb\n", "a\n\nb\n", "a\tb\nc\n"):
         assert yaml.safe_load(to_yaml([{"a": text}])) == {"a": text}
 
 
+@pytest.mark.parametrize("text", ["1e3", "0o17", "y", "NO", "1_0", "4", "0x1F", ".inf", "~", ""])
+def test_text_like_a_number_is_quoted(text):
+    """PyYAML follows YAML 1.1; Kubernetes' parser reads some of 1.2 as well."""
+    assert to_yaml([{"name": text}]).removeprefix("name: ")[0] in "'\""
+
+
+def test_shared_values_get_no_yaml_anchor():
+    shared = ["a value"]
+    assert to_yaml([{"one": shared, "two": shared}]).count("a value") == 2
+
+
 # --- kubectl ---
 
 
-def test_kubectl_gets_what_is_rendered(tenfold, tmp_path):
-    """A stand-in for kubectl: no API server can be had here."""
+def test_kubectl_gets_the_rendered_manifests(tenfold, tmp_path):
+    """kubectl is a stand-in: there is no API server here."""
     stand_in = tmp_path / "kubectl"
     stand_in.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\nexec cat > {tmp_path}/text\n')
     stand_in.chmod(0o755)
@@ -205,7 +215,7 @@ def test_kubectl_gets_what_is_rendered(tenfold, tmp_path):
     assert "kubectl logs --follow --prefix --namespace ml" in done.out
 
 
-def test_kubectls_refusal_is_passed_on(tenfold, tmp_path):
+def test_error_of_kubectl_is_reported(tenfold, tmp_path):
     stand_in = tmp_path / "kubectl"
     stand_in.write_text('#!/bin/sh\ncat > /dev/null\necho "quota exceeded" >&2\nexit 1\n')
     stand_in.chmod(0o755)
@@ -215,7 +225,7 @@ def test_kubectls_refusal_is_passed_on(tenfold, tmp_path):
     assert done.err == "tenfold: kubectl apply failed: quota exceeded\n"
 
 
-def test_no_kubectl(tenfold, tmp_path):
+def test_missing_kubectl_is_refused(tenfold, tmp_path):
     done = tenfold("launch", *FLAGS, "--", "python", "train.py", PATH=str(tmp_path))
     assert done.status == 2
     assert "there is no kubectl here" in done.err
@@ -268,7 +278,7 @@ def start_pod(tmp_path):
     return start
 
 
-def test_a_pod_finds_its_place(start_pod, tmp_path):
+def test_pod_runs_the_worker_of_its_index(start_pod, tmp_path):
     pod = start_pod(index="1")
     out, err = pod.communicate(timeout=60)
     assert pod.returncode == 128 + signal.SIGKILL
@@ -283,7 +293,7 @@ def test_a_pod_finds_its_place(start_pod, tmp_path):
     assert (tmp_path / "run" / "job.json").exists()
 
 
-def test_a_pod_passes_sigterm_on_and_exits_as_its_worker(start_pod):
+def test_pod_forwards_sigterm_and_exit_code(start_pod):
     pod = start_pod("wait", index="0")
     assert pod.stdout is not None
     end = time.monotonic() + 60
@@ -296,8 +306,8 @@ def test_a_pod_passes_sigterm_on_and_exits_as_its_worker(start_pod):
 
 
 @pytest.mark.parametrize(("how", "status"), [("blame", 75), ("fail", 1), ("leave", 3)])
-def test_what_follows_from_anothers_failure_is_no_crash(start_pod, how, status):
-    """And what a program leaves running does not hold up its pod."""
+def test_pod_exit_code_separates_cause_and_consequence(start_pod, how, status):
+    """A process that the program leaves running does not keep the pod alive."""
     pod = start_pod(how, index="0")
     _, err = pod.communicate(timeout=80)
     assert pod.returncode == status
@@ -305,7 +315,7 @@ def test_what_follows_from_anothers_failure_is_no_crash(start_pod, how, status):
 
 
 @pytest.mark.parametrize("index", ["", "2", "x"])
-def test_a_pod_without_a_place(start_pod, index):
+def test_pod_without_index_is_refused(start_pod, index):
     pod = start_pod(index=index)
     _, err = pod.communicate(timeout=60)
     assert pod.returncode == 2
@@ -314,7 +324,7 @@ def test_a_pod_without_a_place(start_pod, index):
 
 
 @pytest.mark.parametrize("path", ["", "no/job.json"])
-def test_a_pod_without_a_job(path):
+def test_pod_without_job_file_is_refused(path):
     done = subprocess.run(
         remote_module_argv("tenfold.launcher.supervisor.pod", python=sys.executable),
         capture_output=True, text=True, timeout=60, env={**os.environ, "TENFOLD_JOB_FILE": path},
@@ -324,12 +334,12 @@ def test_a_pod_without_a_job(path):
     assert done.stderr.count("\n") == 1
 
 
-def test_hosts_cannot_be_looked_at_from_here(tenfold):
+def test_doctor_cannot_check_pods(tenfold):
     done = tenfold("doctor", *FLAGS, "--", "true")
     assert done.status == 2
     assert "cannot be looked at from here" in done.err
 
 
-def test_the_image_is_needed():
+def test_missing_image_is_refused():
     with pytest.raises(UserError, match="--image"):
         load_submitter("kubernetes", {})

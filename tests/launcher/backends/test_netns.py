@@ -80,7 +80,7 @@ while True:
 """
 
 
-def test_hosts_have_names_and_loopbacks_of_their_own(open_hosts):
+def test_hosts_have_separate_names_and_loopbacks(open_hosts):
     backend, (one, other) = open_hosts()
     assert on(backend, one, "hostname") == "host-0\n"
     command = backend.command(other, [sys.executable, "-c", SERVE], {})
@@ -101,11 +101,11 @@ def test_hosts_have_names_and_loopbacks_of_their_own(open_hosts):
             server.kill()
 
 
-# Says the time ten times a second.
+# Writes the time ten times a second.
 TICK = "import time\nwhile True: print(time.monotonic(), flush=True); time.sleep(0.1)"
 
 
-def test_a_frozen_host_stands_still_until_it_is_thawed(open_hosts, until):
+def test_frozen_host_stops_until_thawed(open_hosts, until):
     """With the kernel's freezer as root, by signals without."""
     backend, (one, other) = open_hosts()
     command = backend.command(one, [sys.executable, "-c", TICK], {})
@@ -129,7 +129,7 @@ def test_a_frozen_host_stands_still_until_it_is_thawed(open_hosts, until):
     assert not [at for at in times if frozen_at + 0.1 < at < thawed_at]
 
 
-def test_both_ends_of_the_cable_are_shaped(open_hosts):
+def test_bandwidth_limits_both_directions(open_hosts):
     backend, (one, _) = open_hosts(host_bandwidth="100mbit")
     assert "rate 100Mbit" in on(backend, one, "tc", "qdisc", "show", "dev", "eth0")
     at_switch = backend.switch_command(["tc", "qdisc", "show"])
@@ -137,7 +137,7 @@ def test_both_ends_of_the_cable_are_shaped(open_hosts):
     assert shown.count("rate 100Mbit") == 2
 
 
-def test_latency_is_real_or_refused_in_words(open_hosts):
+def test_latency_is_applied_or_refused(open_hosts):
     try:
         backend, (one, _) = open_hosts(host_latency="2ms")
     except UserError as error:
@@ -157,7 +157,7 @@ def cgroups_work(netns_works: None) -> None:
         pytest.skip(str(error))
 
 
-def test_memory_is_bounded_and_the_report_says_so(launch, cgroups_work, cgroups_of):
+def test_memory_limit_kills_and_is_reported(launch, cgroups_work, cgroups_of):
     text = """
     if index == 1:
         pile = [b"x" * 10**6 for _ in range(400)]
@@ -172,7 +172,7 @@ def test_memory_is_bounded_and_the_report_says_so(launch, cgroups_work, cgroups_
     assert not cgroups_of(launch.process.pid)
 
 
-def test_cores_are_bounded(open_hosts, cgroups_work):
+def test_cores_are_limited(open_hosts, cgroups_work):
     backend, (one, _) = open_hosts(host_cpus="0.5")
     where = on(backend, one, "cat", "/proc/self/cgroup")
     (path,) = {line.rpartition(":")[2] for line in where.splitlines() if "tenfold-" in line}
@@ -181,7 +181,7 @@ def test_cores_are_bounded(open_hosts, cgroups_work):
     assert limits[0].read_text().split()[0] == "50000"
 
 
-def test_what_cannot_be_had_is_told_in_one_line(tenfold, tmp_path):
+def test_missing_privileges_are_reported_in_one_line(tenfold, tmp_path):
     (tmp_path / "python").symlink_to(sys.executable)
     done = tenfold(
         "launch", "--backend=netns", "--", "python", "-c", "", cwd=tmp_path, PATH=str(tmp_path)
@@ -204,7 +204,7 @@ def test_what_cannot_be_had_is_told_in_one_line(tenfold, tmp_path):
         (parse_latency, "1s", 10**6),
     ],
 )
-def test_rates_and_times_are_read(parse, text, value):
+def test_rates_and_times_are_parsed(parse, text, value):
     assert parse(text) == value
 
 
@@ -222,12 +222,12 @@ def test_rates_and_times_are_read(parse, text, value):
         ("host_memory", "much"),
     ],
 )
-def test_other_values_are_refused(option, text):
+def test_malformed_rates_and_times_are_refused(option, text):
     with pytest.raises(UserError, match=re.escape(text)):
         load_backend("netns", {option: text})
 
 
-def test_delay_comes_before_the_rate():
+def test_delay_qdisc_precedes_rate_qdisc():
     both = HostShape(bits_per_s=10**9, latency_us=2000)
     assert [line[:6] for line in both.own_qdiscs()] == [
         ["root", "handle", "1:", "netem", "delay", "2000us"],
@@ -250,13 +250,13 @@ def test_addresses_differ_and_fit_the_network():
 LIMITS = HostLimits(cpus=1.5, memory_bytes=10**9)
 
 
-def test_version_2_takes_one_group(tmp_path):
+def test_cgroup_v2_needs_one_group(tmp_path):
     (tmp_path / "cgroup.subtree_control").write_text("cpuset cpu io memory pids\n")
     wanted = {"cpu.max": "150000 100000", "memory.max": "1000000000"}
     assert plan_cgroups(LIMITS, "n", root=tmp_path) == (Cgroup(f"{tmp_path}/n", wanted),)
 
 
-def test_version_1_takes_one_group_per_controller(tmp_path):
+def test_cgroup_v1_needs_one_group_per_controller(tmp_path):
     for folder in ("cpu", "memory"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "cgroup.procs").touch()
@@ -266,7 +266,7 @@ def test_version_1_takes_one_group_per_controller(tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_groups_are_made_and_removed(tmp_path, version):
+def test_cgroups_are_created_and_removed(tmp_path, version):
     """On a tree of plain files, as the kernel's looks."""
     if version == 2:
         (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
@@ -280,7 +280,7 @@ def test_groups_are_made_and_removed(tmp_path, version):
     for group in groups:
         for name, text in group.files.items():
             assert Path(group.path, name).read_text() == text
-            Path(group.path, name).unlink()  # the kernel's go with their folder
+            Path(group.path, name).unlink()  # the kernel removes its files with the folder
     keeper.clean_up()
     assert not [group for group in groups if Path(group.path).exists()]
     keeper._make_cgroups()
@@ -289,7 +289,7 @@ def test_groups_are_made_and_removed(tmp_path, version):
     assert caught.value.step == "cgroup"
 
 
-def test_groups_are_removed_however_slow_the_machine_is(tmp_path, monkeypatch):
+def test_cgroups_are_removed_on_a_slow_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(netns_keeper, "CLEAN_UP_S", 0.0)
     groups = [{"path": str(tmp_path / name), "files": {}} for name in ("one", "other")]
     keeper = netns_keeper.Keeper({"hosts": [{"cgroups": groups, "freezer": None}]})
@@ -299,13 +299,13 @@ def test_groups_are_removed_however_slow_the_machine_is(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_groups_without_limits_and_none_without_a_controller(tmp_path):
+def test_cgroups_need_limits_and_controllers(tmp_path):
     assert plan_cgroups(HostLimits(), "n", root=tmp_path) == ()
     with pytest.raises(UserError, match="leave --host_memory out"):
         plan_cgroups(HostLimits(memory_bytes=1), "n", root=tmp_path)
 
 
-def test_freezers_of_both_versions(tmp_path):
+def test_freezers_of_both_cgroup_versions(tmp_path):
     assert plan_freezer((), "n", root=tmp_path) is None
     (tmp_path / "freezer").mkdir()
     (tmp_path / "freezer" / "cgroup.procs").touch()
@@ -318,7 +318,7 @@ def test_freezers_of_both_versions(tmp_path):
     assert bounded == Freezer("/x/n", "cgroup.freeze", "1", "0")
 
 
-def test_a_freezer_takes_all_in_before_it_holds_them(tmp_path):
+def test_freezer_collects_processes_before_freezing(tmp_path):
     """On a tree of plain files: a process that is born meanwhile is taken in too."""
     path = tmp_path / "group"
     path.mkdir()

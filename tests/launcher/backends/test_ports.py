@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "pick", [lambda: pick_ports("127.0.0.1", 5), lambda: far_ports(5, None)], ids=["here", "far"]
 )
-def test_two_programs_with_one_seed_pick_different_ports(pick):
+def test_seeded_programs_pick_different_ports(pick):
     state = random.getstate()
     try:
         random.seed(1)

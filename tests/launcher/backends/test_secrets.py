@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(180)
 
-# Each holds a word that stands nowhere else: not in what other tests run meanwhile either.
+# Each value holds a random word, which no other test or process of this machine contains.
 WORD = secrets.token_hex(4)
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": f"aws-{WORD}",
@@ -73,7 +73,7 @@ class CommandLines:
                     self.found.add(text.replace("\0", " "))
 
 
-def test_what_a_launch_leaves_and_shows(launch, place, secret_env, tenfold):
+def test_secrets_stay_out_of_files_and_command_lines(launch, place, secret_env, tenfold):
     launch.prefix = place.prefix
     text = """
     token = os.environ.get("HF_TOKEN", "")
@@ -110,7 +110,7 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_what_is_rendered(tenfold, secret_env, platform, tmp_path):
+def test_secrets_stay_out_of_rendered_jobs(tenfold, secret_env, platform, tmp_path):
     """And the command lines of what it is given to: a stand-in that keeps all it gets."""
     for name in ("sbatch", "kubectl"):
         stand_in = tmp_path / name
@@ -141,7 +141,7 @@ def test_what_is_rendered(tenfold, secret_env, platform, tmp_path):
     ],
 )
 @pytest.mark.parametrize("platform", ["local", "kubernetes"])
-def test_a_password_in_a_url_is_refused(tenfold, words, platform):
+def test_password_in_url_is_refused(tenfold, words, platform):
     flags = PLATFORMS.get(platform, ())
     done = tenfold("launch", *flags, "--run_dir=/r/run", *words)
     assert (done.status, done.out) == (2, "")
@@ -150,7 +150,7 @@ def test_a_password_in_a_url_is_refused(tenfold, words, platform):
     assert done.err.count("\n") == 1
 
 
-def test_a_variable_that_is_not_set_is_told(tenfold):
+def test_unset_passed_variable_is_refused(tenfold):
     done = tenfold("launch", "--pass_env=TENFOLD_NO_SUCH", "--", "true")
     assert done.status == 2
     assert "--pass_env=TENFOLD_NO_SUCH: there is no such variable" in done.err

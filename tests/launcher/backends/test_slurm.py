@@ -52,7 +52,7 @@ def wait_for_result(launch, state, timeout_s=100):
         time.sleep(0.05)
 
 
-def test_a_batch_job_runs_the_same_launch(launch, slurm):
+def test_batch_job_runs_the_same_launch(launch, slurm):
     text = """
     import socket
     mark(f"node-{index}", os.environ["SLURMD_NODENAME"] + " " + repr(sys.argv[1:]))
@@ -70,7 +70,7 @@ def test_a_batch_job_runs_the_same_launch(launch, slurm):
     assert "Requeue=1" in shown
 
 
-def test_at_the_time_limit_the_job_saves_and_queues_again(launch, slurm):
+def test_job_saves_and_requeues_at_time_limit(launch, slurm):
     """USR1 is what Slurm sends before the limit; here the test sends it."""
     text = """
     def save(*_):
@@ -95,7 +95,7 @@ def test_at_the_time_limit_the_job_saves_and_queues_again(launch, slurm):
         assert time.monotonic() < end, shown
         time.sleep(0.1)
     assert "Restarts=1" in shown
-    # Slurm lets a job that was queued again wait for two minutes.
+    # Slurm delays a requeued job by two minutes.
     slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
     wait_for_result(launch, "succeeded")
     marks = set(os.listdir(launch.run_dir))
@@ -119,7 +119,7 @@ SCRIPT = """\
 """
 
 
-def test_the_script_is_shown(tenfold, tmp_path):
+def test_dry_run_prints_the_batch_script(tenfold, tmp_path):
     done = tenfold(
         "launch", "--backend=slurm", "--num_workers=3", f"--run_dir={tmp_path}/run",
         "--time_limit=1-12:00:00", "--sbatch=--gres=gpu:4", "--dry_run", "--", "true", "a b",
@@ -139,18 +139,18 @@ def test_the_script_is_shown(tenfold, tmp_path):
     [
         ("run-7", "run-7"),
         ("my run", "'my run'"),
-        ("#1", "'#1'"),  # else a comment
+        ("#1", "'#1'"),  # unquoted it would start a comment
         ("it's", """'it'"'"'s'"""),
     ],
 )
-def test_names_stand_quoted_in_the_script(name, written):
+def test_names_are_quoted_in_the_script(name, written):
     spec = JobSpec(("true",), 1, f"/runs/{name}", cwd=name)
     lines = SlurmSubmitter(partition=name).render(Submission(spec, ("launch",), 0)).splitlines()
     for option in ("job-name", "chdir", "partition"):
         assert f"#SBATCH --{option}={written}" in lines
 
 
-def test_sbatch_reads_back_the_names_of_the_run(launch, slurm):
+def test_sbatch_unquotes_names_to_the_same_text(launch, slurm):
     name = "my run #1; it's"
     work = launch.folder / name
     work.mkdir()
@@ -166,7 +166,7 @@ def test_sbatch_reads_back_the_names_of_the_run(launch, slurm):
 
 
 @pytest.mark.parametrize("name", [r"a\b", "a\nb"])
-def test_a_run_directory_that_slurm_cannot_name_a_log_after(tenfold, tmp_path, name):
+def test_run_dir_with_backslash_is_refused(tenfold, tmp_path, name):
     flags = ("--backend=slurm", f"--run_dir={tmp_path / name}", "--dry_run")
     done = tenfold("launch", *flags, "--", "true")
     assert (done.status, done.out) == (2, "")
@@ -174,7 +174,7 @@ def test_a_run_directory_that_slurm_cannot_name_a_log_after(tenfold, tmp_path, n
     assert "choose another --run_dir" in done.err
 
 
-def test_flags_with_several_values_arrive_whole(tenfold, tmp_path):
+def test_repeated_flags_reach_the_batch_job(tenfold, tmp_path):
     done = tenfold(
         "launch", "--backend=slurm", "--num_workers=2", "--pass_env=HOME,PATH",
         "--inject=kill:worker=1,step=5", "--inject=stop:worker=0", "--dry_run", "--", "true",
@@ -193,14 +193,14 @@ def test_flags_with_several_values_arrive_whole(tenfold, tmp_path):
         (["--epochs=2"], "--epochs is for the built-in trainer"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(tenfold, flags, words):
+def test_wrong_options_are_refused_in_one_line(tenfold, flags, words):
     done = tenfold("launch", "--backend=slurm", *flags, "--dry_run", "--", "true")
     assert (done.status, done.out) == (2, "")
     assert words in done.err
     assert done.err.count("\n") == 1
 
 
-def test_what_sbatch_refuses_is_passed_on(launch, slurm):
+def test_error_of_sbatch_is_reported(launch, slurm):
     launch.run("--backend=slurm", "--num_workers=2", "--partition=none", text="pass")
     assert launch.status == 1
     assert launch.err.startswith("tenfold: sbatch failed:")
@@ -210,28 +210,28 @@ def test_what_sbatch_refuses_is_passed_on(launch, slurm):
 @pytest.mark.parametrize(
     ("text", "counts"), [("1", (1,)), ("2(x3),1", (2, 2, 2, 1)), ("1,2(x2)", (1, 2, 2))]
 )
-def test_slurms_lists_of_numbers(text, counts):
+def test_slurm_number_lists_are_parsed(text, counts):
     assert parse_counts(text) == counts
 
 
-def test_other_lists_are_refused():
+def test_malformed_number_lists_are_refused():
     for text in ("", "a", "2(x)", "2(x3"):
         with pytest.raises(UserError, match="as Slurm writes it"):
             parse_counts(text)
 
 
-def test_addresses_of_nodes():
+def test_node_addresses_are_parsed():
     text = "NodeName=a Arch=x86_64 NodeAddr=10.0.0.1 Boards=1\nNodeName=b NodeAddr=b Boards=1\n"
     assert node_addresses(text) == {"a": "10.0.0.1", "b": "b"}
 
 
-def test_an_allocation_of_another_kind(tenfold):
+def test_missing_node_list_is_refused(tenfold):
     done = tenfold("launch", "--backend=slurm", "--", "true", SLURM_JOB_ID="1")
     assert done.status == 2
-    assert "this is no allocation of Slurm's" in done.err
+    assert "this is not a Slurm allocation" in done.err
 
 
-def test_more_workers_than_tasks():
+def test_more_workers_than_tasks_are_refused():
     backend = SlurmBackend(Allocation((HostEntry("a", 2), HostEntry("b", 1)), {"a": 8, "b": 8}))
     hosts = backend.hosts(3)
     assert [host.name for host in hosts] == ["a", "a", "b"]

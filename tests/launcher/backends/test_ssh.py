@@ -30,7 +30,7 @@ def config_flag(ssh_place):
     return next(flag for flag in ssh_place.flags if flag.startswith("--ssh_config"))
 
 
-def test_slots_addresses_and_interpreters_of_a_host_file(launch, ssh_place):
+def test_host_file_settings_reach_the_workers(launch, ssh_place):
     (launch.folder / "hosts").write_text(
         f"host-1 slots=2 address=10.83.0.2 user={os.environ.get('USER', 'root')} port=22\nhost-0\n"
     )
@@ -48,7 +48,7 @@ def test_slots_addresses_and_interpreters_of_a_host_file(launch, ssh_place):
     assert len(set(workers)) == 3
 
 
-def test_a_cut_cable_ends_the_worker_and_the_job(launch, ssh_place, ssh_hosts, until):
+def test_disconnected_host_ends_worker_and_job(launch, ssh_place, ssh_hosts, until):
     text = """
     mark(f"up-{index}", str(os.getpid()))
     time.sleep(100)
@@ -70,7 +70,7 @@ def test_a_cut_cable_ends_the_worker_and_the_job(launch, ssh_place, ssh_hosts, u
         ssh_hosts.backend.heal(far)
 
 
-def test_a_host_that_lets_nobody_in_is_told_before_anything_is_made(launch, ssh_place):
+def test_refused_login_is_reported_before_start(launch, ssh_place):
     bad = launch.folder / "config"
     bad.write_text("Host *\n  IdentityFile none\n  IdentitiesOnly yes\n  UserKnownHostsFile x\n")
     flags = ("--backend=ssh", "--hosts=host-0", "--num_workers=1", f"--ssh_config={bad}")
@@ -81,7 +81,7 @@ def test_a_host_that_lets_nobody_in_is_told_before_anything_is_made(launch, ssh_
     assert not launch.run_dir.exists()
 
 
-def test_an_interpreter_without_tenfold_is_told(launch, ssh_place):
+def test_interpreter_without_tenfold_is_reported(launch, ssh_place):
     (launch.folder / "hosts").write_text("host-0 python=/usr/bin/python3\n")
     flags = ("--backend=ssh", "--host_file=hosts", config_flag(ssh_place), "--num_workers=1")
     launch.run(*flags, text="pass")
@@ -91,7 +91,7 @@ def test_an_interpreter_without_tenfold_is_told(launch, ssh_place):
     assert not launch.run_dir.exists()
 
 
-def test_a_run_directory_that_hosts_do_not_share_is_told(launch, ssh_place, digit_shards):
+def test_unshared_run_dir_is_reported(launch, ssh_place, digit_shards):
     """The sshd of the test have a /run of their own."""
     if not os.access("/run", os.W_OK):
         pytest.skip("/run cannot be written to")
@@ -122,9 +122,7 @@ def short_folder():
         yield folder
 
 
-def test_sockets_of_a_killed_launch_are_taken_away_by_the_next(
-    launch, ssh_place, short_folder, monkeypatch
-):
+def test_next_launch_removes_left_over_sockets(launch, ssh_place, short_folder, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(short_folder))
     launch.start(*ssh_place.flags, "--num_workers=1", text="mark('up')\ntime.sleep(100)")
     launch.wait_for("up")
@@ -133,7 +131,7 @@ def test_sockets_of_a_killed_launch_are_taken_away_by_the_next(
     launch.assert_nothing_left(within_s=60)
     (left,) = short_folder.glob("tenfold-ssh-*")
     with mock.patch.object(tempfile, "tempdir", str(short_folder)):
-        with socket_folder() as held:  # it may be about to get its lock
+        with socket_folder() as held:  # a young folder may not have its lock yet
             assert left.exists()
         age(left)
         with socket_folder() as held:
@@ -145,9 +143,7 @@ def test_sockets_of_a_killed_launch_are_taken_away_by_the_next(
     assert short_folder.parent.exists()
 
 
-def test_what_asks_the_whole_group_to_stop_leaves_the_connections_to_the_workers(
-    launch, ssh_place
-):
+def test_ssh_connections_survive_sigint_to_group(launch, ssh_place):
     """As `timeout` and a terminal do."""
     text = """
     def stop(*_):
@@ -168,7 +164,7 @@ def test_what_asks_the_whole_group_to_stop_leaves_the_connections_to_the_workers
     assert {"tidy-0", "tidy-1"} <= set(os.listdir(launch.run_dir))
 
 
-def test_hostile_words_survive_the_far_sides_shell(tmp_path):
+def test_hostile_arguments_survive_the_remote_shell(tmp_path):
     words = ["", "a b", "it's", '"', "$HOME `id` \\ ;&|<>*?[]{}()!#~", "new\nline", "ä→", "-x"]
     backend = SshBackend(parse_hosts("a"))
     backend._sockets = tmp_path
@@ -181,7 +177,7 @@ def test_hostile_words_survive_the_far_sides_shell(tmp_path):
     assert shown.stdout == f"{['1' + chr(39) + '; id', *words]}\n"
 
 
-def test_flags_that_name_no_host_or_both_lists(tenfold):
+def test_hosts_need_exactly_one_list(tenfold):
     for flags in ([], ["--hosts=a", "--host_file=b"]):
         done = tenfold("launch", "--backend=ssh", *flags, "--", "true")
         assert (done.status, done.out) == (2, "")

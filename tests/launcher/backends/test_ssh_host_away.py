@@ -18,16 +18,17 @@ time.sleep(100)
 """
 
 
-def kill_everything_beside(pid: int) -> None:
-    """Kills all that runs on a process's simulated host, its sshd too, but for the keeper's
-    child that holds the namespaces; none is left to start another."""
+def kill_host_of(pid: int) -> None:
+    """Kills all processes on the simulated host of `pid`, its sshd included.
+
+    Only the keeper's child stays, which holds the namespaces and starts nothing."""
     network = os.readlink(f"/proc/{pid}/ns/net")
     there = [p for p in psutil.process_iter(["cmdline"]) if network_of(p.pid) == network]
     lines = {process: " ".join(process.info["cmdline"] or ()) for process in there}
     assert any("sshd" in line for line in lines.values()), lines
     for process, line in lines.items():
         if "netns_keeper" not in line:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it went with another
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended with another process
                 process.kill()
 
 
@@ -39,7 +40,7 @@ def network_of(pid: int) -> str:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_the_job_goes_on_without_a_host_that_stays_away(launch, ssh_nodes, until, lost):
+def test_job_continues_without_missing_host(launch, ssh_nodes, until, lost):
     launch.prefix = ssh_nodes.prefix
     flags = ("--backend=ssh", "--hosts=node-a,node-b", f"--ssh_config={ssh_nodes.config}")
     count = ("--num_workers=2", "--min_workers=1", "--max_restarts=1", "--grace=1")
@@ -47,7 +48,7 @@ def test_the_job_goes_on_without_a_host_that_stays_away(launch, ssh_nodes, until
     launch.wait_for("up-0", "up-1")
     up = launch.run_dir / f"up-{lost}"
     until(up.read_text)
-    kill_everything_beside(int(up.read_text()))
+    kill_host_of(int(up.read_text()))
     launch.finish()
     assert launch.status == 0, launch.err
     left = ("node-a", "node-b")[1 - lost]

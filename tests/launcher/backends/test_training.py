@@ -6,7 +6,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("where", ["netns", "ssh"])
-def test_it_trains_and_reads_every_record_once(launch, request, where, digit_shards, read_metrics):
+def test_training_reads_every_record_once(launch, request, where, digit_shards, read_metrics):
     place = request.getfixturevalue(f"{where}_place")
     launch.prefix = place.prefix
     launch.start(*place.flags, "--num_workers=2", f"--shards={digit_shards}", "--epochs=2")

@@ -1,4 +1,4 @@
-"""The look at the hosts before a launch."""
+"""Reports of hosts, and the errors and warnings that follow from them."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ VERSIONS = {
     "keras": "3.15.1",
     "tenfold": "0.1.0",
 }
-RECEIPT_COUNTS = {
+PROBE_REPORT = {
     "time": 1000.0,
     "versions": VERSIONS,
     "taken": {},
@@ -44,10 +44,10 @@ def report(name="a", **changes):
         host=Host(name, "10.0.0.1", "python3", remote=True),
         workers=1,
         ports=(4000,),
-        seen={**RECEIPT_COUNTS, "versions": versions, **changes},
+        seen={**PROBE_REPORT, "versions": versions, **changes},
         our_code="abc",
         asked_at=999.9,
-        told_at=1000.1,
+        answered_at=1000.1,
         **outside,
     )
 
@@ -60,7 +60,7 @@ def report(name="a", **changes):
         ([report(unresolved={"b": "unknown"})], ERROR, ["resolve 'b'", "/etc/hosts"]),
         ([report(unreached=(("b", 4001, "timed out"),))], ERROR, ["b:4001", "firewall"]),
         ([report(versions={"tensorflow": None})], ERROR, ["no TensorFlow", "pip install"]),
-        ([report(code="abd")], ERROR, ["a has another state", "python3"]),
+        ([report(code="abd")], ERROR, ["code on a differs", "python3"]),
         ([report(missing=["/x"])], ERROR, ["no '/x' on a", "share"]),
         ([report(unshared="/r")], ERROR, ["a does not see", "'/r'", "--run_dir"]),
         ([report(disk_free=10**8)], WARNING, ["run directory", "--run_dir"]),
@@ -77,25 +77,25 @@ def report(name="a", **changes):
         ([report(), report("b", gpus=2)], ERROR, ["GPUs differ", "2 on b"]),
     ],
 )
-def test_each_fault_is_found_alone_and_says_what_to_do(reports, level, words):
+def test_each_problem_gives_one_finding_with_remedy(reports, level, words):
     (finding,) = judge_hosts(reports, needs_tensorflow=True)
     assert finding.level == level
     assert all(word in finding.text for word in words), finding.text
 
 
-def test_nothing_wrong():
+def test_usable_hosts_give_no_findings():
     patch_release = report("b", versions={"python": "3.11.9"})
     assert judge_hosts([report(), patch_release], needs_tensorflow=True) == ()
     without = report(versions={"tensorflow": None, "keras": None})
     assert judge_hosts([without], needs_tensorflow=False) == ()
 
 
-def test_a_program_of_ones_own_need_not_see_the_run_directory():
+def test_unshared_run_dir_only_warns_for_own_program():
     (finding,) = judge_hosts([report(unshared="/r")], needs_tensorflow=False)
     assert finding.level == WARNING
 
 
-def test_a_token_is_where_the_folder_will_be_and_gone_at_the_end(tmp_path):
+def test_token_is_in_nearest_folder_and_removed(tmp_path):
     with token_near(str(tmp_path / "not" / "yet")) as token:
         assert [str(path) for path in tmp_path.iterdir()] == [token]
     assert not list(tmp_path.iterdir())
@@ -103,7 +103,7 @@ def test_a_token_is_where_the_folder_will_be_and_gone_at_the_end(tmp_path):
         assert token == ""
 
 
-def test_a_real_look_at_this_machine():
+def test_probe_of_this_machine():
     backend = LocalBackend()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -131,7 +131,7 @@ class BrokenBackend(LocalBackend):
         return super().command(host, argv, env)
 
 
-def test_a_host_that_does_not_answer_and_one_that_cannot_be_reached():
+def test_silent_and_unreachable_hosts_are_reported():
     backend = BrokenBackend()
     (host,) = backend.hosts(1)
     ports = backend.choose_ports([host, host], None)
@@ -145,9 +145,9 @@ def test_a_host_that_does_not_answer_and_one_that_cannot_be_reached():
     assert any(f"cannot reach 127.0.0.1:{ports[1]}" in text for text in texts)
 
 
-def test_a_host_that_is_lost_while_it_is_looked_at():
+def test_host_lost_during_probe_is_reported():
     backend = BrokenBackend()
     host = dataclasses.replace(backend.hosts(1)[0], name="gone")
     (lost,) = look_at_hosts(backend, [host], ["127.0.0.1:1"], folder="/")
     (finding,) = judge_hosts([lost], needs_tensorflow=False)
-    assert finding.text == "gone cannot be used: the probe said nothing"
+    assert finding.text == "gone cannot be used: the probe printed nothing"

@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -91,6 +92,8 @@ def die_at_call(number: int) -> None:
         if number < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    # Requests to remote storage are made in a thread that the first of them starts.
+    threading.setprofile(look)
     sys.setprofile(look)
 
 

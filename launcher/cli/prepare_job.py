@@ -1,0 +1,158 @@
+"""Turn the flags of `launch` into a `JobSpec`: what runs on every worker."""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from tenfold.data.errors import UserError
+from tenfold.data.storage.folder import is_url
+from tenfold.launcher.cli.flags import Arguments, FlagValues
+from tenfold.launcher.cli.preflight import check_program, check_reach
+from tenfold.launcher.cli.train_flags import train_config, train_flag_names
+from tenfold.launcher.job.job_spec import JobSpec
+from tenfold.launcher.job.run_dir import absolute_run_dir, check_usable, default_run_dir
+from tenfold.launcher.worker.environment import remote_worker_defaults
+from tenfold.launcher.worker.python_argv import module_argv, remote_module_argv
+from tenfold.models.train_config import TrainConfig
+
+WORKER_MODULE: Final = "tenfold.launcher.worker.trainer"
+
+_PASSWORD: Final = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def prepare_job(fv: FlagValues, args: Arguments, *, env: dict[str, str]) -> JobSpec:
+    """Returns the job for hosts that share this machine's files. Shards are not looked at.
+
+    Args:
+      fv: the flags.
+      args: the user's own program, if any.
+      env: environment variables that every worker gets.
+
+    Raises:
+      UserError: a flag or the program is missing, wrong, or not for this kind of job.
+    """
+    _refuse_positional(args)
+    _refuse_passwords(fv, args)
+    run_dir = _run_dir(fv, args.program)
+    check_usable(run_dir)
+    if args.program:
+        return _program_job(fv, args.program, run_dir, env=env)
+    config = train_config(fv, shards=_absolute(_shards(fv)), run_dir=run_dir)
+    check_reach(fv.backend, config.shards)
+    return _training_job(config, num_workers=fv.num_workers, env=env)
+
+
+def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
+    """Returns the job for machines that do not see this machine's files.
+
+    Raises:
+      UserError: as `prepare_job`, or a path is relative, which means nothing over there.
+    """
+    _refuse_positional(args)
+    _refuse_passwords(fv, args)
+    if fv.pass_env:
+        raise UserError(
+            f"--pass_env is not for --backend={fv.backend}, where the values would be written "
+            "down: keep them in a secret of the cluster and give --secret_env"
+        )
+    if not fv.run_dir or not _is_whole(fv.run_dir):
+        raise UserError(
+            f"--backend={fv.backend} needs --run_dir: gs://… or an absolute path on the workers"
+        )
+    env = remote_worker_defaults()
+    if args.program:
+        _refuse_training_flags(fv)
+        return JobSpec(args.program, fv.num_workers, fv.run_dir, env=env)
+    if fv.source:
+        raise UserError(f"--source is not for --backend={fv.backend}: 'tenfold write' it first")
+    shards = _shards(fv)
+    if not _is_whole(shards):
+        raise UserError(f"--shards={shards}: give gs://… or an absolute path on the workers")
+    config = replace(train_config(fv, shards=shards, run_dir=fv.run_dir), working_dir="")
+    argv = remote_module_argv(WORKER_MODULE, python="python")
+    return JobSpec(argv, fv.num_workers, fv.run_dir, env=env, train=config)
+
+
+def _refuse_positional(args: Arguments) -> None:
+    """Raises UserError for arguments without a flag, which are mostly a program without ``--``."""
+    if args.positional:
+        program = shlex.join((*args.positional, *args.program))
+        raise UserError(
+            f"unexpected argument '{args.positional[0]}': a program goes after '--' "
+            f"(tenfold launch … -- {program}), flags are written --name=value"
+        )
+
+
+def _run_dir(fv: FlagValues, program: Sequence[str]) -> str:
+    if fv.run_dir:
+        return absolute_run_dir(fv.run_dir)
+    script = next((word for word in program if word.endswith(".py")), *program[:1] or [""])
+    name = Path(script).stem if program else fv.model.replace(".py:", "-")
+    return absolute_run_dir(str(default_run_dir(name)))
+
+
+def _program_job(
+    fv: FlagValues, program: tuple[str, ...], run_dir: str, *, env: dict[str, str]
+) -> JobSpec:
+    _refuse_training_flags(fv)
+    cwd = os.getcwd()
+    check_program(program, cwd=cwd)
+    return JobSpec(program, fv.num_workers, run_dir, cwd=cwd, env=env)
+
+
+def _training_job(config: TrainConfig, *, num_workers: int, env: dict[str, str]) -> JobSpec:
+    return JobSpec(
+        argv=module_argv(WORKER_MODULE),
+        num_workers=num_workers,
+        run_dir=config.run_dir,
+        cwd=config.working_dir,
+        env=env,
+        train=config,
+    )
+
+
+def _refuse_passwords(fv: FlagValues, args: Arguments) -> None:
+    """Raises UserError for a URL with a password in it.
+
+    All users of a machine can read command lines, and the run directory holds a copy.
+    """
+    given = {f"--{name}": fv[name].value for name in fv if fv[name].present}
+    given["the program's arguments"] = list(args.program)
+    for where, value in given.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _PASSWORD.search(text):
+                raise UserError(
+                    f"{where}: '{_PASSWORD.sub('://…@', text)}' has a password in it, which all "
+                    "users of this machine could read: put it into a file or an environment "
+                    "variable (--pass_env passes these on)"
+                )
+
+
+def _refuse_training_flags(fv: FlagValues) -> None:
+    for name in ("shards", "source", "output", *train_flag_names()):
+        if fv[name].present:
+            raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
+
+
+def _shards(fv: FlagValues) -> str:
+    if fv.source and fv.shards:
+        raise UserError("give --shards or --source, not both")
+    if fv.source and not fv.output:
+        raise UserError("--output is missing: the folder that --source is written to as shards")
+    if not (fv.source or fv.shards):
+        raise UserError(
+            "nothing to run: give --shards=PATH, --source=PATH --output=PATH, or '-- program …'"
+        )
+    return str(fv.output if fv.source else fv.shards)
+
+
+def _is_whole(path: str) -> bool:
+    return is_url(path) or os.path.isabs(path)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))

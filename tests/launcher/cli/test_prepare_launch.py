@@ -1,0 +1,76 @@
+"""Flags become one complete `Launch` before anything starts."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.cli.commands import launch as command
+from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
+from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
+from tenfold.launcher.cli.submit import prepare_submission
+
+
+def prepare(*argv: str, program: tuple[str, ...] = ()) -> Launch:
+    fv = FlagValues()
+    command.define_flags(fv)
+    positional = parse_flags(fv, argv)
+    return prepare_launch(fv, Arguments(tuple(positional), program))
+
+
+def test_launch_of_a_program_holds_every_decision(tmp_path: Path) -> None:
+    launch = prepare(
+        f"--run_dir={tmp_path}/run", "--num_workers=3", "--min_workers=2", "--max_restarts=4",
+        "--grace=1.5", "--hang_timeout=7", "--inject=kill:worker=1,step=5", "--port=4000",
+        "--format=json", "--show_tf_logs", program=("true",),
+    )  # fmt: skip
+    assert launch.spec.argv == ("true",)
+    assert launch.spec.run_dir == f"{tmp_path}/run"
+    assert launch.supervision.counts == (3, 2)
+    assert launch.supervision.restarts.max_restarts == 4
+    assert launch.supervision.grace_s == 1.5
+    assert [fault.kind for fault in launch.faults] == ["kill"]
+    assert (launch.as_json, launch.show_tf_logs, launch.write_first) == (True, True, None)
+    workers = launch.choose_cluster(launch.hosts).workers
+    assert workers == ("127.0.0.1:4000", "127.0.0.1:4001", "127.0.0.1:4002")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        launch.first_port = 1  # type: ignore[misc]
+
+
+def test_launch_of_a_source_holds_its_write(tmp_path: Path) -> None:
+    launch = prepare(
+        f"--source={tmp_path}", f"--output={tmp_path}/shards", f"--run_dir={tmp_path}/run",
+        "--on_bad_record=skip", "--max_bad_records=7", "--transform=resize:8x8",
+    )  # fmt: skip
+    assert launch.write_first is not None
+    assert launch.write_first.output == f"{tmp_path}/shards"
+    assert launch.write_first.transforms == ("resize:8x8",)
+    assert launch.write_first.options.max_bad_records == 7
+    assert launch.max_bad_records == 7
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        check_shards(launch)  # the write has not run
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--inject=bad_shard"], "--inject=bad_shard is for the built-in trainer"),
+        (["--min_workers=9"], "min_workers 9 is above num_workers 4"),
+        (["--num_workers=0"], "num_workers is 0"),
+        (["--epochs=3"], "--epochs is for the built-in trainer"),
+        (["train.py"], "a program goes after '--' .tenfold launch … -- train.py true."),
+    ],
+)
+def test_wrong_flags_are_refused_before_start(tmp_path: Path, argv, words) -> None:
+    with pytest.raises(UserError, match=words):
+        prepare(f"--run_dir={tmp_path}/run", *argv, program=("true",))
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_platforms_get_a_submission() -> None:
+    fv = FlagValues()
+    command.define_flags(fv)
+    parse_flags(fv, [])
+    assert prepare_submission(fv, Arguments((), ("true",))) is None
