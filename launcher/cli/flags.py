@@ -83,6 +83,8 @@ class FlagValues(flags.FlagValues):
         """Returns the names of the flags by group, in the order of definition; GENERAL last."""
         found: dict[str, list[str]] = {}
         for name in self:
+            if self[name].help.startswith("Alias for "):  # a former name, which still works
+                continue
             found.setdefault(self.__dict__["_group_of"][name], []).append(name)
         general = found.pop(GENERAL, [])
         return {**found, GENERAL: general} if general else found
