@@ -160,7 +160,7 @@ def test_unreachable_storage_keeps_local_files(own_server, launch, tmp_path, unt
     assert process.returncode == 1
     last = err.splitlines()[-1]
     assert last.startswith("tenfold: the job has succeeded, but its result could not be uploaded")
-    local = Path(last.rpartition(" lie in ")[2])
+    local = Path(last.rpartition(" are in ")[2])
     assert json.loads((local / "result.json").read_text())["state"] == "succeeded"
     assert "bye of 1" in (local / "logs/worker-1.log").read_text()
 
