@@ -252,6 +252,8 @@ def _volumes(name: str, shape: PodShape) -> list[dict[str, Any]]:
 
 # Other strings are quoted: 1e3, y and 0o17 are text to PyYAML, but not to Kubernetes' parser.
 _PLAIN: Final = re.compile(r"[A-Za-z/][A-Za-z0-9_./:@-]+")
+# YAML 1.1 has further line breaks, which a literal block would turn into "\n".
+_OTHER_BREAK: Final = re.compile("[\r\x85\u2028\u2029]")
 
 
 def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
@@ -273,7 +275,8 @@ def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
             return True  # a list that stands twice is written twice, without anchors
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-        style = "|" if "\n" in text else None if _PLAIN.fullmatch(text) else '"'
+        is_block = "\n" in text and not _OTHER_BREAK.search(text)
+        style = "|" if is_block else None if _PLAIN.fullmatch(text) else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)

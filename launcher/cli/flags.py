@@ -17,6 +17,8 @@ from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.units import format_size, parse_size
 
 GENERAL: Final = "General"
+# The help of absl's DEFINE_alias: a former name of a flag, which --help does not show.
+_ALIAS: Final = "Alias for --"
 
 # Names that other tools use for these flags; too different for a hint by spelling.
 _NAMES_ELSEWHERE: Final = {
@@ -80,9 +82,14 @@ class FlagValues(flags.FlagValues):
         self.__dict__["_group_of"].setdefault(name, self.__dict__["_open_group"])
 
     def groups(self) -> dict[str, list[str]]:
-        """Returns the names of the flags by group, in the order of definition; GENERAL last."""
+        """Returns the names of the flags by group, in the order of definition; GENERAL last.
+
+        Aliases of other flags are left out.
+        """
         found: dict[str, list[str]] = {}
         for name in self:
+            if self[name].help.startswith(_ALIAS):
+                continue
             found.setdefault(self.__dict__["_group_of"][name], []).append(name)
         general = found.pop(GENERAL, [])
         return {**found, GENERAL: general} if general else found

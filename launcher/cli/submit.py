@@ -12,7 +12,6 @@ from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_training
 from tenfold.launcher.cli.prepare_job import prepare_far_job, prepare_job
 from tenfold.launcher.cli.prepare_launch import options_of_backend
-from tenfold.models.train_config import config_from_json
 
 # The rendered script contains them itself, or they mean nothing where it runs.
 _NOT_PASSED_ON: Final = ("dry_run", "format", "run_dir", "flagfile")
@@ -37,7 +36,7 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
     else:
         spec = prepare_job(fv, args, env={})
         if spec.train and not fv.source:
-            check_training(config_from_json(spec.train), num_workers=spec.num_workers)
+            check_training(spec.train, num_workers=spec.num_workers)
     command_line = _command_line(fv, args, run_dir=spec.run_dir)
     return submitter, Submission(spec, command_line, fv.max_restarts)
 

@@ -35,8 +35,8 @@ def define_flags(fv: FlagValues) -> None:
         flag_values=fv,
     )  # fmt: skip
     # The former names of the two.
-    flags.DEFINE_alias("writer_index", "writer_index", flag_values=fv)
-    flags.DEFINE_alias("num_writers", "num_writers", flag_values=fv)
+    flags.DEFINE_alias("task_index", "writer_index", flag_values=fv)
+    flags.DEFINE_alias("num_tasks", "num_writers", flag_values=fv)
     flags.DEFINE_bool(
         "dry_run", False, "print the shards that would be written, change nothing", flag_values=fv
     )
