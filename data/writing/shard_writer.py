@@ -1,7 +1,6 @@
 """Writing one shard: the inner loop of a write."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_foo
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
+from tenfold.data.storage.folder import Conflict, Folder
+from tenfold.data.storage.local_folder import create_exclusively, temporary_beside
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import Chain
@@ -73,7 +73,7 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
     sums = _ShardSums(task.name, report)
     with _temporary(folder, task.name) as path:
         try:
-            with open(path, "wb", buffering=0) as file:
+            with open(path, "wb", buffering=0, opener=create_exclusively) as file:
                 for block in sums.blocks(job, task):
                     _write_all(file.fileno(), block)
                 if folder.scratch():  # a file that is uploaded need not be durable on this disk
@@ -94,7 +94,7 @@ def _temporary(folder: Folder, name: str) -> Iterator[Path]:
     """Yield a local path for a file to be published as `name`; remove a file left there."""
     scratch = folder.scratch()
     base = Path(tempfile.mkdtemp()) if scratch is None else scratch
-    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    path = temporary_beside(base / name)
     try:
         yield path
     finally:
