@@ -1,17 +1,20 @@
-"""The two errors that the command line turns into one line and an exit status."""
+"""The two errors that the command line prints as one line, and the hint for misspelt names."""
 
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """What the user gave us is wrong: one line that names the thing, the rule and the way out.
+    """The user's input is wrong. The message is one line: the thing, its value, rule and remedy.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
 class JobError(RuntimeError):
-    """What was asked for is right but failed (a full disk, a lost worker): exit status 1."""
+    """Valid work failed, as for a full disk or a lost worker.
+
+    The command line prints it without a traceback and exits with status 1.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:

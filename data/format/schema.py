@@ -13,7 +13,7 @@ class SchemaError(ValueError):
     """A record has other features than the records before it."""
 
 
-def merge_schemas(one: Schema, other: Schema) -> Schema:
+def merge_schemas(first: Schema, second: Schema) -> Schema:
     """Return the schema that fits the records of both; () stands for no records.
 
     A dimension that differs becomes None; ``image`` and ``bytes`` become ``bytes``.
@@ -21,16 +21,16 @@ def merge_schemas(one: Schema, other: Schema) -> Schema:
     Raises:
       SchemaError: their features differ in names, kinds or number of dimensions.
     """
-    if one == other or not other:
-        return one
-    if not one:
-        return other
-    names = [[feature.name for feature in schema] for schema in (one, other)]
+    if first == second or not second:
+        return first
+    if not first:
+        return second
+    names = [[feature.name for feature in schema] for schema in (first, second)]
     if names[0] != names[1]:
         raise SchemaError(
             f"it has the features {', '.join(names[1])}, others have {', '.join(names[0])}"
         )
-    return tuple(_merge(a, b) for a, b in zip(one, other, strict=True))
+    return tuple(_merge(a, b) for a, b in zip(first, second, strict=True))
 
 
 def merge_all(schemas: Iterable[Schema]) -> Schema:
@@ -41,20 +41,20 @@ def merge_all(schemas: Iterable[Schema]) -> Schema:
     return merged
 
 
-def _merge(one: Feature, other: Feature) -> Feature:
-    kind = one.kind
-    if one.kind != other.kind:
-        if {one.kind, other.kind} != {"bytes", "image"}:
+def _merge(first: Feature, second: Feature) -> Feature:
+    kind = first.kind
+    if first.kind != second.kind:
+        if {first.kind, second.kind} != {"bytes", "image"}:
             raise SchemaError(
-                f"its feature '{other.name}' is of kind {other.kind}, in other records {one.kind}"
+                f"its feature '{second.name}' is of kind {second.kind}, in others {first.kind}"
             )
-        return Feature(one.name, "bytes", ())
-    if len(one.shape) != len(other.shape):
+        return Feature(first.name, "bytes", ())
+    if len(first.shape) != len(second.shape):
         raise SchemaError(
-            f"its feature '{other.name}' has shape {_show(other)}, in other records {_show(one)}"
+            f"its feature '{second.name}' has shape {_show(second)}, in others {_show(first)}"
         )
-    sizes = zip(one.shape, other.shape, strict=True)
-    return Feature(one.name, kind, tuple(a if a == b else None for a, b in sizes))
+    sizes = zip(first.shape, second.shape, strict=True)
+    return Feature(first.name, kind, tuple(a if a == b else None for a, b in sizes))
 
 
 def _show(feature: Feature) -> str:

@@ -1,7 +1,7 @@
 """Guards around TensorFlow: its calls into Python at the exit, and its start-up messages.
 
 If the interpreter exits while a tf.data iterator is alive, TensorFlow deletes the iterator at a
-time at which no other thread can take the interpreter lock: the deletion then waits for ever for a
+time at which no other thread can take the interpreter lock: the deletion then waits forever for a
 Python callback in progress. Therefore `guarded_callback` refuses new callbacks at exit and waits
 for those in progress. As nobody takes batches any more, a pipeline comes to rest once its few
 buffers are full.

@@ -18,12 +18,12 @@ def names_user_object(text: str) -> bool:
     return bool(colon) and name.isidentifier() and bool(place) and not place.endswith(".npz")
 
 
-def load_user_object(text: str, what: str, *, working_dir: str = "") -> Any:
+def load_user_object(text: str, kind: str, *, working_dir: str = "") -> Any:
     """Return the object that `text` names.
 
     Args:
       text: ``module:name`` or ``file.py:name``.
-      what: the kind of object, for messages: ``transform``.
+      kind: the kind of object, for messages: ``transform``.
       working_dir: the folder to look it up in; "" is the current one.
 
     Raises:
@@ -31,16 +31,16 @@ def load_user_object(text: str, what: str, *, working_dir: str = "") -> Any:
     """
     place, _, name = text.rpartition(":")
     try:
-        module = import_user_module(place, what, working_dir=working_dir)
+        module = import_user_module(place, kind, working_dir=working_dir)
     except UserError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{what}: importing {place} fails: {reason}") from error
-    return get_user_attribute(module, name, f"{what} '{text}'")
+        raise UserError(f"{kind}: importing {place} fails: {reason}") from error
+    return get_user_attribute(module, name, f"{kind} '{text}'")
 
 
-def import_user_module(place: str, what: str, *, working_dir: str = "") -> ModuleType:
+def import_user_module(place: str, kind: str, *, working_dir: str = "") -> ModuleType:
     """Import a module, or a file, as Python would run it.
 
     The folder of the file, or `working_dir` for a module, comes first on `sys.path`: the user's
@@ -48,14 +48,14 @@ def import_user_module(place: str, what: str, *, working_dir: str = "") -> Modul
 
     Args:
       place: the name of a module, or a path that ends in ``.py``.
-      what: the kind of object that is looked for, for messages.
+      kind: the kind of object that is looked for, for messages.
       working_dir: the folder that paths and modules are relative to; "" is the current one.
 
     Raises:
       UserError: there is no such module or file. Exceptions of the import itself propagate.
     """
     if place.endswith(".py"):
-        return _import_file(user_file_path(place, working_dir), what)
+        return _import_file(user_file_path(place, working_dir), kind)
     folder = working_dir or os.getcwd()
     if not place.startswith("tenfold."):
         _put_first(folder)
@@ -65,12 +65,12 @@ def import_user_module(place: str, what: str, *, working_dir: str = "") -> Modul
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise  # the module exists; a module that it imports does not
         raise UserError(
-            f"{what}: there is no module '{place}' in {folder} or on sys.path"
+            f"{kind}: there is no module '{place}' in {folder} or on sys.path"
         ) from None
 
 
-def get_user_attribute(module: ModuleType, name: str, what: str) -> Any:
-    """Return the attribute `name` of a module; `what` begins the message.
+def get_user_attribute(module: ModuleType, name: str, subject: str) -> Any:
+    """Return the attribute `name` of a module; `subject` begins the message.
 
     Raises:
       UserError: the module has no such attribute.
@@ -78,7 +78,7 @@ def get_user_attribute(module: ModuleType, name: str, what: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        raise UserError(f"{what}: {module.__name__} has no '{name}'") from None
+        raise UserError(f"{subject}: {module.__name__} has no '{name}'") from None
 
 
 def user_file_path(place: str, working_dir: str) -> Path:
@@ -86,9 +86,9 @@ def user_file_path(place: str, working_dir: str) -> Path:
     return Path(working_dir or ".", place).expanduser().absolute()
 
 
-def _import_file(path: Path, what: str) -> ModuleType:
+def _import_file(path: Path, kind: str) -> ModuleType:
     if not path.is_file():
-        raise UserError(f"{what} '{path}' does not exist")
+        raise UserError(f"{kind} '{path}' does not exist")
     _put_first(str(path.parent))
     loader = _UncachedLoader(path.stem, str(path))
     spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)

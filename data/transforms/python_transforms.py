@@ -134,14 +134,14 @@ class UserTransform:
             )
 
     def apply(
-        self, records: list[Values], draws: list[RecordSeed]
+        self, records: list[Values], seeds: list[RecordSeed]
     ) -> list[Values | UnusableRecord]:
         """Return each record transformed, or the reason why it is unusable.
 
         Raises:
           UserError: the object returns anything but one dict or UnusableRecord per record.
         """
-        done = list(self._transform.apply([plain_values(record) for record in records], draws))
+        done = list(self._transform.apply([plain_values(record) for record in records], seeds))
         if len(done) != len(records):
             raise UserError(
                 f"transform {self._name} returns {len(done)} records for {len(records)}: "

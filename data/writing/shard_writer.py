@@ -209,9 +209,9 @@ def _transformed(
         read, job.plan.sources_of(task), max_in_flight=_concurrent_reads(source)
     )
     while batch := list(islice(records, BATCH_RECORDS)):
-        draws = [draw for draw, _ in batch]
-        encoded = chain.apply([record for _, record in batch], draws)
-        yield from zip((draw.example for draw in draws), encoded, strict=True)
+        seeds = [record_seed for record_seed, _ in batch]
+        encoded = chain.apply([record for _, record in batch], seeds)
+        yield from zip((record_seed.example for record_seed in seeds), encoded, strict=True)
 
 
 def _concurrent_reads(source: Source) -> int:

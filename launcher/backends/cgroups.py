@@ -38,7 +38,7 @@ class Cgroup:
 
 
 def plan_cgroups(limits: HostLimits, name: str, *, root: Path = ROOT) -> tuple[Cgroup, ...]:
-    """Returns the control groups that hold a host to `limits`.
+    """Return the control groups that hold a host to `limits`.
 
     Args:
       limits: the limits; without any, no group is needed.
@@ -61,7 +61,7 @@ def plan_cgroups(limits: HostLimits, name: str, *, root: Path = ROOT) -> tuple[C
 
 
 @dataclass(frozen=True)
-class Freezer:
+class FreezerFiles:
     """A control group whose processes stop and continue together, by a write to its `file`."""
 
     path: str
@@ -70,14 +70,16 @@ class Freezer:
     thawed: str
 
 
-def plan_freezer(cgroups: tuple[Cgroup, ...], name: str, *, root: Path = ROOT) -> Freezer | None:
-    """Returns the freezer of a host that is in `cgroups`; None where this kernel has none."""
+def plan_freezer(
+    cgroups: tuple[Cgroup, ...], name: str, *, root: Path = ROOT
+) -> FreezerFiles | None:
+    """Return the freezer of a host that is in `cgroups`; None where this kernel has none."""
     if (root / "cgroup.controllers").exists():
         # In version 2 a process is in one group only, so the group with the limits has to do.
         path = cgroups[0].path if cgroups else str(root / name)
-        return Freezer(path, "cgroup.freeze", "1", "0")
+        return FreezerFiles(path, "cgroup.freeze", "1", "0")
     if (root / "freezer" / "cgroup.procs").exists():
-        return Freezer(str(root / "freezer" / name), "freezer.state", "FROZEN", "THAWED")
+        return FreezerFiles(str(root / "freezer" / name), "freezer.state", "FROZEN", "THAWED")
     return None
 
 

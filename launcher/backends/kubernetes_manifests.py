@@ -64,14 +64,14 @@ class PodShape:
 
 
 def job_name(submission: Submission) -> str:
-    """Returns a name that Kubernetes accepts, made of the run directory's."""
+    """Return a name that Kubernetes accepts, made of the run directory's."""
     folder = PurePosixPath(submission.spec.run_dir).name.lower()
     name = re.sub(r"[^a-z0-9-]+", "-", folder)[:_MAX_NAME].strip("-")
     return name if name and name[0].isalpha() else f"tenfold-{name}".strip("-")
 
 
 def pod_addresses(name: str, num_workers: int, kind: str) -> tuple[str, ...]:
-    """Returns the pods' ``host:port`` under the headless Service, by index.
+    """Return the pods' ``host:port`` under the headless Service, by index.
 
     Names: kubernetes.io/docs/concepts/workloads/controllers/job (Indexed), and
     jobset.sigs.k8s.io/docs/concepts (JOBSET-REPLICATEDJOB-JOBINDEX-PODINDEX).
@@ -86,7 +86,7 @@ def pod_addresses(name: str, num_workers: int, kind: str) -> tuple[str, ...]:
 
 
 def manifests(submission: Submission, shape: PodShape) -> list[dict[str, Any]]:
-    """Returns all manifests of a job, in the order in which they are to be applied."""
+    """Return all manifests of a job, in the order in which they are to be applied."""
     name = job_name(submission)
     cluster = ClusterSpec(pod_addresses(name, submission.spec.num_workers, shape.kind))
     config = _object("v1", "ConfigMap", name, shape)
@@ -252,10 +252,12 @@ def _volumes(name: str, shape: PodShape) -> list[dict[str, Any]]:
 
 # Other strings are quoted: 1e3, y and 0o17 are text to PyYAML, but not to Kubernetes' parser.
 _PLAIN: Final = re.compile(r"[A-Za-z/][A-Za-z0-9_./:@-]+")
+# YAML 1.1 has further line breaks, which a literal block would turn into "\n".
+_OTHER_BREAK: Final = re.compile("[\r\x85\u2028\u2029]")
 
 
 def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Returns one YAML text of several documents in block style, keys in their given order.
+    """Return one YAML text of several documents in block style, keys in their given order.
 
     Raises:
       UserError: PyYAML is not installed.
@@ -273,7 +275,8 @@ def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
             return True  # a list that stands twice is written twice, without anchors
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-        style = "|" if "\n" in text else None if _PLAIN.fullmatch(text) else '"'
+        is_block = "\n" in text and not _OTHER_BREAK.search(text)
+        style = "|" if is_block else None if _PLAIN.fullmatch(text) else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)

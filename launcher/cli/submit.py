@@ -12,14 +12,13 @@ from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_training
 from tenfold.launcher.cli.prepare_job import prepare_far_job, prepare_job
 from tenfold.launcher.cli.prepare_launch import options_of_backend
-from tenfold.models.train_config import config_from_json
 
 # The rendered script contains them itself, or they mean nothing where it runs.
 _NOT_PASSED_ON: Final = ("dry_run", "format", "run_dir", "flagfile")
 
 
 def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Submission] | None:
-    """Returns the platform and the job for it; None where the job is supervised from here.
+    """Return the platform and the job for it; None where the job is supervised from here.
 
     Raises:
       UserError: a flag, the program or the shards cannot be used.
@@ -37,13 +36,13 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
     else:
         spec = prepare_job(fv, args, env={})
         if spec.train and not fv.source:
-            check_training(config_from_json(spec.train), num_workers=spec.num_workers)
+            check_training(spec.train, num_workers=spec.num_workers)
     command_line = _command_line(fv, args, run_dir=spec.run_dir)
     return submitter, Submission(spec, command_line, fv.max_restarts)
 
 
 def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> str:
-    """Hands the job over; returns the text to print: with `dry_run` only what is rendered.
+    """Hand the job over; return the text to print: with `dry_run` only what is rendered.
 
     Raises:
       UserError: the platform's tools are missing, or the job is not for this platform.
@@ -54,7 +53,7 @@ def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> st
 
 
 def _command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
-    """Returns the launch command that runs the same job, without the program's name."""
+    """Return the launch command that runs the same job, without the program's name."""
     given = [fv[name] for name in sorted(fv) if fv[name].present and name not in _NOT_PASSED_ON]
     own = [word for flag in given for word in _words(flag)]
     program = ["--", *args.program] if args.program else []

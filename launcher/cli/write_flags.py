@@ -118,7 +118,7 @@ def define_write_flags(fv: FlagValues) -> None:
     flags.DEFINE_integer(
         "max_bad_records",
         100,
-        "number of broken records at most to leave out with --on_bad_record=skip",
+        "highest number of broken records to leave out with --on_bad_record=skip",
         flag_values=fv,
     )
     flags.DEFINE_bool(
@@ -285,8 +285,8 @@ class WriteProgress:
 def _make_bar() -> "ProgressBar":
     """Return a bar that is drawn on `refresh` only.
 
-    A thread that redraws it would keep the pool from forking its writing processes, which is
-    safe only while there is one thread; so would a redirected stderr mix up their output.
+    A thread that redraws the bar would keep the pool from forking its processes, which is safe
+    only while there is one thread. Redirected streams would be inherited by these processes.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn

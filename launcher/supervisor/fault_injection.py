@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import os
 import shutil
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.planning.lanes import deal_lanes
 from tenfold.data.storage.folder import is_url
@@ -43,9 +42,7 @@ def parse_fault(text: str, *, num_workers: int) -> Fault:
     """
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(KINDS)}"
-        raise UserError(f"unknown fault '{kind}' in --inject={text}: {hint}")
+        raise UserError(f"unknown fault '{kind}' in --inject={text}: {did_you_mean(kind, KINDS)}")
     names = [field.name for field in dataclasses.fields(Fault)][1:]
     values: dict[str, float] = {}
     for setting in filter(None, rest.split(",")):

@@ -62,7 +62,7 @@ class WorkerCollectives:
 
     def any_worker(self, flag: bool) -> bool:
         """Return True if `flag` is true on any worker."""
-        return self.sum_ints(int(flag), 0)[0] > 0  # two values, a shape traced anyway
+        return self.sum_ints(int(flag), 0)[0] > 0  # two values, as in other calls: one trace
 
     def barrier(self) -> None:
         """Wait until all workers have called this method."""

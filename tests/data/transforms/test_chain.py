@@ -146,7 +146,7 @@ def test_every_augment_option_has_an_effect(option: str) -> None:
         ("resise:3", "did you mean 'resize'"),
         ("resize", "write the size"),
         ("resize:3x4x5", "write the size"),
-        ("resize:0", "give each side 1 to"),
+        ("resize:0", "a side has 1 to"),
         ("resize:8,fit=round", "one of stretch, crop"),
         ("resize:8,size=3", "unknown option 'size'"),
         ("encode:gif", "encode:jpeg or encode:png"),

@@ -37,18 +37,18 @@ def drawn(features: dict[str, Any], rng: Any) -> dict[str, Any]:
 class AddTo:
     """Adds `amount` to x in two copies of each example; odd values are unusable."""
 
-    splits = None
+    splits: frozenset[str] | None = None
 
     def __init__(self, amount: int, *, copies: int = 2) -> None:
         self.amount, self.copies = amount, copies
         self.key = f"{amount}"
 
-    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
+    def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
         return [
             UnusableRecord("value is odd")
             if record["value"] % 2
-            else {**record, "value": self.amount + draw.copy}
-            for record, draw in zip(records, draws, strict=True)
+            else {**record, "value": self.amount + seed.copy}
+            for record, seed in zip(records, seeds, strict=True)
         ]
 
 
@@ -57,12 +57,12 @@ class Other(AddTo):
 
 
 class DropsRecords(AddTo):
-    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
+    def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
         return records[1:]
 
 
 class ReturnsNone(AddTo):
-    def apply(self, records: list[Any], draws: list[RecordSeed]) -> list[Any]:
+    def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
         return [None] * len(records)
 
 

@@ -182,7 +182,16 @@ def test_yaml_parses_to_equal_documents(document):
 
 def test_multi_line_text_is_a_literal_block():
     assert to_yaml([{"at": "{\n x\n}\n"}]) == "at: |\n  {\n   x\n  }\n"
-    for text in ("\n\n", " a\nb\n", "a\nb", "a \nb\n", "a\n\nb\n", "a\tb\nc\n"):
+    for text in (
+        "\n\n",
+        " a\nb\n",
+        "a\nb",
+        "a \nb\n",
+        "a\n\nb\n",
+        "a\tb\nc\n",
+        "\n\x85",
+        "a\r\nb\n",
+    ):
         assert yaml.safe_load(to_yaml([{"a": text}])) == {"a": text}
 
 

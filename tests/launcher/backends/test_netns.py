@@ -18,7 +18,7 @@ from tenfold.launcher.backends.backend_registry import load_backend
 from tenfold.launcher.backends.base import Host
 from tenfold.launcher.backends.cgroups import (
     Cgroup,
-    Freezer,
+    FreezerFiles,
     HostLimits,
     plan_cgroups,
     plan_freezer,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def open_hosts(netns_works: None) -> Iterator:
-    """Opens two hosts with some options; they are closed at the end."""
+    """Open two hosts with some options; they are closed at the end."""
     with contextlib.ExitStack() as stack:
 
         def make(**options: str) -> tuple[NetnsBackend, tuple[Host, ...]]:
@@ -50,7 +50,7 @@ def open_hosts(netns_works: None) -> Iterator:
 
 
 def on(backend: NetnsBackend, host: Host, *argv: str) -> str:
-    """Returns what a program prints on a host."""
+    """Return what a program prints on a host."""
     command = backend.command(host, argv, {})
     return subprocess.run(command.argv, capture_output=True, text=True, check=True).stdout
 
@@ -309,13 +309,13 @@ def test_freezers_of_both_cgroup_versions(tmp_path):
     assert plan_freezer((), "n", root=tmp_path) is None
     (tmp_path / "freezer").mkdir()
     (tmp_path / "freezer" / "cgroup.procs").touch()
-    wanted = Freezer(f"{tmp_path}/freezer/n", "freezer.state", "FROZEN", "THAWED")
+    wanted = FreezerFiles(f"{tmp_path}/freezer/n", "freezer.state", "FROZEN", "THAWED")
     assert plan_freezer((Cgroup("/x/n", {}),), "n", root=tmp_path) == wanted
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
-    wanted = Freezer(f"{tmp_path}/n", "cgroup.freeze", "1", "0")
+    wanted = FreezerFiles(f"{tmp_path}/n", "cgroup.freeze", "1", "0")
     assert plan_freezer((), "n", root=tmp_path) == wanted
     bounded = plan_freezer((Cgroup("/x/n", {}),), "n", root=tmp_path)
-    assert bounded == Freezer("/x/n", "cgroup.freeze", "1", "0")
+    assert bounded == FreezerFiles("/x/n", "cgroup.freeze", "1", "0")
 
 
 def test_freezer_collects_processes_before_freezing(tmp_path):
@@ -332,7 +332,7 @@ def test_freezer_collects_processes_before_freezing(tmp_path):
         def _write(self, name, text):
             written.append((name, text))
 
-    freezer = Recording(asdict(Freezer(str(path), "cgroup.freeze", "1", "0")))
+    freezer = Recording(asdict(FreezerFiles(str(path), "cgroup.freeze", "1", "0")))
     born = iter([[1], [1, 2], [1, 2]])
     freezer.hold(lambda: next(born))
     freezer.release()

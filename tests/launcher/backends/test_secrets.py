@@ -153,4 +153,4 @@ def test_password_in_url_is_refused(tenfold, words, platform):
 def test_unset_passed_variable_is_refused(tenfold):
     done = tenfold("launch", "--pass_env=TENFOLD_NO_SUCH", "--", "true")
     assert done.status == 2
-    assert "--pass_env=TENFOLD_NO_SUCH: there is no such variable" in done.err
+    assert "--pass_env=TENFOLD_NO_SUCH: this variable is not set" in done.err

@@ -163,7 +163,7 @@ def test_write_prints_its_result(tenfold: Any, make_class_folder: Make, tmp_path
     first = tenfold("write", *shared, "--num_writers=2")
     assert "other writers have not finished" in first.out
     # The former names of the flags still work.
-    last = tenfold("write", *shared, "--num_writers=2", "--writer_index=1")
+    last = tenfold("write", *shared, "--num_tasks=2", "--task_index=1")
     assert "19 records" in last.out
 
 
