@@ -83,7 +83,7 @@ class RunDir:
         self.path = work or Path(self.where)
         try:
             check_usable(self.where)
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700 if work else 0o777)
             self._lock = self._take_lock()
         except OSError as error:
             reason = error.strerror or str(error)
