@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import (
     MANIFEST_NAME,
+    MAX_CLASSES,
     Manifest,
     Split,
     manifest_from_json,
@@ -34,9 +34,6 @@ from tenfold.data.writing.output_folder import (
     remove_temporaries,
     write_companions,
 )
-
-# Labels without names that reach beyond this are numbers, not classes: they are not counted.
-MAX_CLASSES: Final = 10_000
 
 
 def publish(
@@ -67,6 +64,8 @@ def publish(
         published = _published_by_another(folder, keys)
         if published is None and read_keys(folder) != keys:
             raise taken_over(folder)
+        if published is not None:
+            _remove_own_ledger(folder, keys)
         return published
     ordered = [finished[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
@@ -82,6 +81,12 @@ def publish(
     remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
+
+
+def _remove_own_ledger(folder: Folder, keys: WriteKeys) -> None:
+    """Remove notes that this writer added after an equal write had published the manifest."""
+    if read_keys(folder) in (None, keys):
+        remove_ledger(folder)
 
 
 def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:
@@ -124,13 +129,15 @@ def _common_schema(finished: dict[str, FinishedShard]) -> Schema:
 
 
 def _label_counts(shards: Sequence[FinishedShard], num_labels: int) -> tuple[int, ...]:
-    """Return the number of records of each class; () if the labels are no class indices."""
+    """Return the number of records of each class; () if not every label is a class index."""
     total: dict[int, int] = {}
     for shard in shards:
         for label, count in shard.label_counts.items():
             total[label] = total.get(label, 0) + count
     size = max([num_labels, *(label + 1 for label in total)])
     if not total or min(total) < 0 or size > max(num_labels, MAX_CLASSES):
+        return ()
+    if sum(total.values()) < sum(shard.info.records for shard in shards):
         return ()
     return tuple(total.get(label, 0) for label in range(size))
 
