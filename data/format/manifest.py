@@ -25,6 +25,8 @@ from tenfold.data.format.manifest_fields import (
 )
 
 MANIFEST_NAME: Final = "manifest.json"
+# The list of the records that a write left out, as JSON lines.
+QUARANTINE_NAME: Final = "quarantine.jsonl"
 FORMAT: Final = "tenfold-shards"
 VERSION: Final = 1
 KINDS: Final = ("image", "bytes", "float", "int64")

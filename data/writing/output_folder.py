@@ -14,6 +14,7 @@ from typing import Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import (
     MANIFEST_NAME,
+    QUARANTINE_NAME,
     Manifest,
     manifest_from_json,
     parse_shard_name,
@@ -36,8 +37,6 @@ from tenfold.data.writing.ledger import (
 
 # Raise when the same input gives other bytes than before: shards of two revisions never mix.
 WRITER_REVISION: Final = 1
-
-QUARANTINE_NAME: Final = "quarantine.jsonl"
 
 
 @contextmanager
@@ -276,9 +275,10 @@ def remove_temporaries(folder: Folder, files: Iterable[str], *, keep_live: bool 
     """
     starts = tuple(f".{file}." for file in files)
     for name in folder.sizes():
-        if name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts):
-            if not (keep_live and _is_of_living_process(name)):
-                folder.remove(name)
+        if not (name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts)):
+            continue
+        if not (keep_live and _is_of_living_process(name)):
+            folder.remove(name)
 
 
 def _is_of_living_process(temporary: str) -> bool:

@@ -6,8 +6,11 @@ from dataclasses import asdict
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import (
+    LABEL,
     MANIFEST_NAME,
     MAX_CLASSES,
+    QUARANTINE_NAME,
+    Feature,
     Manifest,
     Split,
     manifest_from_json,
@@ -29,7 +32,6 @@ from tenfold.data.writing.ledger import (
     taken_over,
 )
 from tenfold.data.writing.output_folder import (
-    QUARANTINE_NAME,
     manifest_keys,
     remove_temporaries,
     write_companions,
@@ -101,15 +103,17 @@ def _manifest(
     of_split: list[list[FinishedShard]] = [[] for _ in plan.splits]
     for task in plan.tasks:
         of_split[task.split].append(finished[task.name])
+    features = _common_schema(finished)
+    classes = Feature(LABEL, "int64") in features
     return Manifest(
         num_lanes=plan.num_lanes,
         worker_counts=plan.worker_counts,
-        features=_common_schema(finished),
+        features=features,
         splits=tuple(
             Split(
                 split.name,
                 tuple(shard.info for shard in shards),
-                _label_counts(shards, len(stats.label_names)),
+                _label_counts(shards, len(stats.label_names)) if classes else (),
             )
             for split, shards in zip(plan.splits, of_split, strict=True)
         ),

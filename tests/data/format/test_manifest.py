@@ -88,8 +88,12 @@ def check(original: Any, mutated: Any, path: Path_) -> None:
     try:
         manifest = manifest_from_json(encoded)
     except UserError as error:
-        assert "\n" not in str(error) and len(str(error)) < 700
-        str(error).encode()
+        message = str(error)
+    else:
+        message = ""
+    assert message.isprintable()
+    assert len(message) < 700
+    if message:
         return
     if json.dumps(original) != encoded:
         pattern = tuple("*" if isinstance(key, int) else key for key in path)
