@@ -89,6 +89,11 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
             record_finished(folder, finished, job.keys)
         except Conflict:
             raise taken_over(folder) from None
+        except FileNotFoundError:
+            raise JobError(
+                f"output '{folder.path}': another process removed the files of this write, as a "
+                "second write into the same folder does: run it again once that has ended"
+            ) from None
         except OSError as error:
             raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
     return finished

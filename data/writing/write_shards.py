@@ -25,7 +25,13 @@ from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.transforms.python_transforms import TransformLike
 from tenfold.data.writing.beam import SourceSpec, write_with_beam
 from tenfold.data.writing.ledger import FinishedShard, check_budget, read_finished
-from tenfold.data.writing.output_folder import begin_output, count_kept, find_finished, plan_keys
+from tenfold.data.writing.output_folder import (
+    begin_output,
+    claim_output,
+    count_kept,
+    find_finished,
+    plan_keys,
+)
 from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
 
@@ -195,7 +201,8 @@ def write_shards(
         decode = options.check == "decode"
         job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records, decode)
         spec = SourceSpec(source, source_options, opened.stats.fingerprint)
-        return _write(job, spec, folder, options, on_progress)
+        with claim_output(folder, num_writers=options.num_writers):
+            return _write(job, spec, folder, options, on_progress)
 
 
 def _with_shorthands(
@@ -251,7 +258,15 @@ def _write(
     if manifest is not None:
         return WriteResult(manifest, plan, 0, len(plan.tasks), source.notes)
     own = plan.tasks[options.writer_index :: options.num_writers]
-    begin_output(folder, keys, plan.tasks, own, resume=options.resume, overwrite=options.overwrite)
+    begin_output(
+        folder,
+        keys,
+        plan.tasks,
+        own,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        num_writers=options.num_writers,
+    )
     finished = read_finished(folder, [task.name for task in own], keys)
     missing = [task for task in own if task.name not in finished]
     job = replace(job, keys=keys.digest, versions=_versions(folder, missing))
