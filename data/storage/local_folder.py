@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tenfold.data.errors import naming_file
 from tenfold.data.storage.folder import (
     TEMPORARY_SUFFIX,
     Conflict,
@@ -46,8 +47,9 @@ def _temporary_beside(path: Path, data: bytes) -> Iterator[Path]:
     """Write and sync `data` to a temporary file beside `path`; remove it unless it was renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        temporary.write_bytes(data)
-        sync_file(temporary)
+        with naming_file(path):
+            temporary.write_bytes(data)
+            sync_file(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
