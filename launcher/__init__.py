@@ -34,7 +34,7 @@ _MODULES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """Returns a published name, imported on first use."""
+    """Return a published name, imported on first use."""
     if name not in __all__:
         raise AttributeError(f"module 'tenfold.launcher' has no attribute '{name}'")
     module = _MODULES.get(name, "tenfold.launcher.backends.base")

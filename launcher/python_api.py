@@ -135,7 +135,7 @@ class Written:
 
 
 def write(source: Any, output: str, **flags: Any) -> Written:
-    """Writes a data set as shards and a manifest.
+    """Write a data set as shards and a manifest.
 
     Args:
       source: a path, URL or name as for ``--source``, a `tf.data.Dataset`, or an iterable of dicts
@@ -167,7 +167,7 @@ class Run:
     """A run directory, of a job that is running or has ended. Its files are read on use."""
 
     def __init__(self, path: str | Path) -> None:
-        """Opens the run directory of a launch.
+        """Open the run directory of a launch.
 
         Args:
           path: a path, which becomes a `Path`, or a URL (``gs://…``), which stays a text.
@@ -214,7 +214,7 @@ class Run:
         return read_metrics(open_folder(str(self.path)))[0]
 
     def report(self) -> Path:
-        """Writes the report, one HTML page.
+        """Write the report, one HTML page.
 
         Returns:
           Its path: in the run directory, or in the current folder where the run is at a URL.
@@ -248,7 +248,7 @@ class Run:
 
 
 def launch(*program: str, check: bool = True, **flags: Any) -> Run:
-    """Runs a job to its end, and prints the output of the command meanwhile.
+    """Run a job to its end, and print the output of the command meanwhile.
 
     An interrupt stops the workers as Ctrl-C does (a second one at once). KeyboardInterrupt follows
     when they have ended.
@@ -285,13 +285,13 @@ def launch(*program: str, check: bool = True, **flags: Any) -> Run:
 
 
 def _message(lines: Sequence[str]) -> str:
-    """Returns the last error message in the output of the command, else its last line."""
+    """Return the last error message in the output of the command, else its last line."""
     messages = [line for line in lines if line.startswith("tenfold: ")] or list(lines[-1:])
     return messages[-1].removeprefix("tenfold: ") if messages else "tenfold launch printed nothing"
 
 
 def _run_showing(argv: Sequence[str]) -> tuple[int, list[str]]:
-    """Runs a program and prints its output; returns its exit status and last lines."""
+    """Run a program and print its output; return its exit status and last lines."""
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -331,7 +331,7 @@ def _defined(command: ModuleType) -> FlagValues:
 
 
 def _flag_values(command: ModuleType, flags: dict[str, Any], *, source: Any) -> FlagValues:
-    """Returns the flags of a command, set from keywords."""
+    """Return the flags of a command, set from keywords."""
     values = _defined(command)
     parse_flags(values, _command_words(values, flags))
     values["source"].value = os.fspath(source) if isinstance(source, os.PathLike) else source
@@ -339,7 +339,7 @@ def _flag_values(command: ModuleType, flags: dict[str, Any], *, source: Any) -> 
 
 
 def _command_words(defined: FlagValues, flags: dict[str, Any]) -> list[str]:
-    """Returns keywords as the words of a command line."""
+    """Return keywords as the words of a command line."""
     words: list[str] = []
     for name, value in flags.items():
         if isinstance(value, bool):

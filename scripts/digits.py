@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 
 def write_digits(folder: Path) -> int:
-    """Writes ``folder/CLASS/NNNN.png``, 8 × 8 grey pixels; returns the number of images."""
+    """Write ``folder/CLASS/NNNN.png``, 8 × 8 grey pixels; return the number of images."""
     digits = load_digits()
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = folder / str(label) / f"{index:04d}.png"

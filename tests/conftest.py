@@ -38,7 +38,7 @@ class Done:
 
 @pytest.fixture(scope="session")
 def tenfold() -> Callable[..., Done]:
-    """Runs the command line in a process and waits for it."""
+    """Run the command line in a process and wait for it."""
 
     def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def tenfold() -> Callable[..., Done]:
 
 @pytest.fixture
 def start_tenfold(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts the command line in a process; kills processes that still run after the test."""
+    """Start the command line in a process; kill processes that still run after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(
@@ -80,7 +80,7 @@ def start_tenfold(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[st
 
 @pytest.fixture(scope="session")
 def until() -> Callable[..., None]:
-    """Waits until a condition holds."""
+    """Wait until a condition holds."""
 
     def wait(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         end = time.monotonic() + timeout_s
@@ -102,7 +102,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def write_digits(tenfold: Callable[..., Done], digits: Path) -> Callable[..., None]:
-    """Writes the digits as shards, 1,617 for training, 180 for validation; takes `write` flags."""
+    """Write the digits as shards, 1,617 for training, 180 for validation; take `write` flags."""
 
     def write(output: Path | str, *flags: str) -> None:
         split = "--split=train:0.9,validation:0.1"
@@ -136,7 +136,7 @@ def damaged_shards(digit_shards: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., str]:
-    """Runs a page of docs with `scripts/run_docs`; returns the differences, "" if there are none.
+    """Run a page of docs with `scripts/run_docs`; return the differences, "" if there are none.
 
     `run_page("docs/ssh.md", HOST=name)` runs the page in a temporary folder that holds `digits`
     (class folders of images) and `shards` (the same, written for 1, 2 and 4 workers). Keywords
@@ -164,7 +164,7 @@ def run_page(tmp_path: Path, digits: Path, digit_shards: Path) -> Callable[..., 
 
 @pytest.fixture(scope="session")
 def read_metrics() -> Callable[[Path], list[dict[str, Any]]]:
-    """Reads metrics.jsonl of a run directory."""
+    """Read metrics.jsonl of a run directory."""
 
     def read(run_dir: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -180,7 +180,7 @@ class MakeImage(Protocol):
 
 @pytest.fixture(scope="session")
 def make_image() -> MakeImage:
-    """Makes an encoded image of noise. Equal arguments give equal bytes."""
+    """Make an encoded image of noise. Equal arguments give equal bytes."""
     from PIL import Image
 
     def make(
@@ -197,7 +197,7 @@ def make_image() -> MakeImage:
 
 @pytest.fixture
 def make_class_folder(tmp_path: Path, make_image: MakeImage) -> Callable[..., Path]:
-    """Makes class folders of small images; the last class has one image fewer."""
+    """Make class folders of small images; the last class has one image fewer."""
 
     def make(classes: int = 3, each: int = 10, *, form: str = "PNG", name: str = "source") -> Path:
         root = tmp_path / name

@@ -38,7 +38,7 @@ def definitions(module: Path) -> Iterator[ast.Module | ast.ClassDef | ast.Functi
 
 
 def used_twice(names: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
-    """Returns the names that several places have, with the places."""
+    """Return the names that several places have, with the places."""
     places: dict[str, list[str]] = defaultdict(list)
     for name, path in names:
         places[name].append(str(path.relative_to(ROOT)))

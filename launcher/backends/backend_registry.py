@@ -26,7 +26,7 @@ BACKENDS: Final = {
 
 
 def backend_options(chosen: str = "local") -> dict[str, tuple[Option, ...]]:
-    """Returns the options of every built-in back end, and of the `chosen` one, by its name.
+    """Return the options of every built-in back end, and of the `chosen` one, by its name.
 
     Raises:
       UserError: there is no back end `chosen`.
@@ -35,7 +35,7 @@ def backend_options(chosen: str = "local") -> dict[str, tuple[Option, ...]]:
 
 
 def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend:
-    """Returns a back end that runs commands on hosts.
+    """Return a back end that runs commands on hosts.
 
     Args:
       name: a name in BACKENDS, ``file.py``, ``file.py:name`` or ``module:name``.
@@ -53,7 +53,7 @@ def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend
 
 
 def load_submitter(name: str, options: Mapping[str, str] | None = None) -> Submitter | None:
-    """Returns the submitter of a back end; None where the job is supervised from here.
+    """Return the submitter of a back end; None where the job is supervised from here.
 
     Args:
       name: as for `load_backend`.
@@ -71,7 +71,7 @@ def load_submitter(name: str, options: Mapping[str, str] | None = None) -> Submi
 
 @functools.cache
 def _load(name: str) -> Any:
-    """Returns the module or object of a back end; a file of the user's is run once."""
+    """Return the module or object of a back end; a file of the user's is run once."""
     if name in BACKENDS:
         return importlib.import_module(BACKENDS[name])
     if name.endswith(".py"):

@@ -37,7 +37,7 @@ class Backend(Protocol):
     """The hosts of a job, and how a command runs on one of them."""
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns the host of each worker, by worker index; a host may run several workers.
+        """Return the host of each worker, by worker index; a host may run several workers.
 
         Creates and starts nothing.
 
@@ -47,7 +47,7 @@ class Backend(Protocol):
         ...
 
     def opened(self, hosts: Sequence[Host]) -> AbstractContextManager[None]:
-        """Returns a context in which commands can run on `hosts`; its end cleans up.
+        """Return a context in which commands can run on `hosts`; its end cleans up.
 
         Raises:
           UserError: a host cannot be created or reached.
@@ -55,7 +55,7 @@ class Backend(Protocol):
         ...
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns a free TCP port for each worker: `first_port` + worker index where given.
+        """Return a free TCP port for each worker: `first_port` + worker index where given.
 
         Raises:
           UserError: a requested port is taken; the message names the process that holds it.
@@ -63,7 +63,7 @@ class Backend(Protocol):
         ...
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns the command to run on this machine so that `argv` runs on `host`.
+        """Return the command to run on this machine so that `argv` runs on `host`.
 
         Its standard streams are those of `argv`. Where the command is killed or its standard
         input closes, the standard input of `argv` has to close too.
@@ -85,15 +85,15 @@ class FaultyHosts(Protocol):
         ...
 
     def heal(self, host: Host) -> None:
-        """Connects the host again."""
+        """Connect the host again."""
         ...
 
     def freeze(self, host: Host) -> None:
-        """Stops all processes on the host."""
+        """Stop all processes on the host."""
         ...
 
     def thaw(self, host: Host) -> None:
-        """Continues all processes on the host."""
+        """Continue all processes on the host."""
         ...
 
 
@@ -118,11 +118,11 @@ class Submitter(Protocol):
     far: bool
 
     def render(self, submission: Submission) -> str:
-        """Returns the platform's description of the job: a batch script or manifests."""
+        """Return the platform's description of the job: a batch script or manifests."""
         ...
 
     def submit(self, text: str, submission: Submission) -> str:
-        """Submits a rendered text; returns the message for the user.
+        """Submit a rendered text; return the message for the user.
 
         Raises:
           UserError: the platform's commands are missing on this machine.

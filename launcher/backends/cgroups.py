@@ -38,7 +38,7 @@ class Cgroup:
 
 
 def plan_cgroups(limits: HostLimits, name: str, *, root: Path = ROOT) -> tuple[Cgroup, ...]:
-    """Returns the control groups that hold a host to `limits`.
+    """Return the control groups that hold a host to `limits`.
 
     Args:
       limits: the limits; without any, no group is needed.
@@ -73,7 +73,7 @@ class FreezerFiles:
 def plan_freezer(
     cgroups: tuple[Cgroup, ...], name: str, *, root: Path = ROOT
 ) -> FreezerFiles | None:
-    """Returns the freezer of a host that is in `cgroups`; None where this kernel has none."""
+    """Return the freezer of a host that is in `cgroups`; None where this kernel has none."""
     if (root / "cgroup.controllers").exists():
         # In version 2 a process is in one group only, so the group with the limits has to do.
         path = cgroups[0].path if cgroups else str(root / name)

@@ -39,7 +39,7 @@ class HostEntry:
 
 
 def parse_hosts(text: str) -> tuple[HostEntry, ...]:
-    """Returns the hosts of ``a,me@b,c:2222``.
+    """Return the hosts of ``a,me@b,c:2222``.
 
     Raises:
       UserError: a name is not a host name, or comes twice.
@@ -55,7 +55,7 @@ def _parse_short(part: str, whole: str) -> HostEntry:
 
 
 def parse_host_file(text: str, *, where: str) -> tuple[HostEntry, ...]:
-    """Returns the hosts of a host file; `where` names it in messages.
+    """Return the hosts of a host file; `where` names it in messages.
 
     Raises:
       UserError: a line is not a host, a host comes twice, or there is no host.
@@ -113,7 +113,7 @@ def _check_unique(entries: Sequence[HostEntry]) -> tuple[HostEntry, ...]:
 
 
 def fill_slots(entries: Sequence[HostEntry], num_workers: int) -> tuple[HostEntry, ...]:
-    """Returns the host of each worker. Fills the slots of a host before those of the next.
+    """Return the host of each worker. Fills the slots of a host before those of the next.
 
     Raises:
       UserError: there are fewer slots than workers.

@@ -56,7 +56,7 @@ class KubernetesSubmitter:
         self._shape = shape
 
     def render(self, submission: Submission) -> str:
-        """Returns the manifests as YAML, in the order in which they are to be applied.
+        """Return the manifests as YAML, in the order in which they are to be applied.
 
         Raises:
           UserError: the run directory would be lost with the pods, or PyYAML is missing.
@@ -65,7 +65,7 @@ class KubernetesSubmitter:
         return to_yaml(manifests(submission, self._shape))
 
     def submit(self, text: str, submission: Submission) -> str:
-        """Applies the manifests with kubectl; returns its output and how to follow the job.
+        """Apply the manifests with kubectl; return its output and how to follow the job.
 
         Raises:
           UserError: there is no kubectl.
@@ -101,7 +101,7 @@ def _check_run_dir(submission: Submission, shape: PodShape) -> None:
 
 
 def submitter(options: Mapping[str, str]) -> Submitter:
-    """Returns the submitter.
+    """Return the submitter.
 
     Raises:
       UserError: the image is missing, or an option has a wrong value.
@@ -110,7 +110,7 @@ def submitter(options: Mapping[str, str]) -> Submitter:
 
 
 def parse_pod_shape(options: Mapping[str, str]) -> PodShape:
-    """Returns the pod settings that OPTIONS ask for.
+    """Return the pod settings that OPTIONS ask for.
 
     Raises:
       UserError: the image is missing, or an option has a wrong value.

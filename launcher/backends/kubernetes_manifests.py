@@ -64,14 +64,14 @@ class PodShape:
 
 
 def job_name(submission: Submission) -> str:
-    """Returns a name that Kubernetes accepts, made of the run directory's."""
+    """Return a name that Kubernetes accepts, made of the run directory's."""
     folder = PurePosixPath(submission.spec.run_dir).name.lower()
     name = re.sub(r"[^a-z0-9-]+", "-", folder)[:_MAX_NAME].strip("-")
     return name if name and name[0].isalpha() else f"tenfold-{name}".strip("-")
 
 
 def pod_addresses(name: str, num_workers: int, kind: str) -> tuple[str, ...]:
-    """Returns the pods' ``host:port`` under the headless Service, by index.
+    """Return the pods' ``host:port`` under the headless Service, by index.
 
     Names: kubernetes.io/docs/concepts/workloads/controllers/job (Indexed), and
     jobset.sigs.k8s.io/docs/concepts (JOBSET-REPLICATEDJOB-JOBINDEX-PODINDEX).
@@ -86,7 +86,7 @@ def pod_addresses(name: str, num_workers: int, kind: str) -> tuple[str, ...]:
 
 
 def manifests(submission: Submission, shape: PodShape) -> list[dict[str, Any]]:
-    """Returns all manifests of a job, in the order in which they are to be applied."""
+    """Return all manifests of a job, in the order in which they are to be applied."""
     name = job_name(submission)
     cluster = ClusterSpec(pod_addresses(name, submission.spec.num_workers, shape.kind))
     config = _object("v1", "ConfigMap", name, shape)
@@ -257,7 +257,7 @@ _OTHER_BREAK: Final = re.compile("[\r\x85\u2028\u2029]")
 
 
 def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Returns one YAML text of several documents in block style, keys in their given order.
+    """Return one YAML text of several documents in block style, keys in their given order.
 
     Raises:
       UserError: PyYAML is not installed.

@@ -17,27 +17,27 @@ class LocalBackend:
     """Runs commands on this machine as they are."""
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns this machine, `num_workers` times."""
+        """Return this machine, `num_workers` times."""
         return (Host(name="localhost", address=ADDRESS, python=sys.executable),) * num_workers
 
     def opened(self, hosts: Sequence[Host]) -> contextlib.AbstractContextManager[None]:
-        """Does nothing: this machine is ready."""
+        """Do nothing: this machine is ready."""
         del hosts
         return contextlib.nullcontext()
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns free ports of the loopback address."""
+        """Return free ports of the loopback address."""
         if first_port is None:
             return pick_ports(ADDRESS, len(hosts))
         return consecutive_ports(ADDRESS, first_port, len(hosts))
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns `argv` and `env` unchanged."""
+        """Return `argv` and `env` unchanged."""
         del host
         return HostCommand(tuple(argv), dict(env))
 
 
 def create(options: Mapping[str, str]) -> Backend:
-    """Returns the back end; it has no options."""
+    """Return the back end; it has no options."""
     del options
     return LocalBackend()

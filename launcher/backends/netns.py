@@ -64,7 +64,7 @@ class HostShape:
     limits: HostLimits = field(default_factory=HostLimits)
 
     def own_qdiscs(self) -> list[list[str]]:
-        """Returns the arguments of ``tc qdisc add dev DEVICE`` for the device of a host."""
+        """Return the arguments of ``tc qdisc add dev DEVICE`` for the device of a host."""
         delay = [["root", "handle", "1:", "netem", "delay", f"{self.latency_us}us"]]
         rate = [["parent", "1:", "handle", "2:", *self._tbf()]]
         if self.latency_us is None:
@@ -72,7 +72,7 @@ class HostShape:
         return delay + (rate if self.bits_per_s else [])
 
     def switch_qdiscs(self) -> list[list[str]]:
-        """Returns those for the switch's end of the cable, which limit what the host receives."""
+        """Return those for the switch's end of the cable, which limit what the host receives."""
         return [["root", "handle", "1:", *self._tbf()]] if self.bits_per_s else []
 
     def _tbf(self) -> list[str]:
@@ -82,7 +82,7 @@ class HostShape:
 
 
 def parse_rate(text: str) -> int:
-    """Returns the bits per second of ``100mbit`` or ``1gbit``.
+    """Return the bits per second of ``100mbit`` or ``1gbit``.
 
     Raises:
       UserError: the text is not a rate.
@@ -95,7 +95,7 @@ def parse_rate(text: str) -> int:
 
 
 def parse_latency(text: str) -> int:
-    """Returns the microseconds of ``2ms``, ``500us`` or ``1s``.
+    """Return the microseconds of ``2ms``, ``500us`` or ``1s``.
 
     Raises:
       UserError: the text is not a time.
@@ -107,7 +107,7 @@ def parse_latency(text: str) -> int:
 
 
 def parse_cpus(text: str) -> float:
-    """Returns a number of cores, 0.01 or more.
+    """Return a number of cores, 0.01 or more.
 
     Raises:
       UserError: the text is not such a number.
@@ -147,7 +147,7 @@ class NetnsBackend:
         self._keeper: subprocess.Popen[str] | None = None
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns host-0, host-1, …: one per worker."""
+        """Return host-0, host-1, …: one per worker."""
         if num_workers > MAX_HOSTS:
             raise UserError(f"{num_workers} simulated hosts are too many: {MAX_HOSTS} at most")
         return tuple(
@@ -157,7 +157,7 @@ class NetnsBackend:
 
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
-        """Creates the hosts, and removes them and all their processes at the end.
+        """Create the hosts, and remove them and all their processes at the end.
 
         The keeper holds them. It removes them when its standard input closes, which also happens
         when this process is killed. It ignores stop signals: on Ctrl-C the workers have to stop
@@ -208,7 +208,7 @@ class NetnsBackend:
         }
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Sends a message to the keeper; returns its answer, one JSON line each."""
+        """Send a message to the keeper; return its answer, one JSON line each."""
         keeper = self._keeper
         assert keeper is not None, "the back end is not opened"
         assert keeper.stdin is not None
@@ -223,19 +223,19 @@ class NetnsBackend:
         return answer
 
     def unplug(self, host: Host) -> None:
-        """Sets the switch's end of the host's cable down."""
+        """Set the switch's end of the host's cable down."""
         self._ask({"unplug": self._number(host)})
 
     def heal(self, host: Host) -> None:
-        """Sets the cable up again."""
+        """Set the cable up again."""
         self._ask({"heal": self._number(host)})
 
     def freeze(self, host: Host) -> None:
-        """Stops all processes on the host."""
+        """Stop all processes on the host."""
         self._ask({"freeze": self._number(host)})
 
     def thaw(self, host: Host) -> None:
-        """Continues all processes on the host."""
+        """Continue all processes on the host."""
         self._ask({"thaw": self._number(host)})
 
     def _number(self, host: Host) -> int:
@@ -243,13 +243,13 @@ class NetnsBackend:
         return list(self._network.hosts).index(host.name)
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns one port for all hosts: on a new host every port is free."""
+        """Return one port for all hosts: on a new host every port is free."""
         if first_port is None:
             return (PORT,) * len(hosts)
         return numbered_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns a command that runs `argv` in the host's namespaces and control groups."""
+        """Return a command that runs `argv` in the host's namespaces and control groups."""
         assert self._network is not None, "the back end is not opened"
         entered = self._enter(self._network.hosts[host.name], argv)
         groups = self._network.cgroups[host.name]
@@ -257,7 +257,7 @@ class NetnsBackend:
         return HostCommand(joined, dict(env))
 
     def switch_command(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """Returns a command that runs `argv` at the switch, which reaches all hosts by name."""
+        """Return a command that runs `argv` at the switch, which reaches all hosts by name."""
         assert self._network is not None, "the back end is not opened"
         return self._enter(self._network.switch, argv)
 
@@ -288,7 +288,7 @@ def _check_tools() -> None:
 
 
 def create(options: Mapping[str, str]) -> Backend:
-    """Returns the back end.
+    """Return the back end.
 
     Raises:
       UserError: an option has a wrong value.
@@ -297,7 +297,7 @@ def create(options: Mapping[str, str]) -> Backend:
 
 
 def parse_shape(options: Mapping[str, str]) -> HostShape:
-    """Returns the limits of simulated hosts that OPTIONS ask for.
+    """Return the limits of simulated hosts that OPTIONS ask for.
 
     Raises:
       UserError: an option has a wrong value.

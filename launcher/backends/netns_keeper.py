@@ -59,7 +59,7 @@ def _checked(step: str, result: int) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Moves this process into new namespaces."""
+    """Move this process into new namespaces."""
     _checked("unshare", _libc.unshare(flags))
 
 
@@ -68,7 +68,7 @@ def _mount(source: str, target: str, flags: int) -> None:
 
 
 def enter_user_namespace() -> None:
-    """Moves this process into a new user namespace, as its root (man 7 user_namespaces)."""
+    """Move this process into a new user namespace, as its root (man 7 user_namespaces)."""
     uid, gid = os.geteuid(), os.getegid()
     unshare(_CLONE_NEWUSER)
     for name, text in (
@@ -81,7 +81,7 @@ def enter_user_namespace() -> None:
 
 
 def own_namespaces(flags: int) -> bool:
-    """Moves this process into new namespaces; returns whether that needed a user namespace."""
+    """Move this process into new namespaces; return whether that needed a user namespace."""
     try:
         unshare(flags)
         in_user_namespace = False
@@ -106,7 +106,7 @@ def mount_hosts_file(hosts: list[dict[str, Any]]) -> None:
 
 
 def run_ip(lines: list[str]) -> None:
-    """Runs `ip` commands in this process's network."""
+    """Run `ip` commands in this process's network."""
     done = subprocess.run(
         ["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, capture_output=True
     )
@@ -115,7 +115,7 @@ def run_ip(lines: list[str]) -> None:
 
 
 def shape(device: str, qdiscs: list[list[str]]) -> None:
-    """Adds queueing disciplines to `device`."""
+    """Add queueing disciplines to `device`."""
     for qdisc in qdiscs:
         argv = ["tc", "qdisc", "add", "dev", device, *qdisc]
         done = subprocess.run(argv, text=True, capture_output=True)
@@ -145,7 +145,7 @@ class SimulatedHost:
         self._ready, self._go = ready_read, go_write
 
     def wait(self) -> None:
-        """Waits until the child has finished its current step."""
+        """Wait until the child has finished its current step."""
         answer = json.loads(os.read(self._ready, 65536) or '{"step": "fork", "why": "it died"}')
         if answer:
             raise StepError(answer["step"], answer["why"])
@@ -161,7 +161,7 @@ class SimulatedHost:
 
 
 def _run_host(spec: dict[str, Any], number: int, go: int, ready: int, keeper: int) -> None:
-    """Runs the child: creates namespaces, then (with a cable) takes its address, then waits."""
+    """Run the child: create namespaces, then (with a cable) take its address, then wait."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -187,7 +187,7 @@ def _run_host(spec: dict[str, Any], number: int, go: int, ready: int, keeper: in
 
 
 def _failure(step: Callable[[], None]) -> dict[str, str]:
-    """Runs a step; returns its failure as step and reason, {} where it succeeds."""
+    """Run a step; return its failure as step and reason, {} where it succeeds."""
     try:
         step()
     except StepError as error:
@@ -205,7 +205,7 @@ class Freezer:
         self._file, self._frozen, self._thawed = spec["file"], spec["frozen"], spec["thawed"]
 
     def hold(self, find: Callable[[], list[int]]) -> None:
-        """Moves the processes that `find` returns into the group and freezes it.
+        """Move the processes that `find` returns into the group and freezes it.
 
         Repeats until none is outside: processes fork meanwhile, and children start in the group
         of their parent.
@@ -222,7 +222,7 @@ class Freezer:
         self._write(self._file, self._frozen)
 
     def release(self) -> None:
-        """Continues the processes."""
+        """Continue the processes."""
         self._write(self._file, self._thawed)
 
     def _members(self) -> set[int]:
@@ -244,7 +244,7 @@ class Keeper:
         self._freezer_paths: set[str] = set()
 
     def create(self) -> dict[str, Any]:
-        """Creates everything; returns the answer to the specification."""
+        """Create everything; return the answer to the specification."""
         self._make_cgroups()
         user = own_namespaces(_CLONE_NEWNET | _CLONE_NEWNS)
         mount_hosts_file(self._spec["hosts"])
@@ -324,7 +324,7 @@ class Keeper:
         return [pid for pid in _processes_in(host.network) if pid != host.pid]
 
     def _signal_all(self, host: SimulatedHost, number: int) -> int:
-        """Signals all processes on a host; returns their number."""
+        """Signal all processes on a host; return their number."""
         pids = self._processes_on(host)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -332,7 +332,7 @@ class Keeper:
         return len(pids)
 
     def clean_up(self) -> None:
-        """Kills the processes left on the hosts and removes the control groups."""
+        """Kill the processes left on the hosts and remove the control groups."""
         for number in list(self._frozen):  # a frozen process does not even die of SIGKILL
             self._thaw(number)
         _wait_until(lambda: not sum(self._signal_all(h, signal.SIGKILL) for h in self._hosts))
@@ -343,7 +343,7 @@ class Keeper:
 
 
 def _wait_until(is_done: Callable[[], bool]) -> None:
-    """Polls for at most CLEAN_UP_S, but at least once, however slow this machine is."""
+    """Poll for at most CLEAN_UP_S, but at least once, however slow this machine is."""
     until = time.monotonic() + CLEAN_UP_S
     while not is_done() and time.monotonic() < until:
         time.sleep(0.01)
@@ -374,7 +374,7 @@ def _answer(document: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Creates hosts, executes commands, cleans up; returns 1 where creating failed."""
+    """Create hosts, execute commands, clean up; return 1 where creating failed."""
     # The launcher decides when the hosts go; a signal to its process group must not.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

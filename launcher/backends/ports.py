@@ -31,7 +31,7 @@ def is_free(address: str, port: int) -> bool:
 
 
 def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[int, ...]:
-    """Returns `count` different free ports of `address`, none of `avoid`.
+    """Return `count` different free ports of `address`, none of `avoid`.
 
     Raises:
       JobError: there are fewer free ports.
@@ -49,7 +49,7 @@ def pick_ports(address: str, count: int, *, avoid: Iterable[int] = ()) -> tuple[
 
 
 def far_ports(count: int, first: int | None) -> tuple[int, ...]:
-    """Returns ports for hosts whose ports cannot be probed from here.
+    """Return ports for hosts whose ports cannot be probed from here.
 
     The check of the hosts before the start finds out whether they are free.
 
@@ -66,7 +66,7 @@ def far_ports(count: int, first: int | None) -> tuple[int, ...]:
 
 
 def numbered_ports(count: int, first: int) -> tuple[int, ...]:
-    """Returns the ports `first`, `first` + 1, …, one per worker.
+    """Return the ports `first`, `first` + 1, …, one per worker.
 
     Raises:
       UserError: a number is not a TCP port.
@@ -78,7 +78,7 @@ def numbered_ports(count: int, first: int) -> tuple[int, ...]:
 
 
 def consecutive_ports(address: str, first: int, count: int) -> tuple[int, ...]:
-    """Returns `count` ports of `address` from `first` on, one per worker.
+    """Return `count` ports of `address` from `first` on, one per worker.
 
     Raises:
       UserError: a port is taken; the message names the process that holds it.
@@ -103,7 +103,7 @@ def check_port(port: int, worker: int) -> None:
 
 
 def port_taken(address: str, port: int, worker: int, holder: str) -> UserError:
-    """Returns the error for a port that `holder` has taken; "" where the holder is unknown."""
+    """Return the error for a port that `holder` has taken; "" where the holder is unknown."""
     by = f" by {holder}" if holder else ""
     return UserError(
         f"port {port} on {address} for worker {worker} is taken{by}: "
@@ -112,7 +112,7 @@ def port_taken(address: str, port: int, worker: int, holder: str) -> UserError:
 
 
 def port_holder(port: int) -> str:
-    """Returns the process that listens on `port`, as ``python (pid 812)``; "" where unknown."""
+    """Return the process that listens on `port`, as ``python (pid 812)``; "" where unknown."""
     import psutil
 
     try:

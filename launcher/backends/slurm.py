@@ -47,7 +47,7 @@ class Allocation:
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """Returns the numbers of a list as Slurm writes it; ``2(x3),1`` is 2, 2, 2, 1.
+    """Return the numbers of a list as Slurm writes it; ``2(x3),1`` is 2, 2, 2, 1.
 
     Raises:
       UserError: the text is not such a list.
@@ -62,7 +62,7 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """Returns the allocation that the environment variables of a job describe.
+    """Return the allocation that the environment variables of a job describe.
 
     Raises:
       UserError: there is no allocation, or Slurm's commands fail.
@@ -82,7 +82,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
 
 
 def node_addresses(text: str) -> dict[str, str]:
-    """Returns NodeName -> NodeAddr from the output of ``scontrol --oneliner show node``."""
+    """Return NodeName -> NodeAddr from the output of ``scontrol --oneliner show node``."""
     found = {}
     for line in text.splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
@@ -107,23 +107,23 @@ class SlurmBackend:
         self._allocation = allocation
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns the node of each worker; a node runs as many workers as it has tasks."""
+        """Return the node of each worker; a node runs as many workers as it has tasks."""
         return tuple(
             Host(entry.name, entry.address or entry.name, sys.executable, remote=True)
             for entry in fill_slots(self._allocation.nodes, num_workers)
         )
 
     def opened(self, hosts: Sequence[Host]) -> contextlib.AbstractContextManager[None]:
-        """Does nothing: the allocation exists already."""
+        """Do nothing: the allocation exists already."""
         del hosts
         return contextlib.nullcontext()
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns ports; the check of the hosts finds out whether they are free."""
+        """Return ports; the check of the hosts finds out whether they are free."""
         return far_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns a job step that runs `argv` on the host's node, beside other steps."""
+        """Return a job step that runs `argv` on the host's node, beside other steps."""
         slots = next(entry.slots for entry in self._allocation.nodes if entry.name == host.name)
         step = (
             "srun", "--nodes=1", "--ntasks=1", f"--nodelist={host.name}", "--overlap", "--mem=0",
@@ -149,7 +149,7 @@ class SlurmSubmitter:
     far = False
 
     def render(self, submission: Submission) -> str:
-        """Returns the batch script.
+        """Return the batch script.
 
         Raises:
           UserError: Slurm cannot name the log after the run directory.
@@ -177,7 +177,7 @@ class SlurmSubmitter:
         return lines + [_quoted(word) for word in self.more]
 
     def submit(self, text: str, submission: Submission) -> str:
-        """Hands the script to sbatch; returns a message with the job's number and log.
+        """Hand the script to sbatch; return a message with the job's number and log.
 
         Raises:
           UserError: there is no sbatch.
@@ -195,7 +195,7 @@ class SlurmSubmitter:
 
 
 def _quoted(text: str) -> str:
-    """Returns `text` quoted for an #SBATCH line.
+    """Return `text` quoted for an #SBATCH line.
 
     sbatch quotes as a shell does, but a backslash escapes inside all quotes (tried on 22.05).
     """
@@ -203,7 +203,7 @@ def _quoted(text: str) -> str:
 
 
 def _log_pattern(spec: JobSpec) -> str:
-    """Returns the log's name for sbatch, which replaces %j by the job's number.
+    """Return the log's name for sbatch, which replaces %j by the job's number.
 
     Raises:
       UserError: the run directory has a backslash, which turns this replacement off.
@@ -218,7 +218,7 @@ def _log_pattern(spec: JobSpec) -> str:
 
 
 def _log_stem(spec: JobSpec) -> str:
-    """Returns the path of the log without its suffix: beside the run directory.
+    """Return the path of the log without its suffix: beside the run directory.
 
     The log of a remote run directory is in the working directory, named after its last part.
     """
@@ -249,7 +249,7 @@ exit $status
 
 
 def create(options: Mapping[str, str]) -> Backend:
-    """Returns the back end, for use inside an allocation.
+    """Return the back end, for use inside an allocation.
 
     Raises:
       UserError: this process is not in an allocation.
@@ -259,7 +259,7 @@ def create(options: Mapping[str, str]) -> Backend:
 
 
 def submitter(options: Mapping[str, str]) -> Submitter | None:
-    """Returns the submitter; None inside an allocation.
+    """Return the submitter; None inside an allocation.
 
     Raises:
       UserError: an option has a wrong value.

@@ -46,7 +46,7 @@ class SshBackend:
         self._sockets: Path | None = None
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
-        """Returns the host of each worker. Fills the slots of a host before those of the next."""
+        """Return the host of each worker. Fills the slots of a host before those of the next."""
         return tuple(
             Host(
                 name=entry.name,
@@ -59,7 +59,7 @@ class SshBackend:
 
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
-        """Connects to all hosts at once, and closes the connections at the end."""
+        """Connect to all hosts at once, and close the connections at the end."""
         with scratch_folder(_FOLDER_PREFIX) as folder:
             self._sockets = folder
             masters: dict[str, subprocess.Popen[str]] = {}
@@ -127,11 +127,11 @@ class SshBackend:
         return ("ssh", *config, *words, *port, "-T", *more)
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
-        """Returns ports; the check of the hosts finds out whether they are free."""
+        """Return ports; the check of the hosts finds out whether they are free."""
         return far_ports(len(hosts), first_port)
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
-        """Returns ssh with `argv`, quoted for the host's shell, over the open connection."""
+        """Return ssh with `argv`, quoted for the host's shell, over the open connection."""
         setting = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
         command = shlex.join(["exec", *setting, *argv])
         ssh = self._ssh(host, "-o", "ControlMaster=no")
@@ -139,7 +139,7 @@ class SshBackend:
 
 
 def _outlast_signals() -> None:
-    """Keeps a connection until the launcher closes it, but not longer than the launcher lives.
+    """Keep a connection until the launcher closes it, but not longer than the launcher lives.
 
     Ctrl-C reaches the whole process group, and the workers need their connections to stop.
     """
@@ -148,7 +148,7 @@ def _outlast_signals() -> None:
 
 
 def create(options: Mapping[str, str]) -> Backend:
-    """Returns the back end.
+    """Return the back end.
 
     Raises:
       UserError: no hosts are given, or the list is wrong.
@@ -157,7 +157,7 @@ def create(options: Mapping[str, str]) -> Backend:
 
 
 def read_entries(options: Mapping[str, str]) -> tuple[HostEntry, ...]:
-    """Returns the hosts of --hosts or --host_file.
+    """Return the hosts of --hosts or --host_file.
 
     Raises:
       UserError: neither or both are given, or the list is wrong.

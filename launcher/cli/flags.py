@@ -82,7 +82,7 @@ class FlagValues(flags.FlagValues):
         self.__dict__["_group_of"].setdefault(name, self.__dict__["_open_group"])
 
     def groups(self) -> dict[str, list[str]]:
-        """Returns the names of the flags by group, in the order of definition; GENERAL last.
+        """Return the names of the flags by group, in the order of definition; GENERAL last.
 
         Aliases of other flags are left out.
         """
@@ -96,7 +96,7 @@ class FlagValues(flags.FlagValues):
 
 
 def in_group(title: str) -> Callable[[Callable[[FlagValues], None]], Callable[[FlagValues], None]]:
-    """Returns a decorator that puts all flags which a function defines into one group."""
+    """Return a decorator that puts all flags which a function defines into one group."""
 
     def decorate(define: Callable[[FlagValues], None]) -> Callable[[FlagValues], None]:
         @functools.wraps(define)
@@ -135,18 +135,18 @@ class _Serializer(flags.ArgumentSerializer):
 
 
 def define_size(fv: FlagValues, name: str, default: int | None, help_text: str) -> None:
-    """Defines a flag that reads ``10GB`` or ``64MiB`` and holds bytes."""
+    """Define a flag that reads ``10GB`` or ``64MiB`` and holds bytes."""
     flags.DEFINE(_Parser(parse_size), name, default, help_text, fv, _Serializer(format_size))
 
 
 def define_counts(fv: FlagValues, name: str, default: Sequence[int], help_text: str) -> None:
-    """Defines a flag that reads ``1,2,4`` and holds a tuple of whole numbers of 1 or more."""
+    """Define a flag that reads ``1,2,4`` and holds a tuple of whole numbers of 1 or more."""
     serializer = _Serializer(_show_counts)
     flags.DEFINE(_Parser(parse_counts), name, tuple(default), help_text, fv, serializer)
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """Returns the numbers of a list like ``1,2,4``.
+    """Return the numbers of a list like ``1,2,4``.
 
     Raises:
       UserError: an entry is not a whole number of 1 or more.
@@ -164,13 +164,13 @@ def _show_counts(counts: Sequence[int]) -> str:
 
 
 def define_flagfile(fv: FlagValues) -> None:
-    """Defines --flagfile, which every command has."""
+    """Define --flagfile, which every command has."""
     if "flagfile" not in fv:
         flags.DEFINE_string("flagfile", "", "reads flags from a file, one a line", flag_values=fv)
 
 
 def parse_flags(fv: FlagValues, argv: Sequence[str]) -> list[str]:
-    """Parses `argv` (without a program name) into `fv`; returns the positional arguments.
+    """Parse `argv` (without a program name) into `fv`; return the positional arguments.
 
     Raises:
       UserError: an unknown flag, or a value that its flag does not take.
@@ -198,7 +198,7 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 
 def peek_flag(name: str, argv: Sequence[str]) -> str | None:
-    """Returns the text of one flag in `argv`, --flagfile included, before the others are defined.
+    """Return the text of one flag in `argv`, --flagfile included, before the others are defined.
 
     None where it is not given, or where `argv` cannot be parsed: `parse_flags` says why.
     """
@@ -219,7 +219,7 @@ _HELP_COLUMN: Final = 30
 
 
 def flags_help(fv: FlagValues, *, most_used: Sequence[str] = ()) -> str:
-    """Returns a command's flags with their help and defaults, as wide as the screen.
+    """Return a command's flags with their help and defaults, as wide as the screen.
 
     Args:
       fv: the flags.
@@ -237,7 +237,7 @@ def flags_help(fv: FlagValues, *, most_used: Sequence[str] = ()) -> str:
 
 
 def _groups(fv: FlagValues) -> list[tuple[str, list[str]]]:
-    """Returns the groups of `fv`; a single group is sorted by name, for want of structure."""
+    """Return the groups of `fv`; a single group is sorted by name, for want of structure."""
     groups = list(fv.groups().items())
     return groups if len(groups) > 1 else [(title, sorted(names)) for title, names in groups]
 

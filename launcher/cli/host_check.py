@@ -14,7 +14,7 @@ MAX_PORT_RETRIES: Final = 5
 
 
 def look_at(launch: Launch) -> tuple[HostReport, ...]:
-    """Returns a report of each host. Ports that turn out to be taken are picked again.
+    """Return a report of each host. Ports that turn out to be taken are picked again.
 
     With --port the user has chosen the ports, so that taken ones stay in the report.
     """
@@ -42,7 +42,7 @@ def _look_once(launch: Launch) -> tuple[HostReport, ...]:
 
 
 def check_hosts(launch: Launch, view: View) -> None:
-    """Checks all hosts before a worker starts; warnings go to the view.
+    """Check all hosts before a worker starts; warnings go to the view.
 
     Raises:
       UserError: the job cannot run on a host.

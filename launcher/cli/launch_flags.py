@@ -20,7 +20,7 @@ MOST_USED: Final = (
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of launch but those of a back end of the user's own."""
+    """Define the flags of launch but those of a back end of the user's own."""
     with fv.group("Data"):
         flags.DEFINE_string(
             "shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it",
@@ -36,7 +36,7 @@ def define_flags(fv: FlagValues) -> None:
 
 
 def define_backend_flags(fv: FlagValues, argv: Sequence[str]) -> None:
-    """Defines the options of the back end that `argv` names, unless it is a built-in one.
+    """Define the options of the back end that `argv` names, unless it is a built-in one.
 
     Raises:
       UserError: the back end cannot be loaded, or has an option that is a flag of launch.

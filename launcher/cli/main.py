@@ -52,7 +52,7 @@ def console() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command line (without the program's name) and returns its exit status."""
+    """Run one command line (without the program's name) and return its exit status."""
     try:
         return _dispatch(argv)
     except UserError as error:
@@ -110,7 +110,7 @@ def _help(name: str, command: ModuleType, fv: "FlagValues") -> str:
 
 
 def _split_program(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Splits at the first ``--``, after which the user's own program follows."""
+    """Split at the first ``--``, after which the user's own program follows."""
     arguments = list(argv)
     if "--" not in arguments:
         return arguments, ()
@@ -119,7 +119,7 @@ def _split_program(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def command_module(name: str) -> ModuleType:
-    """Returns the module of a command.
+    """Return the module of a command.
 
     Raises:
       UserError: there is no command of this name.

@@ -12,7 +12,7 @@ from tenfold.models.train_config import TrainConfig
 
 
 def check_training(config: TrainConfig, *, num_workers: int) -> int:
-    """Checks a training run against the manifest of its shards; returns the number of lanes.
+    """Check a training run against the manifest of its shards; return the number of lanes.
 
     Raises:
       UserError: there are no such shards, the workers cannot share the lanes evenly, the lanes
@@ -29,7 +29,7 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
 
 
 def check_reach(backend: str, shards: str) -> None:
-    """Checks that workers on the hosts of `backend` can reach the storage of `shards`.
+    """Check that workers on the hosts of `backend` can reach the storage of `shards`.
 
     Raises:
       UserError: the shards are remote, and the network of simulated hosts has no way out.
@@ -42,7 +42,7 @@ def check_reach(backend: str, shards: str) -> None:
 
 
 def check_program(program: Sequence[str], *, cwd: str) -> None:
-    """Checks that a user's program exists.
+    """Check that a user's program exists.
 
     Raises:
       UserError: its first word is not a program, or its Python file does not exist.

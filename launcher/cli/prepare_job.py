@@ -25,7 +25,7 @@ _PASSWORD: Final = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def prepare_job(fv: FlagValues, args: Arguments, *, env: dict[str, str]) -> JobSpec:
-    """Returns the job for hosts that share this machine's files. Shards are not looked at.
+    """Return the job for hosts that share this machine's files. Shards are not looked at.
 
     Args:
       fv: the flags.
@@ -47,7 +47,7 @@ def prepare_job(fv: FlagValues, args: Arguments, *, env: dict[str, str]) -> JobS
 
 
 def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
-    """Returns the job for machines that do not see this machine's files.
+    """Return the job for machines that do not see this machine's files.
 
     Raises:
       UserError: as `prepare_job`, or a path is relative, which means nothing over there.
@@ -78,7 +78,7 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
 
 
 def _refuse_positional(args: Arguments) -> None:
-    """Raises UserError for arguments without a flag, which are mostly a program without ``--``."""
+    """Raise UserError for arguments without a flag, which are mostly a program without ``--``."""
     if args.positional:
         program = shlex.join((*args.positional, *args.program))
         raise UserError(
@@ -116,7 +116,7 @@ def _training_job(config: TrainConfig, *, num_workers: int, env: dict[str, str])
 
 
 def _refuse_passwords(fv: FlagValues, args: Arguments) -> None:
-    """Raises UserError for a URL with a password in it.
+    """Raise UserError for a URL with a password in it.
 
     All users of a machine can read command lines, and the run directory holds a copy.
     """

@@ -60,14 +60,14 @@ class Launch:
     show_tf_logs: bool
 
     def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
-        """Returns a cluster of `hosts` on ports that are free now."""
+        """Return a cluster of `hosts` on ports that are free now."""
         return choose_cluster(self.backend, hosts, first_port=self.first_port)
 
 
 def choose_cluster(
     backend: Backend, hosts: Sequence[Host], *, first_port: int | None
 ) -> ClusterSpec:
-    """Returns a cluster of `hosts` on free ports, or on those from `first_port` on."""
+    """Return a cluster of `hosts` on free ports, or on those from `first_port` on."""
     ports = backend.choose_ports(hosts, first_port)
     return ClusterSpec(
         tuple(f"{host.address}:{port}" for host, port in zip(hosts, ports, strict=True))
@@ -75,7 +75,7 @@ def choose_cluster(
 
 
 def prepare_launch(fv: FlagValues, args: Arguments) -> Launch:
-    """Turns flags into a launch and checks all that can be checked without waiting.
+    """Turn flags into a launch and check all that can be checked without waiting.
 
     Raises:
       UserError: a flag, the program, the shards or the back end cannot be used.
@@ -100,7 +100,7 @@ def prepare_launch(fv: FlagValues, args: Arguments) -> Launch:
 
 
 def check_shards(launch: Launch) -> Launch:
-    """Checks the trainer against its shards; returns the launch with its worker counts.
+    """Check the trainer against its shards; return the launch with its worker counts.
 
     Called again after `write_first`, which makes the shards.
 
@@ -115,7 +115,7 @@ def check_shards(launch: Launch) -> Launch:
 
 
 def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
-    """Returns the back end and the host of each worker.
+    """Return the back end and the host of each worker.
 
     Raises:
       UserError: there is no such back end, or it has too few hosts.
@@ -127,7 +127,7 @@ def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
 
 
 def options_of_backend(fv: FlagValues) -> dict[str, str]:
-    """Returns the given options of back ends, those of other back ends included."""
+    """Return the given options of back ends, those of other back ends included."""
     options = backend_options(fv.backend).values()
     names = [option.name for own in options for option in own]
     return {name: fv[name].value for name in names if fv[name].value is not None}

@@ -18,7 +18,7 @@ _NOT_PASSED_ON: Final = ("dry_run", "format", "run_dir", "flagfile")
 
 
 def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Submission] | None:
-    """Returns the platform and the job for it; None where the job is supervised from here.
+    """Return the platform and the job for it; None where the job is supervised from here.
 
     Raises:
       UserError: a flag, the program or the shards cannot be used.
@@ -42,7 +42,7 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
 
 
 def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> str:
-    """Hands the job over; returns the text to print: with `dry_run` only what is rendered.
+    """Hand the job over; return the text to print: with `dry_run` only what is rendered.
 
     Raises:
       UserError: the platform's tools are missing, or the job is not for this platform.
@@ -53,7 +53,7 @@ def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> st
 
 
 def _command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
-    """Returns the launch command that runs the same job, without the program's name."""
+    """Return the launch command that runs the same job, without the program's name."""
     given = [fv[name] for name in sorted(fv) if fv[name].present and name not in _NOT_PASSED_ON]
     own = [word for flag in given for word in _words(flag)]
     program = ["--", *args.program] if args.program else []

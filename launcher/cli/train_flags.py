@@ -22,7 +22,7 @@ CACHE_MODES: Final = (shard_cache.AUTO, shard_cache.OFF)
 
 @in_group("Local cache")
 def define_cache_flags(fv: FlagValues) -> None:
-    """Defines the flags of the cache."""
+    """Define the flags of the cache."""
     flags.DEFINE_enum(
         "cache", shard_cache.AUTO, CACHE_MODES,
         "shards on gs:// (and other URLs) are fetched into a local cache ahead of their use; off: "
@@ -41,13 +41,13 @@ def define_cache_flags(fv: FlagValues) -> None:
 
 
 def cache_options(fv: FlagValues) -> CacheOptions:
-    """Returns the cache options that the flags ask for."""
+    """Return the cache options that the flags ask for."""
     return CacheOptions(fv.cache, fv.cache_dir, fv.cache_size)
 
 
 @in_group("Training")
 def define_train_flags(fv: FlagValues) -> None:
-    """Defines the flags of the built-in trainer."""
+    """Define the flags of the built-in trainer."""
     text = partial(flags.DEFINE_string, flag_values=fv)
     number = partial(flags.DEFINE_integer, flag_values=fv)
     real = partial(flags.DEFINE_float, flag_values=fv)
@@ -95,14 +95,14 @@ def define_train_flags(fv: FlagValues) -> None:
 
 
 def train_flag_names() -> tuple[str, ...]:
-    """Returns the names of the flags that `define_train_flags` defines."""
+    """Return the names of the flags that `define_train_flags` defines."""
     fv = FlagValues()
     define_train_flags(fv)
     return tuple(fv)
 
 
 def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
-    """Returns the trainer's configuration.
+    """Return the trainer's configuration.
 
     Args:
       fv: the flags.
@@ -165,7 +165,7 @@ _UNIT_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_interval(text: str | None) -> tuple[int, float]:
-    """Returns an interval as (steps, seconds), one of them 0; both are 0 for None.
+    """Return an interval as (steps, seconds), one of them 0; both are 0 for None.
 
     Args:
       text: ``500``, ``500steps``, ``90s``, ``10min`` or ``2h``.

@@ -118,7 +118,7 @@ def define_write_flags(fv: FlagValues) -> None:
     flags.DEFINE_integer(
         "max_bad_records",
         100,
-        "number of broken records at most to leave out with --on_bad_record=skip",
+        "highest number of broken records to leave out with --on_bad_record=skip",
         flag_values=fv,
     )
     flags.DEFINE_bool(

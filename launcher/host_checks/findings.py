@@ -34,7 +34,7 @@ class Finding:
 
 
 def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
-    """Returns all problems of the hosts, errors first.
+    """Return all problems of the hosts, errors first.
 
     Args:
       reports: one report per host.

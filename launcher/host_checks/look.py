@@ -66,7 +66,7 @@ def look_at_hosts(
     paths: Sequence[str] = (),
     shared: str = "",
 ) -> tuple[HostReport, ...]:
-    """Returns a report of each host of `hosts`.
+    """Return a report of each host of `hosts`.
 
     Args:
       backend: the back end, opened.
@@ -157,7 +157,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
-    """Returns {`name`: the next line of the probe, parsed}, or {"failure": the reason}."""
+    """Return {`name`: the next line of the probe, parsed}, or {"failure": the reason}."""
     assert process.stdout is not None
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(process.stdout.readline)

@@ -27,7 +27,7 @@ PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions of Python and of the packages that must be equal on all hosts."""
+    """Return the versions of Python and of the packages that must be equal on all hosts."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -38,7 +38,7 @@ def versions() -> dict[str, str | None]:
 
 
 def code_digest() -> str:
-    """Returns a digest of this package's Python files, to compare hosts."""
+    """Return a digest of this package's Python files, to compare hosts."""
     here = os.path.abspath(__file__)
     top = os.path.dirname(os.path.dirname(os.path.dirname(here)))
     digest = hashlib.sha256()
@@ -53,7 +53,7 @@ def code_digest() -> str:
 
 
 def listen(address: str, port: int) -> socket.socket | str:
-    """Returns a listening socket, or the reason for its failure."""
+    """Return a listening socket, or the reason for its failure."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.socket(family, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,7 +67,7 @@ def listen(address: str, port: int) -> socket.socket | str:
 
 
 def unresolved(names: list[str]) -> dict[str, str]:
-    """Returns the names that do not resolve, with the reason."""
+    """Return the names that do not resolve, with the reason."""
     failed = {}
     for name in names:
         try:
@@ -78,7 +78,7 @@ def unresolved(names: list[str]) -> dict[str, str]:
 
 
 def unreached(peers: list[tuple[str, int]]) -> list[tuple[str, int, str]]:
-    """Returns the peers that refuse a connection or do not answer, with the reason."""
+    """Return the peers that refuse a connection or do not answer, with the reason."""
     failed = []
     for address, port in peers:
         try:
@@ -89,14 +89,14 @@ def unreached(peers: list[tuple[str, int]]) -> list[tuple[str, int, str]]:
 
 
 def free_bytes(path: str) -> int:
-    """Returns the free bytes on the disk of `path`, or of its nearest ancestor that exists."""
+    """Return the free bytes on the disk of `path`, or of its nearest ancestor that exists."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path or "/").free
 
 
 def available_memory() -> int | None:
-    """Returns the bytes of available memory; None where the system is not Linux."""
+    """Return the bytes of available memory; None where the system is not Linux."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
@@ -106,7 +106,7 @@ def available_memory() -> int | None:
 
 
 def inspect_host(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.socket]]:
-    """Returns the report of this host, and the sockets that hold its ports."""
+    """Return the report of this host, and the sockets that hold its ports."""
     servers = {port: listen(request["address"], port) for port in request["ports"]}
     report = {
         "time": time.time(),
@@ -128,7 +128,7 @@ def inspect_host(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.s
 
 
 def main() -> None:
-    """Runs the probe: report, peers, unreached peers."""
+    """Run the probe: report, peers, unreached peers."""
     # The probe runs with -I, which ignores PYTHONPATH; the workers do not ignore it.
     sys.path += os.environ.get("PYTHONPATH", "").split(os.pathsep)
     report, servers = inspect_host(json.loads(sys.argv[-1]))

@@ -26,7 +26,7 @@ _MODULES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """Returns a published name, imported on first use."""
+    """Return a published name, imported on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module 'tenfold' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -23,7 +23,7 @@ CLASSES = 10
 
 
 def write_images(folder: Path, kind: str, count: int) -> int:
-    """Writes ``folder/CLASS/NNNNNN.jpg``; returns their mean size in bytes."""
+    """Write ``folder/CLASS/NNNNNN.jpg``; return their mean size in bytes."""
     heights, widths, quality = KINDS[kind]
     photographs = [Image.fromarray(array) for array in load_sample_images().images]
     rng = random.Random(f"images {kind}")
@@ -43,7 +43,7 @@ def _random_crop(
     heights: tuple[int, int],
     widths: tuple[int, int],
 ) -> Image.Image:
-    """Returns a random crop with a random brightness."""
+    """Return a random crop with a random brightness."""
     height, width = rng.randrange(*heights), rng.randrange(*widths)
     left = rng.randrange(photograph.width - width + 1)
     top = rng.randrange(photograph.height - height + 1)

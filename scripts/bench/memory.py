@@ -32,7 +32,7 @@ def config_of(shards: str, buffer_bytes: int, side: int) -> ReadConfig:
 
 
 def memory_over_epochs(shards: str, epochs: int) -> Iterator[tuple[int, float]]:
-    """Yields (epochs done, resident MB)."""
+    """Yield (epochs done, resident MB)."""
     iterator = iter(training_batches(config_of(shards, 16 * 10**6, 64), tail=False))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
     for epoch in range(1, epochs + 1):
@@ -43,7 +43,7 @@ def memory_over_epochs(shards: str, epochs: int) -> Iterator[tuple[int, float]]:
 
 
 def mixing(shards: str, buffer_bytes: int) -> tuple[float, float]:
-    """Measures how well the records of two epochs are shuffled.
+    """Measure how well the records of two epochs are shuffled.
 
     Returns:
       The mean distance between the two positions of a record, and the number of pairs of records

@@ -59,7 +59,7 @@ Medians = dict[str, dict[str, float]]
 
 
 def in_graph() -> Callable[..., Iterator[int]]:
-    """Returns a function that takes batches from a TensorFlow iterator and yields their counts.
+    """Return a function that takes batches from a TensorFlow iterator and yields their counts.
 
     It takes up to `steps` batches, or all: one in the first call of the graph function, then
     BATCHES_PER_CALL per call.
@@ -303,24 +303,24 @@ TORCH = ("mosaic", "litdata")
 
 
 def python_of(name: str) -> str:
-    """Returns the interpreter of the environment that has a reader's library."""
+    """Return the interpreter of the environment that has a reader's library."""
     if name not in TORCH:
         return sys.executable
     return str(Path(sys.executable).absolute().parents[2] / "bench_torch" / "bin" / "python")
 
 
 def cpu_seconds() -> float:
-    """Returns the CPU time of this process and of its children that have ended."""
+    """Return the CPU time of this process and of its children that have ended."""
     return sum(os.times()[:4])
 
 
 def measure(data: Path, kind: str, name: str) -> list[dict[str, float]]:
-    """Returns rate, CPU ms per image and the delay of the first batch, for each epoch."""
+    """Return rate, CPU ms per image and the delay of the first batch, for each epoch."""
     return measure_epochs(READERS[name](data, kind))
 
 
 def measure_epochs(epochs: Epochs, count: int = EPOCHS) -> list[dict[str, float]]:
-    """Returns the same for a reader that has been prepared."""
+    """Return the same for a reader that has been prepared."""
     found = []
     for _ in range(count):
         began, cpu, first, batches = time.perf_counter(), cpu_seconds(), 0.0, 0
@@ -334,7 +334,7 @@ def measure_epochs(epochs: Epochs, count: int = EPOCHS) -> list[dict[str, float]
 
 
 def medians_of(data: Path, kind: str, names: list[str], rounds: int) -> Medians:
-    """Returns the medians of each reader over all rounds, without readers that failed."""
+    """Return the medians of each reader over all rounds, without readers that failed."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -355,7 +355,7 @@ def medians_of(data: Path, kind: str, names: list[str], rounds: int) -> Medians:
 
 
 def table(medians: Medians) -> str:
-    """Returns the medians as a table, with ratios to the ceiling."""
+    """Return the medians as a table, with ratios to the ceiling."""
     top = medians["ceiling"]
     lines = [
         f"{'reader':<15}{'images/s':>11}{'of ceiling':>11}{'CPU ms':>8}{'of ceiling':>11}"

@@ -26,7 +26,7 @@ FEATURES = ("image", "label")
 
 
 def lists(records: Iterable[Any]) -> Iterable[list[Any]]:
-    """Yields the records in lists of BATCH."""
+    """Yield the records in lists of BATCH."""
     batch = []
     for record in records:
         batch.append(record)
@@ -186,7 +186,7 @@ STAGES = {
 
 
 def medians_of(data: str, kind: str, stage: str, rounds: int) -> Medians:
-    """Returns the medians of each reader over all rounds, without its first epoch."""
+    """Return the medians of each reader over all rounds, without its first epoch."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in STAGES[stage]}
     for number in range(rounds):
         for name in list(results)[:: -1 if number % 2 else 1]:

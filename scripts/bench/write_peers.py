@@ -165,7 +165,7 @@ def write_part(name: str, output: Path, part: int, files: Files, ready: Any, tim
 
 
 def in_parts(name: str, output: Path, files: Files) -> float:
-    """Returns the seconds from the first write of any process to the last write of any process."""
+    """Return the seconds from the first write of any process to the last write of any process."""
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(PROCESSES), spawn.Queue()
     processes = [

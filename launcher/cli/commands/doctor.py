@@ -25,18 +25,18 @@ USAGE: Final = "[the flags of launch] [-- program args…]"
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of doctor: those of launch, but --dry_run: it starts nothing anyway."""
+    """Define the flags of doctor: those of launch, but --dry_run: it starts nothing anyway."""
     launch_flags.define_flags(fv)
     delattr(fv, "dry_run")
 
 
 def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
-    """Defines the flags of the back end that `argv` names."""
+    """Define the flags of the back end that `argv` names."""
     launch_flags.define_backend_flags(fv, argv)
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Prints what the hosts report and what is wrong; returns 1 where a launch would fail."""
+    """Print what the hosts report and what is wrong; return 1 where a launch would fail."""
     Arguments(args.positional).expect_none()
     if args.program or fv.shards:
         launch = prepare_launch(fv, args)
@@ -56,7 +56,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def _look_at_hosts_only(fv: FlagValues) -> tuple[HostReport, ...]:
-    """Returns the reports of the hosts where nothing to run is given."""
+    """Return the reports of the hosts where nothing to run is given."""
     backend, hosts = choose_hosts(fv)
     with backend.opened(hosts):
         workers = choose_cluster(backend, hosts, first_port=fv.port).workers
@@ -98,7 +98,7 @@ def _as_json(
 
 
 def _host_json(report: HostReport, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Returns the report of a host as JSON; nulls where the host did not answer."""
+    """Return the report of a host as JSON; nulls where the host did not answer."""
     seen, name = report.seen, report.host.name
     levels = [finding.level for finding in findings if finding.host == name]
     return {

@@ -37,17 +37,17 @@ EXIT_STATUS: Final = {"succeeded": 0, "failed": 1}
 
 
 def define_flags(fv: FlagValues) -> None:
-    """Defines the flags of launch."""
+    """Define the flags of launch."""
     launch_flags.define_flags(fv)
 
 
 def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
-    """Defines the flags of the back end that `argv` names."""
+    """Define the flags of the back end that `argv` names."""
     launch_flags.define_backend_flags(fv, argv)
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
-    """Checks everything, runs the job, prints its result; returns the exit status."""
+    """Check everything, run the job, print its result; return the exit status."""
     submission = prepare_submission(fv, args)
     if submission is not None:
         print(submit(*submission, dry_run=fv.dry_run), end="")
@@ -69,7 +69,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 
 def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
-    """Runs the job to its end; returns its result and where its run directory is."""
+    """Run the job to its end; return its result and where its run directory is."""
     run_dir = open_run_dir(launch.spec.run_dir, note=view.note)
     try:
         _salvage(launch, view)
@@ -90,7 +90,7 @@ def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
 
 
 def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
-    """Returns a view that also writes the events into the run directory, for the report."""
+    """Return a view that also writes the events into the run directory, for the report."""
     write_environment_file(run_dir)
     return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from absl import flags
 
 from tenfold.data.units import format_duration, format_size, plural
-from tenfold.launcher.cli.flags import Arguments, FlagValues
+from tenfold.launcher.cli.flags import Arguments, FlagValues, in_group
 from tenfold.launcher.cli.write_flags import define_write_flags, write_from_flags
 
 if TYPE_CHECKING:
@@ -20,6 +20,17 @@ USAGE: Final = "--source=PATH --output=PATH [--flag=value …] [-- --runner=… 
 def define_flags(fv: FlagValues) -> None:
     """Define the flags of `write`."""
     define_write_flags(fv)
+    _define_writer_flags(fv)
+    flags.DEFINE_bool(
+        "dry_run", False, "print the shards that would be written, change nothing", flag_values=fv
+    )
+    flags.DEFINE_enum(
+        "format", "text", ["text", "json"], "form of the printed result", flag_values=fv
+    )
+
+
+@in_group("Writing")
+def _define_writer_flags(fv: FlagValues) -> None:
     flags.DEFINE_enum(
         "engine", "local", ["local", "beam"],
         "write with processes of this machine, or in an Apache Beam pipeline, whose options "
@@ -37,12 +48,6 @@ def define_flags(fv: FlagValues) -> None:
     # The former names of the two.
     flags.DEFINE_alias("task_index", "writer_index", flag_values=fv)
     flags.DEFINE_alias("num_tasks", "num_writers", flag_values=fv)
-    flags.DEFINE_bool(
-        "dry_run", False, "print the shards that would be written, change nothing", flag_values=fv
-    )
-    flags.DEFINE_enum(
-        "format", "text", ["text", "json"], "form of the printed result", flag_values=fv
-    )
 
 
 def run(fv: FlagValues, args: Arguments) -> int:

@@ -33,7 +33,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def netns_works() -> None:
-    """Skips the test where this machine allows no network namespaces."""
+    """Skip the test where this machine allows no network namespaces."""
     backend = load_backend("netns")
     try:
         with backend.opened(backend.hosts(1)):
@@ -44,7 +44,7 @@ def netns_works() -> None:
 
 @pytest.fixture(scope="session")
 def cgroups_of() -> Callable[[int], list[str]]:
-    """Finds the control groups of one launch; other launches run at the same time."""
+    """Find the control groups of one launch; other launches run at the same time."""
 
     def find(pid: int) -> list[str]:
         folders = (Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup"))
@@ -300,13 +300,13 @@ def _poll(condition: Callable[[], bool], folder: Path, timeout_s: float = 60) ->
 
 
 def _end_all_jobs(conf: Path) -> None:
-    """Cancels all jobs before the nodes stop, which would leave running steps behind."""
+    """Cancel all jobs before the nodes stop, which would leave running steps behind."""
     environment = {**os.environ, "SLURM_CONF": str(conf)}
     _poll(lambda: _ask_slurm_to_end(environment), conf.parent, 60)
 
 
 def _ask_slurm_to_end(environment: dict[str, str]) -> bool:
-    """Cancels all jobs, which fails while a job is ending; returns whether none is left."""
+    """Cancel all jobs, which fails while a job is ending; return whether none is left."""
     subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment)
     queue = subprocess.run(
         ["squeue", "--noheader"], capture_output=True, text=True, env=environment
@@ -316,7 +316,7 @@ def _ask_slurm_to_end(environment: dict[str, str]) -> bool:
 
 @pytest.fixture
 def end_slurm_jobs() -> Callable[[Path], None]:
-    """Cancels all jobs and waits until they are gone."""
+    """Cancel all jobs and wait until they are gone."""
     return _end_all_jobs
 
 

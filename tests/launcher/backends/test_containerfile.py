@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def instructions():
-    """Yields (INSTRUCTION, the rest of its line)."""
+    """Yield (INSTRUCTION, the rest of its line)."""
     for line in (ROOT / "docs" / "Containerfile").read_text().splitlines():
         if line and not line.startswith("#"):
             yield tuple(line.split(maxsplit=1))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def doctor(ssh_place, tmp_path):
-    """Runs doctor on two hosts: one has no tenfold, and the workers' ports are those of sshd."""
+    """Run doctor on two hosts: one has no tenfold, and the workers' ports are those of sshd."""
     config = next(flag for flag in ssh_place.flags if flag.startswith("--ssh_config"))
     (tmp_path / "hosts").write_text("host-0\nhost-1 python=/usr/bin/python3\n")
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def open_hosts(netns_works: None) -> Iterator:
-    """Opens two hosts with some options; they are closed at the end."""
+    """Open two hosts with some options; they are closed at the end."""
     with contextlib.ExitStack() as stack:
 
         def make(**options: str) -> tuple[NetnsBackend, tuple[Host, ...]]:
@@ -50,7 +50,7 @@ def open_hosts(netns_works: None) -> Iterator:
 
 
 def on(backend: NetnsBackend, host: Host, *argv: str) -> str:
-    """Returns what a program prints on a host."""
+    """Return what a program prints on a host."""
     command = backend.command(host, argv, {})
     return subprocess.run(command.argv, capture_output=True, text=True, check=True).stdout
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def slurm(slurm_conf, launch, end_slurm_jobs):
-    """Runs Slurm's own commands; `launch` is a launch from outside of any allocation."""
+    """Run Slurm's own commands; `launch` is a launch from outside of any allocation."""
     environment = {**os.environ, "SLURM_CONF": str(slurm_conf)}
     launch.prefix = ("env", f"SLURM_CONF={slurm_conf}")
 

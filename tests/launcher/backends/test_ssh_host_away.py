@@ -19,7 +19,7 @@ time.sleep(100)
 
 
 def kill_host_of(pid: int) -> None:
-    """Kills all processes on the simulated host of `pid`, its sshd included.
+    """Kill all processes on the simulated host of `pid`, its sshd included.
 
     Only the keeper's child stays, which holds the namespaces and starts nothing."""
     network = os.readlink(f"/proc/{pid}/ns/net")
