@@ -15,7 +15,7 @@ from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 
 MOST_USED: Final = launch_flags.MOST_USED
 
-# TensorFlow's servers bind to 0.0.0.0, whatever address TF_CONFIG gives a worker.
+# TensorFlow's server binds to all interfaces, whatever address TF_CONFIG gives a worker.
 EXPOSED: Final = (
     "workers listen on all network interfaces, and whoever connects can run code in them: use "
     "--backend=netns, or a firewall ('Security' in docs/shell.md)"
@@ -48,8 +48,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
     else:
         findings = judge_hosts(reports := _look_at_hosts_only(fv), needs_tensorflow=True)
         shared_by = None
-    is_exposed = fv.backend != "netns" and sum(report.workers for report in reports) > 1
-    notes = (EXPOSED,) if is_exposed else ()
+    notes = () if fv.backend == "netns" else (EXPOSED,)
     show = _as_json if fv.format == "json" else _as_text
     print(show(reports, findings, notes, shared_by))
     return int(_is_bad(findings))

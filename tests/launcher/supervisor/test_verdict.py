@@ -133,8 +133,8 @@ def test_preempted_worker_is_recognised(code, preempted):
 def test_keras_fit_without_repair_names_the_remedy(error):
     header, frame, last = trace(error)
     keras = frame.replace("a.py", "/lib/keras/src/utils/traceback_utils.py")
-    verdict = judge([worker(0, code=1, at=1, says=(header, keras, last))])
-    assert verdict.first.error.splitlines()[0] == error
-    assert "tenfold.models.keras_fit.repair()" in verdict.first.error
-    verdict = judge([worker(0, code=1, at=1, says=(header, frame, last))])
-    assert verdict.first.error == error
+    for frames, hint in ((keras, True), (frame, False)):
+        verdict = judge([worker(0, code=1, at=1, says=(header, frames, last))])
+        assert verdict
+        assert verdict.first.error.splitlines()[0] == error
+        assert ("tenfold.models.keras_fit.repair()" in verdict.first.error) == hint
