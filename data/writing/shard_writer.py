@@ -1,9 +1,8 @@
 """Writing one shard: the inner loop of a write."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -17,6 +16,7 @@ from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.reading.records.record_check import ImageCheck, channels_of
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
 from tenfold.data.storage.folder import Conflict, Folder
@@ -103,14 +103,12 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
 def _temporary(folder: Folder, name: str) -> Iterator[Path]:
     """Yield a local path for a file to be published as `name`; remove a file left there."""
     scratch = folder.scratch()
-    base = Path(tempfile.mkdtemp()) if scratch is None else scratch
-    path = temporary_beside(base / name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        if scratch is None:
-            base.rmdir()
+    with nullcontext(scratch) if scratch else scratch_folder() as base:
+        path = temporary_beside(base / name)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, block: bytes) -> None:

@@ -1,12 +1,10 @@
 """Writing a data set: from a source to shards and, last of all, their manifest."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError, did_you_mean
@@ -15,6 +13,7 @@ from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import SplitFraction, check_fractions
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.folder import Folder
@@ -191,8 +190,8 @@ def write_shards(
     folder = open_folder(os.fspath(output))
     if not isinstance(folder, LocalFolder) and not options.dry_run:
         make_writable(folder)  # a refusal comes before the scan of the source, which may be long
-    with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
-        opened = open_source(source, Path(scratch), source_options)
+    with scratch_folder() as scratch:
+        opened = open_source(source, scratch, source_options)
         plan = _plan(opened, chain, options)
         on_plan(plan)
         if options.dry_run:
