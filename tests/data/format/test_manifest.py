@@ -27,7 +27,7 @@ FREE = {
     # The order of features and splits, and data sets without a feature, a split or class names.
     ("features",), ("features", "*"), ("splits",), ("splits", "*"), ("label_names",),
 }  # fmt: skip
-VALUES = (
+VALUES: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 7, 1.0, 1.5, float("inf"), float("nan"), 10**30, -(10**400),
     "", "x", "\ud800", "a\nb", "../a", "0" * 8, "F" * 16, "x" * 5000, [], [1], [[]], {}, {"x": 1},
 )  # fmt: skip
