@@ -270,8 +270,8 @@ def test_launch_skips_undecodable_image(
     codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
     data[codes : codes + 16] = bytes([255] * 16)
     victim.write_bytes(data)
-    data = stray.read_bytes()
-    stray.write_bytes(data[:-2] + bytes(range(24)) + data[-2:])  # decodable, with a warning
+    whole = stray.read_bytes()
+    stray.write_bytes(whole[:-2] + bytes(range(24)) + whole[-2:])  # decodable, with a warning
     written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")
     assert written.status == 0, written.err
     run = (f"--shards={shards}", "--global_batch_size=4", "--epochs=1", "--num_workers=1")

@@ -184,8 +184,8 @@ def test_check_decode_finds_undecodable_images(
     codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
     data[codes : codes + 16] = bytes([255] * 16)
     victim.write_bytes(data)
-    data = stray.read_bytes()
-    stray.write_bytes(data[:-2] + bytes(range(24)) + data[-2:])  # decodable, with a warning
+    whole = stray.read_bytes()
+    stray.write_bytes(whole[:-2] + bytes(range(24)) + whole[-2:])  # decodable, with a warning
     assert write(source, output, max_bad_records=1).manifest.quarantined == 0
     with pytest.raises(UserError, match="different transforms or --check"):
         write(source, output, check="decode", max_bad_records=1)

@@ -263,6 +263,7 @@ def test_decoders_refuse_same_damaged_images(channels: int) -> None:
     sound = [IMAGES[kind]() for kind in GREY_TOO]
     turbo, ours = (make_decoder(name, (20, 20, channels)) for name in ("turbo", "tf"))
     assert isinstance(turbo, PythonDecoder)
+    assert not isinstance(ours, PythonDecoder)
     spec = tf.TensorSpec([1], tf.string)
     tensorflow = tf.function(lambda data: ours(data, None), input_signature=[spec])
     accepted = 0
@@ -290,10 +291,10 @@ def huge(form: str) -> bytes:
     if form == "gif":
         data = IMAGES["gif"]()
         return data[:6] + side[::-1] * 2 + data[10:]
-    data = bytearray(IMAGES["png"]())
-    data[16:24] = (b"\0\0" + side) * 2
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    return bytes(data)
+    png = bytearray(IMAGES["png"]())
+    png[16:24] = (b"\0\0" + side) * 2
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    return bytes(png)
 
 
 @pytest.mark.parametrize("name", ["tf", "turbo"])
