@@ -302,7 +302,9 @@ def load_salvage(into: str) -> Salvage:
         raise JobError(f"there is no {into}/{BAD_RECORDS_NAME}: start the job again")
     damaged = tuple(DamagedRecord(**record) for record in json.loads(records)["bad_records"])
     return Salvage(
-        manifest_from_json(manifest.decode(), where=f"{into}/{MANIFEST_NAME}"),
+        manifest_from_json(
+            manifest.decode(), where=f"{into}/{MANIFEST_NAME}", lost_records=len(damaged)
+        ),
         {record.shard: f"{folder.path}/{record.shard}" for record in damaged},
         damaged,
     )

@@ -1,10 +1,8 @@
 """Writing one shard: the inner loop of a write."""
 
 import os
-import socket
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -18,9 +16,11 @@ from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.reading.records.record_check import ImageCheck, channels_of
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
+from tenfold.data.storage.folder import Conflict, Folder
+from tenfold.data.storage.local_folder import create_exclusively, temporary_beside
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import Chain
@@ -78,7 +78,7 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
     sums = _ShardSums(task.name, report)
     with _temporary(folder, task.name) as path:
         try:
-            with open(path, "wb", buffering=0) as file:
+            with open(path, "wb", buffering=0, opener=create_exclusively) as file:
                 for block in sums.blocks(job, task):
                     _write_all(file.fileno(), block)
                 if folder.scratch():  # a file that is uploaded need not be durable on this disk
@@ -89,6 +89,11 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
             record_finished(folder, finished, job.keys)
         except Conflict:
             raise taken_over(folder) from None
+        except FileNotFoundError:
+            raise JobError(
+                f"output '{folder.path}': another process removed the files of this write, as a "
+                "second write into the same folder does: run it again once that has ended"
+            ) from None
         except OSError as error:
             raise JobError(f"{folder.path}/{task.name} could not be written: {error}") from error
     return finished
@@ -98,14 +103,12 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
 def _temporary(folder: Folder, name: str) -> Iterator[Path]:
     """Yield a local path for a file to be published as `name`; remove a file left there."""
     scratch = folder.scratch()
-    base = Path(tempfile.mkdtemp()) if scratch is None else scratch
-    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        if scratch is None:
-            base.rmdir()
+    with nullcontext(scratch) if scratch else scratch_folder() as base:
+        path = temporary_beside(base / name)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, block: bytes) -> None:

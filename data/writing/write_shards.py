@@ -1,12 +1,10 @@
 """Writing a data set: from a source to shards and, last of all, their manifest."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError, did_you_mean
@@ -15,6 +13,7 @@ from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import SplitFraction, check_fractions
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.folder import Folder
@@ -25,7 +24,13 @@ from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.transforms.python_transforms import TransformLike
 from tenfold.data.writing.beam import SourceSpec, write_with_beam
 from tenfold.data.writing.ledger import FinishedShard, check_budget, read_finished
-from tenfold.data.writing.output_folder import begin_output, count_kept, find_finished, plan_keys
+from tenfold.data.writing.output_folder import (
+    begin_output,
+    claim_output,
+    count_kept,
+    find_finished,
+    plan_keys,
+)
 from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
 
@@ -185,8 +190,8 @@ def write_shards(
     folder = open_folder(os.fspath(output))
     if not isinstance(folder, LocalFolder) and not options.dry_run:
         make_writable(folder)  # a refusal comes before the scan of the source, which may be long
-    with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
-        opened = open_source(source, Path(scratch), source_options)
+    with scratch_folder() as scratch:
+        opened = open_source(source, scratch, source_options)
         plan = _plan(opened, chain, options)
         on_plan(plan)
         if options.dry_run:
@@ -195,7 +200,8 @@ def write_shards(
         decode = options.check == "decode"
         job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records, decode)
         spec = SourceSpec(source, source_options, opened.stats.fingerprint)
-        return _write(job, spec, folder, options, on_progress)
+        with claim_output(folder, num_writers=options.num_writers):
+            return _write(job, spec, folder, options, on_progress)
 
 
 def _with_shorthands(
@@ -251,7 +257,15 @@ def _write(
     if manifest is not None:
         return WriteResult(manifest, plan, 0, len(plan.tasks), source.notes)
     own = plan.tasks[options.writer_index :: options.num_writers]
-    begin_output(folder, keys, plan.tasks, own, resume=options.resume, overwrite=options.overwrite)
+    begin_output(
+        folder,
+        keys,
+        plan.tasks,
+        own,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        num_writers=options.num_writers,
+    )
     finished = read_finished(folder, [task.name for task in own], keys)
     missing = [task for task in own if task.name not in finished]
     job = replace(job, keys=keys.digest, versions=_versions(folder, missing))
