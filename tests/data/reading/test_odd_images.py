@@ -274,7 +274,7 @@ def test_launch_skips_undecodable_image(
     stray.write_bytes(whole[:-2] + bytes(range(24)) + whole[-2:])  # decodable, with a warning
     written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")
     assert written.status == 0, written.err
-    run = (f"--shards={shards}", "--global_batch_size=4", "--epochs=1", "--num_workers=1")
+    run = (f"--shards={shards}", "--global_batch_size=3", "--epochs=1", "--num_workers=1")
     done = tenfold("launch", *run, f"--run_dir={tmp_path}/fails")
     assert done.status == 1
     assert "launch with --on_bad_record=skip, or write again with --check=decode" in done.out
