@@ -4,6 +4,7 @@ Needs Pillow and numpy; imported only where pixels are used.
 """
 
 import io
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from tenfold.data.errors import UserError
@@ -60,8 +61,11 @@ def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Im
 
 
 def _is_turned(image: "Image") -> bool:
-    """Return True if EXIF names an orientation other than upright."""
-    return image.getexif().get(_ORIENTATION, 1) != 1
+    """Return True if EXIF names an orientation other than upright; damaged EXIF names none."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return False
 
 
 def _upright(image: "Image") -> "Image":

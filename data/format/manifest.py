@@ -6,20 +6,41 @@ parsed only here, so that none can point outside of the manifest's folder.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.manifest_fields import (
+    MAX_MANIFEST_BYTES,
+    ManifestFields,
+    ShardFields,
+    SplitFields,
+    one_line,
+    parse_fields,
+    parse_hex,
+    parse_json_object,
+)
 
 MANIFEST_NAME: Final = "manifest.json"
+# The list of the records that a write left out, as JSON lines.
+QUARANTINE_NAME: Final = "quarantine.jsonl"
 FORMAT: Final = "tenfold-shards"
 VERSION: Final = 1
 KINDS: Final = ("image", "bytes", "float", "int64")
 IMAGE: Final = "image"
 LABEL: Final = "label"
+# Labels without names that reach beyond this are numbers, not classes: they are not counted.
+MAX_CLASSES: Final = 10_000
 
+# The frame around a record: TFRecord's length and two checksums.
+_FRAME_BYTES: Final = 16
+_MAX_BYTES: Final = 2**63
+_MAX_DIMENSIONS: Final = 32
+_MAX_TEXT: Final = 4096
+_DAMAGED: Final = "the manifest is damaged or foreign"
 _SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SHARD_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-([0-9]{5,})-of-([0-9]{5,})\.tfrecord")
 
@@ -65,6 +86,16 @@ class Feature:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"feature '{self.name}' is of kind '{self.kind}', not one of {KINDS}")
+        sizes = [size for size in self.shape if size is not None]
+        image = self.kind == IMAGE
+        sound = len(self.shape) == 3 if image else len(self.shape) <= _MAX_DIMENSIONS
+        if image and len(self.shape) == 3:
+            sound = self.shape[2] in (None, 1, 2, 3, 4)
+        if not sound or not all(int(image) <= size < 2**31 for size in sizes):
+            raise UserError(
+                f"feature '{self.name}' of kind '{self.kind}' cannot have the shape "
+                f"{list(self.shape)}: {_DAMAGED}"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +116,18 @@ class ShardInfo:
     bytes: int
     crc32c: int
     fingerprint: int
+
+
+def _check_shard(shard: ShardInfo) -> None:
+    empty = shard.records == shard.bytes == shard.crc32c == shard.fingerprint == 0
+    room = shard.bytes // _FRAME_BYTES
+    if not empty and not (0 < shard.records <= room and shard.bytes < _MAX_BYTES):
+        raise UserError(
+            f"shard '{shard.name}' cannot hold {shard.records} records in "
+            f"{shard.bytes} bytes: {_DAMAGED}"
+        )
+    if not (0 <= shard.crc32c < 2**32 and 0 <= shard.fingerprint < 2**64):
+        raise UserError(f"shard '{shard.name}' has a checksum out of range: {_DAMAGED}")
 
 
 @dataclass(frozen=True)
@@ -108,13 +151,9 @@ class Split:
             if shard.name != shard_name(self.name, index, total):
                 raise UserError(
                     f"shard '{shard.name}' should be named "
-                    f"'{shard_name(self.name, index, total)}': the manifest is damaged or foreign"
+                    f"'{shard_name(self.name, index, total)}': {_DAMAGED}"
                 )
-            if not 0 <= shard.records <= shard.bytes:
-                raise UserError(
-                    f"shard '{shard.name}' cannot hold {shard.records} records in "
-                    f"{shard.bytes} bytes: the manifest is damaged or foreign"
-                )
+            _check_shard(shard)
 
     @property
     def num_records(self) -> int:
@@ -130,6 +169,14 @@ class Split:
     def fingerprint(self) -> int:
         """Sum modulo 2**64 of the fingerprints of all records."""
         return sum(shard.fingerprint for shard in self.shards) % 2**64
+
+
+def _check_unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"manifest: two {what}s are called '{name}'")
+        seen.add(name)
 
 
 @dataclass(frozen=True)
@@ -162,8 +209,20 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.num_lanes < 1:
             raise UserError(f"manifest: num_lanes is {self.num_lanes}, it must be at least 1")
+        counts = self.worker_counts
+        if list(counts) != sorted({count for count in counts if count > 0}) or (
+            self.num_lanes != math.lcm(*counts)
+        ):
+            raise UserError(
+                f"manifest: worker_counts is {list(counts)}, but must ascend from 1 or more and "
+                f"have num_lanes, {self.num_lanes}, as their least common multiple"
+            )
+        if not 0 <= self.quarantined < _MAX_BYTES:
+            raise UserError(f"manifest: quarantined is {self.quarantined}, which is no count")
+        _check_unique("feature", (feature.name for feature in self.features))
+        _check_unique("split", (split.name for split in self.splits))
         for split in self.splits:
-            if len(split.shards) % self.num_lanes:
+            if not split.shards or len(split.shards) % self.num_lanes:
                 raise UserError(
                     f"manifest: split '{split.name}' has {len(split.shards)} shards, "
                     f"not a multiple of its {self.num_lanes} lanes"
@@ -236,54 +295,113 @@ def _shard_to_json(shard: ShardInfo) -> dict[str, Any]:
     }
 
 
-def manifest_from_json(text: str, *, where: str = MANIFEST_NAME) -> Manifest:
-    """Return the manifest in the JSON `text`; `where` names its file in messages.
+def manifest_from_json(
+    text: str, *, where: str = MANIFEST_NAME, lost_records: int = 0
+) -> Manifest:
+    """Return the manifest in the JSON `text`, each field checked against all others.
+
+    Args:
+      text: the JSON document.
+      where: the name of its file, for messages.
+      lost_records: the number of records that may have been dropped since they were counted in
+        ``label_counts``, as by `salvage_shards`.
 
     Raises:
       UserError: the text is no manifest of this version, or the manifest is damaged.
     """
     try:
-        document = json.loads(text)
-        if document["format"] != FORMAT or document["version"] != VERSION:
-            raise UserError(
-                f"it is {document['format']} version {document['version']}, "
-                f"this tenfold reads {FORMAT} version {VERSION}"
-            )
-        return Manifest(
-            num_lanes=int(document["num_lanes"]),
-            worker_counts=tuple(int(count) for count in document["worker_counts"]),
-            features=tuple(_feature_from_json(f) for f in document["features"]),
-            label_names=tuple(str(name) for name in document["label_names"]),
-            source_fingerprint=str(document["source_fingerprint"]),
-            transform_key=str(document["transform_key"]),
-            layout_key=str(document["layout_key"]),
-            quarantined=int(document["quarantined"]),
-            splits=tuple(_split_from_json(split) for split in document["splits"]),
-        )
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise UserError(f"it is larger than {MAX_MANIFEST_BYTES:,} bytes: {_DAMAGED}")
+        document = parse_json_object(text)
+        _check_version(document)
+        fields = parse_fields(document)
+        manifest = _from_fields(fields)
+        for split, found in zip(manifest.splits, fields.splits, strict=True):
+            _check_totals(split, found)
+            _check_labels(manifest, split, lost_records)
+        return manifest
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(one_line(f"{where}: {error}")) from error
+    except ValueError as error:
         raise UserError(
-            f"{where} is not a manifest ({type(error).__name__}: {error}): "
-            "run 'tenfold write' to make the shards again"
+            one_line(f"{where} is not a manifest ({error})")
+            + ": run 'tenfold write' to make the shards again"
         ) from error
 
 
-def _feature_from_json(document: Mapping[str, Any]) -> Feature:
-    shape = tuple(None if size is None else int(size) for size in document["shape"])
-    return Feature(str(document["name"]), str(document["kind"]), shape)
-
-
-def _split_from_json(document: Mapping[str, Any]) -> Split:
-    shards = tuple(
-        ShardInfo(
-            name=str(shard["name"]),
-            records=int(shard["records"]),
-            bytes=int(shard["bytes"]),
-            crc32c=int(shard["crc32c"], 16),
-            fingerprint=int(shard["fingerprint"], 16),
+def _check_version(document: Any) -> None:
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    found = document.get("format"), document.get("version")
+    if found != (FORMAT, VERSION):
+        raise UserError(
+            f"it is {found[0]!r:.40} version {found[1]!r:.40}, "
+            f"this tenfold reads {FORMAT} version {VERSION}"
         )
-        for shard in document["shards"]
+
+
+def _from_fields(fields: ManifestFields) -> Manifest:
+    keys = (fields.source_fingerprint, fields.transform_key, fields.layout_key)
+    names = [feature.name for feature in fields.features]
+    for text in (*keys, *names, *fields.label_names):
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f"{text[:20]!r}… is longer than {_MAX_TEXT:,} characters")
+        text.encode()  # a lone surrogate is a ValueError
+    if "" in names or not all(key.isprintable() for key in keys):
+        raise ValueError("a feature has no name, or a key has control characters")
+    return Manifest(
+        num_lanes=fields.num_lanes,
+        worker_counts=fields.worker_counts,
+        features=tuple(Feature(f.name, f.kind, f.shape) for f in fields.features),
+        label_names=fields.label_names,
+        source_fingerprint=fields.source_fingerprint,
+        transform_key=fields.transform_key,
+        layout_key=fields.layout_key,
+        quarantined=fields.quarantined,
+        splits=tuple(_split_from_fields(split) for split in fields.splits),
     )
-    counts = tuple(int(count) for count in document["label_counts"])
-    return Split(str(document["name"]), shards, counts)
+
+
+def _split_from_fields(fields: SplitFields) -> Split:
+    shards = tuple(_shard_from_fields(shard) for shard in fields.shards)
+    return Split(fields.name, shards, fields.label_counts)
+
+
+def _shard_from_fields(fields: ShardFields) -> ShardInfo:
+    return ShardInfo(
+        name=fields.name,
+        records=fields.records,
+        bytes=fields.bytes,
+        crc32c=parse_hex(fields.crc32c, 8, "crc32c"),
+        fingerprint=parse_hex(fields.fingerprint, 16, "fingerprint"),
+    )
+
+
+def _check_totals(split: Split, fields: SplitFields) -> None:
+    fingerprint = parse_hex(fields.fingerprint, 16, "fingerprint")
+    found = (fields.records, fields.bytes, fingerprint)
+    if found != (split.num_records, split.num_bytes, split.fingerprint):
+        raise UserError(
+            f"records, bytes and fingerprint of split '{split.name}' are not the sums over its "
+            f"shards: {_DAMAGED}"
+        )
+
+
+def _check_labels(manifest: Manifest, split: Split, lost_records: int) -> None:
+    counts, names = split.label_counts, manifest.label_names
+    if not counts:
+        return
+    label = manifest.feature(LABEL)
+    beyond = len(counts) > len(names)  # labels above the named classes: the last of them occurs
+    if (
+        label is None
+        or (label.kind, label.shape) != ("int64", ())
+        or not len(names) <= len(counts) <= max(len(names), MAX_CLASSES)
+        or min(counts) < 0
+        or (beyond and not counts[-1])
+        or not 0 <= sum(counts) - split.num_records <= lost_records
+    ):
+        raise UserError(
+            f"label_counts of split '{split.name}' do not fit its {split.num_records} records, "
+            f"its {len(names)} label_names and its features: {_DAMAGED}"
+        )

@@ -9,8 +9,16 @@ from functools import partial
 from typing import BinaryIO, Final
 
 from tenfold.data.errors import JobError
-from tenfold.data.format.manifest import Manifest, ShardInfo, parse_shard_name
+from tenfold.data.format.manifest import (
+    MANIFEST_NAME,
+    QUARANTINE_NAME,
+    Feature,
+    Manifest,
+    ShardInfo,
+    parse_shard_name,
+)
 from tenfold.data.format.tfrecord import RecordError, extend_crc32c, fingerprint64, read_frames
+from tenfold.data.integrity.check_example import example_problem
 from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
@@ -19,6 +27,7 @@ from tenfold.data.storage.open_folder import open_folder
 # Problems of one shard beyond this many are counted, not listed.
 MAX_LISTED: Final = 20
 _REMEDY: Final = "remove the shard and run the same 'tenfold write' again"
+_REMEDY_MANIFEST: Final = "restore the manifest, or write the data set again"
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ def verify_shards(
     }
     problems: dict[str, tuple[str, ...]] = {shard.name: () for shard in shards}
     records = num_bytes = 0
-    checks = run_pool(partial(_check_shard, folder, by_content), shards, processes=processes)
+    check_shard = partial(_check_shard, folder, by_content, manifest.features)
+    checks = run_pool(check_shard, shards, processes=processes)
     with closing(checks):
         for shard, check in checks:
             problems[shard.name] = check.problems
@@ -82,8 +92,8 @@ def verify_shards(
             num_bytes += check.bytes
             on_progress(check.bytes)
     listed = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
-    foreign = _foreign_shards(folder, manifest)
-    return Verification(len(shards), records, num_bytes, (*listed, *foreign))
+    others = (*_foreign_shards(folder, manifest), *_quarantine_problems(folder, manifest))
+    return Verification(len(shards), records, num_bytes, (*listed, *others))
 
 
 def _content(shard: ShardInfo) -> tuple[int, int, int]:
@@ -98,15 +108,27 @@ def _foreign_shards(folder: Folder, manifest: Manifest) -> Iterator[str]:
             yield f"{name}: it is not part of this data set (the manifest does not name it)"
 
 
+def _quarantine_problems(folder: Folder, manifest: Manifest) -> Iterator[str]:
+    """Yield a problem if the list of left-out records has another length than stated."""
+    listed = (folder.read(QUARANTINE_NAME) or b"").count(b"\n")
+    if listed != manifest.quarantined:
+        yield (
+            f"{QUARANTINE_NAME}: it lists {listed:,} records, the manifest says "
+            f"{manifest.quarantined:,}: {_REMEDY_MANIFEST}"
+        )
+
+
 def _check_shard(
     folder: Folder,
     by_content: Mapping[tuple[int, int, int], str],
+    features: Sequence[Feature],
     shard: ShardInfo,
     note: Callable[[int], None],
 ) -> ShardCheck:
     """Read one shard and compare it with `shard`; runs in the processes of the pool.
 
     `by_content` names each shard of the manifest by its content, to recognise swapped files.
+    The first record must have the manifest's `features`.
     """
     del note
     try:
@@ -121,6 +143,8 @@ def _check_shard(
         reader = _ShardReader(file, size)
         reader.run()
     problems = tuple(_compare(shard, reader, by_content))
+    if not problems and reader.first and (difference := example_problem(reader.first, features)):
+        problems = (f"record 0 {difference}, unlike the {MANIFEST_NAME}: {_REMEDY_MANIFEST}",)
     return ShardCheck(shard.name, reader.records, size, problems)
 
 
@@ -144,6 +168,7 @@ class _ShardReader:
         self.records = self.crc32c = self.fingerprint = 0
         self.problems: list[str] = []
         self.damaged = 0
+        self.first = b""
 
     def run(self) -> None:
         """Read to the end of the file.
@@ -153,6 +178,7 @@ class _ShardReader:
         """
         try:
             for frame in read_frames(self._read_next, self.size):
+                self.first = self.first or frame.payload
                 self.records += 1
                 self.fingerprint = (self.fingerprint + fingerprint64(frame.payload)) % 2**64
                 if error := frame.damage():
@@ -201,4 +227,5 @@ def _compare(
 
 def damaged_shards(problems: Sequence[str]) -> int:
     """Return the number of shards that `problems` name."""
-    return len({problem.split(":", 1)[0] for problem in problems})
+    names = {problem.split(":", 1)[0] for problem in problems}
+    return len([name for name in names if parse_shard_name(name)])

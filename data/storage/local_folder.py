@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, naming_file
 from tenfold.data.storage.folder import (
     TEMPORARY_SUFFIX,
     Conflict,
@@ -89,9 +89,10 @@ def _temporary_beside(path: Path, data: bytes) -> Iterator[Path]:
     """Write and sync `data` to a temporary file beside `path`; remove it unless it was renamed."""
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "wb", opener=create_exclusively) as file:
-            file.write(data)
-        sync_file(temporary)
+        with naming_file(path):
+            with open(temporary, "wb", opener=create_exclusively) as file:
+                file.write(data)
+            sync_file(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import MANIFEST_NAME, Manifest, manifest_from_json
+from tenfold.data.format.manifest_fields import MAX_MANIFEST_BYTES
 from tenfold.data.storage.open_folder import open_folder
 
 
@@ -15,6 +16,9 @@ def read_manifest(path: str) -> Manifest:
     folder = open_folder(path)
     where = f"{folder.path}/{MANIFEST_NAME}"
     try:
+        entry = folder.entry(MANIFEST_NAME)
+        if entry and entry.bytes > MAX_MANIFEST_BYTES:
+            raise UserError(f"{where} has {entry.bytes:,} bytes: it is not a manifest")
         data = folder.read(MANIFEST_NAME)
     except OSError as error:
         raise JobError(f"{where} could not be read: {error}") from error

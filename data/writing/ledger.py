@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import JobError
+from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.format.manifest import Feature, ShardInfo
 from tenfold.data.format.schema import Schema
 from tenfold.data.storage.folder import Entry, Folder
@@ -36,10 +37,10 @@ class WriteKeys:
         return hashlib.sha256(json.dumps(vars(self)).encode()).hexdigest()[:16]
 
     def differences(self, other: "WriteKeys") -> tuple[str, ...]:
-        """Return those of ``source``, ``transforms`` and ``layout`` that differ."""
+        """Return those of source, transforms and layout that differ."""
         pairs = {
             "source": (self.source, other.source),
-            "transforms": (self.transform, other.transform),
+            "transforms or --check": (self.transform, other.transform),
             "layout": (self.layout, other.layout),
         }
         return tuple(name for name, (mine, its) in pairs.items() if mine != its)
@@ -72,7 +73,7 @@ def read_keys(folder: Folder) -> WriteKeys | None:
     data = folder.read(KEYS_NAME)
     try:
         return None if data is None else WriteKeys(**json.loads(data))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return WriteKeys("damaged", "damaged", "damaged")
 
 
@@ -176,12 +177,12 @@ def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
         if document["keys"] != keys:
             return None
         return FinishedShard(
-            info=ShardInfo(**document["info"]),
+            info=from_json_fields(ShardInfo, document["info"]),
             schema=tuple(
                 Feature(name, kind, tuple(shape)) for name, kind, shape in document["schema"]
             ),
             label_counts={int(label): int(count) for label, count in document["label_counts"]},
             quarantined=tuple(SkippedRecord(*note) for note in document["quarantined"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

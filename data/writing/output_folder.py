@@ -1,13 +1,20 @@
 """The output folder of a write: checks of its contents, and the beginning of a write in it."""
 
+import errno
+import fcntl
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+import re
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import (
     MANIFEST_NAME,
+    QUARANTINE_NAME,
     Manifest,
     manifest_from_json,
     parse_shard_name,
@@ -16,6 +23,7 @@ from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
+from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import for_each
 from tenfold.data.writing.ledger import (
     WriteKeys,
@@ -30,7 +38,39 @@ from tenfold.data.writing.ledger import (
 # Raise when the same input gives other bytes than before: shards of two revisions never mix.
 WRITER_REVISION: Final = 1
 
-QUARANTINE_NAME: Final = "quarantine.jsonl"
+
+@contextmanager
+def claim_output(folder: Folder, *, num_writers: int) -> Iterator[None]:
+    """Keep other writes out of a local folder until the end of the context.
+
+    Locks the directory itself with flock(2): exclusively for a single writer, shared for one of
+    several writers. The kernel releases the lock when the process ends, and no file is left.
+    Storage without such locks (remote storage, NFS) is not locked: there, writers of equal
+    shards replace each other's files by equal ones.
+
+    Raises:
+      UserError: another process is writing to the folder.
+    """
+    if not isinstance(folder, LocalFolder):
+        yield
+        return
+    descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, fcntl.LOCK_EX if num_writers == 1 else fcntl.LOCK_SH, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int, folder: Folder) -> None:
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise UserError(
+                f"output '{folder.path}' is being written to by another process: "
+                "wait until it has finished, or choose another --output"
+            ) from None
 
 
 def plan_keys(stats: SourceStats, plan: WritePlan, *, transform_key: str = "") -> WriteKeys:
@@ -139,6 +179,7 @@ def begin_output(
     *,
     resume: bool,
     overwrite: bool,
+    num_writers: int = 1,
 ) -> None:
     """Make the folder ready for writing `tasks`.
 
@@ -149,6 +190,7 @@ def begin_output(
       tasks: those of `plan` that this writer writes.
       resume: keep the finished shards of an unfinished write with these keys.
       overwrite: remove the shards of any other write.
+      num_writers: the number of writers that share the write.
 
     Raises:
       UserError: the folder holds an unfinished write of other data, or shards of unknown
@@ -173,7 +215,7 @@ def begin_output(
     names = {task.name for task in tasks}
     if not resume or overwrite:
         forget_finished(folder, names)
-    remove_temporaries(folder, names)
+    remove_temporaries(folder, names, keep_live=num_writers > 1)
 
 
 def _begin_ledger(folder: Folder, keys: WriteKeys) -> None:
@@ -223,9 +265,25 @@ def _expect_no_shards(folder: Folder) -> None:
         )
 
 
-def remove_temporaries(folder: Folder, files: Iterable[str]) -> None:
-    """Remove temporary files that killed processes left for the names in `files`."""
+def remove_temporaries(folder: Folder, files: Iterable[str], *, keep_live: bool = False) -> None:
+    """Remove temporary files that killed processes left for the names in `files`.
+
+    Args:
+      folder: the output folder.
+      files: the names of the complete files.
+      keep_live: keep the files of living processes of this host, which several writers may be.
+    """
     starts = tuple(f".{file}." for file in files)
     for name in folder.sizes():
-        if name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts):
+        if not (name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts)):
+            continue
+        if not (keep_live and _is_of_living_process(name)):
             folder.remove(name)
+
+
+def _is_of_living_process(temporary: str) -> bool:
+    """Whether a temporary file is named after this host and a process that exists."""
+    found = re.search(rf"\.{re.escape(socket.gethostname())}\.(\d+){TEMPORARY_SUFFIX}$", temporary)
+    if not found or not os.path.exists("/proc/self"):
+        return False
+    return os.path.exists(f"/proc/{found[1]}")

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import (
+    LABEL,
     MANIFEST_NAME,
+    MAX_CLASSES,
+    QUARANTINE_NAME,
+    Feature,
     Manifest,
     Split,
     manifest_from_json,
@@ -29,14 +32,10 @@ from tenfold.data.writing.ledger import (
     taken_over,
 )
 from tenfold.data.writing.output_folder import (
-    QUARANTINE_NAME,
     manifest_keys,
     remove_temporaries,
     write_companions,
 )
-
-# Labels without names that reach beyond this are numbers, not classes: they are not counted.
-MAX_CLASSES: Final = 10_000
 
 
 def publish(
@@ -67,6 +66,8 @@ def publish(
         published = _published_by_another(folder, keys)
         if published is None and read_keys(folder) != keys:
             raise taken_over(folder)
+        if published is not None:
+            _remove_own_ledger(folder, keys)
         return published
     ordered = [finished[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
@@ -84,6 +85,12 @@ def publish(
     return manifest
 
 
+def _remove_own_ledger(folder: Folder, keys: WriteKeys) -> None:
+    """Remove notes that this writer added after an equal write had published the manifest."""
+    if read_keys(folder) in (None, keys):
+        remove_ledger(folder)
+
+
 def _published_by_another(folder: Folder, keys: WriteKeys) -> Manifest | None:
     data = folder.read(MANIFEST_NAME)
     manifest = None if data is None else manifest_from_json(data.decode())
@@ -96,15 +103,17 @@ def _manifest(
     of_split: list[list[FinishedShard]] = [[] for _ in plan.splits]
     for task in plan.tasks:
         of_split[task.split].append(finished[task.name])
+    features = _common_schema(finished)
+    classes = Feature(LABEL, "int64") in features
     return Manifest(
         num_lanes=plan.num_lanes,
         worker_counts=plan.worker_counts,
-        features=_common_schema(finished),
+        features=features,
         splits=tuple(
             Split(
                 split.name,
                 tuple(shard.info for shard in shards),
-                _label_counts(shards, len(stats.label_names)),
+                _label_counts(shards, len(stats.label_names)) if classes else (),
             )
             for split, shards in zip(plan.splits, of_split, strict=True)
         ),
@@ -124,13 +133,15 @@ def _common_schema(finished: dict[str, FinishedShard]) -> Schema:
 
 
 def _label_counts(shards: Sequence[FinishedShard], num_labels: int) -> tuple[int, ...]:
-    """Return the number of records of each class; () if the labels are no class indices."""
+    """Return the number of records of each class; () if not every label is a class index."""
     total: dict[int, int] = {}
     for shard in shards:
         for label, count in shard.label_counts.items():
             total[label] = total.get(label, 0) + count
     size = max([num_labels, *(label + 1 for label in total)])
     if not total or min(total) < 0 or size > max(num_labels, MAX_CLASSES):
+        return ()
+    if sum(total.values()) < sum(shard.info.records for shard in shards):
         return ()
     return tuple(total.get(label, 0) for label in range(size))
 

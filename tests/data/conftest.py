@@ -40,7 +40,7 @@ def make_shards(tmp_path: Path) -> MakeShards:
             _write(folder / shard_name("train", index, num_shards), payloads[index::num_shards])
             for index in range(num_shards)
         )
-        manifest = Manifest(num_lanes, (1,), tuple(features), (Split("train", shards),))
+        manifest = Manifest(num_lanes, (num_lanes,), tuple(features), (Split("train", shards),))
         (folder / MANIFEST_NAME).write_text(manifest_to_json(manifest))
         return folder
 

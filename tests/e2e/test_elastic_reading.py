@@ -1,4 +1,4 @@
-"""Runs that stop and go on with another number of workers, and runs over damaged shards."""
+"""Runs that resume on another number of workers, and runs over damaged shards."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def flags_of(shards: Path, run_dir: Path, workers: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_run_goes_on_with_more_workers_as_if_it_had_never_stopped(
+def test_run_resumed_on_more_workers_has_equal_losses(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
 ) -> None:
     whole = tenfold("launch", *flags_of(digit_shards, tmp_path / "whole", 1))
@@ -51,7 +51,7 @@ def test_a_run_goes_on_with_more_workers_as_if_it_had_never_stopped(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_damaged_record_is_named(tenfold: Any, damaged_shards: Path, tmp_path: Path) -> None:
+def test_damaged_record_is_named(tenfold: Any, damaged_shards: Path, tmp_path: Path) -> None:
     flags = flags_of(damaged_shards, tmp_path / "run", 2)
     done = tenfold("launch", *flags)
     assert done.status == 1
@@ -62,7 +62,7 @@ def test_a_damaged_record_is_named(tenfold: Any, damaged_shards: Path, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_damaged_record_is_skipped_and_reported(
+def test_damaged_record_is_skipped_and_reported(
     tenfold: Any, damaged_shards: Path, tmp_path: Path, read_metrics: Any
 ) -> None:
     flags = flags_of(damaged_shards, tmp_path / "run", 2)

@@ -1,4 +1,4 @@
-"""The same run on 1, 2, 4 and 8 real workers, and what it leaves behind."""
+"""The same run on 1, 2, 4 and 8 real workers, and the files in its run directory."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-STEPS_PER_EPOCH = 25  # 1,617 records in batches of 64, the rest left out
+STEPS_PER_EPOCH = 25  # 1,617 records in batches of 64, 17 left over
 EPOCHS = 3
 WORKERS = (1, 2, 4, 8)
 
@@ -34,7 +34,7 @@ def runs(tenfold: Any, write_digits: Any, tmp_path_factory: Any) -> dict[int, Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_losses_and_accuracy_do_not_depend_on_the_number_of_workers(
+def test_losses_are_equal_on_any_number_of_workers(
     runs: dict[int, Path], read_metrics: Any
 ) -> None:
     of_one = read_metrics(runs[1])
@@ -57,9 +57,7 @@ def test_losses_and_accuracy_do_not_depend_on_the_number_of_workers(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_receipts_are_exact_and_validation_reads_every_record(
-    runs: dict[int, Path], read_metrics: Any
-) -> None:
+def test_receipts_are_exact(runs: dict[int, Path], read_metrics: Any) -> None:
     for run_dir in runs.values():
         for line in read_metrics(run_dir):
             if line["kind"] == "epoch":
@@ -84,7 +82,7 @@ print(json.dumps({"accuracy": float(right.mean()), "images": len(files)}))
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: Path) -> None:
+def test_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PREDICT, runs[4] / "model.keras", digits],
         capture_output=True,
@@ -98,7 +96,7 @@ def test_the_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_run_directory_holds_what_it_should(runs: dict[int, Path]) -> None:
+def test_run_directory_is_complete(runs: dict[int, Path]) -> None:
     for workers, run_dir in runs.items():
         result = json.loads((run_dir / "result.json").read_text())
         assert result["state"] == "succeeded"
@@ -106,4 +104,4 @@ def test_the_run_directory_holds_what_it_should(runs: dict[int, Path]) -> None:
         assert len(list((run_dir / "logs").glob("worker-*.log"))) == workers
         assert list((run_dir / "checkpoints").glob("*.npz"))
         assert list((run_dir / "tensorboard").glob("events.*"))
-        assert not list(run_dir.glob(".*")), "something half-written was left"
+        assert not list(run_dir.glob(".*")), "a half-written file is left"

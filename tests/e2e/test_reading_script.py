@@ -15,7 +15,7 @@ LINE = re.compile(r"epoch (\d): loss ([\d.]+); (.*)")
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_two_workers_give_the_losses_of_one_process(
+def test_script_has_equal_losses_on_two_workers(
     tmp_path: Path, digit_shards: Path, tenfold: Callable[..., Any]
 ) -> None:
     script = tmp_path / "script.py"

@@ -3,11 +3,13 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.manifest import manifest_to_json
 from tenfold.data.format.tfrecord import frame
 from tenfold.data.integrity.verify_shards import damaged_shards, verify_shards
 from tenfold.data.planning.layout import LayoutPolicy
@@ -93,6 +95,15 @@ def forged(folder: Path) -> str:
     return "not those of the manifest"
 
 
+def reordered(folder: Path) -> str:
+    # The same records in another order: sizes and the sum of fingerprints stay as they were.
+    path = folder / SHARD
+    data = path.read_bytes()
+    second = record_starts(data)[1]
+    path.write_bytes(data[second:] + data[:second])
+    return "not those of the manifest (CRC32C)"
+
+
 def longer(folder: Path) -> str:
     with open(folder / SHARD, "ab") as file:
         file.write(frame(b"more"))
@@ -105,13 +116,37 @@ def foreign(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_inside, cut_between, missing, swapped, forged, longer, foreign]
+    "damage", [cut_inside, cut_between, missing, swapped, forged, reordered, longer, foreign]
 )
 def test_damage_is_reported(damage: Callable[[Path], str], shards: Path) -> None:
     words = damage(shards)
     found = problems(shards, processes=2)
     assert words in found[0], found
     assert damaged_shards(found) == (2 if damage is swapped else 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"kind": "int64"', '"kind": "float"', "record 0 has another kind or shape of feature"),
+        ('"name": "image"', '"name": "photo"', "record 0 has the features image, label"),
+        ('"quarantined": 1', '"quarantined": 7', "quarantine.jsonl: it lists 1 records"),
+    ],
+)
+def test_manifest_unlike_its_records_is_reported(
+    old: str, new: str, problem: str, shards: Path
+) -> None:
+    manifest = read_manifest(str(shards))
+    document = replace(manifest, quarantined=1, splits=tuple(
+        replace(split, label_counts=()) for split in manifest.splits
+    ))  # fmt: skip
+    text = manifest_to_json(document)
+    (shards / "manifest.json").write_text(text)
+    (shards / "quarantine.jsonl").write_text("{}\n")
+    assert problems(shards) == ()
+    assert old in text
+    (shards / "manifest.json").write_text(text.replace(old, new))
+    assert problem in problems(shards)[0]
 
 
 @pytest.mark.parametrize("name", ["../train-00001-of-00004.tfrecord", "/etc/passwd", "a/b"])

@@ -11,10 +11,10 @@ from tenfold.data.planning.lanes import assign_lanes, deal_lanes
 
 def manifest_of(records: list[int], num_lanes: int) -> Manifest:
     shards = tuple(
-        ShardInfo(shard_name("train", index, len(records)), count, count * 10, 0, index)
+        ShardInfo(shard_name("train", index, len(records)), count, count * 20, 0, index)
         for index, count in enumerate(records)
     )
-    return Manifest(num_lanes, (1,), (), (Split("train", shards),))
+    return Manifest(num_lanes, (num_lanes,), (), (Split("train", shards),))
 
 
 # (records of each shard, lanes, batch) -> (steps, tail steps) of training, steps of evaluation

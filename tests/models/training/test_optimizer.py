@@ -89,7 +89,7 @@ def test_chief_requests_checkpoints_by_time(
     run.config = TrainConfig("shards", "run", checkpoint_every_s=every_s)
     clock = SimpleNamespace(monotonic=lambda: 1000.0 + passed_s)
     monkeypatch.setattr(train, "time", clock)
-    assert run._time_to_save() is due
+    assert run._is_save_due() is due
 
 
 def run(shards: Path, run_dir: Path, **options: Any) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,41 @@
+"""Compare one Example with the features of a manifest."""
+
+import math
+from collections.abc import Sequence
+
+from tenfold.data.format.example import count_values, unpack_list, walk_example
+from tenfold.data.format.image_header import image_shape
+from tenfold.data.format.manifest import IMAGE, Feature
+
+
+def example_problem(payload: bytes, features: Sequence[Feature]) -> str:
+    """Return the first difference of an Example from the manifest's features; "" for none."""
+    try:
+        found = {name: (kind, packed) for name, kind, packed in walk_example(payload)}
+        if set(found) != {feature.name for feature in features}:
+            return f"has the features {', '.join(sorted(found))}"
+        wrong = (f.name for f in features if not _fits(f, *found[f.name]))
+        name = next(wrong, None)
+    except ValueError as error:
+        return f"is not an Example with these features ({error})"
+    return "" if name is None else f"has another kind or shape of feature '{name}'"
+
+
+def _fits(feature: Feature, kind: str, packed: bytes) -> bool:
+    """Whether a stored feature has the kind and shape that the manifest states.
+
+    Raises:
+      ValueError: it cannot be parsed.
+    """
+    if kind != ("bytes" if feature.kind == IMAGE else feature.kind):
+        return False
+    count = count_values(kind, packed)
+    if feature.kind == IMAGE:
+        shape = image_shape(unpack_list(kind, packed)[0]) if count == 1 else ()
+        return len(shape) == 3 and all(
+            size in (None, actual) for size, actual in zip(feature.shape, shape, strict=True)
+        )
+    known = math.prod(size for size in feature.shape if size is not None)
+    if None not in feature.shape:
+        return count == known
+    return count % known == 0 if known else count == 0
