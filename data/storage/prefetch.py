@@ -3,8 +3,9 @@
 A `ShardPrefetcher` knows the order in which its reader will open shards. It fetches them in that
 order, a few in parallel and each in several ranges, as far ahead as the cache has room and at most
 `MAX_PREFETCHED` shards. A shard that the reader opens is fetched in any case: a cache that is too
-small slows reading but never stops it. A shard is pinned in the cache from the moment it is there
-until its reader has closed it.
+small slows reading but never stops it. A shard is pinned in the cache while its reader has it
+open. One that waits for its reader is evicted only for a shard that a reader needs earlier, and
+then fetched again.
 """
 
 import contextlib
@@ -96,7 +97,9 @@ class ShardPrefetcher:
         if path not in self._shards:
             return path
         self._resume()
-        pin = self._take_prefetched(path) or self._fetch(path, needed=True)
+        pin = self._take_prefetched(path)
+        if pin is None or not pin.reclaim():
+            pin = self._fetch(path, needed=True)
         assert pin is not None, "a needed shard is fetched even if the cache is full"
         with self._lock:
             self._in_use[path].append(pin)
@@ -143,6 +146,8 @@ class ShardPrefetcher:
             return
         if pin is None:
             self._postpone(path, fetch)
+        else:
+            pin.yield_to_needed()
         fetch.set_result(pin)
 
     def _begin_next(self) -> "tuple[str, Future[Pin | None]] | None":

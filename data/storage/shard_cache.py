@@ -7,9 +7,13 @@ checked; each process checks it again before its first use.
 
 Locks are those of flock(2), which the kernel releases when a process ends:
 
-    KEY.tfrecord   shared: in use, not to be evicted; exclusive: being evicted
+    KEY.tfrecord   shared: in use, not to be evicted; exclusive: being evicted. Besides, a shared
+                   lock of fcntl(2) on its open file description: fetched ahead of its use, to be
+                   evicted only for a shard that a reader needs now
     .KEY.part      exclusive: being filled; unlocked: left by a process that died
     .lock          exclusive: room is being made, or a complete file is being renamed
+
+A file gets all its blocks before it is filled, so that the free space that others see is free.
 """
 
 import contextlib
@@ -18,7 +22,9 @@ import fcntl
 import logging
 import os
 import shutil
+import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +34,7 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import extend_crc32c
 from tenfold.data.storage.local_folder import make_private_folder, user_cache_folder
-from tenfold.data.storage.retry import TransientError
+from tenfold.data.storage.retry import WARN_AFTER_S, TransientError
 from tenfold.data.units import format_size
 
 AUTO: Final = "auto"
@@ -40,6 +46,12 @@ _PART: Final = ".part"
 # Block size of checksums: small enough to stay in the processor's cache.
 _BLOCK_BYTES: Final = 1 << 18
 _POLL_S: Final = 0.02
+# A needed shard waits so long for room. If its own reader has all the others open, none is freed.
+_WAIT_S: Final = 120.0
+_ROOM_POLL_S: Final = 0.05
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+# struct flock of Linux: l_type, l_whence, l_start, l_len, l_pid.
+_FLOCK: Final = struct.Struct("hhqqi0q")
 _REMEDY: Final = "give another --cache_dir, or --cache=off"
 
 _log = logging.getLogger(__name__)
@@ -80,12 +92,27 @@ class DamagedFetch(TransientError):
 
 
 class Pin:
-    """A cached shard in use: it is not evicted before `close` or the end of the process."""
+    """A cached shard in use: it is not evicted before `close` or the end of the process.
+
+    Between `yield_to_needed` and `reclaim` it may be evicted, but only for a shard that a reader
+    needs now, not for another that is fetched ahead.
+    """
 
     def __init__(self, path: Path, descriptor: int, num_bytes: int) -> None:
         self.path = path
         self.num_bytes = num_bytes
         self._descriptor = descriptor
+
+    def yield_to_needed(self) -> None:
+        """Let the shard be evicted for shards that readers need now."""
+        _lock_range(self._descriptor, fcntl.F_RDLCK)
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def reclaim(self) -> bool:
+        """Put the shard in use again; return False if it has been evicted."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        _lock_range(self._descriptor, fcntl.F_UNLCK)
+        return os.fstat(self._descriptor).st_nlink > 0
 
     def close(self) -> None:
         """Allow the shard to be evicted."""
@@ -108,6 +135,8 @@ class Cache:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._checked: set[tuple[int, int, int]] = set()
+        # Threads that wait for room, in the order in which readers need their shards.
+        self._queue: deque[object] = deque()
         try:
             make_private_folder(folder, what="cache_dir", remedy=_REMEDY)
             with self._locked():
@@ -151,7 +180,8 @@ class Cache:
         """Return a shard, fetched first if it is not in the cache.
 
         The least recently used shards are evicted to make room. Only one process fetches a
-        shard; others wait for it.
+        shard; others wait for it. If the disk is full, a needed shard waits as long as other
+        shards of the cache are in use.
 
         Args:
           shard: The shard.
@@ -162,7 +192,7 @@ class Cache:
 
         Raises:
           DamagedFetch: the fetched bytes have the wrong size or CRC32C.
-          JobError: the disk is full.
+          JobError: the disk is full, and no shard in use was given back within two minutes.
         """
         path = self.path_of(shard)
         part = self.folder / f".{path.name}{_PART}"
@@ -173,7 +203,9 @@ class Cache:
             with _filling(part) as descriptor:
                 if path.exists():  # another process fetched it while this one waited
                     continue
-                if not self._reserve(descriptor, part, shard.bytes, needed=needed):
+                if needed:
+                    self._wait_for_room(descriptor, part, shard.bytes)
+                elif not self._reserve(descriptor, part, shard.bytes, needed=False):
                     return None
                 crc = self._fill(descriptor, fetch)
                 if (os.fstat(descriptor).st_size, crc) != (shard.bytes, shard.crc32c):
@@ -187,7 +219,7 @@ class Cache:
         try:
             return fetch(descriptor)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 raise
             raise JobError(f"cache_dir '{self.folder}': the disk is full: {_REMEDY}") from error
 
@@ -207,35 +239,64 @@ class Cache:
                         files.append((status.st_atime, status.st_size, Path(entry.path)))
         return files
 
+    def _wait_for_room(self, descriptor: int, part: Path, num_bytes: int) -> None:
+        """Reserve room for a needed shard, after those that waited before."""
+        began, warned, turn = time.monotonic(), False, object()
+        self._queue.append(turn)
+        try:
+            while self._queue[0] is not turn or not self._reserve(
+                descriptor, part, num_bytes, needed=True
+            ):
+                waited_s = time.monotonic() - began
+                if waited_s > _WAIT_S:
+                    raise self._no_room(num_bytes, f" (waited {waited_s:.0f} s)")
+                if not warned and waited_s > WARN_AFTER_S:
+                    warned = True
+                    _log.warning(
+                        "cache_dir '%s' has no room for a shard of %s: waiting until one in use "
+                        "has been read", self.folder, format_size(num_bytes),
+                    )  # fmt: skip
+                time.sleep(_ROOM_POLL_S)
+        finally:
+            self._queue.remove(turn)
+
+    def _no_room(self, num_bytes: int, waited: str = "") -> JobError:
+        return JobError(
+            f"cache_dir '{self.folder}' has no room for a shard of {format_size(num_bytes)} "
+            f"beside the shards in use{waited}: {_REMEDY}"
+        )
+
     def _reserve(self, descriptor: int, part: Path, num_bytes: int, *, needed: bool) -> bool:
-        """Make room for the file `part` and give it its final size; return False for no room."""
+        """Make room for the file `part` and give it all its blocks; return False for no room.
+
+        Raises:
+          JobError: a needed shard has no room, and no file is in use that could give it.
+        """
+        if self._queue and not needed:  # it would take the room that a reader waits for
+            return False
         with self._locked():
-            missing = self._make_room(num_bytes, except_for=part)
-            full = missing > 0 and shutil.disk_usage(self.folder).free < num_bytes
-            if full and needed:
-                raise JobError(
-                    f"cache_dir '{self.folder}' has no room for a shard of "
-                    f"{format_size(num_bytes)}: {_REMEDY}"
-                )
-            if missing > 0 and (full or not needed):
+            os.ftruncate(descriptor, 0)  # drop what a process that died has left
+            files = sorted(file for file in self._files() if file[2] != part)
+            evictions = _evictions(files, needed=needed)
+            missing = self._missing(num_bytes, files)
+            while missing > 0 and (size := next(evictions, 0)):
+                missing -= size
+            if missing > 0 and not needed:
                 return False
-            os.ftruncate(descriptor, num_bytes)
+            while not _allocate(descriptor, num_bytes):
+                if next(evictions, 0):
+                    continue
+                # Parts of other processes that wait for room are empty.
+                if needed and not any(size and path.exists() for _, size, path in files):
+                    raise self._no_room(num_bytes)
+                return False
             return True
 
-    def _make_room(self, num_bytes: int, *, except_for: Path) -> int:
-        """Evict shards until `num_bytes` more fit; return the bytes still missing."""
-        files = [file for file in self._files() if file[2] != except_for]
+    def _missing(self, num_bytes: int, files: "list[tuple[float, int, Path]]") -> int:
+        """Return the bytes to evict until `num_bytes` more are within the limit and the disk."""
         used = sum(size for _, size, _ in files)
-        missing = max(
-            used + num_bytes - self.limit_bytes,
-            num_bytes - shutil.disk_usage(self.folder).free,
-        )
-        for _, size, path in sorted(files):
-            if missing <= 0:
-                break
-            if _evict(path):
-                missing -= size
-        return missing
+        free = shutil.disk_usage(self.folder).free
+        return max(used + num_bytes - self.limit_bytes, num_bytes - free)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -300,20 +361,68 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _evict(path: Path) -> bool:
-    """Remove a file unless it is in use; return whether it is gone."""
+def _allocate(descriptor: int, num_bytes: int) -> bool:
+    """Give an empty file its size and all its blocks; return False if the disk is full."""
     try:
-        descriptor = _open(path, os.O_RDONLY)
+        if num_bytes:
+            os.posix_fallocate(descriptor, 0, num_bytes)
+        return True
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.ftruncate(descriptor, 0)  # the blocks that it got
+        return False
+
+
+def _evictions(files: "list[tuple[float, int, Path]]", *, needed: bool) -> Iterator[int]:
+    """Evict a file at each step and yield its size in bytes, until the rest is in use.
+
+    The least recently used go first. For a needed shard, those that were fetched ahead follow,
+    the last one fetched first, because it is needed last.
+    """
+    kept = []
+    for file in files:
+        if _evict(file[2]):
+            yield file[1]
+        else:
+            kept.append(file)
+    for _, size, path in reversed(kept if needed else []):
+        if _evict(path, fetched_ahead=True):
+            yield size
+
+
+def _evict(path: Path, *, fetched_ahead: bool = False) -> bool:
+    """Remove a file unless it is in use; return whether it is gone.
+
+    A file that was fetched ahead of its use is only removed with `fetched_ahead`.
+    """
+    try:
+        descriptor = _open(path, os.O_RDWR)
     except FileNotFoundError:  # removed since the listing: its fetch failed, or it was damaged
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_range_locked(descriptor) and not fetched_ahead:
+            return False
         path.unlink(missing_ok=True)
+        os.ftruncate(descriptor, 0)  # frees the blocks though the prefetcher has the file open
         return True
     except BlockingIOError:
         return False
     finally:
         os.close(descriptor)
+
+
+def _lock_range(descriptor: int, kind: int) -> None:
+    """Lock a whole file by its open file description: F_RDLCK or F_UNLCK."""
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0))
+
+
+def _is_range_locked(descriptor: int) -> bool:
+    """Whether another open file description holds a lock of `_lock_range`."""
+    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    found = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted))
+    return bool(found[0] != fcntl.F_UNLCK)
 
 
 def _state(descriptor: int) -> tuple[int, int, int]:

@@ -4,9 +4,11 @@ import errno
 import multiprocessing
 import os
 import random
+import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -230,11 +232,66 @@ def test_full_disk_raises_job_error(
         cache.obtain(_info(1), fetch)
     import tenfold.data.storage.shard_cache as module
 
-    usage = module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=999))
-    with pytest.raises(JobError, match=r"has no room for a shard of 1 KB: give another"):
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    message = r"has no room for a shard of 1 KB beside the shards in use: give another"
+    with pytest.raises(JobError, match=message):
         cache.obtain(_info(1), _never)
     assert cache.obtain(_info(1), _never, needed=False) is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that holds four shards of 240 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1000k,mode=0700", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _take_large(cache: Cache, number: int, *, needed: bool = True) -> Pin | None:
+    return cache.obtain(_info(number, 240_000), _fetch(number, 240_000), needed=needed)
+
+
+@pytest.mark.timeout(120)
+def test_small_disk_goes_round_among_threads(small_disk: Path) -> None:
+    cache = Cache(small_disk)
+
+    def take(first: int) -> None:
+        for number in range(first, first + 10):
+            pin = _take_large(cache, number)
+            assert pin is not None
+            assert pin.path.read_bytes() == _data(number, 240_000)
+            pin.close()
+            ahead = _take_large(cache, number + 1, needed=False)
+            if ahead is not None:
+                ahead.yield_to_needed()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(take, range(0, 600, 100)))
+
+
+@pytest.mark.timeout(60)
+def test_needed_shard_evicts_fetched_ahead_and_waits(small_disk: Path) -> None:
+    cache = Cache(small_disk)
+    pins = [_take_large(cache, number) for number in range(4)]
+    for pin in pins[1:]:
+        assert pin is not None
+        pin.yield_to_needed()
+    assert _take_large(cache, 5, needed=False) is None, "it would displace another fetched ahead"
+    more = [_take_large(cache, number) for number in (5, 6, 7)]
+    assert pins[3] is not None
+    assert not pins[3].reclaim()
+    first = pins[0]
+    assert first is not None
+    threading.Timer(0.5, first.close).start()
+    assert _take_large(cache, 8) is not None, "it waits for a shard in use"
+    assert all(more)
 
 
 @pytest.mark.parametrize("name", [".lock", ".{}.part", "{}"])
