@@ -1,6 +1,12 @@
-"""The two errors that the command line prints as one line, and the hint for misspelt names."""
+"""The two errors that the command line prints as one line, and the texts of further messages."""
 
-from collections.abc import Iterable
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(ValueError):
@@ -15,6 +21,28 @@ class JobError(RuntimeError):
 
     The command line prints it without a traceback and exits with status 1.
     """
+
+
+@contextlib.contextmanager
+def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give errors of the operating system the path that they lack, as those of writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def os_error_text(error: OSError) -> str:
+    """Return the message of `error`; where a disk is full, with the remedy."""
+    if error.errno not in _DISK_FULL:
+        return str(error)
+    where = f" for '{error.filename}'" if error.filename else ""
+    return (
+        f"{error.strerror}{where}: free some (old runs, checkpoints, logs), then run the "
+        "same command again"
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:

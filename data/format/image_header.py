@@ -38,6 +38,10 @@ _OTHERS: Final = (
 
 ImageShape = tuple[int, int, int]
 
+# A few hundred bytes can claim an image of any size. More pixels than any camera takes are refused
+# before memory is allocated; as RGB they take 450 MB.
+MAX_PIXELS: Final = 150_000_000
+
 
 def is_image(data: bytes) -> bool:
     """Return True if `data` begins like a JPEG or a PNG."""
@@ -53,7 +57,8 @@ def image_shape(data: bytes) -> ImageShape:
     """Return (height, width, channels) of an encoded JPEG or PNG, as TensorFlow decodes it.
 
     Raises:
-      ValueError: the data is neither, or it is cut or damaged; the message says how.
+      ValueError: the data is neither, or it is cut, damaged or larger than MAX_PIXELS; the
+        message says how.
     """
     if data.startswith(JPEG_MAGIC):
         return _jpeg_shape(data)
@@ -62,6 +67,18 @@ def image_shape(data: bytes) -> ImageShape:
     if not data:
         raise ValueError("it is empty")
     raise ValueError(f"it is neither JPEG nor PNG but {_foreign(data)}")
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Check that an image has at most MAX_PIXELS.
+
+    Raises:
+      ValueError: it has more.
+    """
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"the image has {width:,} × {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
+        )
 
 
 def _foreign(data: bytes) -> str:
@@ -98,6 +115,7 @@ def _frame_shape(data: bytes, position: int) -> ImageShape:
     _, height, width, channels = _FRAME.unpack_from(data, position)
     if not (height and width and channels):
         raise ValueError(f"the JPEG says {width} × {height} pixels of {channels} channels")
+    check_pixels(height, width)
     # TensorFlow decodes four channels (CMYK) to three.
     return height, width, min(channels, 3)
 
@@ -142,4 +160,5 @@ def _ihdr_shape(data: bytes, position: int, length: int) -> ImageShape:
     width, height, _, color = _IHDR.unpack_from(data, position)
     if not (width and height) or color not in _PNG_CHANNELS:
         raise ValueError(f"the PNG says {width} × {height} pixels of colour type {color}")
+    check_pixels(height, width)
     return height, width, _PNG_CHANNELS[color]

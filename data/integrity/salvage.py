@@ -1,14 +1,17 @@
 """Keep the readable records of damaged shards.
 
 A record with a wrong checksum is skipped, and the rest of its shard kept. If the length of a
-record is damaged too, the next record is found by its own two checksums. The readable records of
+record is damaged too, the next record is found by its own two checksums. A record that training
+cannot parse or decode counts as damaged if the caller gives a check. The readable records of
 each damaged shard are written to the run directory, with a manifest that counts them. The result
 is a data set like any other: receipts over it are exact again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
@@ -16,7 +19,6 @@ from tenfold.data.format.manifest import (
     MANIFEST_NAME,
     Manifest,
     ShardInfo,
-    Split,
     manifest_from_json,
     manifest_to_json,
 )
@@ -30,9 +32,13 @@ from tenfold.data.format.tfrecord import (
     read_frame,
     read_frames,
 )
+from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import plural
+
+# Returns the reason why training cannot read a payload; "" if it can. Picklable.
+Check = Callable[[bytes], str]
 
 # Written last: a folder with this file is complete.
 BAD_RECORDS_NAME: Final = "bad_records.json"
@@ -178,7 +184,14 @@ def _examine(
     return data, sound, damaged
 
 
-def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
+def salvage_shards(
+    path: str,
+    into: str,
+    *,
+    max_bad_records: int,
+    check: Check | None = None,
+    processes: int = 1,
+) -> Salvage:
     """Read every shard at `path`, and write the sound records of damaged shards to `into`.
 
     The result of an earlier call is used unchanged, without reading the shards: a run's order of
@@ -188,6 +201,10 @@ def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
       path: The folder of shards.
       into: The folder for the rewritten shards, within the run directory.
       max_bad_records: Largest acceptable number of damaged records.
+      check: Finds records that are as they were written, but that training cannot read; None
+        looks at checksums only.
+      processes: Processes that read. With `check`, none of them is this process, which then
+        imports nothing that the check needs.
 
     Raises:
       JobError: more than `max_bad_records` are damaged, or a shard is missing.
@@ -201,14 +218,18 @@ def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
         if json.loads(earlier)["manifest_crc32c"] != crc32c(text.encode()):
             raise UserError(f"{into} was made from other shards: give a new --run_dir")
         return load_salvage(into)
-    damaged: list[DamagedRecord] = []
-    splits = []
-    for split in manifest.splits:
-        shards = tuple(
-            _salvage_shard(source, target, shard, damaged, max_bad_records)
-            for shard in split.shards
-        )
-        splits.append(Split(split.name, shards, split.label_counts))
+    shards = [shard for split in manifest.splits for shard in split.shards]
+    work = partial(_salvage_shard, source, target, check)
+    saved: dict[str, tuple[ShardInfo, list[DamagedRecord]]] = {}
+    with closing(run_pool(work, shards, processes=processes, inline=check is None)) as results:
+        for shard, result in results:
+            saved[shard.name] = result
+            _check_number([bad for _, found in saved.values() for bad in found], max_bad_records)
+    damaged = [bad for shard in shards for bad in saved[shard.name][1]]
+    splits = [
+        replace(split, shards=tuple(saved[shard.name][0] for shard in split.shards))
+        for split in manifest.splits
+    ]
     target.write(MANIFEST_NAME, manifest_to_json(replace(manifest, splits=tuple(splits))).encode())
     document = {
         "manifest_crc32c": crc32c(text.encode()),
@@ -218,32 +239,55 @@ def salvage_shards(path: str, into: str, *, max_bad_records: int) -> Salvage:
     return load_salvage(into)
 
 
-def _salvage_shard(
-    source: Folder,
-    target: Folder,
-    shard: ShardInfo,
-    damaged: list[DamagedRecord],
-    max_bad_records: int,
-) -> ShardInfo:
-    """Rewrite one shard if it is damaged, and return its new entry of the manifest.
-
-    Its damaged records are appended to `damaged`, which may hold up to `max_bad_records`.
-    """
-    data, sound, found = _examine(source, shard)
-    damaged += found
+def _check_number(damaged: Sequence[DamagedRecord], max_bad_records: int) -> None:
     if len(damaged) > max_bad_records:
         raise JobError(
             f"at least {plural(len(damaged), 'damaged record')}, more than "
             f"--max_bad_records={max_bad_records} allows; the last: {damaged[-1]}"
         )
-    if sound is None:
-        return shard
+
+
+def _salvage_shard(
+    source: Folder,
+    target: Folder,
+    check: Check | None,
+    shard: ShardInfo,
+    note: Callable[[None], None],
+) -> tuple[ShardInfo, list[DamagedRecord]]:
+    """Rewrite one shard if it is damaged; return its new manifest entry and its damaged records.
+
+    Runs in the processes of the pool.
+    """
+    del note
+    data, sound, damaged = _examine(source, shard)
+    if check is not None:
+        sound, unreadable = _readable(data, shard.name, check)
+        damaged = sorted([*damaged, *unreadable], key=lambda record: record.index)
+    if sound is None or not damaged:
+        return shard, []
     kept = b"".join(data[begin:end] for begin, end in sound)
     prints = (
         fingerprint64(data[begin + HEADER_BYTES : end - FOOTER_BYTES]) for begin, end in sound
     )
     target.write(shard.name, kept)
-    return ShardInfo(shard.name, len(sound), len(kept), crc32c(kept), sum(prints) % 2**64)
+    info = ShardInfo(shard.name, len(sound), len(kept), crc32c(kept), sum(prints) % 2**64)
+    return info, damaged
+
+
+def _readable(
+    data: bytes, name: str, check: Check
+) -> tuple[list[tuple[int, int]], list[DamagedRecord]]:
+    """Return the ranges of the sound records that pass `check`, and the records that do not."""
+    ranges, errors = scan_records(data)
+    damaged = {error.index for error in errors}
+    indices = (index for index in range(len(ranges) + len(errors)) if index not in damaged)
+    kept, unreadable = [], []
+    for index, (begin, end) in zip(indices, ranges, strict=True):
+        if problem := check(data[begin + HEADER_BYTES : end - FOOTER_BYTES]):
+            unreadable.append(DamagedRecord(name, index, begin, problem))
+        else:
+            kept.append((begin, end))
+    return kept, unreadable
 
 
 def load_salvage(into: str) -> Salvage:

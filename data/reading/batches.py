@@ -7,6 +7,7 @@ buffers (`shuffle_buffer_bytes` over all lanes of all workers, or the ids only),
 (threads + replicas + 2) batches.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -46,6 +47,11 @@ DECODE_S: Final = "decode_s"
 
 Batch = dict[str, tf.Tensor]
 
+# The configurations of the pipelines that this process made last, each with `drop_remainder` of
+# `ReadConfig.shards`: TensorFlow's errors about records do not tell which shards they are in.
+# An append is atomic, so no lock is needed.
+recent_configs: Final[deque[tuple[ReadConfig, bool]]] = deque(maxlen=8)
+
 
 def training_batches(
     config: ReadConfig,
@@ -67,6 +73,7 @@ def training_batches(
       Dicts of features, FINGERPRINT and DECODE_S; images are uint8.
     """
     shards = config.shards(drop_remainder=True)
+    _remember(config, drop_remainder=True)
     order = _shuffle_order(config, start, epochs, tail)
     reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
     size, replicas = config.replica_batch, config.place.replicas
@@ -102,6 +109,7 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     The number of batches is the same on every worker; padding has weight 0.
     """
     shards = config.shards(drop_remainder=False)
+    _remember(config, drop_remainder=False)
     names = (shard.name for shard in shards.shards)
     reader = open_reader(config, shards.shards, plan=names)
     size = config.replica_batch
@@ -117,6 +125,13 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     empty = {n: tf.fill(spec.shape, zero(spec.dtype)) for n, spec in batches.element_spec.items()}
     padding = tf.data.Dataset.from_tensors(empty).repeat(total - own)
     return _finish(batches.concatenate(padding), config)
+
+
+def _remember(config: ReadConfig, *, drop_remainder: bool) -> None:
+    entry = (config, drop_remainder)
+    if entry in recent_configs:
+        recent_configs.remove(entry)
+    recent_configs.append(entry)
 
 
 def raw_records(

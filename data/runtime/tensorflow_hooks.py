@@ -19,6 +19,9 @@ from typing import Any, Final
 _REST_S: Final = 0.1
 # The exit waits at most this long for a pipeline to come to rest.
 _MAX_WAIT_S: Final = 5.0
+# The error of a refused callback. TensorFlow logs it, with a traceback, after the program's own
+# last words: readers of logs must not take it for the cause of the exit.
+EXIT_ERROR: Final = "the process is about to end"
 
 
 class CallbackGate:
@@ -39,7 +42,7 @@ class CallbackGate:
                 self._in_progress += 1
             try:
                 if self._closed:
-                    raise RuntimeError("the process is about to end")
+                    raise RuntimeError(EXIT_ERROR)
                 return function(*arguments)
             finally:
                 with self._lock:

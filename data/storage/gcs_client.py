@@ -175,7 +175,7 @@ class GcsClient:
             return answer
         message = _message(answer.body)
         if status in _TRANSIENT or "rateLimitExceeded" in message or "crc32c" in message.lower():
-            raise TransientError(f"the server said {status} {message}".rstrip())
+            raise TransientError(f"the server answered {status} {message}".rstrip())
         if status in (401, 403):
             raise self._no_permission(bucket, method, f"{status} {message}".rstrip())
         if status == 400 and "requester pays" in message:

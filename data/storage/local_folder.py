@@ -7,10 +7,12 @@ synced to the disk, and renamed.
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tenfold.data.errors import UserError, naming_file
 from tenfold.data.storage.folder import (
     TEMPORARY_SUFFIX,
     Conflict,
@@ -32,6 +34,47 @@ def user_cache_folder(name: str) -> Path:
     return Path(cache).absolute() / "tenfold" / name
 
 
+def make_private_folder(folder: Path, *, what: str, remedy: str) -> None:
+    """Create a folder that only its owner may enter; accept one that others may only read.
+
+    Others could plant symbolic links in a folder of theirs, or in one that they may write to.
+
+    Args:
+      folder: The folder.
+      what: Its name in the error.
+      remedy: What the user can do instead.
+
+    Raises:
+      OSError: it cannot be created.
+      UserError: it belongs to another user, or others may write to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise UserError(
+            f"{what} '{folder}' belongs to user {status.st_uid}: it must be yours "
+            f"(user {os.geteuid()}); {remedy}"
+        )
+    if status.st_mode & 0o022:
+        raise UserError(
+            f"{what} '{folder}' has mode {status.st_mode & 0o7777:04o}: others must not write to "
+            f"it; run 'chmod go-w {folder}', or {remedy}"
+        )
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name that nobody can guess, for a file that will be renamed to `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+
+
+def create_exclusively(path: str | Path, flags: int) -> int:
+    """Create a file that must not exist, not even as a symbolic link; return its descriptor.
+
+    It also serves as the `opener` of `open`.
+    """
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
 def sync_file(path: Path) -> None:
     """Wait until the bytes of a local file are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -44,10 +87,12 @@ def sync_file(path: Path) -> None:
 @contextlib.contextmanager
 def _temporary_beside(path: Path, data: bytes) -> Iterator[Path]:
     """Write and sync `data` to a temporary file beside `path`; remove it unless it was renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_beside(path)
     try:
-        temporary.write_bytes(data)
-        sync_file(temporary)
+        with naming_file(path):
+            with open(temporary, "wb", opener=create_exclusively) as file:
+                file.write(data)
+            sync_file(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,8 +101,7 @@ def _temporary_beside(path: Path, data: bytes) -> Iterator[Path]:
 def replace_file(path: Path, data: bytes) -> None:
     """Create or replace a local file atomically; its folder must exist.
 
-    A reader sees the old bytes or the new ones, never a part, even after a crash. Threads of one
-    process must not replace the same file at once: they would share the temporary name.
+    A reader sees the old bytes or the new ones, never a part, even after a crash.
 
     Raises:
       OSError: the file cannot be written.

@@ -16,7 +16,7 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import Folder
-from tenfold.data.storage.local_folder import user_cache_folder
+from tenfold.data.storage.local_folder import make_private_folder, user_cache_folder
 
 # Worker 0's files within a work folder; the launcher of the same machine writes beside it.
 CHIEF_FOLDER: Final = "chief"
@@ -39,11 +39,16 @@ def make_empty_folder(path: Path) -> Path:
     """Create `path` as an empty folder, deleting its content; return it.
 
     Raises:
-      UserError: the folder cannot be created.
+      UserError: the folder cannot be created, is a symbolic link, or lies in a folder of another
+        user or open to others.
     """
+    remedy = "set XDG_CACHE_HOME to another folder"
     try:
+        make_private_folder(path.parent, what="the folder of runs", remedy=remedy)
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.is_symlink():
+            raise UserError(f"'{path}' is a symbolic link, not a folder: remove it, or {remedy}")
     except OSError as error:
         raise UserError(
             f"'{path}' cannot be created ({error.strerror}): set XDG_CACHE_HOME to a folder for "

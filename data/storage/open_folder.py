@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tenfold.data.errors import UserError
-from tenfold.data.storage.folder import GCS_SCHEMES, TEMPORARY_SUFFIX, Folder, is_url
-from tenfold.data.storage.local_folder import LocalFolder
+from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
+from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
 
 # Small requests to remote storage that run at once.
 CONCURRENT_REQUESTS: Final = 16
@@ -83,10 +83,10 @@ def make_writable(folder: Folder) -> None:
     if not isinstance(folder, LocalFolder):
         folder.sizes()
         return
-    probe = Path(folder.path, f".probe.{os.getpid()}{TEMPORARY_SUFFIX}")
+    probe = temporary_beside(Path(folder.path, "probe"))
     try:
         Path(folder.path).mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
         raise UserError(

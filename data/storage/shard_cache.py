@@ -27,7 +27,7 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import extend_crc32c
-from tenfold.data.storage.local_folder import user_cache_folder
+from tenfold.data.storage.local_folder import make_private_folder, user_cache_folder
 from tenfold.data.storage.retry import TransientError
 from tenfold.data.units import format_size
 
@@ -100,7 +100,8 @@ class Cache:
     """The cache in `folder`, kept to `limit_bytes`; safe among threads and processes.
 
     Raises:
-      UserError: the folder cannot be created or written to.
+      UserError: the folder cannot be created or written to, belongs to another user, or others
+        may write to it.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_CACHE_BYTES) -> None:
@@ -108,7 +109,7 @@ class Cache:
         self.limit_bytes = limit_bytes
         self._checked: set[tuple[int, int, int]] = set()
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(folder, what="cache_dir", remedy=_REMEDY)
             with self._locked():
                 pass
         except OSError as error:
@@ -125,7 +126,7 @@ class Cache:
         """Return a cached shard, marked as just used; None if it is missing or damaged."""
         path = self.path_of(shard)
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = _open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         pin = Pin(path, descriptor, shard.bytes)
@@ -202,7 +203,7 @@ class Cache:
             for entry in entries:
                 if entry.name.endswith((_SUFFIX, _PART)):
                     with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat()
+                        status = entry.stat(follow_symlinks=False)
                         files.append((status.st_atime, status.st_size, Path(entry.path)))
         return files
 
@@ -238,12 +239,28 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file of the cache, of which several processes know the name.
+
+    Raises:
+      UserError: it is a symbolic link, which this module never makes.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(
+            f"'{path}' is a symbolic link, which a cache never holds: remove it, or {_REMEDY}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -265,7 +282,7 @@ def _lock_part(part: Path) -> int | None:
     Does not wait for the lock: once the other process has renamed the file, the same file stays
     locked by its readers.
     """
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _open(part, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(descriptor, part):
@@ -278,7 +295,7 @@ def _lock_part(part: Path) -> int | None:
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
         return False
 
@@ -286,7 +303,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _evict(path: Path) -> bool:
     """Remove a file unless it is in use; return whether it is gone."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _open(path, os.O_RDONLY)
     except FileNotFoundError:  # removed since the listing: its fetch failed, or it was damaged
         return True
     try:

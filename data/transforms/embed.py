@@ -6,7 +6,6 @@ head can then be trained on the embeddings alone.
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.folder import is_url
@@ -152,7 +152,7 @@ def _local_copy(path: str) -> Iterator[str]:
     if not is_url(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="tenfold-") as folder:
+    with scratch_folder() as folder:
         copy = Path(folder, path.rpartition("/")[2])
         copy.write_bytes(_read_model(path) or b"")
         yield str(copy)

@@ -37,10 +37,10 @@ class WriteKeys:
         return hashlib.sha256(json.dumps(vars(self)).encode()).hexdigest()[:16]
 
     def differences(self, other: "WriteKeys") -> tuple[str, ...]:
-        """Return those of ``source``, ``transforms`` and ``layout`` that differ."""
+        """Return those of source, transforms and layout that differ."""
         pairs = {
             "source": (self.source, other.source),
-            "transforms": (self.transform, other.transform),
+            "transforms or --check": (self.transform, other.transform),
             "layout": (self.layout, other.layout),
         }
         return tuple(name for name, (mine, its) in pairs.items() if mine != its)

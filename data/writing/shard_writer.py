@@ -1,23 +1,26 @@
 """Writing one shard: the inner loop of a write."""
 
 import os
-import socket
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError
+from tenfold.data.format.example_view import split_feature
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
+from tenfold.data.reading.records.record_check import ImageCheck, channels_of
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
-from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
+from tenfold.data.storage.folder import Conflict, Folder
+from tenfold.data.storage.local_folder import create_exclusively, temporary_beside
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import RecordSeed
 from tenfold.data.transforms.chain import Chain
@@ -49,6 +52,7 @@ class WriteJob:
       chain: the transforms.
       max_bad_records: broken records to leave out; None fails on the first.
       keys: the digest of the write's keys.
+      decode_images: decode each image once; an image that cannot be decoded is a broken record.
       versions: the versions of those shards that the folder held when the write began: they
         alone may be replaced.
     """
@@ -58,6 +62,7 @@ class WriteJob:
     output: str
     chain: Chain
     max_bad_records: int | None = None
+    decode_images: bool = False
     keys: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -73,7 +78,7 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
     sums = _ShardSums(task.name, report)
     with _temporary(folder, task.name) as path:
         try:
-            with open(path, "wb", buffering=0) as file:
+            with open(path, "wb", buffering=0, opener=create_exclusively) as file:
                 for block in sums.blocks(job, task):
                     _write_all(file.fileno(), block)
                 if folder.scratch():  # a file that is uploaded need not be durable on this disk
@@ -98,14 +103,12 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
 def _temporary(folder: Folder, name: str) -> Iterator[Path]:
     """Yield a local path for a file to be published as `name`; remove a file left there."""
     scratch = folder.scratch()
-    base = Path(tempfile.mkdtemp()) if scratch is None else scratch
-    path = base / f".{name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        if scratch is None:
-            base.rmdir()
+    with nullcontext(scratch) if scratch else scratch_folder() as base:
+        path = temporary_beside(base / name)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, block: bytes) -> None:
@@ -155,6 +158,8 @@ class _ShardSums:
         chain = job.chain.of_split(job.plan.splits[task.split].name)
         records = _transformed(job, task, chain) if chain.steps else _unchanged(job, task)
         for index, encoded in records:
+            if job.decode_images and isinstance(encoded, Encoded):
+                encoded = _decodable(encoded)
             if isinstance(encoded, UnusableRecord):
                 self._quarantine(job, index, str(encoded))
                 continue
@@ -183,6 +188,21 @@ class _ShardSums:
         return FinishedShard(
             info, self._observer.schema, self._label_counts, tuple(self._quarantined)
         )
+
+
+def _decodable(encoded: Encoded) -> Encoded | UnusableRecord:
+    """Return the record, or the reason why one of its images cannot be decoded."""
+    for feature in encoded.schema:
+        if feature.kind == "image":
+            image, _ = split_feature(memoryview(encoded.payload), feature.name)
+            problem = _image_check(channels_of(feature.shape)).problem(bytes(image))
+            if problem:
+                return UnusableRecord(f"it cannot be decoded: {problem}")
+    return encoded
+
+
+# A process has one decoder for each number of channels.
+_image_check = cache(ImageCheck)
 
 
 def _unchanged(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | UnusableRecord]]:

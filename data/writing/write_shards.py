@@ -1,12 +1,10 @@
 """Writing a data set: from a source to shards and, last of all, their manifest."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError, did_you_mean
@@ -15,6 +13,7 @@ from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import SplitFraction, check_fractions
 from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.folder import Folder
@@ -36,6 +35,7 @@ from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
 
 ENGINES: Final = ("local", "beam")
+CHECKS: Final = ("complete", "decode")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class WriteOptions:
         where the output is remote.
       max_bad_records: broken records to leave out, listed in ``quarantine.jsonl``, before the
         write fails; None fails on the first.
+      check: ``complete`` checks that each image is complete, ``decode`` also decodes it once, as
+        training would; an image that fails is a broken record.
       resume: keep the finished shards of an interrupted write.
       overwrite: replace other shards in the output folder.
       writer_index: the number of this writer, from 0, where several machines share a write.
@@ -78,6 +80,7 @@ class WriteOptions:
     shuffle_seed: int = 0
     processes: int = 0
     max_bad_records: int | None = None
+    check: str = "complete"
     resume: bool = True
     overwrite: bool = False
     writer_index: int = 0
@@ -96,6 +99,8 @@ class WriteOptions:
             raise UserError(
                 f"unknown engine '{self.engine}': {did_you_mean(self.engine, ENGINES)}"
             )
+        if self.check not in CHECKS:
+            raise UserError(f"unknown check '{self.check}': {did_you_mean(self.check, CHECKS)}")
         self._check_writers()
 
     def _check_writers(self) -> None:
@@ -185,14 +190,15 @@ def write_shards(
     folder = open_folder(os.fspath(output))
     if not isinstance(folder, LocalFolder) and not options.dry_run:
         make_writable(folder)  # a refusal comes before the scan of the source, which may be long
-    with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
-        opened = open_source(source, Path(scratch), source_options)
+    with scratch_folder() as scratch:
+        opened = open_source(source, scratch, source_options)
         plan = _plan(opened, chain, options)
         on_plan(plan)
         if options.dry_run:
             return _dry_run(opened, plan, chain, folder, options)
         make_writable(folder)
-        job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records)
+        decode = options.check == "decode"
+        job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records, decode)
         spec = SourceSpec(source, source_options, opened.stats.fingerprint)
         with claim_output(folder, num_writers=options.num_writers):
             return _write(job, spec, folder, options, on_progress)
@@ -224,10 +230,15 @@ def _plan(source: Source, chain: Chain, options: WriteOptions) -> WritePlan:
     )
 
 
+def _transform_key(chain: Chain, options: WriteOptions) -> str:
+    """Return the key of the transforms and of the check, which decides what is left out."""
+    return chain.key + ("; check decode" if options.check == "decode" else "")
+
+
 def _dry_run(
     source: Source, plan: WritePlan, chain: Chain, folder: Folder, options: WriteOptions
 ) -> WriteResult:
-    keys = plan_keys(source.stats, plan, transform_key=chain.key)
+    keys = plan_keys(source.stats, plan, transform_key=_transform_key(chain, options))
     own = plan.tasks[options.writer_index :: options.num_writers]
     kept = count_kept(folder, keys, own, resume=options.resume, overwrite=options.overwrite)
     return WriteResult(None, plan, len(own) - kept, kept, source.notes, dry_run=True)
@@ -241,7 +252,7 @@ def _write(
     on_progress: Callable[[Progress], None],
 ) -> WriteResult:
     source, plan = job.source, job.plan
-    keys = plan_keys(source.stats, plan, transform_key=job.chain.key)
+    keys = plan_keys(source.stats, plan, transform_key=_transform_key(job.chain, options))
     manifest = find_finished(folder, keys, overwrite=options.overwrite)
     if manifest is not None:
         return WriteResult(manifest, plan, 0, len(plan.tasks), source.notes)

@@ -5,20 +5,16 @@ tenfold agent, which ends its worker when the connection closes.
 """
 
 import contextlib
-import fcntl
-import os
 import shlex
-import shutil
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.launcher.backends.base import Backend, Host, Option
 from tenfold.launcher.backends.host_list import HostEntry, fill_slots, parse_host_file, parse_hosts
 from tenfold.launcher.backends.ports import far_ports
@@ -39,8 +35,6 @@ CONNECT_TIMEOUT_S: Final = 10
 ALIVE_INTERVAL_S: Final = 3
 ALIVE_COUNT: Final = 3
 _FOLDER_PREFIX: Final = "tenfold-ssh-"
-_LOCK: Final = "lock"
-NEW_FOLDER_S: Final = 60  # a younger folder may not have its lock yet
 
 
 class SshBackend:
@@ -66,7 +60,7 @@ class SshBackend:
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
         """Connect to all hosts at once, and close the connections at the end."""
-        with socket_folder() as folder:
+        with scratch_folder(_FOLDER_PREFIX) as folder:
             self._sockets = folder
             masters: dict[str, subprocess.Popen[str]] = {}
             try:
@@ -142,40 +136,6 @@ class SshBackend:
         command = shlex.join(["exec", *setting, *argv])
         ssh = self._ssh(host, "-o", "ControlMaster=no")
         return HostCommand((*ssh, "--", self._destination(host), command))
-
-
-@contextlib.contextmanager
-def socket_folder() -> Iterator[Path]:
-    """Create a folder for control sockets; remove the folders that killed launches have left.
-
-    A lock in the folder, held by this process, marks it as in use. The kernel releases the lock
-    when the process ends, however it ends.
-    """
-    parent = Path(tempfile.gettempdir())
-    for old in parent.glob(f"{_FOLDER_PREFIX}*"):
-        if _is_left_over(old):
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as name:
-        folder = Path(name)
-        with (folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
-
-
-def _is_left_over(folder: Path) -> bool:
-    """Whether no process uses a folder of ours any more."""
-    try:
-        status = folder.lstat()
-        is_old = time.time() - status.st_mtime >= NEW_FOLDER_S
-        if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode) or not is_old:
-            return False
-        with (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:  # never locked, or another launch is removing the folder
-        return True
-    except OSError:  # another process holds the lock
-        return False
-    return True
 
 
 def _outlast_signals() -> None:

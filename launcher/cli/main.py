@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from tenfold.data.errors import JobError, UserError, did_you_mean
+from tenfold.data.errors import JobError, UserError, did_you_mean, os_error_text
 
 if TYPE_CHECKING:
     from tenfold.launcher.cli.flags import FlagValues
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _fail(str(error), EXIT_FAILED)
+        return _fail(os_error_text(error), EXIT_FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
 

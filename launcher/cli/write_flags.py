@@ -121,6 +121,12 @@ def define_write_flags(fv: FlagValues) -> None:
         "highest number of broken records to leave out with --on_bad_record=skip",
         flag_values=fv,
     )
+    flags.DEFINE_enum(
+        "check", "complete", ["complete", "decode"],
+        "check that each image is complete, or also decode it once: an image that cannot be "
+        "decoded is a broken record",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_bool(
         "resume", True, "keep the finished shards of an interrupted write", flag_values=fv
     )
@@ -183,6 +189,7 @@ def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
             splits={split.name: split.fraction for split in parse_splits(fv.split)},
             shuffle_seed=fv.shuffle_seed,
             processes=fv.processes,
+            check=fv.check,
             resume=fv.resume,
             overwrite=fv.overwrite,
             max_bad_records=fv.max_bad_records if fv.on_bad_record == "skip" else None,

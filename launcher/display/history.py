@@ -3,6 +3,7 @@
 `launcher.job.history_line` defines the lines.
 """
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from tenfold.data.errors import naming_file
 from tenfold.launcher.display.view import View
 from tenfold.launcher.job.events import (
     CheckpointSaved,
@@ -88,8 +90,9 @@ class HistoryView:
         self._view.tick(records)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; a line that could not be written has been reported before."""
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._view.close()
 
     def _write_step(self, worker: int, progress: StepProgress | None) -> None:
@@ -102,7 +105,8 @@ class HistoryView:
 
     def _write(self, entry: Entry, worker: int = NO_WORKER, phase: str = "") -> None:
         line = HistoryLine(round(time.time(), 3), entry, worker, phase)
-        self._file.write(encode_history(line))
+        with naming_file(self._file.name):
+            self._file.write(encode_history(line))
 
 
 class StepLines:

@@ -1,10 +1,12 @@
 """Log files of the workers, and the filter of TensorFlow's log lines on the screen."""
 
+import contextlib
 import re
 import time
 from pathlib import Path
 from typing import IO, Final
 
+from tenfold.data.errors import naming_file
 from tenfold.launcher.job.run_dir import worker_log_name
 
 # A log line of TensorFlow's C++ code, with groups for its level and message. 2.21 writes
@@ -48,14 +50,19 @@ class WorkerLogs:
 
     def write(self, worker: int, line: str) -> None:
         """Append a line to a worker's log."""
-        self._files[worker].write(line + "\n")
+        self._append(self._files[worker], line + "\n")
 
     def begin(self, title: str) -> None:
         """Append a heading to every log; an attempt begins."""
         for file in self._files:
-            file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {title} ---\n")
+            self._append(file, f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {title} ---\n")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; a line that could not be written has been reported before."""
         for file in self._files:
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _append(self, file: IO[str], text: str) -> None:
+        with naming_file(file.name):
+            file.write(text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.storage.local_folder import replace_file
 from tenfold.launcher.job.run_dir import ENVIRONMENT_FILE
 
 _PACKAGES: Final = ("tenfold", "tensorflow", "keras", "numpy", "protobuf", "fsspec", "gcsfs")
@@ -44,7 +45,7 @@ def environment_text() -> str:
 
 def write_environment_file(run_dir: Path) -> None:
     """Write environment.json into a run directory."""
-    (run_dir / ENVIRONMENT_FILE).write_text(environment_text(), encoding="utf-8")
+    replace_file(run_dir / ENVIRONMENT_FILE, environment_text().encode())
 
 
 def _user() -> str:

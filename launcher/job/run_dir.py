@@ -5,10 +5,11 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, naming_file
 from tenfold.data.storage.folder import Folder, is_url
 from tenfold.data.storage.local_folder import LocalFolder, replace_file
 from tenfold.data.storage.open_folder import open_folder
@@ -24,6 +25,7 @@ HISTORY_FILE: Final = "history.jsonl"
 ENVIRONMENT_FILE: Final = "environment.json"
 REPORT_FILE: Final = "report.html"
 LOCK_FILE: Final = "lock"
+RESERVE_FILE: Final = ".reserve"  # room for result.json on a full disk; removed at the end
 LEASE_FILE: Final = "lease.json"  # replaces the lock on remote storage
 LOGS_FOLDER: Final = "logs"
 SALVAGE_FOLDER: Final = "salvage"  # readable records of damaged shards
@@ -32,6 +34,8 @@ METRICS_FILE: Final = output_files.METRICS_FILE
 MODEL_FILE: Final = output_files.MODEL_FILE
 CHECKPOINTS_FOLDER: Final = output_files.CHECKPOINTS_FOLDER
 TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
+
+_RESERVE_BYTES: Final = 1 << 16
 
 # Attempts to take the lock, and the pause between them: `is_locked` holds it for a moment.
 _LOCK_TRIES: Final = 5
@@ -83,8 +87,10 @@ class RunDir:
         self.path = work or Path(self.where)
         try:
             check_usable(self.where)
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700 if work else 0o777)
             self._lock = self._take_lock()
+            self._reserve = self.path / RESERVE_FILE
+            self._reserve.write_bytes(bytes(_RESERVE_BYTES))
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"run_dir '{where}': {reason}; give another --run_dir") from error
@@ -108,8 +114,15 @@ class RunDir:
         replace_file(self.path / JOB_FILE, job_to_json(spec, cluster).encode())
 
     def write_result(self, result: JobResult) -> None:
-        """Write result.json."""
-        replace_file(self.path / RESULT_FILE, result.to_json().encode())
+        """Write result.json; on a full disk without the consequences, into the reserved room."""
+        try:
+            replace_file(self.path / RESULT_FILE, result.to_json().encode())
+        except OSError:
+            short = replace(result, consequences=()).to_json().encode()
+            with naming_file(self.path / RESULT_FILE), self._reserve.open("r+b") as file:
+                file.write(short)
+                file.truncate()
+            os.replace(self._reserve, self.path / RESULT_FILE)
 
     def read(self, name: str) -> bytes:
         """Return the present content of a file, empty where there is none."""
@@ -117,6 +130,7 @@ class RunDir:
 
     def close(self) -> None:
         """Release the run directory."""
+        self._reserve.unlink(missing_ok=True)
         self._lock.close()
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from tenfold.data.runtime.tensorflow_hooks import EXIT_ERROR
 from tenfold.launcher.job.events import (
     AGENT_MESSAGES,
     Error,
@@ -24,11 +25,16 @@ TRACEBACK_LINES: Final = 400
 
 _ABORTED: Final = "Fatal Python error: Aborted"  # as faulthandler prints it
 _HEADER: Final = "Traceback (most recent call last):"
+# Printed above tracebacks of exceptions that do not change the exit status.
+_IGNORED: Final = ("Exception ignored in", "Error in atexit._run_exitfuncs")
 _CHAIN: Final = ("During handling of the above exception", "The above exception was the direct")
 
 
 class TracebackCatcher:
     """Keeps the last Python traceback of a log, with the chain of its causes.
+
+    Leaves out the noise of a process's exit: exceptions that the interpreter ignores, and those
+    of callbacks that are refused because the process ends.
 
     Attributes:
       error: the exception line (``ValueError: no``); empty where there is none.
@@ -41,6 +47,9 @@ class TracebackCatcher:
         self._lines: list[str] = []
         self._in_frames = False
         self._chained = False
+        self._previous_line = ""
+        self._is_noise = False
+        self._before: tuple[list[str], float] = [], 0.0  # the traceback before the present one
 
     @property
     def text(self) -> str:
@@ -54,14 +63,26 @@ class TracebackCatcher:
         elif line.startswith(_CHAIN):
             self._chained = True
         elif self._in_frames and line and not line[0].isspace():
-            self.error, self._in_frames = line, False
-        if (self._lines and len(self._lines) < TRACEBACK_LINES) or line.startswith(_HEADER):
+            self._end(line)
+        is_part = bool(self._lines) or line.startswith(_HEADER)
+        if is_part and not self._is_noise and len(self._lines) < TRACEBACK_LINES:
             self._lines.append(line)
+        self._previous_line = line
 
     def _begin(self, now: float) -> None:
         if not self._chained:
+            self._is_noise = self._previous_line.startswith(_IGNORED)
+            self._before = self._lines, self.time
             self._lines, self.time = [], now
         self._in_frames, self._chained = True, False
+
+    def _end(self, line: str) -> None:
+        self._in_frames = False
+        if self._is_noise or EXIT_ERROR in line:
+            self._is_noise = True
+            self._lines, self.time = self._before
+        else:
+            self.error = line
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, os_error_text
 from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.display.view import View
@@ -91,17 +91,22 @@ class Supervisor:
     _losses: LossCheck = field(default_factory=LossCheck)
 
     def run(self) -> JobResult:
-        """Run the job to its end; result.json then holds the returned result."""
+        """Run the job to its end; result.json then holds the returned result.
+
+        If this process cannot write its logs, because the disk is full, the job has failed.
+        """
         agent.set_child_subreaper()
         started_at = time.monotonic()
         logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, self.spec.num_workers)
         try:
             with StopRequest() as stop, self._preloaded(stop):
                 attempt = self._run_attempts(logs, stop)
+            result = self._result(attempt, time.monotonic() - started_at)
+        except OSError as error:
+            result = self._failed_result(error, time.monotonic() - started_at)
         finally:
             logs.close()
             self.view.close()
-        result = self._result(attempt, time.monotonic() - started_at)
         self.run_dir.write_result(result)
         return result
 
@@ -227,6 +232,17 @@ class Supervisor:
         seconds = round(step_at - last.failure.time, 3) if step_at else None
         self._recoveries.append(
             Recovery(last.failure, last.preempted, len(attempt.records), seconds)
+        )
+
+    def _failed_result(self, error: OSError, seconds: float) -> JobResult:
+        """Return the result of a job that ended because of an error of this process."""
+        return JobResult(
+            state="failed",
+            exit_codes=(None,) * self.spec.num_workers,
+            restarts=len(self._recoveries),
+            seconds=round(seconds, 3),
+            recoveries=tuple(self._recoveries),
+            notes=(f"the launcher had to stop the workers: {os_error_text(error)}",),
         )
 
     def _result(self, attempt: Attempt, seconds: float) -> JobResult:

@@ -22,6 +22,12 @@ STOPPED: Final = ("T", "t")
 # Agents send a message every second. An agent that is silent this long while others are not is on
 # an unresponsive host.
 SILENT_AGENT_S: Final = 5.0
+# The errors of Keras 3's `fit` under this strategy (see models/keras_fit.py), and their remedy.
+_KERAS_FIT_ERRORS: Final = ("PerReplica", "Invalid reduction dimension")
+_KERAS_FIT_REMEDY: Final = (
+    "Keras 3 cannot do this under MultiWorkerMirroredStrategy: call "
+    "tenfold.models.keras_fit.repair() before the strategy is made (docs/scripts.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,15 @@ def to_failure(record: WorkerRecord) -> Failure:
         phase=record.phase,
         step=record.step,
         exit_code=record.exit_code,
-        error=record.note or record.echo or error or describe_end(record),
+        error=record.note or record.echo or _with_remedy(error, traceback) or describe_end(record),
         traceback=traceback,
     )
+
+
+def _with_remedy(error: str, traceback: str) -> str:
+    """Return `error`, with a further line on the remedy where Keras's `fit` needs the repair."""
+    is_fit = "keras/src/" in traceback and any(text in error for text in _KERAS_FIT_ERRORS)
+    return f"{error}\n{_KERAS_FIT_REMEDY}" if is_fit else error
 
 
 def describe_end(record: WorkerRecord) -> str:

@@ -134,6 +134,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     launcher = socket.socket(fileno=int(sys.argv[-1]))
+    # During the import nobody reads the socket, which would report the end of the launcher. The
+    # signal comes when the thread that started this process ends: the launcher's main thread.
+    agent.die_with_parent()
+    if select.select([launcher], [], [], 0)[0]:
+        return  # the launcher ended before that call
     for name in IMPORTS:
         __import__(name)
     if len(os.listdir("/proc/self/task")) != 1:

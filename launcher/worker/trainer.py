@@ -17,7 +17,7 @@ import traceback
 from types import TracebackType
 from typing import Any, NoReturn
 
-from tenfold.data.errors import JobError, UserError
+from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.events import (
     EXIT_PEER_FAILED,
@@ -62,7 +62,8 @@ def _report_error(events: EventWriter, error: Exception) -> None:
     is_explained = isinstance(error, UserError | JobError)
     text = "" if is_explained else "".join(lines)
     print(str(error) if is_explained else text, file=sys.stderr, flush=True)
-    events.send(Error(type(error).__name__, str(error), text))
+    message = os_error_text(error) if isinstance(error, OSError) else str(error)
+    events.send(Error(type(error).__name__, message, text))
 
 
 def _skip_our_frames(frames: TracebackType | None) -> TracebackType | None:

@@ -82,6 +82,7 @@ class _Run:
         self.stop = stop
         self.metrics: dict[str, float] = {}
         self.first_call = True
+        self.stop_requested = False
         chief = session.place.is_chief
         self.callbacks = callback_list(
             session.model,
@@ -96,16 +97,27 @@ class _Run:
         session.start_reading()
         self.reporter.enter("first_step")
         self.callbacks.on_train_begin()
-        while session.state.position.epoch < self.config.epochs and not self._ended_by_callback():
+        while self._has_next_epoch():
             self._epoch()
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
         return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
 
-    def _ended_by_callback(self) -> bool:
-        """Whether a callback on any worker has ended the training."""
-        return self.session.any_worker(bool(self.session.model.stop_training))
+    def _has_next_epoch(self) -> bool:
+        """Whether another epoch follows; the last one has then been checkpointed.
+
+        Raises:
+          Preempted: an epoch would follow, but any worker has requested to stop.
+        """
+        session = self.session
+        if session.state.position.epoch >= self.config.epochs:
+            return False
+        if session.any_worker(bool(session.model.stop_training)):  # by a callback
+            return False
+        if self.stop_requested:  # the same on all workers
+            raise Preempted
+        return True
 
     def _epoch(self) -> None:
         session = self.session
@@ -155,8 +167,11 @@ class _Run:
         at_end = session.state.position.step == session.shards.steps_per_epoch
         if not at_end and (result.save or (every and session.steps_done % every == 0)):
             self._checkpoint()
-        if result.stop:
-            self._stop_and_save(at_end)
+        if result.stop and not at_end:
+            self._checkpoint()
+            raise Preempted
+        # At its end the epoch is finished first: its receipt and validation are then complete.
+        self.stop_requested = result.stop
         return result.wait_s
 
     def _steps_until_next_stop(self) -> int:
@@ -171,13 +186,6 @@ class _Run:
     def _is_save_due(self) -> bool:
         every = self.config.checkpoint_every_s or math.inf
         return self.session.place.is_chief and time.monotonic() - self.session.last_save >= every
-
-    def _stop_and_save(self, at_end: bool) -> None:
-        """Save a checkpoint and stop; at the end of an epoch, let the epoch finish first."""
-        if not at_end:
-            self._checkpoint()
-            raise Preempted
-        # The end of the epoch saves, and the next call of steps sees the request again.
 
     def _checkpoint(self) -> None:
         self.reporter.enter("checkpoint")

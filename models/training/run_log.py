@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tenfold.data.errors import naming_file
 from tenfold.data.storage.local_folder import LocalFolder, replace_file
 from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
@@ -60,7 +61,8 @@ class RunLog:
     def epoch(self, line: EpochMetrics) -> None:
         """Write an epoch's line and sync it to disk."""
         self._write([line])
-        os.fsync(self._file.fileno())
+        with naming_file(self._file.name):
+            os.fsync(self._file.fileno())
         self._summarise("epoch", line)
         self._board.flush()
 
@@ -85,14 +87,16 @@ class RunLog:
         if self._mirror:
             self._mirror.close()
         beside = self.path / f".partial-{MODEL_FILE}"
-        model.save(beside)
+        with naming_file(self.path / MODEL_FILE):
+            model.save(beside)
         self._folder.publish(beside, MODEL_FILE)
         if self._mirror:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _write(self, lines: Sequence[MetricsLine]) -> None:
-        self._file.write("".join(map(encode_metrics, lines)))
-        self._file.flush()
+        with naming_file(self._file.name):
+            self._file.write("".join(map(encode_metrics, lines)))
+            self._file.flush()
 
     def _summarise(self, prefix: str, line: MetricsLine) -> None:
         values = {"loss": line.loss, "records_per_s": line.records_per_s, **line.metrics}

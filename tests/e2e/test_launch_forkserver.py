@@ -51,15 +51,18 @@ def steps(folder):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def fork_server(folder):
-    """Return the child of the launcher that runs the forkserver module."""
-    (server,) = [
+def fork_servers(folder):
+    """Return the children of the launcher that run the forkserver module."""
+    return [
         process
         for process in ours(folder)
         if "tenfold.launcher.worker.forkserver" in process.cmdline()
         and "launch" in parent_words(process)
     ]
-    return server
+
+
+def is_importing(process):
+    return any("libtensorflow" in entry.path for entry in process.memory_maps())
 
 
 def parent_words(process):
@@ -76,12 +79,19 @@ def test_killed_launcher_leaves_no_process(job, tmp_path, until):
     until(lambda: not ours(tmp_path))
 
 
+def test_launcher_killed_during_import_leaves_no_process(job, tmp_path, until):
+    process = job("--epochs=1")
+    until(lambda: any(map(is_importing, fork_servers(tmp_path))), 120)
+    process.kill()
+    until(lambda: not ours(tmp_path), 2)
+
+
 def test_job_survives_death_of_the_fork_server(job, tmp_path, until):
     """The next start is an ordinary start without a fork server, and the job succeeds."""
     wait = f"--callback={Path(__file__).with_name('waiting_callback.py')}:WaitForFile"
     process = job("--epochs=1", "--max_restarts=1", wait, "--inject=kill:worker=1,step=14")
     until(lambda: steps(tmp_path) > 4, 120)
-    os.kill(fork_server(tmp_path).pid, signal.SIGKILL)
+    os.kill(fork_servers(tmp_path)[0].pid, signal.SIGKILL)
     (tmp_path / "run" / "go_on").touch()
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out[-3000:]

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tenfold.data.format.image_header import JPEG_MAGIC, MAX_PIXELS, PNG_MAGIC
 from tenfold.data.reading.decoding.decoders import ImageShape
 
 
@@ -32,8 +33,51 @@ class TensorFlowDecoder:
         return tf.cond(crop[4] > 0, lambda: resized[:, ::-1], lambda: resized)
 
     def _decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        return tf.io.decode_image(encoded, channels=self._shape[2], expand_animations=False)
+        return decode_image(encoded, self._shape[2])
 
     def _resize(self, image: tf.Tensor) -> tf.Tensor:
         resized = tf.image.resize(image, self._shape[:2], method="bilinear", antialias=False)
         return tf.ensure_shape(tf.cast(tf.round(resized), tf.uint8), self._shape)
+
+
+def decode_image(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return uint8 [height, width, channels] of one image; an error names its size if too large.
+
+    The header is checked first, before TensorFlow allocates memory for the pixels.
+    """
+    pixels = _num_pixels(encoded)
+    limit = tf.debugging.Assert(
+        pixels <= MAX_PIXELS,
+        [f"the image has more than the {MAX_PIXELS:,} pixels allowed:", pixels],
+    )
+    with tf.control_dependencies([limit] if limit is not None else []):  # None if eager
+        image = tf.identity(encoded)
+        return tf.io.decode_image(image, channels=channels, expand_animations=False)
+
+
+def _num_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the pixels that the header of a JPEG, PNG or GIF claims, int64.
+
+    Other formats have a use for every pixel's bytes, so their number has no limit of its own.
+    """
+    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=24), tf.int64)
+
+    def starts_with(magic: bytes) -> tf.Tensor:
+        return tf.reduce_all(head[: len(magic)] == list(magic))
+
+    def product(begin: int, weights: list[int]) -> tf.Tensor:
+        """Return the product of two neighbouring numbers of `len(weights)` bytes each."""
+        sides = tf.reshape(head[begin : begin + 2 * len(weights)], [2, len(weights)])
+        return tf.reduce_prod(tf.reduce_sum(sides * weights, axis=1))
+
+    def of_jpeg() -> tf.Tensor:
+        shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
+        return shape[0] * shape[1]
+
+    def of_other() -> tf.Tensor:
+        png = product(16, [1 << 24, 1 << 16, 1 << 8, 1])  # big-endian
+        gif = product(6, [1, 1 << 8])  # little-endian
+        zero = tf.zeros([], tf.int64)
+        return tf.where(starts_with(PNG_MAGIC), png, tf.where(starts_with(b"GIF8"), gif, zero))
+
+    return tf.cond(starts_with(JPEG_MAGIC), of_jpeg, of_other)

@@ -1,8 +1,9 @@
 """The fast decoder: libjpeg-turbo and OpenCV's resize, straight into the batch's array.
 
 Needs ``pip install 'tenfold[fast]'``. One call decodes a whole batch; both libraries release the
-interpreter lock meanwhile. JPEGs of one or three channels and 8-bit PNGs are decoded here, all
-other images by TensorFlow's ops.
+interpreter lock meanwhile. JPEGs of one or three channels and 8-bit PNGs are decoded here. All
+other images, and those that these libraries refuse, are decoded by TensorFlow's ops: an image
+can be decoded here exactly where TensorFlow can decode it. TensorFlow is imported only then.
 """
 
 import math
@@ -12,9 +13,8 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import simplejpeg
-import tensorflow as tf
 
-from tenfold.data.format.image_header import JPEG_MAGIC, PNG_MAGIC
+from tenfold.data.format.image_header import JPEG_MAGIC, PNG_MAGIC, check_pixels, image_shape
 from tenfold.data.reading.decoding.buffers import BatchBufferPool, ThreadBuffer
 from tenfold.data.reading.decoding.decoders import ImageShape
 
@@ -54,7 +54,7 @@ class TurboDecoder:
                     self._resize(self._decode(data, _WHOLE_IMAGE), batch[index])
                 else:
                     self._decode_crop(data, crops[index], batch[index])
-        except (ValueError, cv2.error, tf.errors.OpError) as error:
+        except (ValueError, cv2.error) as error:
             raise ValueError(f"{describe(index)} cannot be decoded: {error}") from error
         return batch
 
@@ -78,22 +78,32 @@ class TurboDecoder:
     def _decode(self, data: bytes | memoryview, crop: Any) -> Any:
         """Return uint8 [h, w, channels] of one image, valid until the thread's next call."""
         if data[: len(JPEG_MAGIC)] == JPEG_MAGIC:
-            height, width, color, _ = simplejpeg.decode_jpeg_header(data)
-            if color in _JPEG_COLORS:
-                return simplejpeg.decode_jpeg(
-                    data,
-                    self._color,
-                    fastdct=True,  # as TensorFlow does
-                    buffer=self._decoded.get(height * width * self._channels),
-                    **(self._min_size(height, width, crop) if self.scaled else {}),
-                )
+            pixels = self._decode_jpeg(data, crop)
         elif data[: len(PNG_MAGIC)] == PNG_MAGIC and _is_plain_png(data, self._channels):
-            return _decode_png(data, self._channels)
-        with tf.device("CPU"):
-            pixels = tf.io.decode_image(
-                bytes(data), channels=self._channels, expand_animations=False
+            pixels = _decode_png(data, self._channels)
+        else:
+            pixels = None
+        return _decode_by_tensorflow(data, self._channels) if pixels is None else pixels
+
+    def _decode_jpeg(self, data: bytes | memoryview, crop: Any) -> Any:
+        """Return the pixels of a JPEG; None where libjpeg-turbo has an error or a warning."""
+        try:
+            height, width, color, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            return None
+        if color not in _JPEG_COLORS:
+            return None
+        check_pixels(height, width)
+        try:
+            return simplejpeg.decode_jpeg(
+                data,
+                self._color,
+                fastdct=True,  # as TensorFlow does
+                buffer=self._decoded.get(height * width * self._channels),
+                **(self._min_size(height, width, crop) if self.scaled else {}),
             )
-        return pixels.numpy()
+        except ValueError:
+            return None
 
     def _min_size(self, height: int, width: int, crop: Any) -> dict[str, int]:
         """Return the smallest size, for `decode_jpeg`, that a JPEG may be decoded at."""
@@ -120,8 +130,25 @@ def _is_plain_png(data: bytes | memoryview, channels: int) -> bool:
 
 
 def _decode_png(data: bytes | memoryview, channels: int) -> Any:
+    """Return the pixels of a PNG; None where its chunks are damaged or OpenCV has an error.
+
+    OpenCV decodes some PNGs with damaged chunks that TensorFlow refuses.
+    """
     flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise ValueError("the PNG is damaged")
-    return pixels
+    try:
+        image_shape(bytes(data))
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (ValueError, cv2.error):
+        return None
+
+
+def _decode_by_tensorflow(data: bytes | memoryview, channels: int) -> Any:
+    import tensorflow as tf
+
+    from tenfold.data.reading.decoding.tf_decoder import decode_image
+
+    try:
+        with tf.device("CPU"):
+            return decode_image(tf.constant(bytes(data)), channels).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(error.message) from error

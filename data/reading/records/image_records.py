@@ -31,7 +31,7 @@ from tenfold.data.reading.read_config import InputSpec
 from tenfold.data.reading.records.graph_records import parse_features
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.reading.records.shard_elements import ShardElements
-from tenfold.data.reading.records.shard_index import ShardIndex, UnreadableRecord
+from tenfold.data.reading.records.shard_index import ShardIndex, UnnamedRecord, UnreadableRecord
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Above this many numbers a record, TensorFlow parses faster than Python.
@@ -110,7 +110,8 @@ class ImageRecordReader:
             encoded, columns = self._split(payloads, describe)
             images = self._decoder.decode_batch(encoded, crops, describe)
         except ValueError as error:
-            raise UnreadableRecord(str(error)) from error
+            kind = UnnamedRecord if self._index is None else UnreadableRecord
+            raise kind(str(error)) from error
         return [images, prints, time.perf_counter() - begin_s, *columns]
 
     def _split(

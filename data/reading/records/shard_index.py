@@ -42,6 +42,10 @@ class UnreadableRecord(JobError, ValueError):
     """
 
 
+class UnnamedRecord(UnreadableRecord):
+    """A record is damaged or cannot be decoded; the message has the reason only."""
+
+
 class IndexedShard:
     """One open shard, whose records several threads may read at the same time.
 

@@ -15,6 +15,12 @@ from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 
 MOST_USED: Final = launch_flags.MOST_USED
 
+# TensorFlow's server binds to all interfaces, whatever address TF_CONFIG gives a worker.
+EXPOSED: Final = (
+    "workers listen on all network interfaces, and whoever connects can run code in them: use "
+    "--backend=netns, or a firewall ('Security' in docs/shell.md)"
+)
+
 USAGE: Final = "[the flags of launch] [-- program args…]"
 
 
@@ -42,8 +48,9 @@ def run(fv: FlagValues, args: Arguments) -> int:
     else:
         findings = judge_hosts(reports := _look_at_hosts_only(fv), needs_tensorflow=True)
         shared_by = None
+    notes = () if fv.backend == "netns" else (EXPOSED,)
     show = _as_json if fv.format == "json" else _as_text
-    print(show(reports, findings, shared_by))
+    print(show(reports, findings, notes, shared_by))
     return int(_is_bad(findings))
 
 
@@ -60,23 +67,31 @@ def _is_bad(findings: Sequence[Finding]) -> bool:
 
 
 def _as_text(
-    reports: Sequence[HostReport], findings: Sequence[Finding], shared_by: int | None
+    reports: Sequence[HostReport],
+    findings: Sequence[Finding],
+    notes: Sequence[str],
+    shared_by: int | None,
 ) -> str:
     lines = [_describe(report) for report in reports]
     if shared_by is not None:
         lines.append(f"{shared_by} workers can share these shards and this batch")
+    lines += [f"note: {note}" for note in notes]
     lines += [f"{finding.level}: {finding.text}" for finding in findings]
     return "\n".join(lines if findings else [*lines, "nothing is wrong"])
 
 
 def _as_json(
-    reports: Sequence[HostReport], findings: Sequence[Finding], shared_by: int | None
+    reports: Sequence[HostReport],
+    findings: Sequence[Finding],
+    notes: Sequence[str],
+    shared_by: int | None,
 ) -> str:
     document = {
         "can_launch": not _is_bad(findings),
         "shards_shared_by": shared_by,
         "hosts": [_host_json(report, findings) for report in reports],
         "findings": [asdict(finding) for finding in findings],
+        "notes": list(notes),
     }
     return json.dumps(document, indent=1, ensure_ascii=False)
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.data.integrity.salvage import salvage_shards
+from tenfold.data.reading.records.record_check import RecordCheck
+from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.host_check import check_hosts
@@ -98,13 +101,23 @@ def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
 def _salvage(launch: Launch, view: View) -> None:
     """With --on_bad_record=skip, reads all shards and copies the readable rest of damaged ones.
 
+    Each record is parsed and its image decoded, as the workers will. This runs in other
+    processes: this one must not import TensorFlow, and starts workers by fork.
+
     Raises:
       JobError: more than `max_bad_records` records are damaged.
     """
     train = launch.spec.train
     if train is None or not train.salvage:
         return
-    saved = salvage_shards(train.shards, train.salvage, max_bad_records=launch.max_bad_records)
+    features = read_manifest(train.shards).features
+    saved = salvage_shards(
+        train.shards,
+        train.salvage,
+        max_bad_records=launch.max_bad_records,
+        check=RecordCheck(features, decoder=train.decoder, working_dir=train.working_dir),
+        processes=usable_cpus(),
+    )
     for damaged in saved.bad_records:
         view.note(f"skipped: {damaged}")
 

@@ -2,8 +2,6 @@
 
 import json
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 from absl import flags
@@ -11,6 +9,7 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.planning.layout import ShardLayout, SourceStats
 from tenfold.data.planning.plan_layout import plan_layout
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.units import format_size, plural
 from tenfold.launcher.cli.flags import Arguments, FlagValues, define_size
 from tenfold.launcher.cli.write_flags import (
@@ -82,8 +81,8 @@ def _stats(fv: FlagValues) -> SourceStats | None:
         raise UserError("--num_examples is for --dataset_size only: a --source is counted")
     from tenfold.data.sources.open_source import open_source
 
-    with tempfile.TemporaryDirectory(prefix="tenfold-") as scratch:
-        return open_source(fv.source, Path(scratch), source_options_from_flags(fv)).stats
+    with scratch_folder() as scratch:
+        return open_source(fv.source, scratch, source_options_from_flags(fv)).stats
 
 
 def to_json(layout: ShardLayout) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +16,7 @@ from tenfold.data.planning.lanes import check_divides
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import plan_layout
 from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.backends.netns import OPTIONS, parse_rate, parse_shape
@@ -210,7 +210,7 @@ def _measure(fv: FlagValues, counts: Sequence[int]) -> list[Measured]:
         # A host gets the same CPUs at every number of hosts: a single host must not have them all.
         launch_flags.append(f"--host_cpus={usable_cpus() / fv.num_workers:g}")
     runs = []
-    with tempfile.TemporaryDirectory(prefix="tenfold-simulate-") as folder:
+    with scratch_folder("tenfold-simulate-") as folder:
         for count in counts:
             hosts = plural(count, "simulated host")
             print(f"[tenfold] running on {hosts}", file=sys.stderr, flush=True)

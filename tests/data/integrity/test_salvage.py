@@ -1,6 +1,7 @@
 """Damaged shards: errors name the record, and salvage keeps the sound records."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfrecord import frame
 from tenfold.data.integrity.salvage import (
     check_sizes,
@@ -21,6 +23,7 @@ from tenfold.data.reading.batches import FINGERPRINT, training_batches
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_options import BEGINNING, ReadOptions
+from tenfold.data.reading.records.record_check import RecordCheck
 from tenfold.data.storage.read_manifest import read_manifest
 
 COUNT, BATCH = 120, 12
@@ -208,3 +211,42 @@ def test_check_sizes_finds_missing_and_cut_shards(shards: Path) -> None:
     path.unlink()
     with pytest.raises(JobError, match=r"train-00001-of-00004\.tfrecord is missing"):
         check_sizes(str(shards), infos)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("decoder", ["tf", "turbo"])
+def test_salvage_drops_undecodable_images(
+    make_shards: MakeShards, make_image: Callable[..., bytes], tmp_path: Path, decoder: str
+) -> None:
+    image = make_image(form="JPEG", mode="RGB", height=8, width=8)
+    stray = image[:-2] + bytes(range(24)) + image[-2:]  # TensorFlow decodes it with a warning
+    examples: list[dict[str, Any]] = [{"image": image, "label": n} for n in range(24)]
+    examples[4]["image"] = stray
+    examples[7]["image"] = image[:30]
+    examples[13] = {"image": image}
+    features = (Feature("image", "image", (8, 8, 3)), Feature("label", "int64", ()))
+    folder = make_shards(examples, num_shards=2, num_lanes=1, features=features)
+    damage(shard(folder, 1), [0], PLACES["payload"])
+    salvaged = salvage_shards(
+        str(folder), str(tmp_path / "salvage"), max_bad_records=3,
+        check=RecordCheck(features, decoder=decoder), processes=2,
+    )  # fmt: skip
+    offsets = [begin for begin, _ in bounds(shard(make_shards(
+        examples, num_shards=2, num_lanes=1, features=features, name="sound"
+    ), 1))]  # fmt: skip
+    found = [(bad.shard[6:11], bad.index, bad.offset) for bad in salvaged.bad_records]
+    assert found == [("00001", index, offsets[index]) for index in (0, 3, 6)]
+    problems = [bad.problem for bad in salvaged.bad_records]
+    assert problems[1].startswith("cannot be decoded: ")
+    assert problems[2] == (
+        "cannot be parsed: feature 'label' has 0 int64 values, the manifest says 1 int64"
+    )
+    config = replace(
+        config_of(folder, salvaged), global_batch_size=3,
+        options=ReadOptions(threads=2, decoder=decoder),
+    )  # fmt: skip
+    batches = list(training_batches(config, epochs=1, tail=True))
+    labels = sorted(int(label) for batch in batches[:7] for label in batch["label"].numpy())
+    assert labels == [n for n in range(24) if n not in (1, 7, 13)]
+    prints = sum(int(batch[FINGERPRINT].numpy().sum()) for batch in batches) % 2**64
+    assert prints == salvaged.manifest.split("train").fingerprint

@@ -256,3 +256,32 @@ def test_undecodable_sample_is_named(
     message = done.err.splitlines()[-1]
     assert re.match(r"tenfold: .*\.png cannot be decoded: ", message), done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_launch_skips_undecodable_image(
+    make_class_folder: Callable[..., Path], tenfold: Callable[..., Any],
+    read_metrics: Callable[..., Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    source, shards = make_class_folder(each=20, classes=2, form="JPEG"), tmp_path / "shards"
+    victim, stray = sorted(path for path in source.rglob("*") if path.is_file())[:2]
+    data = bytearray(victim.read_bytes())
+    codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
+    data[codes : codes + 16] = bytes([255] * 16)
+    victim.write_bytes(data)
+    whole = stray.read_bytes()
+    stray.write_bytes(whole[:-2] + bytes(range(24)) + whole[-2:])  # decodable, with a warning
+    written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")
+    assert written.status == 0, written.err
+    run = (f"--shards={shards}", "--global_batch_size=4", "--epochs=1", "--num_workers=1")
+    done = tenfold("launch", *run, f"--run_dir={tmp_path}/fails")
+    assert done.status == 1
+    assert "launch with --on_bad_record=skip, or write again with --check=decode" in done.out
+    done = tenfold("launch", *run, f"--run_dir={tmp_path}/run", "--on_bad_record=skip")
+    assert done.status == 0, done.err
+    assert re.search(r"skipped: train-.* record \d+ at byte [\d,]+: cannot be decoded: ", done.err)
+    (epoch,) = [line for line in read_metrics(tmp_path / "run") if line["kind"] == "epoch"]
+    assert epoch["receipt"]["exact"]
+    assert epoch["receipt"]["expected"] == 38
+    assert len(epoch["receipt"]["broken"]) == 1

@@ -1,12 +1,16 @@
 """Atomic writes of local files."""
 
 import os
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import Conflict
 from tenfold.data.storage.local_folder import LocalFolder, replace_file, user_cache_folder
+from tenfold.data.storage.open_folder import make_writable
 
 
 def test_replace_file_leaves_no_temporary_file(tmp_path: Path) -> None:
@@ -29,6 +33,34 @@ def test_failed_replace_keeps_the_old_file(
         replace_file(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a", lambda folder: replace_file(Path(folder.path, "a"), b"new")),
+        ("a", lambda folder: folder.write("a", b"new", replaces="")),
+        ("probe", make_writable),
+    ],
+)
+def test_planted_temporaries_are_not_followed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    write: Callable[[LocalFolder], None],
+) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.write_bytes(b"precious")
+    folder.mkdir()
+    (folder / f".{name}.{os.getpid()}.tmp").symlink_to(victim)
+    write(LocalFolder(str(folder)))
+    assert victim.read_bytes() == b"precious"
+    # Even a name that was guessed is not opened.
+    monkeypatch.setattr(secrets, "token_hex", lambda length: "guess")
+    (folder / f".{name}.guess.tmp").symlink_to(victim)
+    with pytest.raises((OSError, UserError), match="File exists"):
+        write(LocalFolder(str(folder)))
+    assert victim.read_bytes() == b"precious"
 
 
 def test_exclusive_write_conflicts_with_other_bytes(tmp_path: Path) -> None:

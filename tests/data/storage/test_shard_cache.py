@@ -237,6 +237,44 @@ def test_full_disk_raises_job_error(
     assert cache.obtain(_info(1), _never, needed=False) is None
 
 
+@pytest.mark.parametrize("name", [".lock", ".{}.part", "{}"])
+def test_planted_symlinks_are_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    link = folder / name.format(Cache(tmp_path / "other").path_of(_info(1)).name)
+    link.symlink_to(victim)
+    with pytest.raises(UserError, match=f"'{link}' is a symbolic link.*: remove it, or give ano"):
+        _take(Cache(folder), 1)
+    assert victim.read_bytes() == b"precious"
+    link.unlink()
+    link.symlink_to(tmp_path / "new")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        _take(Cache(folder), 1)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_folder_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    message = rf"cache_dir '{tmp_path}' has mode {mode:04o}: others must not .* 'chmod go-w"
+    with pytest.raises(UserError, match=message):
+        Cache(tmp_path)
+    tmp_path.chmod(0o755)  # others may read the shards
+    Cache(tmp_path)
+
+
+def test_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    message = rf"cache_dir '{tmp_path}' belongs to user {owner}: it must be yours .*; give another"
+    with pytest.raises(UserError, match=message):
+        Cache(tmp_path)
+
+
 def test_invalid_cache_options_raise_user_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

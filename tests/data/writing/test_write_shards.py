@@ -175,6 +175,40 @@ def test_broken_image_is_named_or_skipped(
     assert reason in listed[0]["reason"]
 
 
+def test_check_decode_finds_undecodable_images(
+    make_class_folder: MakeFolder, tmp_path: Path
+) -> None:
+    source, output = make_class_folder(form="JPEG"), tmp_path / "out"
+    victim, stray = sorted(path for path in source.rglob("*") if path.is_file())[:2]
+    data = bytearray(victim.read_bytes())
+    codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
+    data[codes : codes + 16] = bytes([255] * 16)
+    victim.write_bytes(data)
+    whole = stray.read_bytes()
+    stray.write_bytes(whole[:-2] + bytes(range(24)) + whole[-2:])  # decodable, with a warning
+    assert write(source, output, max_bad_records=1).manifest.quarantined == 0
+    with pytest.raises(UserError, match="different transforms or --check"):
+        write(source, output, check="decode", max_bad_records=1)
+    output = tmp_path / "checked"
+    with pytest.raises(JobError, match=f"{victim.name}: it cannot be decoded: "):
+        write(source, output, check="decode")
+    manifest = write(source, output, check="decode", max_bad_records=1, processes=2).manifest
+    assert manifest.quarantined == 1
+    (entry,) = [json.loads(line) for line in (output / "quarantine.jsonl").open()]
+    assert entry["record"] == str(victim)
+
+
+def test_image_of_absurd_size_is_broken(make_class_folder: MakeFolder, tmp_path: Path) -> None:
+    source = make_class_folder(form="JPEG")
+    victim = next(path for path in sorted(source.rglob("*")) if path.is_file())
+    data = bytearray(victim.read_bytes())
+    sides = data.index(b"\xff\xc0") + 5
+    data[sides : sides + 4] = (20_000).to_bytes(2, "big") * 2
+    victim.write_bytes(data)
+    with pytest.raises(JobError, match="20,000 × 20,000 pixels, more than the 150,000,000"):
+        write(source, tmp_path / "out")
+
+
 def test_too_many_broken_records_fail_the_write(
     make_class_folder: MakeFolder, tmp_path: Path
 ) -> None:

@@ -74,8 +74,16 @@ def test_usable_machine_and_shards_as_json(tenfold, digit_shards):
     (host,) = document["hosts"]
     assert (host["name"], host["workers"], len(set(host["ports"]))) == ("localhost", 2, 2)
     assert host["disk_free_bytes"] > 0
+    assert "all network interfaces" in document["notes"][0]
     # This machine may be short of memory: a warning, not an error.
     assert "error" not in {host["outcome"], *(one["level"] for one in document["findings"])}
+
+
+def test_open_ports_are_noted_except_in_namespaces(tenfold, netns_works):
+    for backend, noted in (("local", True), ("netns", False)):
+        done = tenfold("doctor", f"--backend={backend}", "--num_workers=2")
+        assert done.status == 0, done.err
+        assert ("listen on all network interfaces" in done.out) == noted
 
 
 def test_missing_shards_are_refused(tenfold, tmp_path):

@@ -1,11 +1,14 @@
 """Run directories: their lock and their names."""
 
+import errno
 import fcntl
+import json
 
 import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.job import run_dir as rundir
+from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.run_dir import RunDir, default_run_dir
 
 
@@ -39,3 +42,20 @@ def test_default_run_dirs_differ(tmp_path):
     assert first != second
     assert first.parent == second.parent == tmp_path
     assert " " not in first.name
+
+
+def test_result_fits_on_a_full_disk(tmp_path, monkeypatch):
+    """It takes the room reserved at the start, without the consequences."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, other = (Failure(index, 0.0, "", None, 1, "ValueError: no") for index in range(2))
+    held = RunDir(tmp_path)
+    monkeypatch.setattr(rundir, "replace_file", refuse)
+    held.write_result(JobResult("failed", (1, 1), first_failure=first, consequences=(other,)))
+    held.close()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["first_failure"]["error"] == "ValueError: no"
+    assert result["consequences"] == []
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "result.json"}

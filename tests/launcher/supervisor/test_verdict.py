@@ -121,3 +121,20 @@ def test_preempted_worker_is_recognised(code, preempted):
     verdict = judge([worker(0, code=code), worker(1)])
     assert verdict is not None
     assert verdict.preempted == preempted
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ValueError: Attempt to convert a value (PerReplica:{",
+        "InvalidArgumentError: Invalid reduction dimension 0 for input with 0 dimensions",
+    ],
+)
+def test_keras_fit_without_repair_names_the_remedy(error):
+    header, frame, last = trace(error)
+    keras = frame.replace("a.py", "/lib/keras/src/utils/traceback_utils.py")
+    for frames, hint in ((keras, True), (frame, False)):
+        verdict = judge([worker(0, code=1, at=1, says=(header, frames, last))])
+        assert verdict
+        assert verdict.first.error.splitlines()[0] == error
+        assert ("tenfold.models.keras_fit.repair()" in verdict.first.error) == hint

@@ -10,6 +10,34 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("loop_program.py")
 
+STOPPED = """
+import sys
+from tenfold.data.reading.read_options import WorkerPlace
+from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.loop import Preempted, train
+from tenfold.models.training.reporter import NullReporter
+import tensorflow as tf
+
+shards, run_dir, model, steps_per_execution = sys.argv[1:]
+config = TrainConfig(
+    shards, run_dir, model=model, epochs=3, steps_per_execution=int(steps_per_execution),
+    working_dir=sys.path[0],
+)
+steps = []
+
+class Reporter(NullReporter):
+    def checkpoint(self, path, *, epoch, step):
+        steps.append(step)
+
+try:
+    train(
+        config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(), reporter=Reporter(),
+        stop=lambda: True,
+    )
+except Preempted:
+    print(steps)
+"""
+
 
 def run_loop(shards: Path, run_dir: Path, *, replicas: int, model: str) -> dict[str, Any]:
     arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), str(replicas), model]
@@ -47,3 +75,18 @@ def test_two_replicas_equal_one(
     )
     assert len(one) == 26
     assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps_per_execution", [10, 25])
+def test_stop_request_is_obeyed(
+    digit_shards: Path, tmp_path: Path, steps_per_execution: int
+) -> None:
+    """Within an epoch of 25 steps, and where a call of steps is a whole epoch."""
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    arguments = [str(digit_shards), str(tmp_path / "run"), "mlp", str(steps_per_execution)]
+    done = subprocess.run(
+        [sys.executable, "stopped.py", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.stdout == f"[{steps_per_execution}]\n", done.stderr[-4000:]

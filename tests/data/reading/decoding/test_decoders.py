@@ -1,6 +1,8 @@
 """Decoders agree with each other, and with TensorFlow's ops record by record."""
 
 import io
+import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,3 +238,67 @@ def test_datasets_take_own_decoders(own: str, make_shards: Callable[..., Path]) 
     options = ReadOptions(decoder=f"{own}:in_graph", image_size=(40, 30))
     for x, *_ in evaluation_dataset(shards, global_batch_size=4, split="train", options=options):
         assert not x.numpy().any()
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Return an image with flipped bits, cut, or with bytes inserted, removed or replaced."""
+    at, length = rng.randrange(len(data)), rng.randrange(1, 40)
+    kind = rng.randrange(5)
+    if kind == 0:
+        flipped = bytes([data[at] ^ 1 << rng.randrange(8)])
+        return data[:at] + flipped + data[at + 1 :]
+    if kind == 1:
+        return data[:at]
+    if kind == 2:
+        return data[:at] + rng.randbytes(length) + data[at:]
+    if kind == 3:
+        return data[:at] + data[at + length :]
+    return data[:-2] + rng.randbytes(24) + data[-2:]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decoders_refuse_same_damaged_images(channels: int) -> None:
+    rng = random.Random(channels)
+    sound = [IMAGES[kind]() for kind in GREY_TOO]
+    turbo, ours = (make_decoder(name, (20, 20, channels)) for name in ("turbo", "tf"))
+    assert isinstance(turbo, PythonDecoder)
+    assert not isinstance(ours, PythonDecoder)
+    spec = tf.TensorSpec([1], tf.string)
+    tensorflow = tf.function(lambda data: ours(data, None), input_signature=[spec])
+    accepted = 0
+    for _ in range(400):
+        data = mutated(rng.choice(sound), rng)
+        try:
+            expected = tensorflow(tf.constant([data])).numpy()
+        except tf.errors.InvalidArgumentError:
+            with pytest.raises(ValueError, match=r"^image 0 cannot be decoded: "):
+                turbo.decode_batch([data], None, "image {}".format)
+        else:
+            accepted += 1
+            found = turbo.decode_batch([data], None, "image {}".format)
+            assert difference(found, expected) <= TOLERANCE
+    assert 50 < accepted < 350
+
+
+def huge(form: str) -> bytes:
+    """Return a small file whose header claims 20,000 × 20,000 pixels."""
+    side = (20_000).to_bytes(2, "big")
+    if form == "jpeg":
+        data = IMAGES["jpeg"]()
+        sides = data.index(b"\xff\xc0") + 5
+        return data[:sides] + side + side + data[sides + 4 :]
+    if form == "gif":
+        data = IMAGES["gif"]()
+        return data[:6] + side[::-1] * 2 + data[10:]
+    png = bytearray(IMAGES["png"]())
+    png[16:24] = (b"\0\0" + side) * 2
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    return bytes(png)
+
+
+@pytest.mark.parametrize("name", ["tf", "turbo"])
+@pytest.mark.parametrize("form", ["jpeg", "png", "gif"])
+def test_huge_image_is_refused_by_header(name: str, form: str) -> None:
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="150,000,000"):
+        decode(name, [huge(form)], (8, 8, 3))
