@@ -232,7 +232,7 @@ def test_submitted_jobs_get_the_run_dir_url(bucket, tenfold, tmp_path):
     shards = f"--shards={bucket.url}/shards"
     pods = tenfold("launch", "--backend=kubernetes", "--image=i", *flags, shards)
     assert pods.status == 0, pods.err
-    assert 'name: first\n' in pods.out
+    assert "name: first\n" in pods.out
     assert f'"run_dir": "{where}"' in pods.out.replace('\\"', '"')
 
 
