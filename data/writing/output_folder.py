@@ -5,8 +5,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
-import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -271,19 +269,26 @@ def remove_temporaries(folder: Folder, files: Iterable[str], *, keep_live: bool 
     Args:
       folder: the output folder.
       files: the names of the complete files.
-      keep_live: keep the files of living processes of this host, which several writers may be.
+      keep_live: keep the files that a living process of this host writes, as several writers do.
     """
     starts = tuple(f".{file}." for file in files)
     for name in folder.sizes():
         if not (name.endswith(TEMPORARY_SUFFIX) and name.startswith(starts)):
             continue
-        if not (keep_live and _is_of_living_process(name)):
+        if not (keep_live and _is_being_written(os.path.join(folder.path, name))):
             folder.remove(name)
 
 
-def _is_of_living_process(temporary: str) -> bool:
-    """Whether a temporary file is named after this host and a process that exists."""
-    found = re.search(rf"\.{re.escape(socket.gethostname())}\.(\d+){TEMPORARY_SUFFIX}$", temporary)
-    if not found or not os.path.exists("/proc/self"):
+def _is_being_written(path: str) -> bool:
+    """Whether a living process holds the lock of a temporary file; see `write_shard`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
         return False
-    return os.path.exists(f"/proc/{found[1]}")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError as error:
+        return error.errno == errno.EWOULDBLOCK
+    finally:
+        os.close(descriptor)

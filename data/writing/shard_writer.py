@@ -1,8 +1,9 @@
 """Writing one shard: the inner loop of a write."""
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -79,12 +80,14 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
     with _temporary(folder, task.name) as path:
         try:
             with open(path, "wb", buffering=0, opener=create_exclusively) as file:
+                with suppress(OSError):  # marks the file as in use for `remove_temporaries`
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for block in sums.blocks(job, task):
                     _write_all(file.fileno(), block)
                 if folder.scratch():  # a file that is uploaded need not be durable on this disk
                     os.fsync(file.fileno())
-            replaces = job.versions.get(task.name, "")
-            folder.publish(path, task.name, synced=True, replaces=replaces)
+                replaces = job.versions.get(task.name, "")
+                folder.publish(path, task.name, synced=True, replaces=replaces)
             finished = sums.finished()
             record_finished(folder, finished, job.keys)
         except Conflict:

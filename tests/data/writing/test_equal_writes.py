@@ -1,5 +1,6 @@
 """Equal writes into one folder at the same time, in real processes: one wins, nothing is left."""
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -10,15 +11,18 @@ import pytest
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfds_metadata import NAMES
 from tenfold.data.integrity.verify_shards import verify_shards
+from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
 from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.writing.output_folder import remove_temporaries
 
 BUSY = "is being written to by another process"
 
 # Arguments: output, name, moment to wait at ("" for none), writer, writers, 1 for locks.
 # A waiting writer creates NAME.ready beside the output and waits for the file NAME.go.
 WRITER = """
-import errno, fcntl, os, sys, time
+import errno, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.writing import write_shards as module
@@ -35,7 +39,8 @@ def without_locks(*_):
     raise OSError(errno.EBADF, "no locks, as on NFS")
 
 if locks == "0":
-    fcntl.flock = without_locks
+    from tenfold.data.writing import output_folder
+    output_folder.fcntl = SimpleNamespace(flock=without_locks, LOCK_EX=2, LOCK_SH=1, LOCK_NB=4)
 waits = {moment: wait}
 if moment == "publish":
     publish = module.publish
@@ -170,3 +175,15 @@ def test_simultaneous_equal_writes_have_one_winner(writers: Writers, round_: int
     assert "" in outcomes, outcomes
     assert all(error == "" or BUSY in error for error in outcomes), outcomes
     writers.check()
+
+
+def test_temporary_files_in_use_are_kept(tmp_path: Path) -> None:
+    folder = LocalFolder(str(tmp_path))
+    used, left = temporary_beside(tmp_path / "shard"), temporary_beside(tmp_path / "shard")
+    left.touch()
+    with open(used, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_temporaries(folder, ["shard"], keep_live=True)
+        assert list(tmp_path.iterdir()) == [used]
+    remove_temporaries(folder, ["shard"], keep_live=True)
+    assert not list(tmp_path.iterdir())
