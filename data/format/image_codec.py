@@ -51,7 +51,8 @@ def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Im
     module = pillow()
     try:
         image = module.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        if at_least is not None:
+        # A PNG has no drafts, and its getexif() decodes the pixels: `load` must see their errors.
+        if at_least is not None and image.format == "JPEG":
             side = max(at_least) if _is_turned(image) else 0
             image.draft(None, (max(at_least[1], side), max(at_least[0], side)))
         image.load()
