@@ -41,6 +41,7 @@ NOT_RUN = {
         "it runs these tests",
         "the tests run elsewhere, with the same images",
     ],
+    "docs/shell.md": ["it changes the firewall"],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
     "docs/writing.md": [
         "starting Beam takes ten seconds; tests/data/writing/test_beam.py runs it"
