@@ -65,6 +65,10 @@ def is_importing(process):
     return any("libtensorflow" in entry.path for entry in process.memory_maps())
 
 
+def has_ended(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def parent_words(process):
     parent = process.parent()
     return parent.cmdline() if parent else []
@@ -82,8 +86,15 @@ def test_killed_launcher_leaves_no_process(job, tmp_path, until):
 def test_launcher_killed_during_import_leaves_no_process(job, tmp_path, until):
     process = job("--epochs=1")
     until(lambda: any(map(is_importing, fork_servers(tmp_path))), 120)
-    process.kill()
-    until(lambda: not ours(tmp_path), 2)
+    (server,) = fork_servers(tmp_path)
+    server.suspend()  # the import never ends: only the death of the launcher can end the server
+    try:
+        process.kill()
+        until(lambda: has_ended(server))
+        assert not ours(tmp_path)
+    finally:
+        if not has_ended(server):
+            server.kill()
 
 
 def test_job_survives_death_of_the_fork_server(job, tmp_path, until):

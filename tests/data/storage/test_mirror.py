@@ -118,16 +118,16 @@ def test_unwritable_work_folder_raises_user_error(tmp_path: Path) -> None:
 
 
 def test_planted_work_folder_is_refused(tmp_path: Path) -> None:
-    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
     work.mkdir()
     elsewhere.mkdir()
     (work / "launch").symlink_to(elsewhere)
     with pytest.raises(
-        UserError, match=r"'.*/work/launch' is a symbolic link, not a folder: remo"
+        UserError, match=r"'.*/runs/launch' is a symbolic link, not a folder: remo"
     ):
         make_empty_folder(work / "launch")
     work.chmod(0o777)
     with pytest.raises(
-        UserError, match=r"the folder of runs '.*/work' has mode 0777: others must"
+        UserError, match=r"the folder of runs '.*/runs' has mode 0777: others must"
     ):
         make_empty_folder(work / "chief")
