@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tenfold.data.writing.write_shards import Progress, WriteOptions, WriteResult
 
 _POLICY: Final = LayoutPolicy()
-# Between two plain progress lines, and between two pictures of the bar.
+# Between two plain progress lines, and between two drawings of the bar.
 _LINE_INTERVAL_S: Final = 10.0
 _BAR_INTERVAL_S: Final = 0.1
 
