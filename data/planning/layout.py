@@ -18,6 +18,7 @@ class SourceStats:
       total_bytes: the size of all records in shards: payload, Example and TFRecord framing.
       max_record_bytes: the same of the largest record.
       label_names: the names of the classes.
+      num_classes: the number of classes; 0 if labels are no classes, None if that is not known.
       fingerprint: changes when names, sizes or modification times in the source do.
     """
 
@@ -26,6 +27,7 @@ class SourceStats:
     max_record_bytes: int
     label_names: tuple[str, ...] = ()
     fingerprint: str = ""
+    num_classes: int | None = None
 
     @property
     def mean_record_bytes(self) -> float:

@@ -28,12 +28,15 @@ class SourceOptions:
         or ``never``.
       batched: Whether the elements of a stream are batches: ``auto`` decides by their shapes,
         ``yes`` or ``no``.
+      classes: The names of the classes in order; () if there are no classes, None to take the
+        labels that occur (`tenfold.data.sources.class_labels`).
     """
 
     image: str = ""
     label: str = ""
     one_hot: str = "auto"
     batched: str = "auto"
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
