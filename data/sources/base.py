@@ -69,6 +69,10 @@ class Source(Protocol):
     - must be safe to read from several threads at once if it sets the optional attribute
       `concurrent_reads`, the number of threads in which each writing process then reads
       (1 by default);
+    - may offer ``columns(indices) -> Columns | None``: the examples at `indices`, int64 [n], as
+      columns, which are written many times as fast. They must give the bytes that `encoded`
+      gives. None leaves these examples to `encoded`; a broken example is named in
+      `Columns.unusable`;
     - raises `UnusableRecord` for an example that is broken: ``--on_bad_record`` decides between
       failing and skipping. It raises `SourceChanged` if the data has changed since the scan.
       This and any other exception ends the write.
