@@ -13,6 +13,7 @@ from typing import Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import check_split_name
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
+from tenfold.data.planning.split_names import standard_split_name
 from tenfold.data.units import format_size, plural
 
 # Fractions as 0.7 + 0.2 + 0.1 do not sum to 1 exactly.
@@ -186,7 +187,7 @@ class SplitFraction:
 
 
 def parse_splits(text: str) -> tuple[SplitFraction, ...]:
-    """Return the splits that ``train:0.9,validation:0.1`` names.
+    """Return the splits that ``train:0.9,validation:0.1`` names, by their standard names.
 
     Raises:
       UserError: a name or fraction is wrong, a name comes twice, or the sum is not 1.
@@ -214,7 +215,7 @@ def _parse_split(text: str) -> SplitFraction:
     name, colon, number = text.partition(":")
     check_split_name(name)
     try:
-        return SplitFraction(name, float(number) if colon else 1.0)
+        return SplitFraction(standard_split_name(name), float(number) if colon else 1.0)
     except ValueError:  # no number, or a fraction out of range
         raise UserError(
             f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1"

@@ -77,6 +77,18 @@ class Source(Protocol):
       failing and skipping. It raises `SourceChanged` if the data has changed since the scan.
       This and any other exception ends the write.
 
+    A source that has splits of its own sets the optional attribute `splits`, a tuple of `OwnSplit`
+    (`tenfold.data.planning.own_splits`): its examples are then ordered by split, and the write
+    keeps the splits. A source that knows the values of features without reading its records may
+    offer the method ``feature_values(name) -> FeatureValues | None`` (same module; `code_values`
+    makes one), None for a feature that it does not cover.
+
+    A source that has splits of its own sets the optional attribute `splits`, a tuple of
+    `tenfold.data.planning.own_splits.OwnSplit`: its examples are then ordered by split, and the
+    write keeps the splits. A source that knows the values of features without reading its
+    records may offer ``feature_values(name) -> FeatureValues | None``, None for a feature that it
+    does not cover; see `tenfold.data.sources.feature_values`.
+
     Attributes:
       stats: Number and sizes of the records as shards store them, before any transform. Its
         fingerprint must change when the content or the order of the examples changes.

@@ -128,6 +128,7 @@ def test_properties_of_every_layout(total: int, examples: int, policy: LayoutPol
             "train:0.7, test:0.1, val_2:0.2",
             [("train", 0.7), ("test", 0.1), ("val_2", 0.2)],
         ),
+        ("Training:0.7,val:0.2,dev_2:0.1", [("train", 0.7), ("validation", 0.2), ("dev_2", 0.1)]),
     ],
 )
 def test_splits_are_parsed(text: str, splits: list[tuple[str, float]]) -> None:
@@ -136,7 +137,17 @@ def test_splits_are_parsed(text: str, splits: list[tuple[str, float]]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "train:0.9", "train:x", "train:0.5,train:0.5", "../a:1", "a:1.5", "a:-1,b:2", "a:0,b:1"],
+    [
+        "",
+        "train:0.9",
+        "train:x",
+        "train:0.5,train:0.5",
+        "val:0.5,dev:0.5",
+        "../a:1",
+        "a:1.5",
+        "a:-1,b:2",
+        "a:0,b:1",
+    ],
 )
 def test_bad_splits_are_refused(text: str) -> None:
     with pytest.raises(UserError):
