@@ -48,8 +48,7 @@ def training_dataset(
       global_batch_size: records of a step over all workers.
       split: name of the split.
       options: how records are decoded, shuffled and fetched.
-      place: which worker this is; None takes it from TF_CONFIG, without which the process is
-        the only worker.
+      place: which worker this is; None takes `WorkerPlace.from_environment()`.
       start: where to begin, on any number of workers.
       epochs: epochs of the whole run, those before `start` included; None never ends.
       receipt: add `counts` to the elements.
@@ -67,7 +66,7 @@ def training_dataset(
         both's fingerprints modulo 2**64. `epoch_receipt` takes the sum of an epoch's counts.
 
     Raises:
-      UserError: the shards, the split, the batch size, the workers or TF_CONFIG do not fit.
+      UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
     config = _config(shards, split, global_batch_size, options, place)
     start = _check_start(config, start)
@@ -95,8 +94,7 @@ def evaluation_dataset(
       global_batch_size: records of a step over all workers.
       split: name of the split.
       options: how records are decoded and fetched; what concerns training alone is ignored.
-      place: which worker this is; None takes it from TF_CONFIG, without which the process is
-        the only worker.
+      place: which worker this is; None takes `WorkerPlace.from_environment()`.
       receipt: add `counts` to the elements.
 
     Elements:
@@ -106,7 +104,7 @@ def evaluation_dataset(
       weight: float32 [n], 1 for a record and 0 for padding.
 
     Raises:
-      UserError: the shards, the split, the batch size, the workers or TF_CONFIG do not fit.
+      UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
     batches = evaluation_batches(_config(shards, split, global_batch_size, options, place))
     if receipt:
@@ -171,7 +169,7 @@ def _config(
         shards,
         split=split,
         global_batch_size=global_batch_size,
-        place=place or WorkerPlace.from_tf_config(),
+        place=place or WorkerPlace.from_environment(),
         options=options,
     )
 
@@ -186,7 +184,7 @@ def _place(
         return WorkerPlace(worker_index, num_workers, replicas)
     if num_workers is not None or worker_index is not None:
         raise UserError("num_workers and worker_index belong together: give both or neither")
-    return WorkerPlace.from_tf_config(replicas=replicas)
+    return WorkerPlace.from_environment(replicas=replicas)
 
 
 def _check_start(config: ReadConfig, start: Position) -> Position:

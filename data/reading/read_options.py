@@ -3,13 +3,13 @@
 Imports neither TensorFlow nor numpy, so that planning and the command line can build them.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.cluster_task import ClusterTask, find_task, read_tf_config
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, DecoderFactory, check_decoder
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 IMAGE_DTYPES: Final = ("float32", "uint8")
-
-# Task types of TF_CONFIG whose tasks train, in the order in which TensorFlow numbers them.
-_CHIEF_TYPES: Final = ("chief", "master")
-_WORKER: Final = "worker"
 
 
 @dataclass(frozen=True)
@@ -128,10 +124,29 @@ class WorkerPlace:
         return cls(context.input_pipeline_id, workers, context.num_replicas_in_sync // workers)
 
     @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] = os.environ, *, replicas: int = 1
+    ) -> "WorkerPlace":
+        """Return the place that the launcher of this process gives; else the only worker.
+
+        Knows `tenfold launch`, TF_CONFIG, mpirun, Slurm steps, Vertex AI, SageMaker and, with
+        TENFOLD_NUM_WORKERS, Kubernetes' Indexed Jobs; docs/reading.md has the variables.
+
+        Args:
+          environ: the environment variables.
+          replicas: replicas (devices) of this worker.
+
+        Raises:
+          UserError: variables contradict each other, or the task is an evaluator or a parameter
+            server, which do not share the workers' records.
+        """
+        return cls._of(find_task(environ), replicas)
+
+    @classmethod
     def from_tf_config(
         cls, environ: Mapping[str, str] = os.environ, *, replicas: int = 1
     ) -> "WorkerPlace":
-        """Return the place that TF_CONFIG gives; the only worker where it is not set.
+        """Return the place that TF_CONFIG alone gives; the only worker where it is not set.
 
         A chief comes first, then the workers in their order, as TensorFlow numbers them.
 
@@ -139,50 +154,11 @@ class WorkerPlace:
           UserError: TF_CONFIG is not valid, or the task is an evaluator or a parameter server,
             which do not share the workers' records.
         """
-        text = environ.get("TF_CONFIG", "")
-        if not text.strip():
-            return cls(replicas=replicas)
-        cluster, task = _parse_tf_config(text)
-        readers = [
-            (kind, index)
-            for kind in (*_CHIEF_TYPES, _WORKER)
-            for index in range(len(cluster.get(kind, ())))
-        ]
-        if not readers:
-            return cls(replicas=replicas)
-        return cls(_index_of(task, readers), len(readers), replicas)
+        return cls._of(read_tf_config(environ), replicas)
+
+    @classmethod
+    def _of(cls, task: ClusterTask | None, replicas: int) -> "WorkerPlace":
+        return cls(task.index, task.num_workers, replicas) if task else cls(replicas=replicas)
 
 
 SOLE_WORKER: Final = WorkerPlace()
-
-
-def _parse_tf_config(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the cluster and the task of TF_CONFIG."""
-    try:
-        config = json.loads(text)
-        cluster, task = dict(config.get("cluster") or {}), dict(config.get("task") or {})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"TF_CONFIG is not a JSON object with 'cluster' and 'task' ({error}): mend it, or "
-            "give place=WorkerPlace(…)"
-        ) from error
-    return cluster, task
-
-
-def _index_of(task: Mapping[str, Any], readers: list[tuple[str, int]]) -> int:
-    if not task and len(readers) == 1:
-        return 0
-    kind, index = task.get("type", _WORKER), str(task.get("index", ""))
-    if kind not in (*_CHIEF_TYPES, _WORKER):
-        raise UserError(
-            f"TF_CONFIG: this task is of type '{kind}', which does not share the workers' "
-            "records: give place=WorkerPlace() to read the whole split here"
-        )
-    known = {f"{kind}:{number}": place for place, (kind, number) in enumerate(readers)}
-    name = f"{kind}:{index}"
-    if name not in known:
-        raise UserError(
-            f"TF_CONFIG: task '{name}' is not in its cluster, which has {', '.join(known)}: "
-            "mend it, or give place=WorkerPlace(…)"
-        )
-    return known[name]

@@ -7,6 +7,7 @@ from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
 
 
@@ -115,8 +116,8 @@ def worker_env(
     return {
         **spec.env,
         "TF_CONFIG": cluster.tf_config(index),
-        "TENFOLD_WORKER_INDEX": str(index),
-        "TENFOLD_NUM_WORKERS": str(cluster.num_workers),
+        INDEX_VARIABLE: str(index),
+        NUMBER_VARIABLE: str(cluster.num_workers),
         "TENFOLD_RUN_DIR": spec.run_dir,
         "TENFOLD_RESTART": str(restart),
     }

@@ -5,9 +5,10 @@
         loss = train_step()
         worker.report(step=step, total_steps=1000, loss=loss)
 
-Outside of a launch the program is worker 0 of 1, and reports are dropped. The environment holds
-the same facts: TF_CONFIG, TENFOLD_WORKER_INDEX, TENFOLD_NUM_WORKERS, TENFOLD_RUN_DIR and
-TENFOLD_RESTART (the number of restarts before this start).
+Outside of a launch, reports are dropped; TF_CONFIG, mpirun, srun or the platform give the place,
+else the program is worker 0 of 1. Under a launch the environment holds the same facts: TF_CONFIG,
+TENFOLD_WORKER_INDEX, TENFOLD_NUM_WORKERS, TENFOLD_RUN_DIR and TENFOLD_RESTART (the number of
+restarts before this start).
 """
 
 import io
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from tenfold.data.planning.cluster_task import INDEX_VARIABLE, find_task
 from tenfold.launcher.job.events import PHASES, Error, EventWriter, Step
 from tenfold.launcher.job.faults import WorkerFaults
 
@@ -41,9 +43,9 @@ class Worker:
 
     def __init__(self) -> None:
         environ = os.environ
-        self.launched = "TENFOLD_WORKER_INDEX" in environ
-        self.index = int(environ.get("TENFOLD_WORKER_INDEX", "0"))
-        self.num_workers = int(environ.get("TENFOLD_NUM_WORKERS", "1"))
+        self.launched = INDEX_VARIABLE in environ
+        task = find_task(environ)
+        self.index, self.num_workers = task.place if task else (0, 1)
         where = environ.get("TENFOLD_RUN_DIR", ".")
         self.run_dir: Path | str = where if "://" in where else Path(where)
         self.restart = int(environ.get("TENFOLD_RESTART", "0"))

@@ -1,6 +1,6 @@
 """The worker process of the built-in trainer: ``python -m tenfold.launcher.worker.trainer``.
 
-It reads job.json in TENFOLD_RUN_DIR and its task index from TF_CONFIG, trains, and reports its
+It reads job.json in TENFOLD_RUN_DIR and its place from the environment, trains, and reports its
 progress to the supervisor (see `launcher.job.events`). It ends with `os._exit`, because
 TensorFlow's own teardown can linger for many seconds.
 
@@ -8,7 +8,6 @@ Exit status: 0 done, 1 an error of its own, EXIT_PEER_FAILED the error of anothe
 EXIT_PREEMPTED stopped by SIGTERM after saving a checkpoint.
 """
 
-import json
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from tenfold.data.errors import JobError, UserError, os_error_text
+from tenfold.data.planning.cluster_task import find_task
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.events import (
     EXIT_PEER_FAILED,
@@ -37,9 +37,10 @@ from tenfold.models.train_config import TrainConfig
 
 def main() -> NoReturn:
     """Run the worker and end the process with its exit status."""
-    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    task = find_task(os.environ)
+    assert task is not None, "the supervisor sets the variables"
     # A stream of their own: events do not wait in the buffer of the user's prints.
-    events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"), index)
+    events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"), task.index)
     events.enter("import")
     status = _run_to_status(events)
     sys.stdout.flush()
@@ -125,10 +126,8 @@ def _join_cluster(events: EventWriter) -> tuple[Any, Any]:
     from tenfold.data.reading.read_options import WorkerPlace
 
     events.enter("rendezvous")
-    cluster = json.loads(os.environ["TF_CONFIG"])
-    workers, index = len(cluster["cluster"]["worker"]), cluster["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return strategy, WorkerPlace(index, workers)
+    return strategy, WorkerPlace.from_environment()
 
 
 def _final_figures(result: Any) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def test_tf_config_numbers_the_chief_before_workers(
         (tf_config("worker", 2, {"worker": ["a:1", "b:1"]}), "'worker:2' is not in its cluster"),
         (tf_config("chief", 0, {"worker": ["a:1"]}), "'chief:0' is not in its cluster"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'}, "is not in its cluster"),
-        ({"TF_CONFIG": "{worker"}, "TF_CONFIG is not a JSON object"),
-        ({"TF_CONFIG": "[1]"}, "TF_CONFIG is not a JSON object"),
+        ({"TF_CONFIG": "{worker"}, "TF_CONFIG is not JSON"),
+        ({"TF_CONFIG": "[1]"}, "TF_CONFIG is not an object with 'cluster' and 'task'"),
     ],
 )
 def test_tf_config_without_a_reader_is_refused(environ: dict[str, str], message: str) -> None:
@@ -112,6 +112,15 @@ def test_chief_and_worker_read_different_records(
     assert read[1] == ids(shards, place=WorkerPlace(1, 2))
     by_chief, by_worker = (set(chain.from_iterable(batches)) for batches in read)
     assert not by_chief & by_worker
+
+
+def test_place_comes_from_mpi_ranks(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    assert WorkerPlace.from_environment(replicas=2) == WorkerPlace(1, 2, 2)
+    assert WorkerPlace.from_environment({}) == WorkerPlace()
+    assert ids(shards) == ids(shards, place=WorkerPlace(1, 2))
+    assert worker_ids(shards) == worker_ids(shards, worker_index=1, num_workers=2)
 
 
 def test_place_comes_from_context_or_numbers(shards: str) -> None:
