@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -67,7 +66,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     # Adds the dependencies of this environment without its editable install of tenfold: Python
     # ignores .pth files in a folder that was itself added by a .pth file.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # An environment may borrow the packages of another one, so there can be several folders.
+    folders = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(folders) + "\n")
     command = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
     subprocess.run([python, *command], check=True, timeout=220)
     return folder / "bin"
