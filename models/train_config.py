@@ -14,12 +14,14 @@ from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
+ON_NAN: Final = ("fail", "stop", "ignore")
 PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _CHOICES: Final = {
     "schedule": SCHEDULES,
     "class_weights": CLASS_WEIGHTS,
     "precision": PRECISIONS,
+    "on_nan": ON_NAN,
 }
 
 
@@ -42,6 +44,7 @@ class TrainConfig:
       clip_norm: upper bound of the norm of the whole gradient, None for none.
       class_weights: one of CLASS_WEIGHTS.
       precision: one of PRECISIONS, a Keras dtype policy.
+      on_nan: one of ON_NAN: what happens when the loss or a weight is not finite.
       jit_compile: compile the steps with XLA.
       callbacks: the user's Keras callbacks, as ``module:name``.
       decoder: one of DECODERS or AUTO.
@@ -70,6 +73,7 @@ class TrainConfig:
     clip_norm: float | None = None
     class_weights: str = "none"
     precision: str = "float32"
+    on_nan: str = "fail"
     jit_compile: bool = False
     callbacks: tuple[str, ...] = ()
     decoder: str = AUTO

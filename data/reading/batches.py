@@ -74,7 +74,7 @@ def training_batches(
     """
     shards = config.shards(drop_remainder=True)
     _remember(config, drop_remainder=True)
-    order = _shuffle_order(config, start, epochs, tail)
+    order = shuffle_order(config, start, epochs, tail)
     reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
     size, replicas = config.replica_batch, config.place.replicas
     used = shards.steps_per_epoch * replicas
@@ -139,7 +139,7 @@ def raw_records(
 ) -> tf.data.Dataset:
     """Return a worker's raw training records in their order, as string scalars."""
     shards = config.shards(drop_remainder=True)
-    order = _shuffle_order(config, start, epochs, tail=False)
+    order = shuffle_order(config, start, epochs, tail=False)
     elements = _raw_elements(config, shards.shards, reading_plan(shards, order))
     return shuffled_elements(shards, order, elements)
 
@@ -195,9 +195,10 @@ def _prefetcher(
     return ShardPrefetcher(remote, remote_plan, cache)
 
 
-def _shuffle_order(
+def shuffle_order(
     config: ReadConfig, start: Position, epochs: int | None, tail: bool
 ) -> ShuffleOrder:
+    """Return the order of the training records of `config`; see `training_batches`."""
     split = config.manifest.split(config.split)
     num_lanes = config.manifest.num_lanes
     mean_bytes = split.num_bytes / max(1, split.num_records)

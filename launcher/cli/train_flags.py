@@ -15,7 +15,13 @@ from tenfold.data.units import parse_image_size
 from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
 from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
-from tenfold.models.train_config import CLASS_WEIGHTS, PRECISIONS, SCHEDULES, TrainConfig
+from tenfold.models.train_config import (
+    CLASS_WEIGHTS,
+    ON_NAN,
+    PRECISIONS,
+    SCHEDULES,
+    TrainConfig,
+)
 
 CACHE_MODES: Final = (shard_cache.AUTO, shard_cache.OFF)
 
@@ -73,6 +79,13 @@ def define_train_flags(fv: FlagValues) -> None:
         "balanced gives records of rare classes more weight",
     )
     choice("precision", "float32", PRECISIONS, "number format of the layers' computations")
+    choice(
+        "on_nan",
+        "fail",
+        ON_NAN,
+        "if the loss or a weight is not finite: fail, stop and keep the model of the newest "
+        "checkpoint, or train on",
+    )
     flags.DEFINE_bool("jit_compile", False, "compile the steps with XLA", flag_values=fv)
     flags.DEFINE_multi_string(
         "callback", [], "your own Keras callback, module:name or file.py:name; repeatable",
@@ -127,6 +140,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
         clip_norm=fv.clip_norm,
         class_weights=fv.class_weights,
         precision=fv.precision,
+        on_nan=fv.on_nan,
         jit_compile=fv.jit_compile,
         callbacks=tuple(fv.callback),
         steps_per_execution=fv.steps_per_execution,

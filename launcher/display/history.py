@@ -17,6 +17,7 @@ from tenfold.launcher.job.events import (
     CheckpointSaved,
     Error,
     Exit,
+    NotFinite,
     Phase,
     Resumed,
     Started,
@@ -72,6 +73,7 @@ class HistoryView:
                 | Phase()
                 | Error()
                 | CheckpointSaved()
+                | NotFinite()
                 | WorkerPreempted()
                 | Resumed() as message
             ):

@@ -26,6 +26,7 @@ PHASES: Final = (
     "training",
     "evaluation",
     "checkpoint",
+    "diagnosis",
     "saving",
     "done",
 )
@@ -36,6 +37,11 @@ EXIT_PEER_FAILED: Final = 75
 
 # Exit status of a worker that was asked to stop (SIGTERM) and has written a checkpoint.
 EXIT_PREEMPTED: Final = 76
+
+# Exit status of a worker whose loss or weights are not finite. All workers see that at the same
+# step, and would see it there again after a restart.
+EXIT_NOT_FINITE: Final = 77
+NOT_FINITE_ERROR: Final = "NotFiniteError"  # the type of its error
 
 
 # -- Messages of the agent ------------------------------------------------------------------
@@ -141,6 +147,31 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class NotFinite:
+    """The loss, a gradient or a weight is not finite; all workers report the same.
+
+    Attributes:
+      step: the first such step, counted over the whole run from 1.
+      epoch: its epoch, counted from 0.
+      what: ``loss``, ``gradient`` or ``weights``.
+      action: what the run does now: ``fail``, ``stop`` or ``ignore``.
+      records: names of records of that step, the offending ones where they are known.
+      where: where the first such value appeared, in words; empty where that is not known.
+      sentence: all of this for a person, in one line.
+      kept_step: with ``stop``, the step of the checkpoint that is kept.
+    """
+
+    step: int
+    epoch: int
+    what: str
+    action: str
+    records: tuple[str, ...] = ()
+    where: str = ""
+    sentence: str = ""
+    kept_step: int | None = None
+
+
+@dataclass(frozen=True)
 class Error:
     """The worker is about to end with an exception."""
 
@@ -169,8 +200,8 @@ class Unknown:
 
 
 Message = (
-    Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | Error
-    | WorkerPreempted | Result | Unknown
+    Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | NotFinite
+    | Error | WorkerPreempted | Result | Unknown
 )  # fmt: skip
 
 MESSAGES: Final[dict[str, type]] = {
@@ -182,6 +213,7 @@ MESSAGES: Final[dict[str, type]] = {
     "step": Step,
     "epoch": Epoch,
     "checkpoint": CheckpointSaved,
+    "not_finite": NotFinite,
     "error": Error,
     "preempted": WorkerPreempted,
     "result": Result,

@@ -13,6 +13,7 @@ from tenfold.launcher.job.events import (
     CheckpointSaved,
     Error,
     Exit,
+    NotFinite,
     Phase,
     Resumed,
     Started,
@@ -63,7 +64,7 @@ class WorkerExit(Exit):
 
 Entry = (
     LaunchBegun | Note | StepProgress | WorkerExit | Started | Phase | Error | CheckpointSaved
-    | WorkerPreempted | Resumed | Unknown
+    | NotFinite | WorkerPreempted | Resumed | Unknown
 )  # fmt: skip
 
 _ENTRIES: Final[dict[str, type]] = {
@@ -73,6 +74,7 @@ _ENTRIES: Final[dict[str, type]] = {
     "exit": WorkerExit,
     "started": Started,
     "phase": Phase,
+    "not_finite": NotFinite,
     "error": Error,
     "checkpoint": CheckpointSaved,
     "preempted": WorkerPreempted,

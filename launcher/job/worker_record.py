@@ -12,6 +12,7 @@ from tenfold.launcher.job.events import (
     AGENT_MESSAGES,
     Error,
     Exit,
+    NotFinite,
     Phase,
     Resumed,
     Started,
@@ -106,6 +107,7 @@ class WorkerRecord:
       links_down, links_down_at: network devices of its host that had lost their link, and when.
       reports_phases: whether it reports phases.
       done: whether it has reported the phase ``done``.
+      not_finite: its report that the loss or a weight is not finite.
       error, error_time: its error message and when it arrived.
       exit_code, exit_time: the exit status, None while it runs, and when it ended.
       oom: the kernel's out-of-memory killer struck on its host.
@@ -140,6 +142,7 @@ class WorkerRecord:
     links_down_at: float = 0.0
     reports_phases: bool = False
     done: bool = False
+    not_finite: NotFinite | None = None
     error: Error | None = None
     error_time: float = 0.0
     exit_code: int | None = None
@@ -188,6 +191,8 @@ class WorkerRecord:
                 self._apply_step(step, now)
             case Resumed(step=step_number):
                 self.resumed_step = step_number
+            case NotFinite() as not_finite:
+                self.not_finite = not_finite
             case Error() as error if self.error is None:
                 self.error, self.error_time = error, now
 

@@ -24,6 +24,7 @@ KINDS: Final = {
     "training": "training",
     "evaluation": "evaluation",
     "checkpoint": "saving",
+    "diagnosis": "ending",
     "saving": "saving",
     "done": "ending",
 }

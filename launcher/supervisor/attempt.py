@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
-from tenfold.launcher.job.events import Result
+from tenfold.launcher.job.events import NotFinite, Result
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 from tenfold.launcher.supervisor.verdict import Verdict, has_failed, is_consequence, judge
@@ -117,10 +117,17 @@ class Attempt:
         elif message.event is not None:
             record.take_event(message.event, now)
             self.view.event(worker, message.event)
+            if isinstance(message.event.message, NotFinite) and worker == 0:
+                self._note_not_finite(message.event.message)
             if isinstance(message.event.message, Result) and worker == 0:
                 self.final = dict(message.event.message.figures)
         else:
             record.mark_lost(now)
+
+    def _note_not_finite(self, found: NotFinite) -> None:
+        """Show values that are not finite and do not end the job; its verdict shows the others."""
+        if found.action == "ignore" or found.kept_step is not None:
+            self.view.note(found.sentence)
 
     def _now(self) -> float:
         """Return the time in seconds since 1970.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tenfold.launcher.job.events import EXIT_NOT_FINITE, NOT_FINITE_ERROR
 from tenfold.launcher.job.job_result import Failure
 
 # A failure that repeats at the same step is in the program or the data: another restart would end
@@ -52,11 +53,19 @@ def decide(policy: RestartPolicy, endings: Sequence[Ending]) -> Decision:
     same = [ending for ending in endings if ending.preempted == last.preempted]
     if last.preempted:
         return _within(len(same), policy.max_preemptions, "preemption", "--max_preemptions")
+    if _is_not_finite(last.failure):
+        reason = "the values would not be finite at the same step again"
+        return Decision(False, reason if policy.max_restarts else "")
     if policy.max_restarts and _repeats(same):
         step = last.failure.step
         where = f"at step {step}" if step is not None else "before the first step"
         return Decision(False, f"the same failure repeated {where}: a restart would not help")
     return _within(len(same), policy.max_restarts, "restart", "--max_restarts")
+
+
+def _is_not_finite(failure: Failure) -> bool:
+    """Whether the trainer found a value that is not finite; its exit may not be known yet."""
+    return failure.exit_code == EXIT_NOT_FINITE or failure.error.startswith(NOT_FINITE_ERROR)
 
 
 def _within(used: int, budget: int, cause: str, flag: str) -> Decision:

@@ -258,6 +258,12 @@ class Supervisor:
             final=attempt.final,
             recoveries=tuple(self._recoveries),
             reason=self._reason,
-            notes=tuple(filter(None, [self._losses.sentence()])),
+            notes=tuple(filter(None, [self._losses.sentence(), _not_finite_note(attempt)])),
             signal=attempt.stop.signal if attempt.cancelled else None,
         )
+
+
+def _not_finite_note(attempt: Attempt) -> str:
+    """Return the note on values that are not finite and did not end the job as a failure."""
+    found = attempt.records[0].not_finite
+    return found.sentence if found and attempt.verdict is None else ""

@@ -80,8 +80,19 @@ def judge(records: Sequence[WorkerRecord]) -> Verdict | None:
     first = causes[0] if causes else failed[0]
     return Verdict(
         first=_first_failure(first, records),
-        consequences=tuple(to_failure(record) for record in failed if record is not first),
+        consequences=_consequences(first, failed),
         preempted=_is_preempted(first),
+    )
+
+
+def _consequences(first: WorkerRecord, failed: Sequence[WorkerRecord]) -> tuple[Failure, ...]:
+    """Return the failures of other workers; an error that all report is no consequence."""
+    failures = [to_failure(record) for record in failed if record is not first]
+    same = first.error
+    return tuple(
+        failure
+        for failure in failures
+        if same is None or failure.error != f"{same.type}: {same.message}"
     )
 
 

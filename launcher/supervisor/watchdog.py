@@ -28,6 +28,7 @@ FIRST_TIME_S: Final = {
     "training": 900.0,
     "evaluation": 1800.0,
     "checkpoint": 900.0,
+    "diagnosis": 900.0,
     "saving": 900.0,
 }
 

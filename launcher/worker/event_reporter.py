@@ -1,8 +1,18 @@
 """The trainer's reporter: sends its progress as events, and lets injected faults strike."""
 
-from tenfold.launcher.job.events import CheckpointSaved, Epoch, EventWriter, Resumed, Step
+from dataclasses import asdict
+
+from tenfold.launcher.job.events import (
+    CheckpointSaved,
+    Epoch,
+    EventWriter,
+    NotFinite,
+    Resumed,
+    Step,
+)
 from tenfold.launcher.job.faults import WorkerFaults
 from tenfold.models.metrics_line import EpochMetrics, StepMetrics
+from tenfold.models.training.not_finite import NotFiniteFinding
 
 
 class EventReporter:
@@ -51,3 +61,7 @@ class EventReporter:
     def checkpoint(self, path: str, *, epoch: int, step: int) -> None:
         """Report that a whole checkpoint exists at `path`."""
         self._events.send(CheckpointSaved(path, epoch=epoch, step=step))
+
+    def not_finite(self, finding: NotFiniteFinding) -> None:
+        """Report that the loss, a gradient or a weight is not finite."""
+        self._events.send(NotFinite(**asdict(finding), sentence=finding.sentence()))

@@ -5,7 +5,8 @@ progress to the supervisor (see `launcher.job.events`). It ends with `os._exit`,
 TensorFlow's own teardown can linger for many seconds.
 
 Exit status: 0 done, 1 an error of its own, EXIT_PEER_FAILED the error of another worker,
-EXIT_PREEMPTED stopped by SIGTERM after saving a checkpoint.
+EXIT_PREEMPTED stopped by SIGTERM after saving a checkpoint, EXIT_NOT_FINITE a loss or weight that
+is not finite.
 """
 
 import os
@@ -20,6 +21,7 @@ from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.planning.cluster_task import find_task
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.events import (
+    EXIT_NOT_FINITE,
     EXIT_PEER_FAILED,
     EXIT_PREEMPTED,
     Error,
@@ -33,6 +35,7 @@ from tenfold.launcher.job.peer_errors import is_peer_error
 from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.worker.event_reporter import EventReporter
 from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.not_finite import NotFiniteError
 
 
 def main() -> NoReturn:
@@ -55,6 +58,8 @@ def _run_to_status(events: EventWriter) -> int:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  a model function may raise anything
         _report_error(events, error)
+        if isinstance(error, NotFiniteError):
+            return EXIT_NOT_FINITE
         return EXIT_PEER_FAILED if is_peer_error(error) else 1
 
 

@@ -4,22 +4,31 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Final
 
+import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.reading.batch_records import global_batch_records
 from tenfold.data.reading.read_errors import explain_errors
-from tenfold.data.reading.read_options import WorkerPlace
+from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.reading.receipts import Receipt
 from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine, StepMetrics
 from tenfold.models.output_files import MODEL_FILE
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
+from tenfold.models.training.diagnosis import find_origin
+from tenfold.models.training.not_finite import NotFiniteError, NotFiniteFinding
 from tenfold.models.training.reporter import Reporter
 from tenfold.models.training.run_log import RunLog
 from tenfold.models.training.session import Session
 from tenfold.models.training.steps import StepsResult
+
+# A run repeats the steps since its newest checkpoint, to find where a value that is not finite
+# first appeared, if they took no longer than this.
+REPLAY_LIMIT_S: Final = 120.0
 
 
 class Preempted(Exception):
@@ -63,6 +72,7 @@ def train(
       Preempted: the run was stopped and a checkpoint saved.
       UserError: the shards, the model and the configuration do not fit together.
       JobError: a record cannot be read, or a shard cannot be fetched.
+      NotFiniteError: the loss or a weight is not finite, and the run does not ignore that.
     """
     reporter.enter("build")
     session = Session(config, strategy=strategy, place=place)
@@ -83,6 +93,7 @@ class _Run:
         self.metrics: dict[str, float] = {}
         self.first_call = True
         self.stop_requested = False
+        self.seen_not_finite = False
         chief = session.place.is_chief
         self.callbacks = callback_list(
             session.model,
@@ -97,8 +108,12 @@ class _Run:
         session.start_reading()
         self.reporter.enter("first_step")
         self.callbacks.on_train_begin()
-        while self._has_next_epoch():
-            self._epoch()
+        try:
+            while self._has_next_epoch():
+                self._epoch()
+        except NotFiniteError as error:
+            if error.finding.kept_step is None:
+                raise
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
@@ -157,7 +172,11 @@ class _Run:
         result = session.run_steps(
             self._steps_until_next_stop(), stop=self.stop(), save=self._is_save_due()
         )
-        self._report_steps(result, first, max(time.monotonic() - started_at, 1e-9))
+        bad = self._first_not_finite(result)
+        shown = result if bad is None else replace(result, losses=result.losses[: bad + 1])
+        self._report_steps(shown, first, max(time.monotonic() - started_at, 1e-9))
+        if bad is not None:
+            self._take_not_finite(first + bad + 1, "loss")
         logs = {"loss": float(result.losses[-1]), **result.metrics}
         self.callbacks.on_train_batch_end(session.state.position.step - 1, logs)
         if self.first_call:
@@ -174,6 +193,47 @@ class _Run:
         self.stop_requested = result.stop
         return result.wait_s
 
+    def _first_not_finite(self, result: StepsResult) -> int | None:
+        """Return the index of the first loss that is not finite and not ignored yet, or None."""
+        if self.seen_not_finite:
+            return None
+        bad = np.flatnonzero(~np.isfinite(result.losses))
+        return int(bad[0]) if len(bad) else None
+
+    def _take_not_finite(self, step: int, what: str) -> None:
+        """Act on a loss, or weights, of a step that are not finite; all workers call this.
+
+        Raises:
+          NotFiniteError: unless such values are ignored.
+        """
+        session, self.seen_not_finite = self.session, True
+        epoch, index = divmod(step - 1, session.shards.steps_per_epoch)
+        records = global_batch_records(session.reading, Position(epoch, index))
+        finding = NotFiniteFinding(step, epoch, what, self.config.on_nan, records)
+        if self.config.on_nan != "ignore":
+            self.reporter.enter("diagnosis")
+            finding = self._diagnosed(finding)
+        if self.config.on_nan == "stop" and session.rewind() and not session.not_finite_weight():
+            finding = replace(finding, kept_step=session.steps_done)
+        self.reporter.not_finite(finding)
+        if self.config.on_nan != "ignore":
+            self._end_together()
+            raise NotFiniteError(finding)
+
+    def _diagnosed(self, finding: NotFiniteFinding) -> NotFiniteFinding:
+        """Return `finding` with where the value first appeared, if the steps can be repeated."""
+        seconds = time.monotonic() - self.session.last_save
+        if self.session.any_worker(seconds > REPLAY_LIMIT_S):
+            return replace(
+                finding,
+                where="to learn in which layer, launch again into this run directory with "
+                f"--checkpoint_every={max(1, self.config.steps_per_execution)}",
+            )
+        origin = find_origin(self.session, step=finding.step)
+        if origin is None:
+            return replace(finding, where="repeating the step gave finite values")
+        return replace(finding, **asdict(origin))
+
     def _steps_until_next_stop(self) -> int:
         """Return the steps of the next call; it ends at a checkpoint or the end of the epoch."""
         session, config = self.session, self.config
@@ -189,6 +249,9 @@ class _Run:
 
     def _checkpoint(self) -> None:
         self.reporter.enter("checkpoint")
+        if not self.seen_not_finite and self.session.not_finite_weight():
+            self._take_not_finite(self.session.steps_done, "weights")
+            self.reporter.enter("checkpoint")
         if self.log:
             self.log.flush()
         path = self.session.save()
@@ -241,12 +304,16 @@ class _Run:
         """Save the model on the chief while the other workers wait; returns its path."""
         if self.log:
             self.log.finish(self.session.model)
+        self._end_together()
+        return f"{self.config.run_dir}/{MODEL_FILE}"
+
+    def _end_together(self) -> None:
+        """Wait until all workers are about to leave."""
         self.session.barrier()
         # A worker that leaves a barrier may exit before another has left it, which breaks it. At
         # the second barrier all workers have left the first; an error there loses nothing.
         with contextlib.suppress(tf.errors.OpError):
             self.session.barrier()
-        return f"{self.config.run_dir}/{MODEL_FILE}"
 
 
 def _receipt_line(receipt: Receipt) -> ReceiptLine:

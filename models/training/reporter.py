@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from tenfold.models.metrics_line import EpochMetrics, StepMetrics
+from tenfold.models.training.not_finite import NotFiniteFinding
 
 
 class Reporter(Protocol):
@@ -28,6 +29,10 @@ class Reporter(Protocol):
         """Report that a whole checkpoint exists at `path`."""
         ...
 
+    def not_finite(self, finding: NotFiniteFinding) -> None:
+        """Report that the loss, a gradient or a weight is not finite."""
+        ...
+
 
 class NullReporter:
     """A reporter that drops everything."""
@@ -45,4 +50,7 @@ class NullReporter:
         """Do nothing."""
 
     def checkpoint(self, path: str, *, epoch: int, step: int) -> None:
+        """Do nothing."""
+
+    def not_finite(self, finding: NotFiniteFinding) -> None:
         """Do nothing."""

@@ -1,6 +1,7 @@
 """One worker's part of a run: its model, its steps, its state and its checkpoints."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +64,7 @@ class Session:
     ) -> None:
         self.config = config
         self.strategy = strategy
-        replicas = strategy.num_replicas_in_sync // place.num_workers
+        replicas = max(1, strategy.num_replicas_in_sync // place.num_workers)
         self.place = replace(place, replicas=replicas)
         self.salvage = load_salvage(config.salvage) if config.salvage else None
         self.manifest: Manifest = (
@@ -123,6 +124,11 @@ class Session:
             shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             cache=self.config.cache_options(),
         )
+
+    @property
+    def reading(self) -> ReadConfig:
+        """What this worker reads for training."""
+        return self._reading
 
     def _model_spec(self) -> ModelSpec:
         spec = self._reading.spec
@@ -233,6 +239,10 @@ class Session:
         """Return True if `flag` is true on any worker; blocks until all workers call it."""
         return self._collectives.any_worker(flag)
 
+    def gather(self, row: Sequence[float]) -> list[tuple[float, ...]]:
+        """Return the `row` of every worker, by worker index; rows have the same length."""
+        return self._collectives.gather(row)
+
     def barrier(self) -> None:
         """Wait until all workers have called this method."""
         self._collectives.barrier()
@@ -310,6 +320,46 @@ class Session:
         self.state = state
         return True
 
+    def rewind(self) -> bool:
+        """Restore the newest checkpoint, or else the initial state; return as `restore`."""
+        restored = self.restore()
+        if not restored:
+            initial = build_model(self.config, self._model_spec())
+            build_metrics(initial, training_batches(self._reading).element_spec)
+            values = [keras.ops.convert_to_numpy(v) for v in _variables_of(initial)]
+            for variable, value in zip(self._variables(), values, strict=True):
+                variable.assign(value)
+            self.state = RunState(Position(), self.config.seed, self.config.global_batch_size)
+        return restored
+
+    def not_finite_weight(self) -> str:
+        """Return the path of a variable of the model that is not finite, empty if all are.
+
+        The same on every worker. A variable that is not trained may be infinite, as the constant
+        of a mask.
+        """
+        bad = ""
+        for variable in self.model.variables:
+            value = tf.convert_to_tensor(variable.value)
+            if not value.dtype.is_floating:
+                continue
+            finite = tf.math.is_finite(value)
+            allowed = finite if variable.trainable else finite | tf.math.is_inf(value)
+            if not tf.reduce_all(allowed):
+                bad = bad or variable.path
+        return bad
+
+    def weights(self) -> list[Any]:
+        """Return the values of the model's variables, in their order."""
+        return [keras.ops.convert_to_numpy(variable) for variable in self.model.variables]
+
+    def copy_of_model(self, weights: Sequence[Any]) -> keras.Model:
+        """Return a copy of the model with other `weights`, outside of the strategy."""
+        model = build_model(self.config, self._model_spec())
+        for variable, value in zip(model.variables, weights, strict=True):
+            variable.assign(value)
+        return model
+
     def _checkpoint_folder(self) -> Folder:
         return open_folder(f"{self.config.run_dir}/{CHECKPOINTS_FOLDER}")
 
@@ -330,5 +380,8 @@ class Session:
 
     def _variables(self) -> list[keras.Variable]:
         """Return the variables of the model (random seeds included), optimizer and metrics."""
-        model = self.model
-        return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+        return _variables_of(self.model)
+
+
+def _variables_of(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]

@@ -1,13 +1,13 @@
 """What passes through the shuffled order: the raw records of shards, or only their record ids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 
-from tenfold.data.reading.records.shard_index import NO_RECORD, ShardIndex
+from tenfold.data.reading.records.shard_index import INDEX_BITS, NO_RECORD, ShardIndex
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 from tenfold.data.storage.prefetch import ShardPrefetcher
 
@@ -64,6 +64,12 @@ def record_id_elements(path_of: Callable[[str], str], index: ShardIndex) -> Shar
     return ShardElements(
         lambda name: index.first_record_id(path_of(name)), _count_ids, NO_RECORD, None
     )
+
+
+def counted_elements(names: Sequence[str]) -> ShardElements:
+    """Return the ids that records would have in an index of the shards `names`, none opened."""
+    first_ids = {name: number << INDEX_BITS for number, name in enumerate(names)}
+    return ShardElements(first_ids.__getitem__, _count_ids, NO_RECORD, None)
 
 
 @plain_graph

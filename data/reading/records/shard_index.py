@@ -35,6 +35,11 @@ _READ_AHEAD_BYTES: Final = 1 << 20
 _OTHER_FILES: Final = 512
 
 
+def split_record_id(record_id: int) -> tuple[int, int]:
+    """Return the number of the shard in the index, and the index of the record in the shard."""
+    return record_id >> INDEX_BITS, record_id & _INDEX_MASK
+
+
 class UnreadableRecord(JobError, ValueError):
     """A record is damaged or cannot be decoded; the message names its shard, index and offset.
 

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from tenfold.launcher.job.events import CheckpointSaved, Error, Phase, Started, Unknown
+from tenfold.launcher.job.events import (
+    CheckpointSaved,
+    Error,
+    NotFinite,
+    Phase,
+    Started,
+    Unknown,
+)
 from tenfold.launcher.job.history_line import (
     HistoryLine,
     LaunchBegun,
@@ -27,6 +34,7 @@ from tenfold.launcher.job.history_line import (
         HistoryLine(
             1.5, CheckpointSaved("run/checkpoints/x.npz", epoch=1, step=30), 0, "checkpoint"
         ),
+        HistoryLine(1.5, NotFinite(7, 0, "loss", "fail", ("a record 3",), "x"), 1, "training"),
         HistoryLine(1.5, Error("ValueError", "no", "Traceback"), 1, "training"),
         HistoryLine(1.5, WorkerExit(-9, oom=True, peak_rss_bytes=100), 1),
     ],

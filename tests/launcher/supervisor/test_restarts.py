@@ -28,6 +28,9 @@ def ending(error="E", step=1, code=1, *, preempted=False):
         # A damaged record is the same failure, at whichever step it is read.
         (9, 9, [ending(f"{BAD} 5", step=1), ending(f"{BAD} 5", step=2)], False, "repeated"),
         (9, 9, [ending(f"{BAD} 5"), ending(f"{BAD} 7")], True, "restart 2 of 9"),
+        # The same values come again, whether or not the exit is known yet.
+        (9, 9, [ending(code=77)], False, "not be finite"),
+        (9, 9, [ending("NotFiniteError: loss", code=None)], False, "not be finite"),
         # Each attempt has new ports, so a taken port may repeat.
         (4, 9, [ending("UnknownError: Could not start gRPC server")] * 4, True, "restart 4"),
         (3, 9, [ending("UnknownError: Could not start gRPC server")] * 4, False, "--max_restarts"),

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tenfold.launcher.job.events import Exit, Phase, Started, Stat, WorkerEvent
+from tenfold.launcher.job.events import Error, Exit, Phase, Started, Stat, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.verdict import judge
 
@@ -138,3 +138,12 @@ def test_keras_fit_without_repair_names_the_remedy(error):
         assert verdict
         assert verdict.first.error.splitlines()[0] == error
         assert ("tenfold.models.keras_fit.repair()" in verdict.first.error) == hint
+
+
+def test_error_of_all_workers_is_reported_once():
+    records = [worker(index) for index in range(3)]
+    for record, text in zip(records, ("no label", "no label", "other"), strict=True):
+        record.take_event(WorkerEvent(record.index, "build", Error("UserError", text)), 1.0)
+    verdict = judge(records)
+    assert verdict.first.error == "UserError: no label"
+    assert [failure.error for failure in verdict.consequences] == ["UserError: other"]

@@ -1,6 +1,9 @@
 """Models of a user, for the tests of the training loop."""
 
+import os
+
 import keras
+import tensorflow as tf
 
 from tenfold.models.builtin import cnn
 from tenfold.models.model_spec import ModelSpec
@@ -97,3 +100,60 @@ class StopAfterTwo(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         print("CALLS", self.calls)
+
+
+class Poison(keras.layers.Layer):
+    """Gives NaN for images whose pixels sum up to $POISON_SUM or more."""
+
+    def call(self, x):
+        sums = keras.ops.sum(x, axis=(1, 2, 3), keepdims=True)
+        return keras.ops.where(sums >= float(os.environ["POISON_SUM"]), float("nan"), x)
+
+
+class Bomb(keras.layers.Layer):
+    """Gives NaN in its training call number `at`: as output, or only as gradient."""
+
+    def __init__(self, at: int, *, gradient: bool, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.at, self.gradient = at, gradient
+
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        self.calls.assign_add(1.0)
+        factor = tf.where(tf.convert_to_tensor(self.calls) == self.at, float("nan"), 1.0)
+
+        @tf.custom_gradient
+        def identity(value):
+            return value, lambda upstream: upstream * factor
+
+        return identity(x) if self.gradient else x * factor
+
+
+def _with(layer, spec: ModelSpec) -> keras.Model:
+    image, flat = keras.Input(spec.image_shape), keras.layers.Flatten()
+    hidden = keras.layers.Dense(32, "relu", name="hidden")(flat(layer(image)))
+    outputs = keras.layers.Dense(spec.num_classes, "softmax", name="out")(hidden / 16.0)
+    return keras.Model(image, outputs)
+
+
+def poisoned(spec: ModelSpec) -> keras.Model:
+    """A model that gives NaN for some images."""
+    return _with(Poison(name="poison"), spec)
+
+
+def bad_loss(spec: ModelSpec) -> keras.Model:
+    """A model whose loss is NaN in step 30."""
+    return _with(Bomb(30, gradient=False, name="bomb"), spec)
+
+
+def bad_gradient(spec: ModelSpec) -> keras.Model:
+    """A model whose gradient is NaN in step 25, the last of the first epoch."""
+    image = keras.Input(spec.image_shape)
+    hidden = keras.layers.Dense(32, name="hidden")(keras.layers.Flatten()(image))
+    hidden = Bomb(25, gradient=True, name="bomb")(hidden / 16.0)
+    outputs = keras.layers.Dense(spec.num_classes, "softmax", name="out")(hidden)
+    return keras.Model(image, outputs)

@@ -1,0 +1,39 @@
+"""The names of the records in a global batch, from the order of reading alone.
+
+Reads no record: the order of the record numbers is that of the records, because it depends only
+on the seed, the epoch and the counts of the manifest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+from tenfold.data.reading.batches import shuffle_order
+from tenfold.data.reading.order import shuffled_elements
+from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.read_options import Position, WorkerPlace
+from tenfold.data.reading.records.shard_elements import counted_elements
+from tenfold.data.reading.records.shard_index import split_record_id
+
+
+def global_batch_records(config: ReadConfig, position: Position) -> tuple[str, ...]:
+    """Return ``SHARD record INDEX`` for each record of the global batch at `position`.
+
+    The records of worker 0 come first, then those of worker 1, and so on; indexes count from 0.
+
+    Args:
+      config: what any of the workers reads.
+      position: the epoch, and the steps of it before the batch.
+    """
+    everything = replace(config, place=WorkerPlace())
+    shards = everything.shards(drop_remainder=True)
+    names = [shard.name for shard in shards.shards]
+    order = shuffle_order(everything, position, None, tail=False)
+    ids = shuffled_elements(shards, order, counted_elements(names))
+    batch = islice(ids.as_numpy_iterator(), config.global_batch_size)
+    return _record_names(names, [int(record_id) for record_id in batch])
+
+
+def _record_names(names: Sequence[str], record_ids: Sequence[int]) -> tuple[str, ...]:
+    places = map(split_record_id, record_ids)
+    return tuple(f"{names[shard]} record {index}" for shard, index in places)
