@@ -12,11 +12,11 @@ from tenfold.launcher.job.events import (
 )
 from tenfold.launcher.job.faults import WorkerFaults
 from tenfold.models.metrics_line import EpochMetrics, StepMetrics
-from tenfold.models.training.not_finite import NotFiniteFinding
+from tenfold.models.training.reporting.not_finite import NotFiniteFinding
 
 
 class EventReporter:
-    """Implements `models.training.reporter.Reporter` on the event stream of this worker."""
+    """Implements `models.training.reporting.reporter.Reporter` on the event stream of this worker."""
 
     def __init__(self, events: EventWriter, faults: WorkerFaults) -> None:
         self._events = events

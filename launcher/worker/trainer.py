@@ -35,7 +35,7 @@ from tenfold.launcher.job.peer_errors import is_peer_error
 from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.worker.event_reporter import EventReporter
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.not_finite import NotFiniteError
+from tenfold.models.training.reporting.not_finite import NotFiniteError
 
 
 def main() -> NoReturn:

@@ -20,9 +20,9 @@ from tenfold.models.output_files import MODEL_FILE
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.diagnosis import find_origin
-from tenfold.models.training.not_finite import NotFiniteError, NotFiniteFinding
-from tenfold.models.training.reporter import Reporter
-from tenfold.models.training.run_log import RunLog
+from tenfold.models.training.reporting.not_finite import NotFiniteError, NotFiniteFinding
+from tenfold.models.training.reporting.reporter import Reporter
+from tenfold.models.training.reporting.run_log import RunLog
 from tenfold.models.training.session import Session
 from tenfold.models.training.steps import StepsResult
 

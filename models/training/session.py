@@ -24,7 +24,6 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.build import build_metrics, build_model
 from tenfold.models.training.checkpoint import (
     Checkpoint,
@@ -35,6 +34,8 @@ from tenfold.models.training.checkpoint import (
     save_checkpoint,
 )
 from tenfold.models.training.collectives import WorkerCollectives
+from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
+from tenfold.models.training.measuring.timing import Stopwatch, time_all_reduce
 from tenfold.models.training.optimizer import balanced_weights
 from tenfold.models.training.steps import (
     EvaluateSteps,
@@ -42,7 +43,6 @@ from tenfold.models.training.steps import (
     TrainSteps,
     metric_results,
 )
-from tenfold.models.training.timing import Stopwatch, time_all_reduce
 
 
 class Session:

@@ -10,7 +10,7 @@ from two_devices import use_two_devices
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import NullReporter
+from tenfold.models.training.reporting.reporter import NullReporter
 
 use_two_devices()
 strategy = tf.distribute.MultiWorkerMirroredStrategy()

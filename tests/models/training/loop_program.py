@@ -14,7 +14,7 @@ from tenfold.data.reading.dataset import worker_dataset
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import NullReporter
+from tenfold.models.training.reporting.reporter import NullReporter
 
 SHARDS, RUN_DIR, REPLICAS, MODEL = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 

@@ -17,8 +17,8 @@ import tensorflow as tf
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import train
-from tenfold.models.training.not_finite import NotFiniteError
-from tenfold.models.training.reporter import NullReporter
+from tenfold.models.training.reporting.not_finite import NotFiniteError
+from tenfold.models.training.reporting.reporter import NullReporter
 
 SHARDS, FOLDER = sys.argv[1:]
 

@@ -15,7 +15,7 @@ import sys
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.loop import Preempted, train
-from tenfold.models.training.reporter import NullReporter
+from tenfold.models.training.reporting.reporter import NullReporter
 import tensorflow as tf
 
 shards, run_dir, model, steps_per_execution = sys.argv[1:]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.models.training.not_finite import NotFiniteFinding
+from tenfold.models.training.reporting.not_finite import NotFiniteFinding
 
 PROGRAM = Path(__file__).with_name("not_finite_program.py")
 

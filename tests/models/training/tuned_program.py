@@ -13,7 +13,7 @@ import tensorflow as tf
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import config_from_json
 from tenfold.models.training.loop import train
-from tenfold.models.training.reporter import NullReporter
+from tenfold.models.training.reporting.reporter import NullReporter
 
 options = {
     "shards": sys.argv[1],

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from tenfold.models.metrics_line import EpochMetrics, StepMetrics
-from tenfold.models.training.not_finite import NotFiniteFinding
+from tenfold.models.training.reporting.not_finite import NotFiniteFinding
 
 
 class Reporter(Protocol):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tenfold.models.training.bottleneck import Shares, find_bottleneck, shares_of
-from tenfold.models.training.timing import Stopwatch
+from tenfold.models.training.measuring.bottleneck import Shares, find_bottleneck, shares_of
+from tenfold.models.training.measuring.timing import Stopwatch
 
 # wait and decode shares of each worker, communication, decoder -> bound, words of the advice
 TABLE = [

@@ -10,7 +10,7 @@ from tenfold.models.metrics_line import (
     read_metrics_lines,
 )
 from tenfold.models.output_files import METRICS_FILE
-from tenfold.models.training.run_log import drop_lines_after
+from tenfold.models.training.reporting.run_log import drop_lines_after
 
 LINES = [StepMetrics(0, step, 2.0 / step, {"accuracy": 0.5}, 100.0, 0.25) for step in (1, 2, 3)]
 RECEIPT = ReceiptLine(9, 10, 1, True, "0f", "0f", ("train-0 record 3",))
