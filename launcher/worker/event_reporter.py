@@ -16,7 +16,7 @@ from tenfold.models.training.reporting.not_finite import NotFiniteFinding
 
 
 class EventReporter:
-    """Implements `models.training.reporting.reporter.Reporter` on the event stream of this worker."""
+    """Implements `models.training.reporting.reporter.Reporter` on this worker's event stream."""
 
     def __init__(self, events: EventWriter, faults: WorkerFaults) -> None:
         self._events = events
