@@ -77,11 +77,13 @@ class Feature:
         one encoded image.
       shape: the shape of the value, () for a scalar; for an image (height, width, channels) of the
         decoded image. None stands for a dimension that differs between records.
+      optional: whether some records lack the feature.
     """
 
     name: str
     kind: str
     shape: tuple[int | None, ...] = ()
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -194,6 +196,7 @@ class Manifest:
       transform_key: identifies the transforms; "" for none.
       layout_key: identifies the layout.
       quarantined: the number of broken records of the source that were left out.
+      notes: how values of the source were converted, and what it left out; one line each.
     """
 
     num_lanes: int
@@ -205,6 +208,7 @@ class Manifest:
     transform_key: str = ""
     layout_key: str = ""
     quarantined: int = 0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_lanes < 1:
@@ -262,14 +266,13 @@ def manifest_to_json(manifest: Manifest) -> str:
         "version": VERSION,
         "num_lanes": manifest.num_lanes,
         "worker_counts": list(manifest.worker_counts),
-        "features": [
-            {"name": f.name, "kind": f.kind, "shape": list(f.shape)} for f in manifest.features
-        ],
+        "features": [_feature_to_json(feature) for feature in manifest.features],
         "label_names": list(manifest.label_names),
         "source_fingerprint": manifest.source_fingerprint,
         "transform_key": manifest.transform_key,
         "layout_key": manifest.layout_key,
         "quarantined": manifest.quarantined,
+        **({"notes": list(manifest.notes)} if manifest.notes else {}),
         "splits": [
             {
                 "name": split.name,
@@ -283,6 +286,11 @@ def manifest_to_json(manifest: Manifest) -> str:
         ],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _feature_to_json(feature: Feature) -> dict[str, Any]:
+    document = {"name": feature.name, "kind": feature.kind, "shape": list(feature.shape)}
+    return document | ({"optional": True} if feature.optional else {})
 
 
 def _shard_to_json(shard: ShardInfo) -> dict[str, Any]:
@@ -343,7 +351,7 @@ def _check_version(document: Any) -> None:
 def _from_fields(fields: ManifestFields) -> Manifest:
     keys = (fields.source_fingerprint, fields.transform_key, fields.layout_key)
     names = [feature.name for feature in fields.features]
-    for text in (*keys, *names, *fields.label_names):
+    for text in (*keys, *names, *fields.label_names, *fields.notes):
         if len(text) > _MAX_TEXT:
             raise ValueError(f"{text[:20]!r}… is longer than {_MAX_TEXT:,} characters")
         text.encode()  # a lone surrogate is a ValueError
@@ -352,12 +360,13 @@ def _from_fields(fields: ManifestFields) -> Manifest:
     return Manifest(
         num_lanes=fields.num_lanes,
         worker_counts=fields.worker_counts,
-        features=tuple(Feature(f.name, f.kind, f.shape) for f in fields.features),
+        features=tuple(Feature(f.name, f.kind, f.shape, f.optional) for f in fields.features),
         label_names=fields.label_names,
         source_fingerprint=fields.source_fingerprint,
         transform_key=fields.transform_key,
         layout_key=fields.layout_key,
         quarantined=fields.quarantined,
+        notes=fields.notes,
         splits=tuple(_split_from_fields(split) for split in fields.splits),
     )
 

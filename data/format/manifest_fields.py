@@ -21,6 +21,7 @@ class FeatureFields:
     name: str
     kind: str
     shape: tuple[int | None, ...]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class ManifestFields:
     layout_key: str
     quarantined: int
     splits: tuple[SplitFields, ...]
+    notes: tuple[str, ...] = ()
 
 
 def parse_json_object(text: str) -> Any:

@@ -1,6 +1,7 @@
 """The common schema of all Examples of a data set, merged record by record."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import TypeAlias
 
 from tenfold.data.format.manifest import Feature
@@ -16,7 +17,8 @@ class SchemaError(ValueError):
 def merge_schemas(first: Schema, second: Schema) -> Schema:
     """Return the schema that fits the records of both; () stands for no records.
 
-    A dimension that differs becomes None; ``image`` and ``bytes`` become ``bytes``.
+    A dimension that differs becomes None; ``image`` and ``bytes`` become ``bytes``. One schema
+    may lack features that are optional in the other.
 
     Raises:
       SchemaError: their features differ in names, kinds or number of dimensions.
@@ -25,12 +27,16 @@ def merge_schemas(first: Schema, second: Schema) -> Schema:
         return first
     if not first:
         return second
-    names = [[feature.name for feature in schema] for schema in (first, second)]
-    if names[0] != names[1]:
+    known, found = ({feature.name: feature for feature in schema} for schema in (first, second))
+    either = found | known
+    if any(not either[name].optional for name in known.keys() ^ found.keys()):
         raise SchemaError(
-            f"it has the features {', '.join(names[1])}, others have {', '.join(names[0])}"
+            f"it has the features {', '.join(found)}, others have {', '.join(known)}"
         )
-    return tuple(_merge(a, b) for a, b in zip(first, second, strict=True))
+    return tuple(
+        _merge(known.get(name, either[name]), found.get(name, either[name]))
+        for name in sorted(either)
+    )
 
 
 def merge_all(schemas: Iterable[Schema]) -> Schema:
@@ -42,19 +48,20 @@ def merge_all(schemas: Iterable[Schema]) -> Schema:
 
 
 def _merge(first: Feature, second: Feature) -> Feature:
-    kind = first.kind
+    kind, optional = first.kind, first.optional or second.optional
     if first.kind != second.kind:
         if {first.kind, second.kind} != {"bytes", "image"}:
             raise SchemaError(
                 f"its feature '{second.name}' is of kind {second.kind}, in others {first.kind}"
             )
-        return Feature(first.name, "bytes", ())
+        return Feature(first.name, "bytes", (), optional)
     if len(first.shape) != len(second.shape):
         raise SchemaError(
             f"its feature '{second.name}' has shape {_show(second)}, in others {_show(first)}"
         )
     sizes = zip(first.shape, second.shape, strict=True)
-    return Feature(first.name, kind, tuple(a if a == b else None for a, b in sizes))
+    shape = tuple(a if a == b else None for a, b in sizes)
+    return Feature(first.name, kind, shape, optional)
 
 
 def _show(feature: Feature) -> str:
@@ -62,10 +69,14 @@ def _show(feature: Feature) -> str:
 
 
 class SchemaObserver:
-    """Merges the schemas of records one by one; repeated schemas cost a lookup."""
+    """Merges the schemas of records one by one; repeated schemas cost a lookup.
 
-    def __init__(self) -> None:
+    `optional` names the features that records may lack.
+    """
+
+    def __init__(self, optional: Collection[str] = ()) -> None:
         self.schema: Schema = ()
+        self._optional = frozenset(optional)
         self._seen: set[Schema] = set()
 
     def add(self, schema: Schema) -> None:
@@ -76,6 +87,13 @@ class SchemaObserver:
         """
         if schema in self._seen:
             return
-        self.schema = merge_schemas(self.schema, schema)
+        self.schema = merge_schemas(self.schema, self._marked(schema))
         if len(self._seen) < 1000:  # bounds memory where every record has another shape
             self._seen.add(schema)
+
+    def _marked(self, schema: Schema) -> Schema:
+        """Return a record's schema with its optional features marked as such."""
+        return tuple(
+            replace(feature, optional=True) if feature.name in self._optional else feature
+            for feature in schema
+        )

@@ -12,9 +12,10 @@ def example_problem(payload: bytes, features: Sequence[Feature]) -> str:
     """Return the first difference of an Example from the manifest's features; "" for none."""
     try:
         found = {name: (kind, packed) for name, kind, packed in walk_example(payload)}
-        if set(found) != {feature.name for feature in features}:
+        needed = {feature.name for feature in features if not feature.optional}
+        if not needed <= set(found) <= {feature.name for feature in features}:
             return f"has the features {', '.join(sorted(found))}"
-        wrong = (f.name for f in features if not _fits(f, *found[f.name]))
+        wrong = (f.name for f in features if f.name in found and not _fits(f, *found[f.name]))
         name = next(wrong, None)
     except ValueError as error:
         return f"is not an Example with these features ({error})"

@@ -85,10 +85,9 @@ def _range_reader(folder: Folder, name: str) -> ReadAt:
 
 def describe_feature(feature: Feature) -> str:
     """Return the kind and shape of a feature, like ``image 28 × 28 × 1``."""
-    if not feature.shape:
-        return f"{feature.kind} scalar"
     sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
-    return f"{feature.kind} {sizes}"
+    optional = ", optional" if feature.optional else ""
+    return f"{feature.kind} {sizes or 'scalar'}{optional}"
 
 
 def show_sample(sample: Sample, manifest: Manifest) -> str:
@@ -172,7 +171,7 @@ def reading_code(path: str, manifest: Manifest) -> str:
 
 def _parser_code(feature: Feature) -> str:
     dtype = _TYPES.get(feature.kind, "tf.int64")
-    if feature.kind == "image" or None not in feature.shape:
+    if not feature.optional and (feature.kind == "image" or None not in feature.shape):
         shape = [] if feature.kind == "image" else list(feature.shape)
         return f"tf.io.FixedLenFeature({shape}, {dtype})"
     return f"tf.io.RaggedFeature({dtype})"

@@ -59,10 +59,15 @@ def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) ->
         else 224 × 224.
 
     Raises:
-      UserError: the shape of a feature differs between records.
+      UserError: the shape of a feature differs between records, or some records lack it.
     """
     shape = None
     for feature in manifest.features:
+        if feature.optional:
+            raise UserError(
+                f"feature '{feature.name}' is missing in some records, but only features that "
+                "all records have can be read: write with --missing=zero, nan or drop"
+            )
         if feature.kind == "image":
             shape = _image_shape(feature, image_size)
         elif None in feature.shape:

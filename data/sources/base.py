@@ -83,11 +83,8 @@ class Source(Protocol):
     offer the method ``feature_values(name) -> FeatureValues | None`` (same module; `code_values`
     makes one), None for a feature that it does not cover.
 
-    A source that has splits of its own sets the optional attribute `splits`, a tuple of
-    `tenfold.data.planning.own_splits.OwnSplit`: its examples are then ordered by split, and the
-    write keeps the splits. A source that knows the values of features without reading its
-    records may offer ``feature_values(name) -> FeatureValues | None``, None for a feature that it
-    does not cover; see `tenfold.data.sources.feature_values`.
+    A source whose records may lack features sets the optional attribute `optional_features`, the
+    collection of their names: the manifest marks them as optional.
 
     Attributes:
       stats: Number and sizes of the records as shards store them, before any transform. Its

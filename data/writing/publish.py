@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import (
@@ -44,6 +44,7 @@ def publish(
     plan: WritePlan,
     keys: WriteKeys,
     max_bad_records: int | None,
+    notes: tuple[str, ...] = (),
 ) -> Manifest | None:
     """Publish the manifest if every shard is finished.
 
@@ -53,6 +54,7 @@ def publish(
       plan: the plan of the whole write.
       keys: the keys of the write.
       max_bad_records: broken records allowed in the whole data set; None allows none.
+      notes: the source's notes, for the manifest.
 
     Returns:
       The manifest, which another writer may have published; None while shards are missing.
@@ -71,7 +73,7 @@ def publish(
         return published
     ordered = [finished[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
-    manifest = _manifest(stats, plan, keys, finished)
+    manifest = replace(_manifest(stats, plan, keys, finished), notes=notes)
     try:
         write_companions(folder, _quarantine_file(ordered) | tfds_files(manifest))
         folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode(), replaces="")

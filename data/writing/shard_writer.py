@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -76,7 +76,7 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
         taken the folder over, or the storage refused.
     """
     folder = open_folder(job.output)
-    sums = _ShardSums(task.name, report)
+    sums = _ShardSums(task.name, report, getattr(job.source, "optional_features", ()))
     with _temporary(folder, task.name) as path:
         try:
             with open(path, "wb", buffering=0, opener=create_exclusively) as file:
@@ -124,11 +124,11 @@ def _write_all(descriptor: int, block: bytes) -> None:
 class _ShardSums:
     """Counts, checksums and schema of one shard, summed up while its records are written."""
 
-    def __init__(self, name: str, report: Report) -> None:
+    def __init__(self, name: str, report: Report, optional: Collection[str] = ()) -> None:
         self._name = name
         self._report = report
         self._records = self._bytes = self._crc32c = self._fingerprint = 0
-        self._observer = SchemaObserver()
+        self._observer = SchemaObserver(optional)
         self._label_counts: dict[int, int] = {}
         self._quarantined: list[SkippedRecord] = []
 

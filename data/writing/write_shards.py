@@ -274,7 +274,9 @@ def _write(
     else:
         processes = options.processes or default_processes(folder)
         _write_missing(job, missing, finished, processes, on_progress)
-    manifest = publish(folder, source.stats, plan, keys, options.max_bad_records)
+    manifest = publish(
+        folder, source.stats, plan, keys, options.max_bad_records, tuple(source.notes)
+    )
     if manifest is None and options.num_writers == 1:
         raise JobError(
             f"output '{folder.path}': shards of this write have been removed meanwhile: "
