@@ -54,6 +54,7 @@ class HistoryView:
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps = StepLines()
         self._peaks: dict[int, int] = defaultdict(int)
+        self._waiting = ""
         self._write(LaunchBegun(len(hosts), tuple(hosts)))
 
     def line(self, worker: int, line: str) -> None:
@@ -84,6 +85,13 @@ class HistoryView:
         """Write a message of the supervisor."""
         self._write(Note(text))
         self._view.note(text)
+
+    def wait(self, activity: str) -> None:
+        """Write a message when the supervisor begins to wait for something."""
+        if activity != self._waiting:
+            self._waiting = activity
+            self._write(Note(activity))
+        self._view.wait(activity)
 
     def tick(self, records: Sequence[WorkerRecord]) -> None:
         """Record the peak memory of each worker."""

@@ -1,18 +1,19 @@
-"""The live view of a job on a terminal: a table of the workers under their merged output."""
+"""The live view of a job on a terminal: its progress and workers under their merged output."""
 
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from tenfold.data.units import format_duration, format_size, plural
-from tenfold.launcher.display.plain import SHOWN_CHARS, epoch_lines
+from tenfold.launcher.display.epoch_lines import EpochLines
+from tenfold.launcher.display.live_layout import job_view, waiting_view
+from tenfold.launcher.display.plain import SHOWN_CHARS
+from tenfold.launcher.display.progress import ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
-from tenfold.launcher.job.events import Epoch, Step, WorkerEvent
+from tenfold.launcher.job.events import Epoch, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 REFRESH_S: Final = 0.25
@@ -20,19 +21,34 @@ COLOURS: Final = ("cyan", "magenta", "yellow", "blue", "green", "red")
 
 
 class TableView:
-    """Shows the phase, step, rate, waiting share and memory of each worker, four times a second.
+    """Shows the job's progress and a row per worker, redrawn four times a second.
+
+    Everything is drawn by the calls of the supervisor's main thread; there is no thread here.
 
     Args:
       console: the terminal to draw on; standard error by default.
+      tracker: follows the progress of the job.
       show_tf_logs: whether to show the log lines of TensorFlow's C++ code too.
     """
 
-    def __init__(self, console: Console | None = None, *, show_tf_logs: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        tracker: ProgressTracker | None = None,
+        show_tf_logs: bool = False,
+    ) -> None:
         self._console = console or Console(stderr=True)
+        self._tracker = tracker or ProgressTracker()
         self._show_all = show_tf_logs
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
+        )
+        self._epochs = EpochLines()
         self._next = 0.0
         self._began = time.monotonic()
+        self._waiting = ""  # the activity of `wait`, and since when
+        self._waiting_since = 0.0
         self._started = False
 
     def line(self, worker: int, line: str) -> None:
@@ -44,70 +60,57 @@ class TableView:
     def event(self, worker: int, event: WorkerEvent) -> None:
         """Show the epochs of worker 0: all workers report the same figures."""
         if isinstance(event.message, Epoch) and worker == 0:
-            head, *sentences = epoch_lines(event.message)
-            self._console.print(Text(head, style="bold"), soft_wrap=True)
+            self._tracker.take_epoch(event.message)
+            head, *sentences = self._epochs.lines(event.message)
+            self._console.print(Text(head, style="bold"))
             for line in sentences:
-                self._console.print(Text(line), soft_wrap=True)
+                self._console.print(Text(line))
 
     def note(self, text: str) -> None:
         """Show a message of the supervisor."""
         self._console.print(Text(f"[tenfold] {text}", style="bold"), soft_wrap=True)
 
-    def tick(self, records: Sequence[WorkerRecord]) -> None:
-        """Redraw the table if REFRESH_S is over."""
+    def wait(self, activity: str) -> None:
+        """Show the activity with a timer, in place of the table."""
         now = time.monotonic()
-        if now < self._next:
+        if activity != self._waiting:
+            self._waiting, self._waiting_since = activity, now
+        if self._is_due(now):
+            seconds = now - self._waiting_since
+            width = self._console.width
+            name = self._tracker.name
+            self._draw(waiting_view(activity, name=name, seconds=seconds, width=width))
+
+    def tick(self, records: Sequence[WorkerRecord]) -> None:
+        """Redraw the view if REFRESH_S is over."""
+        now = time.monotonic()
+        if not self._is_due(now):
             return
-        self._next = now + REFRESH_S
-        if not self._started:
-            self._started = True
-            self._live.start()
-        self._live.update(make_table(records, seconds=now - self._began), refresh=True)
+        clock = time.time()
+        view = job_view(
+            self._tracker.progress(records, clock),
+            records,
+            name=self._tracker.name,
+            seconds=now - self._began,
+            now=clock,
+            size=(self._console.width, self._console.height),
+            own_rates=not self._tracker.rate_is_total,
+        )
+        self._draw(view)
 
     def close(self) -> None:
         """Remove the table from the terminal."""
         if self._started:
             self._live.stop()
 
+    def _is_due(self, now: float) -> bool:
+        if now < self._next:
+            return False
+        self._next = now + REFRESH_S
+        return True
 
-def make_table(records: Sequence[WorkerRecord], *, seconds: float) -> Table:
-    """Return the table of a job that started `seconds` ago."""
-    table = Table(
-        title=f"{plural(len(records), 'worker')}, {format_duration(seconds)}", title_justify="left"
-    )
-    table.add_column("worker", justify="right")
-    table.add_column("phase", min_width=10)
-    for name in ("step", "loss", "records/s", "waiting", "memory"):
-        table.add_column(name, justify="right")
-    for record in records:
-        table.add_row(*make_row(record), style="dim" if record.ended else None)
-    return table
-
-
-def make_row(record: WorkerRecord) -> tuple[str, ...]:
-    """Return a worker's cells; a figure that it has not reported is an empty cell."""
-    step = record.progress or Step(0)
-    total = f"/{record.total_steps}" if record.total_steps else ""
-    return (
-        str(record.index),
-        _phase(record),
-        f"{record.step}{total}" if record.step is not None else "",
-        _figure(step.loss, "{:.4g}"),
-        _figure(step.records_per_s, "{:,.0f}"),
-        _figure(step.wait_share, "{:.0%}"),
-        format_size(record.rss_bytes) if record.rss_bytes and not record.ended else "",
-    )
-
-
-def _phase(record: WorkerRecord) -> str:
-    if record.lost:
-        return "lost"
-    if record.exit_code is not None:
-        return "done" if record.exit_code == 0 else f"ended ({record.exit_code})"
-    if record.state in ("T", "t"):
-        return "stopped"
-    return record.phase.replace("_", " ") or ("running" if record.pid else "starting")
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+    def _draw(self, view: RenderableType) -> None:
+        if not self._started:
+            self._started = True
+            self._live.start()
+        self._live.update(view, refresh=True)

@@ -22,6 +22,10 @@ class View(Protocol):
         """Show a message of the supervisor."""
         ...
 
+    def wait(self, activity: str) -> None:
+        """Show what the launcher waits for, with a timer; called several times a second."""
+        ...
+
     def tick(self, records: Sequence[WorkerRecord]) -> None:
         """Show the progress of all workers; called several times a second."""
         ...

@@ -116,12 +116,14 @@ class Supervisor:
         if not (self.how.preload and self.spec.train and self._runs_unwrapped()):
             yield
             return
+
+        def is_stopped() -> bool:
+            self.view.wait("importing TensorFlow, once for all workers")
+            return stop.count > 0
+
         self._server = ForkServer(self.spec.env)
         try:
-            self.view.note("importing TensorFlow, once for all workers")
-            wait_until_ready(
-                self._server, timeout_s=PRELOAD_TIMEOUT_S, stopped=lambda: stop.count > 0
-            )
+            wait_until_ready(self._server, timeout_s=PRELOAD_TIMEOUT_S, stopped=is_stopped)
             yield
         finally:
             self._server.close()

@@ -63,7 +63,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
         run_write(launch.write_first)
         launch = check_shards(launch)
     with launch.backend.opened(launch.hosts):
-        view = open_view(show_tf_logs=launch.show_tf_logs)
+        view = open_view(launch.spec, show_tf_logs=launch.show_tf_logs)
         check_hosts(launch, view)
         result, run_dir = _supervise(launch, view)
     text = result.to_json() if launch.as_json else result_text(result, run_dir)
