@@ -89,7 +89,7 @@ def headline(progress: JobProgress, *, name: str, seconds: float, width: int) ->
         return fit([cut(name, width // 3), *left, *right], width)
     bar = ProgressBar(total=progress.total_steps, completed=progress.step, width=room)
     grid = Table.grid(padding=(0, GAP))
-    cells = [Text(short, style="bold"), *left, bar, *right]
+    cells: list[RenderableType] = [Text(short, style="bold"), *left, bar, *right]
     for _ in cells:
         grid.add_column(no_wrap=True)
     grid.add_row(*cells)
