@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tenfold.data.units import format_duration, format_size
 from tenfold.launcher.display.plain import of_total
-from tenfold.launcher.display.progress import ACTIVITIES, JobProgress, activity_of
+from tenfold.launcher.display.progress.job_progress import ACTIVITIES, JobProgress, activity_of
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 GAP: Final = 2  # columns between two parts of a line

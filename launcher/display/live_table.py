@@ -8,10 +8,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tenfold.launcher.display.epoch_lines import EpochLines
 from tenfold.launcher.display.live_layout import job_view, waiting_view
 from tenfold.launcher.display.plain import SHOWN_CHARS
-from tenfold.launcher.display.progress import ProgressTracker
+from tenfold.launcher.display.progress.epoch_lines import EpochLines
+from tenfold.launcher.display.progress.job_progress import ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
 from tenfold.launcher.job.events import Epoch, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord

@@ -4,7 +4,7 @@ import os
 import sys
 
 from tenfold.launcher.display.plain import PlainView
-from tenfold.launcher.display.progress import track_job
+from tenfold.launcher.display.progress.job_progress import track_job
 from tenfold.launcher.display.view import View
 from tenfold.launcher.job.job_spec import JobSpec
 

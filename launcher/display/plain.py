@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import IO, Final
 
 from tenfold.data.units import format_duration
-from tenfold.launcher.display.epoch_lines import EpochLines
-from tenfold.launcher.display.progress import Activity, JobProgress, ProgressTracker
+from tenfold.launcher.display.progress.epoch_lines import EpochLines
+from tenfold.launcher.display.progress.job_progress import Activity, JobProgress, ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
 from tenfold.launcher.job.events import Epoch, WorkerEvent
 from tenfold.launcher.job.worker_record import WorkerRecord

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tenfold.launcher.display.best_value import BestValue
 from tenfold.launcher.display.live_layout import job_view, make_row, waiting_view
-from tenfold.launcher.display.progress import Activity, JobProgress
+from tenfold.launcher.display.progress.best_value import BestValue
+from tenfold.launcher.display.progress.job_progress import Activity, JobProgress
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 Worker = Callable[..., WorkerRecord]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tenfold.launcher.display.plain import PLAIN_INTERVAL_S, PlainView
-from tenfold.launcher.display.progress import ProgressTracker
+from tenfold.launcher.display.progress.job_progress import ProgressTracker
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 Worker = Callable[..., WorkerRecord]

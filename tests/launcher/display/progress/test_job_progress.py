@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tenfold.launcher.display.progress import (
+from tenfold.launcher.display.progress.job_progress import (
     RATE_WINDOW_S,
     Activity,
     ProgressTracker,

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from tenfold.launcher.display.progress import epoch_figures
+from tenfold.launcher.display.progress.job_progress import epoch_figures
 from tenfold.launcher.job.events import Epoch
 
 # Shares of time differ a little in every epoch. A sentence has changed only if its words or its

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.launcher.display.epoch_lines import MEMORY_EPOCHS, EpochLines
+from tenfold.launcher.display.progress.epoch_lines import MEMORY_EPOCHS, EpochLines
 from tenfold.launcher.job.events import MARK, Epoch, WorkerEvent, decode_event, encode_event
 
 RECEIPT = "50 of 50 records, each read once"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from tenfold.launcher.display.best_value import BestValue, best_value
+from tenfold.launcher.display.progress.best_value import BestValue, best_value
 from tenfold.launcher.job.events import Epoch
 from tenfold.launcher.job.job_spec import JobSpec
 from tenfold.launcher.job.worker_record import WorkerRecord

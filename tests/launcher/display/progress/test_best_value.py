@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tenfold.launcher.display.best_value import best_value, direction
+from tenfold.launcher.display.progress.best_value import best_value, direction
 
 
 @pytest.mark.parametrize(
