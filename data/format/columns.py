@@ -5,7 +5,7 @@ A source that holds its records as columns hands blocks of them to the shard wri
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
 from typing import Any, Final
@@ -33,7 +33,7 @@ class Column:
       offsets: Of bytes the begin of each item in `values`, and the end of the last, int64
         [items + 1]; None for numbers.
       present: Which records have the feature, bool [n]; None for all. Absent records hold
-        placeholders: any number, no bytes, a length of 0.
+        placeholders, of any value and length.
     """
 
     kind: str
@@ -70,6 +70,20 @@ class Column:
     def is_present(self) -> np.ndarray:
         """Return which records have the feature, bool [n]."""
         return np.ones(len(self), bool) if self.present is None else self.present
+
+    def compress(self, kept: np.ndarray) -> "Column":
+        """Return the column of those records that `kept`, bool [n], selects."""
+        values, lengths, offsets = self.values, self.lengths, self.offsets
+        items = np.repeat(kept, self.counts()) if self.shape != () else kept
+        if offsets is not None:
+            sizes = np.diff(offsets)
+            values = values[offsets[0] : offsets[-1]][np.repeat(items, sizes)]
+            offsets = np.concatenate([[0], np.cumsum(sizes[items])])
+        else:
+            values = values[items if lengths is not None else kept]
+        lengths = None if lengths is None else lengths[kept]
+        present = None if self.present is None else self.present[kept]
+        return replace(self, values=values, lengths=lengths, offsets=offsets, present=present)
 
     def row(self, index: int) -> Any:
         """Return one record's value: a number, bytes, an array or a list; None if absent.

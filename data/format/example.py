@@ -23,7 +23,8 @@ Features: TypeAlias = Mapping[str, Value]
 Shape: TypeAlias = tuple[int | None, ...]
 
 _KINDS: Final = {1: "bytes", 2: "float", 3: "int64"}
-_FIELDS: Final = {kind: field for field, kind in _KINDS.items()}
+# The field of a Feature that holds a list of each kind.
+LIST_FIELDS: Final = {kind: field for field, kind in _KINDS.items()}
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -62,7 +63,7 @@ def encode_lists(lists: Mapping[str, tuple[str, bytes]]) -> bytes:
 
 def feature_entry(name: str, kind: str, packed: bytes) -> bytes:
     """Return one entry of the map of features; `packed` is the message of its list."""
-    value = field(_FIELDS[kind], packed)
+    value = field(LIST_FIELDS[kind], packed)
     return field(1, field(1, name.encode()) + field(2, value))
 
 

@@ -55,7 +55,11 @@ def _after_zeros(crc: int, num_bytes: int) -> int:
 
 def masked_crc32c(data: bytes) -> int:
     """Return the CRC32C of `data` (any buffer), masked as TFRecord stores it."""
-    crc = google_crc32c.value(data)
+    return int(mask_crc32c(google_crc32c.value(data)))
+
+
+def mask_crc32c(crc: Any) -> Any:
+    """Return a CRC32C, an int or a numpy array of uint32, masked as TFRecord stores it."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -9,7 +9,10 @@ Python version: `random.Random(seed).random()` is documented never to change.
 
 import math
 import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _ROUND_PAIRS: Final = 3
 
@@ -49,3 +52,20 @@ class Permutation:
             number = a * radix_b + b
             if number < n:
                 return number
+
+    def take(self, positions: "np.ndarray") -> "np.ndarray":
+        """Return the items at `positions`, both int64 [k]."""
+        import numpy as np
+
+        assert not len(positions) or 0 <= positions.min() <= positions.max() < self.n
+        tables = [(np.array(table_a), np.array(table_b)) for table_a, table_b in self._tables]
+        items = positions.astype(np.int64)
+        pending = np.arange(len(items))  # those that still have to fall below n
+        while len(pending):
+            a, b = np.divmod(items[pending], self._radix_b)
+            for table_a, table_b in tables:
+                a = (a + table_a[b]) % self._radix_a
+                b = (b + table_b[a]) % self._radix_b
+            items[pending] = a * self._radix_b + b
+            pending = pending[items[pending] >= self.n]
+        return items
