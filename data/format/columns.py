@@ -121,6 +121,11 @@ class Columns:
         for name, column in self.columns.items():
             assert len(column) == self.num_records, (name, len(column), self.num_records)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether a column may hold encoded images."""
+        return any(column.kind == "image" for column in self.columns.values())
+
 
 def number_column(values: np.ndarray, present: np.ndarray | None = None) -> Column:
     """Return the column of an array of floats, integers or booleans, [n, *shape].

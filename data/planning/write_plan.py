@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from tenfold.data.format.manifest import shard_name
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 from tenfold.data.planning.permutation import Permutation
 from tenfold.data.planning.plan_layout import SplitFraction, plan_layout, split_counts
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,15 @@ class WritePlan:
         for position in positions:
             example, copy = divmod(mixed[position], split.copies)
             yield order[split.first + example], copy
+
+    def examples_of(self, task: ShardTask) -> "np.ndarray":
+        """Return the source examples of a shard without copies, int64 [records], in order."""
+        import numpy as np
+
+        split = self.splits[task.split]
+        assert split.copies == 1, split
+        first = split.first + task.first
+        return self._source_order.take(np.arange(first, first + task.records))
 
 
 def plan_write(

@@ -25,6 +25,8 @@ from tenfold.data.sources.features import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from tenfold.data.format.columns import Columns
+
 
 class ArraySource:
     """Arrays of `.npy` files by feature name; each process maps them into memory on first use."""
@@ -46,14 +48,25 @@ class ArraySource:
 
     def features(self, index: int) -> Features:
         """Return one row of every array; see `Source`."""
+        row = {name: array[index] for name, array in self._mapped().items()}
+        if self._one_hot or self._classes:
+            row[LABEL] = self._stored_label(row[LABEL])
+        return row
+
+    def columns(self, indices: "np.ndarray") -> "Columns | None":
+        """Return rows of every array as columns; see `Source`."""
+        from tenfold.data.sources.array_columns import columns_of_arrays
+
+        stored_label = self._stored_label if self._one_hot or self._classes else None
+        return columns_of_arrays(self._mapped(), indices, stored_label=stored_label)
+
+    def _stored_label(self, label: Any) -> int:
+        return int(label.argmax()) if self._one_hot else self._classes[_text(label)]
+
+    def _mapped(self) -> dict[str, "np.ndarray"]:
         if not self._arrays:
             self._arrays = {name: _load(path) for name, path in self._files.items()}
-        row = {name: array[index] for name, array in self._arrays.items()}
-        if self._one_hot:
-            row[LABEL] = int(row[LABEL].argmax())
-        elif self._classes:
-            row[LABEL] = self._classes[_text(row[LABEL])]
-        return row
+        return self._arrays
 
     def encoded(self, index: int) -> Encoded:
         """Return one row, packed; see `Source`."""

@@ -59,14 +59,15 @@ def class_index(value: Any) -> int:
 
 def _stored_value(value: Any) -> Any:
     """Return a value as it is stored: a uint8 array of an image's shape becomes PNG bytes."""
-    if getattr(value, "dtype", None) == "uint8" and _is_image_shape(value.shape):
+    if getattr(value, "dtype", None) == "uint8" and is_image_shape(value.shape):
         from tenfold.data.format.image_codec import encode_image, image_from_array
 
         return encode_image(image_from_array(value), "png")
     return value
 
 
-def _is_image_shape(shape: tuple[int, ...]) -> bool:
+def is_image_shape(shape: tuple[int, ...]) -> bool:
+    """Whether a uint8 array of `shape` is stored as an image."""
     return min(shape, default=0) > 0 and (
         len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
     )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.example_view import split_feature
 from tenfold.data.format.manifest import ShardInfo
-from tenfold.data.format.schema import SchemaError, SchemaObserver
+from tenfold.data.format.schema import Schema, SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.reading.records.record_check import ImageCheck, channels_of
@@ -33,8 +33,15 @@ from tenfold.data.writing.ledger import (
     taken_over,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tenfold.data.format.columns import Columns
+
 # Checksummed and written per block: small enough that the CPU cache still holds most of it.
 BLOCK_BYTES: Final = 1 << 20
+# Records of a block that is encoded as columns, at most.
+MAX_BLOCK_RECORDS: Final = 1 << 14
 # Records per call of a transform.
 BATCH_RECORDS: Final = 32
 
@@ -134,9 +141,50 @@ class _ShardSums:
 
     def blocks(self, job: WriteJob, task: ShardTask) -> Iterator[bytes]:
         """Yield the shard's bytes in blocks of about BLOCK_BYTES."""
+        chain = job.chain.of_split(job.plan.splits[task.split].name)
+        read_columns = getattr(job.source, "columns", None)
+        if chain.steps:
+            yield from self._row_blocks(job, _transformed(job, task, chain))
+        elif read_columns is None or job.plan.splits[task.split].copies > 1:
+            yield from self._row_blocks(job, _unchanged(job.source, job.plan.sources_of(task)))
+        else:
+            yield from self._column_blocks(job, job.plan.examples_of(task), read_columns)
+
+    def _column_blocks(
+        self,
+        job: WriteJob,
+        examples: "np.ndarray",
+        read_columns: "Callable[[np.ndarray], Columns | None]",
+    ) -> Iterator[bytes]:
+        """Yield the blocks of `examples`, int64 [n], of a source that has columns."""
+        from tenfold.data.format.encode_columns import encode_columns  # imports numpy
+
+        stats = job.source.stats
+        record_bytes = max(1, stats.total_bytes // max(1, stats.num_examples))
+        step = max(1, min(BLOCK_BYTES // record_bytes, MAX_BLOCK_RECORDS))
+        for begin in range(0, len(examples), step):
+            chosen = examples[begin : begin + step]
+            columns = read_columns(chosen)
+            if columns is None or (job.decode_images and columns.has_images):
+                rows = ((example, 0) for example in chosen.tolist())
+                yield from self._row_blocks(job, _unchanged(job.source, rows))
+                continue
+            block = encode_columns(columns)
+            for row, reason in sorted(block.unusable.items()):
+                self._quarantine(job, int(chosen[row]), reason)
+            for row, schema in block.schemas:
+                self._observe(job, int(chosen[row]), schema)
+            self._fingerprint += block.fingerprint
+            for label, count in block.label_counts.items():
+                self._label_counts[label] = self._label_counts.get(label, 0) + count
+            yield self._block([block.frames], block.records)
+
+    def _row_blocks(
+        self, job: WriteJob, rows: Iterator[tuple[int, Encoded | UnusableRecord]]
+    ) -> Iterator[bytes]:
         parts: list[bytes] = []
         size = records = 0
-        for encoded in self._good_records(job, task):
+        for encoded in self._good_records(job, rows):
             payload = encoded.payload
             parts += (frame_header(len(payload)), payload, frame_footer(payload))
             size += len(payload)
@@ -157,20 +205,23 @@ class _ShardSums:
         self._report(records, len(block))
         return block
 
-    def _good_records(self, job: WriteJob, task: ShardTask) -> Iterator[Encoded]:
-        chain = job.chain.of_split(job.plan.splits[task.split].name)
-        records = _transformed(job, task, chain) if chain.steps else _unchanged(job, task)
-        for index, encoded in records:
+    def _good_records(
+        self, job: WriteJob, rows: Iterator[tuple[int, Encoded | UnusableRecord]]
+    ) -> Iterator[Encoded]:
+        for index, encoded in rows:
             if job.decode_images and isinstance(encoded, Encoded):
                 encoded = _decodable(encoded)
             if isinstance(encoded, UnusableRecord):
                 self._quarantine(job, index, str(encoded))
                 continue
-            try:
-                self._observer.add(encoded.schema)
-            except SchemaError as error:
-                raise JobError(f"{job.source.name(index)}: {error}") from error
+            self._observe(job, index, encoded.schema)
             yield encoded
+
+    def _observe(self, job: WriteJob, index: int, schema: Schema) -> None:
+        try:
+            self._observer.add(schema)
+        except SchemaError as error:
+            raise JobError(f"{job.source.name(index)}: {error}") from error
 
     def _quarantine(self, job: WriteJob, index: int, reason: str) -> None:
         name = job.source.name(index)
@@ -208,9 +259,11 @@ def _decodable(encoded: Encoded) -> Encoded | UnusableRecord:
 _image_check = cache(ImageCheck)
 
 
-def _unchanged(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
-    """Yield a shard's records as the source encodes them, with the index of each."""
-    encode = job.source.encoded
+def _unchanged(
+    source: Source, positions: Iterator[tuple[int, int]]
+) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
+    """Yield the records at (example, copy) as the source encodes them, with the index of each."""
+    encode = source.encoded
 
     def read(position: tuple[int, int]) -> tuple[int, Encoded | UnusableRecord]:
         index = position[0]
@@ -219,9 +272,7 @@ def _unchanged(job: WriteJob, task: ShardTask) -> Iterator[tuple[int, Encoded | 
         except UnusableRecord as error:
             return index, error
 
-    yield from prefetch_map(
-        read, job.plan.sources_of(task), max_in_flight=_concurrent_reads(job.source)
-    )
+    yield from prefetch_map(read, positions, max_in_flight=_concurrent_reads(source))
 
 
 def _transformed(

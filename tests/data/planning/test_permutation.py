@@ -3,6 +3,7 @@
 import pickle
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,13 @@ LARGE = [646814377255, 983720045066, 558466080333]
 @given(st.integers(1, 3000), st.integers(0, 2**64))
 def test_every_item_occurs_once(n: int, seed: int) -> None:
     assert sorted(map(Permutation(n, seed).__getitem__, range(n))) == list(range(n))
+
+
+@given(st.integers(1, 10**12), st.integers(0, 9), st.lists(st.integers(0, 10**12), max_size=9))
+def test_items_taken_together_equal_items_taken_singly(n: int, seed: int, at: list[int]) -> None:
+    positions = [position % n for position in at]
+    order = Permutation(n, seed)
+    assert order.take(np.array(positions, np.int64)).tolist() == [order[p] for p in positions]
 
 
 def test_order_is_frozen() -> None:
