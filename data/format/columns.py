@@ -1,7 +1,8 @@
 """Columns: the values of many records by feature, as numpy arrays.
 
 A source that holds its records as columns hands blocks of them to the shard writer as they are;
-`tenfold.data.format.encode_columns` makes the same bytes of them as the encoder of single records.
+`tenfold.data.writing.encode_columns` makes the same bytes of them as the encoder of single
+records.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,20 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import Encoded, SourceOptions
+from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
     choose_feature,
     encode_features,
+    is_image_shape,
     with_standard_names,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tenfold.data.format.columns import Columns
+    from tenfold.data.format.columns import Column, Columns
 
 
 class ArraySource:
@@ -55,10 +56,21 @@ class ArraySource:
 
     def columns(self, indices: "np.ndarray") -> "Columns | None":
         """Return rows of every array as columns; see `Source`."""
-        from tenfold.data.sources.array_columns import columns_of_arrays
+        from tenfold.data.format.columns import Columns
 
-        stored_label = self._stored_label if self._one_hot or self._classes else None
-        return columns_of_arrays(self._mapped(), indices, stored_label=stored_label)
+        columns: dict[str, Column] = {}
+        unusable: dict[int, str] = {}
+        for name, array in self._mapped().items():
+            if array.dtype == "uint8" and is_image_shape(array.shape[1:]):
+                return None  # they have to be encoded one by one
+            values = array[indices]
+            if name == LABEL and (self._one_hot or self._classes):
+                values = _stored_labels(values, self._stored_label, unusable)
+            column = _column(values)
+            if column is None:
+                return None
+            columns[name] = column
+        return Columns(len(indices), columns, unusable)
 
     def _stored_label(self, label: Any) -> int:
         return int(label.argmax()) if self._one_hot else self._classes[_text(label)]
@@ -75,6 +87,44 @@ class ArraySource:
     def name(self, index: int) -> str:
         """Return the name of the source and the number of the row."""
         return f"{self._spec}: row {index}"
+
+
+def _stored_labels(
+    labels: "np.ndarray", stored_label: Callable[[Any], int], unusable: dict[int, str]
+) -> "np.ndarray":
+    """Return labels as they are stored; each distinct one is looked up once.
+
+    Args:
+      labels: The labels, [n, …].
+      stored_label: Gives a label as it is stored, or raises `UnusableRecord`.
+      unusable: Takes the reasons by row.
+    """
+    import numpy as np
+
+    different, index = np.unique(labels, return_inverse=True, axis=0)
+    stored = np.zeros(len(different), np.int64)
+    for number, label in enumerate(different):
+        try:
+            stored[number] = stored_label(label)
+        except UnusableRecord as error:
+            rows = np.flatnonzero(index == number).tolist()
+            unusable.update(dict.fromkeys(rows, str(error)))
+    return stored[index]
+
+
+def _column(values: "np.ndarray") -> "Column | None":
+    """Return the column of an array; None where the error of a single record says more."""
+    from tenfold.data.format.columns import bytes_column, number_column
+
+    shape = values.shape[1:]
+    if values.dtype.kind in "SU":
+        # Among bytes there may be encoded images; text is none.
+        kind = "image" if values.dtype.kind == "S" and shape == () else "bytes"
+        return bytes_column(values.reshape(-1).tolist(), kind=kind, shape=shape)
+    try:
+        return number_column(values)
+    except ValueError:
+        return None
 
 
 def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> ArraySource:

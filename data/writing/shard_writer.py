@@ -157,7 +157,7 @@ class _ShardSums:
         read_columns: "Callable[[np.ndarray], Columns | None]",
     ) -> Iterator[bytes]:
         """Yield the blocks of `examples`, int64 [n], of a source that has columns."""
-        from tenfold.data.format.encode_columns import encode_columns  # imports numpy
+        from tenfold.data.writing.encode_columns import encode_columns  # imports numpy
 
         stats = job.source.stats
         record_bytes = max(1, stats.total_bytes // max(1, stats.num_examples))

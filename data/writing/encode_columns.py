@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from tenfold.data.format.column_schemas import check_images, schemas_of
 from tenfold.data.format.columns import Column, Columns
 from tenfold.data.format.example import LIST_FIELDS, field, varint
 from tenfold.data.format.manifest import LABEL
@@ -26,6 +25,7 @@ from tenfold.data.format.tfrecord import (
     frame_header,
     mask_crc32c,
 )
+from tenfold.data.writing.column_schemas import check_images, schemas_of
 
 # A piece of varying length is padded in the matrix up to this many bytes a record, or where
 # padding is at most this multiple of the pieces. Longer ones are joined record by record.

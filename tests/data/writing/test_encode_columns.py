@@ -1,6 +1,7 @@
 """Columns are encoded as the bytes that the encoder of single records makes."""
 
 import io
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -14,11 +15,11 @@ from tenfold.data.format.columns import (
     list_column,
     number_column,
 )
-from tenfold.data.format.encode_columns import encode_columns
 from tenfold.data.format.example import encode_lists
 from tenfold.data.format.tfrecord import fingerprint64, frame
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
+from tenfold.data.writing.encode_columns import encode_columns
 
 INT64 = st.one_of(st.integers(0, 200), st.integers(-3, 2**21), st.integers(-(2**63), 2**63 - 1))
 FLOATS = st.floats(width=32)
@@ -39,7 +40,7 @@ def column(draw: st.DrawFn, count: int) -> Column:
     kind = draw(st.sampled_from(["float", "int64", "bytes", "image"]))
     form = draw(st.sampled_from(["scalar", "vector", "list"])) if kind != "image" else "scalar"
     width = draw(st.integers(0, 3)) if form == "vector" else 1
-    item = {
+    item: st.SearchStrategy[Any] = {
         "float": FLOATS,
         "int64": INT64,
         "bytes": BYTES,
