@@ -169,14 +169,48 @@ def walk_example(payload: bytes) -> Iterator[tuple[str, str, bytes]]:
         for inner, entry in _fields(features):
             if inner == 1:
                 parts = dict(_fields(entry))
-                yield from _entry_lists(parts)
+                name = parts.get(1, b"").decode()
+                yield from ((name, *found) for found in _feature_lists(parts.get(2, b"")))
 
 
-def _entry_lists(parts: Mapping[int, bytes]) -> Iterator[tuple[str, str, bytes]]:
-    name = parts.get(1, b"").decode()
-    for number, packed in _fields(parts.get(2, b"")):
+def _feature_lists(feature: bytes) -> Iterator[tuple[str, bytes]]:
+    for number, packed in _fields(feature):
         if number in _KINDS:
-            yield name, _KINDS[number], packed
+            yield _KINDS[number], packed
+
+
+def entry_list(entry: bytes) -> tuple[str, bytes] | None:
+    """Return the kind and the packed list of an entry of the map; None for a feature without.
+
+    Raises:
+      ValueError: `entry` is not an entry of the map of features.
+    """
+    return next(_feature_lists(dict(_fields(entry)).get(2, b"")), None)
+
+
+def walk_sequences(payload: bytes) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """Yield name, and kind and packed list of each step, of the sequences of a SequenceExample.
+
+    SequenceExample  1: Features (its context) | 2: FeatureLists
+    FeatureLists     1: repeated { 1: name, 2: FeatureList }     (a map entry)
+    FeatureList      1: repeated Feature
+
+    An Example has none.
+
+    Raises:
+      ValueError: `payload` is not a serialized SequenceExample.
+    """
+    if payload[:1] == b"\x0a":
+        length, start = read_varint(payload, 1)
+        if start + length == len(payload):  # an Example, the usual case: no bytes are copied
+            return
+    for number, lists in _fields(payload):
+        for inner, entry in _fields(lists) if number == 2 else ():
+            if inner == 1:
+                parts = dict(_fields(entry))
+                steps = [part for key, part in _fields(parts.get(2, b"")) if key == 1]
+                found = [next(_feature_lists(step), ("bytes", b"")) for step in steps]
+                yield parts.get(1, b"").decode(), found
 
 
 def count_values(kind: str, packed: bytes) -> int:

@@ -1,4 +1,4 @@
-"""One bytes feature of a serialized Example (see `example`) as a view, and the rest of it.
+"""One feature of a serialized Example (see `example`), without parsing the rest of it.
 
 Runs once per record and epoch, so it reads only the few bytes around an image of tens of KB. A
 regular expression matches the layout that all common writers produce; any other valid Example
@@ -8,9 +8,9 @@ is walked field by field.
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Final
+from typing import Final, TypeAlias
 
-from tenfold.data.format.example import field, read_varint
+from tenfold.data.format.example import entry_list, field, read_varint, walk_example
 
 # The keys of length-delimited fields 1 and 2.
 _FIRST: Final = 1 << 3 | 2
@@ -36,6 +36,49 @@ def split_feature(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
       ValueError: `payload` is no serialized Example, or the feature has no or several values.
     """
     return _match_common_layout(payload, name) or _walk(payload, name)
+
+
+def find_feature(payload: memoryview, name: str) -> tuple[str, bytes] | None:
+    """Return the kind and the packed list of one feature, or None if the Example lacks it.
+
+    Raises:
+      ValueError: `payload` is no serialized Example.
+    """
+    key = field(1, name.encode())
+    features = _FIELD.match(payload)
+    if features is None or features.end() + _parse_varint(features[1]) != len(payload):
+        return _last_named(payload, name)
+    found, position = None, features.end()
+    while position < len(payload):
+        entry = _FIELD.match(payload, position)
+        # Name and feature may come in either order.
+        if entry is None or payload[entry.end() : entry.end() + 1] == b"\x12":
+            return _last_named(payload, name)
+        position = entry.end() + _parse_varint(entry[1])
+        if payload[entry.end() : entry.end() + len(key)] == key:
+            found = payload[entry.end() : position].tobytes()
+    return entry_list(found) if found else None
+
+
+def _last_named(payload: memoryview, name: str) -> tuple[str, bytes] | None:
+    found = [(kind, packed) for n, kind, packed in walk_example(payload.tobytes()) if n == name]
+    return found[-1] if found else None
+
+
+def replace_feature(payload: bytes, name: str, entry: bytes) -> bytes:
+    """Return the Example, or SequenceExample, with `entry` (`feature_entry`) as feature `name`.
+
+    Raises:
+      ValueError: `payload` is no serialized Example.
+    """
+    view, entries, wanted = memoryview(payload), [], name.encode()
+    try:
+        for begin, end, found, _ in _entries(view):
+            entries.append(entry if view[slice(*found)] == wanted else view[begin:end])
+        sequences = [view[begin:end] for begin, _, end in _spans(view, 0, len(view), key=_SECOND)]
+    except IndexError as error:
+        raise ValueError("not an Example: a number is cut") from error
+    return b"".join((field(1, b"".join(entries)), *sequences))
 
 
 def _match_common_layout(payload: memoryview, name: str) -> tuple[memoryview, bytes] | None:
@@ -87,15 +130,11 @@ def _parse_varint(varint: bytes) -> int:
 def _walk(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
     wanted, value, rest = name.encode(), None, []
     try:
-        for _, begin, end in _spans(payload, 0, len(payload), key=_FIRST):
-            for entry, start, stop in _spans(payload, begin, end, key=_FIRST):
-                # Name and feature may come in either order.
-                parts = {payload[key]: (a, b) for key, a, b in _spans(payload, start, stop)}
-                name_begin, name_end = parts.get(_FIRST, (stop, stop))
-                if payload[name_begin:name_end] == wanted:
-                    value = parts.get(_SECOND)
-                else:
-                    rest.append(payload[entry:stop])
+        for begin, end, found, feature in _entries(payload):
+            if payload[slice(*found)] == wanted:
+                value = feature
+            else:
+                rest.append(payload[begin:end])
         values = [] if value is None else _bytes_values(payload, *value)
     except IndexError as error:
         raise ValueError("not an Example: a number is cut") from error
@@ -103,6 +142,18 @@ def _walk(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
         raise ValueError(f"feature '{name}' has {len(values)} bytes values, not one")
     begin, end = values[0]
     return payload[begin:end], field(1, b"".join(rest))
+
+
+_Span: TypeAlias = tuple[int, int]
+
+
+def _entries(payload: memoryview) -> Iterator[tuple[int, int, _Span, _Span | None]]:
+    """Yield begin and end of each entry of the map of features, of its name and its feature."""
+    for _, begin, end in _spans(payload, 0, len(payload), key=_FIRST):
+        for entry, start, stop in _spans(payload, begin, end, key=_FIRST):
+            # Name and feature may come in either order.
+            parts = {payload[key]: (a, b) for key, a, b in _spans(payload, start, stop)}
+            yield entry, stop, parts.get(_FIRST, (stop, stop)), parts.get(_SECOND)
 
 
 def _bytes_values(payload: memoryview, begin: int, end: int) -> list[tuple[int, int]]:

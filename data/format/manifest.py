@@ -78,21 +78,26 @@ class Feature:
       shape: the shape of the value, () for a scalar; for an image (height, width, channels) of the
         decoded image. None stands for a dimension that differs between records.
       optional: whether some records lack the feature.
+      sequence: whether this is a list of features of a `tf.train.SequenceExample`; the first
+        dimension of its shape counts the steps.
     """
 
     name: str
     kind: str
     shape: tuple[int | None, ...] = ()
     optional: bool = False
+    sequence: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"feature '{self.name}' is of kind '{self.kind}', not one of {KINDS}")
         sizes = [size for size in self.shape if size is not None]
-        image = self.kind == IMAGE
+        image = self.kind == IMAGE and not self.sequence
         sound = len(self.shape) == 3 if image else len(self.shape) <= _MAX_DIMENSIONS
         if image and len(self.shape) == 3:
             sound = self.shape[2] in (None, 1, 2, 3, 4)
+        if self.sequence and not self.shape:
+            sound = False
         if not sound or not all(int(image) <= size < 2**31 for size in sizes):
             raise UserError(
                 f"feature '{self.name}' of kind '{self.kind}' cannot have the shape "
@@ -290,7 +295,8 @@ def manifest_to_json(manifest: Manifest) -> str:
 
 def _feature_to_json(feature: Feature) -> dict[str, Any]:
     document = {"name": feature.name, "kind": feature.kind, "shape": list(feature.shape)}
-    return document | ({"optional": True} if feature.optional else {})
+    flags = {name: True for name in ("optional", "sequence") if getattr(feature, name)}
+    return {**document, **flags}
 
 
 def _shard_to_json(shard: ShardInfo) -> dict[str, Any]:
@@ -360,7 +366,9 @@ def _from_fields(fields: ManifestFields) -> Manifest:
     return Manifest(
         num_lanes=fields.num_lanes,
         worker_counts=fields.worker_counts,
-        features=tuple(Feature(f.name, f.kind, f.shape, f.optional) for f in fields.features),
+        features=tuple(
+            Feature(f.name, f.kind, f.shape, f.optional, f.sequence) for f in fields.features
+        ),
         label_names=fields.label_names,
         source_fingerprint=fields.source_fingerprint,
         transform_key=fields.transform_key,

@@ -22,6 +22,7 @@ class FeatureFields:
     kind: str
     shape: tuple[int | None, ...]
     optional: bool = False
+    sequence: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ def merge_all(schemas: Iterable[Schema]) -> Schema:
 
 def _merge(first: Feature, second: Feature) -> Feature:
     kind, optional = first.kind, first.optional or second.optional
+    if first.sequence != second.sequence:
+        raise SchemaError(f"its feature '{second.name}' is a sequence only in some records")
+    if first.sequence and 0 in (first.shape[0], second.shape[0]):
+        # The kind of a sequence without steps is unknown.
+        known = second if first.shape[0] == 0 else first
+        steps = first.shape[0] if first.shape[0] == second.shape[0] else None
+        return replace(known, shape=(steps, *known.shape[1:]))
     if first.kind != second.kind:
         if {first.kind, second.kind} != {"bytes", "image"}:
             raise SchemaError(
@@ -61,7 +68,7 @@ def _merge(first: Feature, second: Feature) -> Feature:
         )
     sizes = zip(first.shape, second.shape, strict=True)
     shape = tuple(a if a == b else None for a, b in sizes)
-    return Feature(first.name, kind, shape, optional)
+    return replace(first, shape=shape, optional=optional)
 
 
 def _show(feature: Feature) -> str:

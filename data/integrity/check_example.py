@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tenfold.data.format.example import count_values, unpack_list, walk_example
+from tenfold.data.format.example import count_values, unpack_list, walk_example, walk_sequences
 from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, Feature
 
@@ -12,6 +12,10 @@ def example_problem(payload: bytes, features: Sequence[Feature]) -> str:
     """Return the first difference of an Example from the manifest's features; "" for none."""
     try:
         found = {name: (kind, packed) for name, kind, packed in walk_example(payload)}
+        sequences = dict(walk_sequences(payload))
+        if set(sequences) != {feature.name for feature in features if feature.sequence}:
+            return f"has the sequences {', '.join(sorted(sequences)) or 'of an Example: none'}"
+        features = [feature for feature in features if not feature.sequence]
         needed = {feature.name for feature in features if not feature.optional}
         if not needed <= set(found) <= {feature.name for feature in features}:
             return f"has the features {', '.join(sorted(found))}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.errors import JobError
-from tenfold.data.format.example import decode_example
+from tenfold.data.format.example import decode_example, unpack_list, walk_sequences
 from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import LABEL, Feature, Manifest, Split
 from tenfold.data.format.tfrecord import FOOTER_BYTES, Frame, ReadAt, RecordError, read_frame
@@ -39,8 +39,17 @@ def first_records(path: str, split: Split, count: int) -> Iterator[Sample]:
         if count <= 0:
             return
         for index, payload in enumerate(_payloads(folder, shard.name, min(count, shard.records))):
-            yield Sample(shard.name, index, decode_example(payload))
+            yield Sample(shard.name, index, decode_example(payload) | _sequences(payload))
         count -= shard.records
+
+
+def _sequences(payload: bytes) -> dict[str, tuple[str, list[Any]]]:
+    """Return the sequences of a SequenceExample, the values of all steps in a row."""
+    found = {}
+    for name, steps in walk_sequences(payload):
+        kind = steps[0][0] if steps else "bytes"
+        found[name] = (kind, [v for step, packed in steps for v in unpack_list(step, packed)])
+    return found
 
 
 def _payloads(folder: Folder, name: str, count: int) -> Iterator[bytes]:
@@ -85,6 +94,10 @@ def _range_reader(folder: Folder, name: str) -> ReadAt:
 
 def describe_feature(feature: Feature) -> str:
     """Return the kind and shape of a feature, like ``image 28 × 28 × 1``."""
+    if feature.sequence:
+        inner = describe_feature(Feature(feature.name, feature.kind, feature.shape[1:]))
+        steps = feature.shape[0]
+        return f"sequence of {'any number of' if steps is None else f'{steps:,}'} {inner}"
     sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
     optional = ", optional" if feature.optional else ""
     return f"{feature.kind} {sizes or 'scalar'}{optional}"
@@ -150,10 +163,10 @@ def reading_code(path: str, manifest: Manifest) -> str:
         "",
         f"files = [{pattern!r}.format(i) for i in range({len(split.shards)})]",
         "features = {",
-        *(f"    {f.name!r}: {_parser_code(f)}," for f in manifest.features),
+        *(f"    {f.name!r}: {_parser_code(f)}," for f in manifest.features if not f.sequence),
         "}",
         "dataset = tf.data.TFRecordDataset(files)",
-        "dataset = dataset.map(lambda record: tf.io.parse_single_example(record, features))",
+        *_parsing_code([f for f in manifest.features if f.sequence]),
     ]
     images = [f.name for f in manifest.features if f.kind == "image"]
     if images:
@@ -167,6 +180,32 @@ def reading_code(path: str, manifest: Manifest) -> str:
             "dataset = dataset.map(decode)",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _parsing_code(sequences: list[Feature]) -> list[str]:
+    if not sequences:
+        return [
+            "dataset = dataset.map(lambda record: tf.io.parse_single_example(record, features))"
+        ]
+    return [
+        "sequences = {",
+        *(f"    {f.name!r}: {_step_code(f)}," for f in sequences),
+        "}",
+        "",
+        "def parse(record):",
+        "    context, steps = tf.io.parse_single_sequence_example(record, features, sequences)",
+        "    return {**context, **steps}",
+        "",
+        "dataset = dataset.map(parse)",
+    ]
+
+
+def _step_code(feature: Feature) -> str:
+    """Return the parser of one sequence: of steps of one shape, or of lists of any length."""
+    dtype, inner = _TYPES.get(feature.kind, "tf.int64"), feature.shape[1:]
+    if None in inner:
+        return f"tf.io.RaggedFeature({dtype})"
+    return f"tf.io.FixedLenSequenceFeature({list(inner)}, {dtype})"
 
 
 def _parser_code(feature: Feature) -> str:

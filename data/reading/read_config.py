@@ -59,10 +59,17 @@ def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) ->
         else 224 × 224.
 
     Raises:
-      UserError: the shape of a feature differs between records, or some records lack it.
+      UserError: the shape of a feature differs between records, some records lack it, or it is a
+        sequence.
     """
     shape = None
     for feature in manifest.features:
+        if feature.sequence:
+            raise UserError(
+                f"feature '{feature.name}' is a sequence: the shards hold SequenceExamples, which "
+                "the built-in reader cannot read yet; read them in a program of your own with "
+                "tf.io.parse_single_sequence_example ('tenfold inspect' prints the code)"
+            )
         if feature.optional:
             raise UserError(
                 f"feature '{feature.name}' is missing in some records, but only features that "

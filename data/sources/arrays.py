@@ -14,6 +14,13 @@ from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
+from tenfold.data.sources.class_labels import (
+    NO_CLASSES,
+    LabelMap,
+    known_indices,
+    map_labels,
+    plain_label,
+)
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -32,15 +39,14 @@ if TYPE_CHECKING:
 class ArraySource:
     """Arrays of `.npy` files by feature name; each process maps them into memory on first use."""
 
-    notes: tuple[str, ...] = ()
-
     def __init__(
-        self, spec: str, files: Mapping[str, Path], classes: tuple[str, ...], one_hot: bool
+        self, spec: str, files: Mapping[str, Path], labels: LabelMap, one_hot: bool
     ) -> None:
         self.stats = SourceStats(0, 0, 0)
+        self.notes = (labels.note,) if labels.note else ()
         self._spec = spec
         self._files = dict(files)
-        self._classes = {name: index for index, name in enumerate(classes)}
+        self._labels = labels
         self._one_hot = one_hot
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -50,7 +56,7 @@ class ArraySource:
     def features(self, index: int) -> Features:
         """Return one row of every array; see `Source`."""
         row = {name: array[index] for name, array in self._mapped().items()}
-        if self._one_hot or self._classes:
+        if self._changes_labels:
             row[LABEL] = self._stored_label(row[LABEL])
         return row
 
@@ -64,7 +70,7 @@ class ArraySource:
             if array.dtype == "uint8" and is_image_shape(array.shape[1:]):
                 return None  # they have to be encoded one by one
             values = array[indices]
-            if name == LABEL and (self._one_hot or self._classes):
+            if name == LABEL and self._changes_labels:
                 values = _stored_labels(values, self._stored_label, unusable)
             column = _column(values)
             if column is None:
@@ -72,8 +78,17 @@ class ArraySource:
             columns[name] = column
         return Columns(len(indices), columns, unusable)
 
+    @property
+    def _changes_labels(self) -> bool:
+        return self._one_hot or bool(self._labels.indices)
+
     def _stored_label(self, label: Any) -> int:
-        return int(label.argmax()) if self._one_hot else self._classes[_text(label)]
+        if self._one_hot:
+            return int(label.argmax())
+        try:
+            return int(self._labels.stored(label))
+        except ValueError as error:
+            raise UnusableRecord(str(error)) from error
 
     def _mapped(self) -> dict[str, "np.ndarray"]:
         if not self._arrays:
@@ -153,9 +168,10 @@ def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> 
     )
     files = with_standard_names(files, image, label)
     labels = arrays.get(label)
-    classes = _classes(labels)
-    source = ArraySource(spec, files, classes, _take_argmax(labels, options.one_hot))
-    source.stats = _stats(source, count, classes, _fingerprint(path, suffix))
+    one_hot = _take_argmax(labels, options.one_hot)
+    classes = _classes(spec, labels, one_hot, options)
+    source = ArraySource(spec, files, classes, one_hot)
+    source.stats = _stats(source, count, classes, _fingerprint(path, suffix, options))
     return source
 
 
@@ -205,17 +221,22 @@ def _common_length(path: str, arrays: Mapping[str, "np.ndarray"]) -> int:
     return next(iter(lengths.values()))
 
 
-def _classes(labels: "np.ndarray | None") -> tuple[str, ...]:
-    """Return the sorted names of text labels, or () for numeric labels."""
-    if labels is None or labels.dtype.kind not in "SU":
-        return ()
+def _classes(
+    spec: str, labels: "np.ndarray | None", one_hot: bool, options: SourceOptions
+) -> LabelMap:
+    """Return the classes of labels that are text, whole numbers or one-hot; none for others."""
+    if one_hot:
+        assert labels is not None
+        return known_indices(labels.shape[1], options.classes)
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "SUiub":
+        return NO_CLASSES
     import numpy as np
 
-    return tuple(sorted(_text(label) for label in np.unique(labels)))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    distinct = {plain_label(label) for label in np.unique(labels)}
+    try:
+        return map_labels(distinct, records=len(labels), classes=options.classes)
+    except UserError as error:
+        raise UserError(f"source '{spec}': {error}") from error
 
 
 def _take_argmax(labels: "np.ndarray | None", one_hot: str) -> bool:
@@ -228,9 +249,7 @@ def _take_argmax(labels: "np.ndarray | None", one_hot: str) -> bool:
     return bool(labels.shape[1] > 1 and (ones == 1).all() and (zeros == labels.shape[1] - 1).all())
 
 
-def _stats(
-    source: ArraySource, count: int, classes: tuple[str, ...], fingerprint: str
-) -> SourceStats:
+def _stats(source: ArraySource, count: int, classes: LabelMap, fingerprint: str) -> SourceStats:
     """Return the sizes, extrapolated from about 64 rows, which are encoded for it."""
     step = max(count // 64, 1)
     sizes = [len(source.encoded(row).payload) + FRAME_BYTES for row in range(0, count, step)]
@@ -238,12 +257,15 @@ def _stats(
         num_examples=count,
         total_bytes=round(sum(sizes) / len(sizes) * count),
         max_record_bytes=max(sizes),
-        label_names=classes,
+        label_names=classes.names,
+        num_classes=classes.num_classes,
         fingerprint=fingerprint,
     )
 
 
-def _fingerprint(path: str, suffix: str) -> str:
+def _fingerprint(path: str, suffix: str, options: SourceOptions) -> str:
     status = os.stat(path)
     text = f"{os.path.abspath(path)}\0{suffix}\0{status.st_size}\0{status.st_mtime_ns}"
+    if options.classes is not None:
+        text += f"\0{options.classes}"
     return f"arrays-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from tenfold.data.errors import UserError, did_you_mean
+from tenfold.data.format.example import varint
 from tenfold.data.format.manifest import MAX_CLASSES
 from tenfold.data.units import plural
 
@@ -56,6 +57,9 @@ class LabelMap:
         return self.indices[key]
 
 
+NO_CLASSES: Final = LabelMap()
+
+
 def plain_label(value: Any) -> Any:
     """Return a label as `Label`: bytes as text, numpy scalars and arrays of one as scalars."""
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
@@ -68,18 +72,56 @@ def plain_label(value: Any) -> Any:
 
 
 class DistinctLabels:
-    """Collects the distinct labels of a source; more whole numbers than MAX_CLASSES suffice."""
+    """Counts the labels of a source; of whole numbers, MAX_CLASSES + 1 different ones suffice."""
 
     def __init__(self) -> None:
-        self.values: set[Label] = set()
+        self.counts: dict[Label, int] = {}
         self.records = 0
 
     def add(self, value: Any) -> None:
         """Count one record with the label `value`; a label that is no scalar is no class."""
         label = plain_label(value)
         self.records += 1
-        if isinstance(label, str) or (isinstance(label, int) and len(self.values) <= MAX_CLASSES):
-            self.values.add(label)
+        if not isinstance(label, (str, int)):
+            return
+        if label in self.counts:
+            self.counts[label] += 1
+        elif isinstance(label, str) or len(self.counts) <= MAX_CLASSES:
+            self.counts[label] = 1
+
+    def mapping(self, classes: Sequence[str] | None) -> LabelMap:
+        """Return the classes; see `map_labels`."""
+        return map_labels(self.counts, records=self.records, classes=classes)
+
+    def growth(self, mapping: LabelMap) -> int:
+        """Return the number of bytes by which `mapping` changes the size of all records."""
+        return sum(
+            count * (_packed_bytes(mapping.indices[label]) - _packed_bytes(label))
+            for label, count in self.counts.items()
+            if label in mapping.indices
+        )
+
+
+def _packed_bytes(label: Label) -> int:
+    """Return the size of a label in an Example, without the heads around it."""
+    return len(label.encode()) if isinstance(label, str) else len(varint(label % 2**64))
+
+
+def known_indices(count: int, classes: Sequence[str] | None = None) -> LabelMap:
+    """Return `count` classes whose labels are indices, as those of one-hot vectors are.
+
+    Args:
+      count: the number of classes.
+      classes: their names, as the user gave them; None for none.
+
+    Raises:
+      UserError: there is another number of names.
+    """
+    if classes and len(classes) != count:
+        raise UserError(
+            f"--classes has {plural(len(classes), 'class', 'classes')}, the labels have {count:,}"
+        )
+    return LabelMap(names=tuple(classes or ()), num_classes=count)
 
 
 def map_labels(

@@ -42,23 +42,23 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
     if spec.startswith("tfds:"):
         from tenfold.data.sources.tfrecords import scan_tfds
 
-        return scan_tfds(spec, scratch)
+        return scan_tfds(spec, scratch, options)
     if os.path.isdir(path):
-        return _folder(path, scratch)
+        return _folder(path, scratch, options)
     if ".npz:" in path or path.endswith((".npz", ".npy")):
         return _arrays(spec, path, scratch, options)
     files = _tfrecord_files(path)
     if files:
-        return _tfrecords(files, scratch)
+        return _tfrecords(files, scratch, options)
     if os.path.isfile(path):
         return _table(path, scratch, options)
     return _reference(spec, scratch, options)
 
 
-def _folder(path: str, scratch: Path) -> Source:
+def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
     files = _tfrecord_files(os.path.join(glob.escape(path), "*"))
     if files:
-        return _tfrecords(files, scratch)
+        return _tfrecords(files, scratch, options)
     from tenfold.data.sources.class_folders import scan_folder
 
     return scan_folder(path, scratch)
@@ -74,11 +74,11 @@ def _tfrecord_files(pattern: str) -> list[str]:
     )
 
 
-def _tfrecords(files: list[str], scratch: Path) -> Source:
+def _tfrecords(files: list[str], scratch: Path, options: SourceOptions) -> Source:
     from tenfold.data.sources.tfrecords import features_from_manifest, scan_tfrecords
 
-    known, label_names = features_from_manifest(os.path.dirname(files[0]))
-    return scan_tfrecords(files, scratch, known=known, label_names=label_names)
+    known, labels = features_from_manifest(os.path.dirname(files[0]))
+    return scan_tfrecords(files, scratch, known=known, labels=labels, classes=options.classes)
 
 
 def _arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> Source:

@@ -47,20 +47,20 @@ def open_remote(url: str, scratch: Path, options: SourceOptions) -> Source:
     path = f"{path}.npz" if suffix else path.rstrip("/")
     parent, _, name = path.rpartition("/")
     if parent.endswith("/"):  # only a bucket
-        return _open_folder(path, scratch)
+        return _open_folder(path, scratch, options)
     if name.lower().endswith(TABLES):
         return _open_table(parent, name, scratch, options)
     if name.endswith(ARRAYS):
         return _open_arrays(parent, name, suffix, scratch, options)
     if files := _tfrecords(open_folder(parent), name):
-        return _open_tfrecords(parent, files, scratch)
-    return _open_folder(path, scratch)
+        return _open_tfrecords(parent, files, scratch, options)
+    return _open_folder(path, scratch, options)
 
 
-def _open_folder(url: str, scratch: Path) -> Source:
+def _open_folder(url: str, scratch: Path, options: SourceOptions) -> Source:
     folder = open_folder(url)
     if files := _tfrecords(folder, "*"):
-        return _open_tfrecords(url, files, scratch)
+        return _open_tfrecords(url, files, scratch, options)
     tree = RemoteTree(url)
     if not tree.classes() and not folder.entries():
         raise _unknown_source(url)
@@ -208,17 +208,24 @@ def _open_arrays(
     return FetchedSource(source, local, folder.path, f"arrays-{digest}{suffix and ':'}{suffix}")
 
 
-def _open_tfrecords(url: str, names: list[str], scratch: Path) -> Source:
+def _open_tfrecords(url: str, names: list[str], scratch: Path, options: SourceOptions) -> Source:
     from tenfold.data.sources.tfrecords import features_from_manifest, scan_tfrecords
 
     folder = open_folder(url)
     manifest = [MANIFEST_NAME] if folder.entry(MANIFEST_NAME) else []
     local, digest = _fetch_all(folder, names + manifest, scratch)
     with _url_in_errors(local, folder.path):
-        known, label_names = features_from_manifest(str(local))
+        known, labels = features_from_manifest(str(local))
         files = [str(local / name) for name in names]
-        source = scan_tfrecords(files, scratch, known=known, label_names=label_names)
-    return FetchedSource(source, local, folder.path, f"tfrecords-{digest}")
+        source = scan_tfrecords(
+            files,
+            scratch,
+            known=known,
+            labels=labels,
+            classes=options.classes,
+            fingerprint=f"tfrecords-{digest}",
+        )
+    return FetchedSource(source, local, folder.path)
 
 
 @contextmanager

@@ -6,15 +6,16 @@ in the scratch folder, and the records of that file are distributed to shards.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.example import decode_example
-from tenfold.data.format.manifest import IMAGE, LABEL, Feature
+from tenfold.data.format.manifest import IMAGE, LABEL
 from tenfold.data.format.schema import SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import fingerprint64, frame
 from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
+from tenfold.data.sources.class_labels import known_indices
 from tenfold.data.sources.features import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -27,12 +28,18 @@ from tenfold.data.sources.features import (
 from tenfold.data.sources.tfrecords import TFRecordSource, scan_tfrecords
 
 
+@dataclass
+class OneHot:
+    """The length of label vectors that have become class indices; 0 for other labels."""
+
+    length: int = 0
+
+
 def spool_stream(
     what: str,
     stream: Iterable[Any],
     scratch: Path,
     options: SourceOptions,
-    label_names: tuple[str, ...] = (),
 ) -> TFRecordSource:
     """Read all of `stream`, and return its examples as a source.
 
@@ -41,7 +48,6 @@ def spool_stream(
       stream: Dicts of features, or pairs of an input and a label; single or in batches.
       scratch: Local folder for the spooled records.
       options: Names of image and label; whether labels are one-hot and elements batches.
-      label_names: Names of the classes, if labels are numbers.
 
     Raises:
       UserError: an element is neither a dict of features nor a pair, or its features do not
@@ -49,27 +55,19 @@ def spool_stream(
     """
     path = scratch / "stream.records"
     observer = SchemaObserver()
-    names: set[str] = set()
+    one_hot = OneHot()
     digest = hashlib.blake2b(digest_size=8)
     with open(path, "wb", buffering=1 << 20) as file:
-        for number, features in enumerate(examples_of(what, stream, options)):
+        for number, features in enumerate(examples_of(what, stream, options, one_hot)):
             encoded = _encode(what, number, features, observer)
-            if isinstance(features.get(LABEL), (str, bytes)):
-                names.add(_text(features[LABEL]))
             digest.update(fingerprint64(encoded.payload).to_bytes(8, "little"))
             file.write(frame(encoded.payload))
-    if names:
-        path = _with_indices(path, scratch, sorted(names))
-    known = tuple(
-        Feature(f.name, "int64") if names and f.name == LABEL else f
-        for f in observer.schema
-        if f.kind != "image"
-    )
     return scan_tfrecords(
         [str(path)],
         scratch,
-        known=known,
-        label_names=label_names or tuple(sorted(names)),
+        known=tuple(feature for feature in observer.schema if feature.kind != "image"),
+        labels=known_indices(one_hot.length, options.classes) if one_hot.length else None,
+        classes=None if one_hot.length else options.classes,
         fingerprint=f"stream-{digest.hexdigest()}",
     )
 
@@ -85,31 +83,13 @@ def _encode(
     return encoded
 
 
-def _with_indices(path: Path, scratch: Path, names: list[str]) -> Path:
-    """Return a copy of a file of records with text labels replaced by indices into `names`."""
-    from tenfold.data.format.tfrecord import read_records
-
-    indices = {name: index for index, name in enumerate(names)}
-    target = scratch / "stream.labelled"
-    with open(path, "rb") as source, open(target, "wb", buffering=1 << 20) as file:
-        for _, payload in read_records(source, path.stat().st_size, check=False):
-            values = {name: flat for name, (_, flat) in decode_example(payload).items()}
-            values[LABEL] = [indices[values[LABEL][0].decode()]]
-            file.write(frame(encode_features(values).payload))
-    path.unlink()
-    return target
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def examples_of(
-    what: str, stream: Iterable[Any], options: SourceOptions
+    what: str, stream: Iterable[Any], options: SourceOptions, vectors: OneHot
 ) -> Iterator[dict[str, Any]]:
     """Yield single examples with the features ``image`` and ``label``; batches are split.
 
     Whether elements are batches and labels one-hot is decided by the first element and label.
+    `vectors` keeps the length of one-hot labels.
 
     Raises:
       UserError: an element is neither a dict of features nor a pair of an input and a label.
@@ -125,6 +105,7 @@ def examples_of(
             if one_hot is None:
                 one_hot = is_one_hot(label)
             if one_hot and label is not None:
+                vectors.length = len(label)
                 example[LABEL] = class_index(label)
             yield example
 

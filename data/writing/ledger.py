@@ -164,7 +164,7 @@ def taken_over(folder: Folder) -> JobError:
 def _to_json(shard: FinishedShard) -> dict[str, Any]:
     return {
         "info": vars(shard.info),
-        "schema": [[f.name, f.kind, list(f.shape), f.optional] for f in shard.schema],
+        "schema": [[f.name, f.kind, list(f.shape), f.optional, f.sequence] for f in shard.schema],
         "label_counts": sorted(shard.label_counts.items()),
         "quarantined": [[note.record, note.reason] for note in shard.quarantined],
     }
@@ -179,8 +179,8 @@ def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
         return FinishedShard(
             info=from_json_fields(ShardInfo, document["info"]),
             schema=tuple(
-                Feature(name, kind, tuple(shape), bool(optional))
-                for name, kind, shape, optional in document["schema"]
+                Feature(name, kind, tuple(shape), bool(optional), bool(sequence))
+                for name, kind, shape, optional, sequence in document["schema"]
             ),
             label_counts={int(label): int(count) for label, count in document["label_counts"]},
             quarantined=tuple(SkippedRecord(*note) for note in document["quarantined"]),

@@ -1,7 +1,8 @@
 """The end of a write: the manifest and the files beside it."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
 from tenfold.data.errors import JobError
@@ -106,7 +107,7 @@ def _manifest(
     for task in plan.tasks:
         of_split[task.split].append(finished[task.name])
     features = _common_schema(finished)
-    classes = Feature(LABEL, "int64") in features
+    classes = Feature(LABEL, "int64") in features and _are_classes(finished.values(), stats)
     return Manifest(
         num_lanes=plan.num_lanes,
         worker_counts=plan.worker_counts,
@@ -134,18 +135,24 @@ def _common_schema(finished: dict[str, FinishedShard]) -> Schema:
         raise JobError(f"the records of the source have different features: {error}") from error
 
 
-def _label_counts(shards: Sequence[FinishedShard], num_labels: int) -> tuple[int, ...]:
-    """Return the number of records of each class; () if not every label is a class index."""
-    total: dict[int, int] = {}
+def _are_classes(finished: Iterable[FinishedShard], stats: SourceStats) -> bool:
+    """Whether labels are class indices: within the classes that the source knows, or 0 … n-1."""
+    labels = {label for shard in finished for label in shard.label_counts}
+    known = max(len(stats.label_names), stats.num_classes or 0)
+    size = max([known, *(label + 1 for label in labels)])
+    if not labels or min(labels) < 0 or size > max(known, MAX_CLASSES):
+        return False
+    return size in (known, len(labels)) or stats.num_classes is None
+
+
+def _label_counts(shards: Sequence[FinishedShard], num_names: int) -> tuple[int, ...]:
+    """Return the number of records of each class in a split; () if some have no label."""
+    total: Counter[int] = Counter()
     for shard in shards:
-        for label, count in shard.label_counts.items():
-            total[label] = total.get(label, 0) + count
-    size = max([num_labels, *(label + 1 for label in total)])
-    if not total or min(total) < 0 or size > max(num_labels, MAX_CLASSES):
+        total.update(shard.label_counts)
+    if not total or total.total() < sum(shard.info.records for shard in shards):
         return ()
-    if sum(total.values()) < sum(shard.info.records for shard in shards):
-        return ()
-    return tuple(total.get(label, 0) for label in range(size))
+    return tuple(total[label] for label in range(max(num_names, *(n + 1 for n in total))))
 
 
 def _quarantine_file(shards: Sequence[FinishedShard]) -> dict[str, str]:

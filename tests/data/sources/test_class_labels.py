@@ -82,13 +82,13 @@ def test_distinct_labels_accept_all_kinds_of_scalars() -> None:
     labels = DistinctLabels()
     for value in (5, np.int64(5), np.array([7]), [100], True, 2.5, [1, 2]):
         labels.add(value)
-    assert labels.values == {5, 7, 100, 1}
+    assert labels.counts == {5: 2, 7: 1, 100: 1, 1: 1}
     assert labels.records == 7
     texts = DistinctLabels()
     for text in ("a", b"a", np.array("b"), np.bytes_(b"c")):
         texts.add(text)
-    assert texts.values == {"a", "b", "c"}
-    found = map_labels(texts.values, records=4)
+    assert texts.counts == {"a": 2, "b": 1, "c": 1}
+    found = texts.mapping(None)
     assert (found.stored(b"b"), found.stored(np.str_("c"))) == (1, 2)
     with pytest.raises(ValueError, match="its label is empty"):
         found.stored("")

@@ -288,7 +288,7 @@ PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
         (PAIRS, {}, [0, 1, 2, 3] * 2),
         ([{"x": 1.0, "y": i} for i in range(3)], {}, [0, 1, 2]),
         # A batch of pairs, and a batch with one-hot labels.
-        ([(np.zeros((4, 2)), np.array([3, 1, 2, 2]))], {}, [3, 1, 2, 2]),
+        ([(np.zeros((4, 2)), np.array([3, 1, 0, 2]))], {}, [3, 1, 0, 2]),
         ([(np.zeros((2, 5)), np.eye(3)[[2, 0]])], {}, [2, 0]),
         # Shapes that allow both answers need an option.
         ([(np.zeros((2, 5)), np.array([0, 1]))], {}, None),
