@@ -85,7 +85,7 @@ def _foreign(data: bytes) -> str:
     """Return a description of data that is neither JPEG nor PNG."""
     for offset, magic, name in _OTHERS:
         if data[offset : offset + len(magic)] == magic:
-            return f"{name}: convert it"
+            return f"{name}: --transform=encode:jpeg converts it"
     return f"something that begins with {repr(data[:8])[1:]}"
 
 

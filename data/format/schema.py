@@ -48,7 +48,7 @@ def merge_all(schemas: Iterable[Schema]) -> Schema:
 
 
 def _merge(first: Feature, second: Feature) -> Feature:
-    kind, optional = first.kind, first.optional or second.optional
+    optional = first.optional or second.optional
     if first.sequence != second.sequence:
         raise SchemaError(f"its feature '{second.name}' is a sequence only in some records")
     if first.sequence and 0 in (first.shape[0], second.shape[0]):

@@ -8,11 +8,14 @@ from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import Source, SourceOptions
+from tenfold.data.sources.record_files.tar_members import expand_braces, is_tar_name
+from tenfold.data.sources.record_files.webdataset_fields import refused_field
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
     "a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, .npz or .npy arrays, "
-    "TFRecord files (a folder or pattern of them), tfds:NAME, or module:function"
+    "TFRecord files or WebDataset tars (a folder or pattern of them), tfds:NAME, or "
+    "module:function"
 )
 
 
@@ -40,7 +43,7 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
 
         return open_remote(path, scratch, options)
     if spec.startswith("tfds:"):
-        from tenfold.data.sources.tfrecords import scan_tfds
+        from tenfold.data.sources.record_files.tfrecords import scan_tfds
 
         return scan_tfds(spec, scratch, options)
     if os.path.isdir(path):
@@ -50,7 +53,14 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
     files = _tfrecord_files(path)
     if files:
         return _tfrecords(files, scratch, options)
+    if tars := _tar_files(path):
+        return _tars(tars, scratch, options)
     if os.path.isfile(path):
+        if kind := refused_field(path):
+            raise UserError(
+                f"source '{path}' is {kind}: read it in a function of your own that yields dicts "
+                "of features, and give that as the source, module:function"
+            )
         return _table(path, scratch, options)
     return _reference(spec, scratch, options)
 
@@ -59,6 +69,8 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
     files = _tfrecord_files(os.path.join(glob.escape(path), "*"))
     if files:
         return _tfrecords(files, scratch, options)
+    if tars := _tar_files(os.path.join(glob.escape(path), "*")):
+        return _tars(tars, scratch, options)
     from tenfold.data.sources.class_folders import scan_folder
 
     return scan_folder(path, scratch)
@@ -74,8 +86,33 @@ def _tfrecord_files(pattern: str) -> list[str]:
     )
 
 
+def _tar_files(pattern: str) -> list[str]:
+    """Return the tar files that match a glob pattern with or without ``{000..099}``.
+
+    Raises:
+      UserError: a file that the braces name does not exist.
+    """
+    if not os.path.exists(pattern) and "{" in pattern:
+        names = [name for name in expand_braces(pattern) if is_tar_name(name)]
+        missing = [name for name in names if not glob.glob(name)]
+        if missing:
+            raise UserError(
+                f"source '{pattern}': '{missing[0]}' does not exist "
+                f"({len(missing):,} of {len(names):,} files are missing)"
+            )
+        return [path for name in names for path in sorted(glob.glob(name))]
+    found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern)
+    return sorted(path for path in found if is_tar_name(path) and os.path.isfile(path))
+
+
+def _tars(files: list[str], scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.record_files.webdataset import scan_webdataset
+
+    return scan_webdataset(files, scratch, options)
+
+
 def _tfrecords(files: list[str], scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.sources.tfrecords import features_from_manifest, scan_tfrecords
+    from tenfold.data.sources.record_files.tfrecords import features_from_manifest, scan_tfrecords
 
     known, labels = features_from_manifest(os.path.dirname(files[0]))
     return scan_tfrecords(files, scratch, known=known, labels=labels, classes=options.classes)

@@ -23,6 +23,7 @@ from tenfold.data.format.tfrecord import extend_crc32c
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
+from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, is_tar_name
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.table_rows import SUFFIXES as TABLES
 from tenfold.data.storage.folder import Folder
@@ -52,8 +53,11 @@ def open_remote(url: str, scratch: Path, options: SourceOptions) -> Source:
         return _open_table(parent, name, scratch, options)
     if name.endswith(ARRAYS):
         return _open_arrays(parent, name, suffix, scratch, options)
-    if files := _tfrecords(open_folder(parent), name):
+    folder = open_folder(parent)
+    if files := _tfrecords(folder, name):
         return _open_tfrecords(parent, files, scratch, options)
+    if tars := _tars(folder, name):
+        return _open_tars(parent, tars, scratch, options)
     return _open_folder(path, scratch, options)
 
 
@@ -61,6 +65,8 @@ def _open_folder(url: str, scratch: Path, options: SourceOptions) -> Source:
     folder = open_folder(url)
     if files := _tfrecords(folder, "*"):
         return _open_tfrecords(url, files, scratch, options)
+    if tars := _tars(folder, "*"):
+        return _open_tars(url, tars, scratch, options)
     tree = RemoteTree(url)
     if not tree.classes() and not folder.entries():
         raise _unknown_source(url)
@@ -73,8 +79,8 @@ def _unknown_source(url: str) -> UserError:
     if not parent.endswith("/") and open_folder(parent).entry(name) is not None:
         return UserError(
             f"source '{url}' is of an unknown kind: on remote storage a source is a folder of "
-            f"class folders, a table ({', '.join(TABLES)}), arrays ({', '.join(ARRAYS)}) or "
-            "TFRecord files"
+            f"class folders, a table ({', '.join(TABLES)}), arrays ({', '.join(ARRAYS)}), "
+            f"TFRecord files or tars ({', '.join(TARS)})"
         )
     return UserError(
         f"source '{url}' does not exist: there is no file of this name and none below it; "
@@ -88,6 +94,15 @@ def _tfrecords(folder: Folder, pattern: str) -> list[str]:
         return []
     names = sorted(name for name in folder.entries() if ".tfrecord" in name)
     return [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+
+
+def _tars(folder: Folder, pattern: str) -> list[str]:
+    """Return the names in `folder` of tar files that match a pattern, with or without braces."""
+    if not is_tar_name(pattern.replace("*", TARS[0])):
+        return []
+    names = sorted(name for name in folder.entries() if is_tar_name(name))
+    wanted = expand_braces(pattern)
+    return [name for part in wanted for name in names if name == part or fnmatchcase(name, part)]
 
 
 # --- class folders ---
@@ -209,7 +224,7 @@ def _open_arrays(
 
 
 def _open_tfrecords(url: str, names: list[str], scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.sources.tfrecords import features_from_manifest, scan_tfrecords
+    from tenfold.data.sources.record_files.tfrecords import features_from_manifest, scan_tfrecords
 
     folder = open_folder(url)
     manifest = [MANIFEST_NAME] if folder.entry(MANIFEST_NAME) else []
@@ -225,6 +240,17 @@ def _open_tfrecords(url: str, names: list[str], scratch: Path, options: SourceOp
             classes=options.classes,
             fingerprint=f"tfrecords-{digest}",
         )
+    return FetchedSource(source, local, folder.path)
+
+
+def _open_tars(url: str, names: list[str], scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.record_files.webdataset import scan_webdataset
+
+    folder = open_folder(url)
+    local, digest = _fetch_all(folder, names, scratch)
+    with _url_in_errors(local, folder.path):
+        files = [str(local / name) for name in names]
+        source = scan_webdataset(files, scratch, options, fingerprint=digest)
     return FetchedSource(source, local, folder.path)
 
 

@@ -25,7 +25,7 @@ from tenfold.data.sources.features import (
     is_one_hot,
     with_standard_names,
 )
-from tenfold.data.sources.tfrecords import TFRecordSource, scan_tfrecords
+from tenfold.data.sources.record_files.tfrecords import TFRecordSource, scan_tfrecords
 
 
 @dataclass

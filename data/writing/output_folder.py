@@ -17,7 +17,6 @@ from tenfold.data.format.manifest import (
     manifest_from_json,
     parse_shard_name,
 )
-from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Conflict, Folder
@@ -32,6 +31,7 @@ from tenfold.data.writing.ledger import (
     taken_over,
     write_keys,
 )
+from tenfold.data.writing.tfds_metadata import NAMES as TFDS_NAMES
 
 # Raise when the same input gives other bytes than before: shards of two revisions never mix.
 WRITER_REVISION: Final = 1

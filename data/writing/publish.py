@@ -18,8 +18,6 @@ from tenfold.data.format.manifest import (
     manifest_to_json,
 )
 from tenfold.data.format.schema import Schema, SchemaError, merge_all
-from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
-from tenfold.data.format.tfds_metadata import tfds_files
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import WritePlan
 from tenfold.data.storage.folder import Conflict, Folder
@@ -37,6 +35,8 @@ from tenfold.data.writing.output_folder import (
     remove_temporaries,
     write_companions,
 )
+from tenfold.data.writing.tfds_metadata import NAMES as TFDS_NAMES
+from tenfold.data.writing.tfds_metadata import tfds_files
 
 
 def publish(

@@ -185,7 +185,10 @@ def test_files_that_are_no_images_are_quarantined(
         out = io.BytesIO()
         color().save(out, form)
         shown = {"WEBP": "WebP"}.get(form, form)
-        broken[name] = (out.getvalue(), f"neither JPEG nor PNG but {shown}: convert it")
+        broken[name] = (
+            out.getvalue(),
+            f"neither JPEG nor PNG but {shown}: --transform=encode:jpeg",
+        )
     for name, (data, _) in broken.items():
         (odd / name).write_bytes(data)
     (odd / ".hidden.jpg").write_bytes(b"x")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tenfold.data.format.manifest import MANIFEST_NAME
-from tenfold.data.format.tfds_metadata import NAMES
 from tenfold.data.integrity.verify_shards import verify_shards
 from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.writing.output_folder import remove_temporaries
+from tenfold.data.writing.tfds_metadata import NAMES
 
 BUSY = "is being written to by another process"
 

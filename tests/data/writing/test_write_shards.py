@@ -18,10 +18,10 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.example import decode_example
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.data.writing.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.writing.write_shards import WriteOptions, write_shards
 from tenfold.launcher.worker.python_argv import module_argv
 

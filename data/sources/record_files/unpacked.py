@@ -5,7 +5,7 @@ Records are read in any order, which a GZIP or ZLIB stream does not allow.
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -19,26 +19,34 @@ _CHUNK_BYTES: Final = 1 << 20
 _ANY_HEADER: Final = 32 + zlib.MAX_WBITS
 
 
-def is_compressed(head: bytes) -> bool:
-    """Whether a file that begins with the two bytes `head` may be a GZIP or ZLIB stream."""
-    zlib_header = head[:1] == bytes((_ZLIB_FIRST,)) and int.from_bytes(head[:2], "big") % 31 == 0
-    return head[:2] == _GZIP_MAGIC or (len(head) > 1 and zlib_header)
+def is_gzip(head: bytes) -> bool:
+    """Whether a file that begins with the two bytes `head` is a GZIP stream."""
+    return head[:2] == _GZIP_MAGIC
 
 
-def unpack_files(files: Sequence[str], compressed: Iterable[int], scratch: Path) -> list[str]:
+def is_zlib(head: bytes) -> bool:
+    """Whether a file that begins with the two bytes `head` may be a ZLIB stream."""
+    return head[:1] == bytes((_ZLIB_FIRST,)) and int.from_bytes(head[:2], "big") % 31 == 0
+
+
+def unpack_files(
+    files: Sequence[str], scratch: Path, *, is_packed: Callable[[bytes], bool] = is_gzip
+) -> list[str]:
     """Return the local path of each file's content: of its copy if it is compressed.
 
     Args:
       files: paths of local files.
-      compressed: the indices of those that are GZIP or ZLIB streams.
       scratch: local folder for the unpacked copies.
+      is_packed: whether a file that begins with 12 bytes is a GZIP or ZLIB stream.
 
     Raises:
       UserError: a stream is cut or damaged.
       JobError: `scratch` has no room.
     """
     paths = list(files)
-    for index in compressed:
+    for index, path in enumerate(files):
+        if not is_packed(_head(path)):
+            continue
         target = scratch / f"unpacked-{index}"
         try:
             with open(files[index], "rb") as packed, open(target, "wb") as file:
@@ -56,6 +64,11 @@ def unpack_files(files: Sequence[str], compressed: Iterable[int], scratch: Path)
             ) from error
         paths[index] = os.fspath(target)
     return paths
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(12)
 
 
 def _inflated(packed: BinaryIO) -> Iterator[bytes]:

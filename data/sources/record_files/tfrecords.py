@@ -46,8 +46,8 @@ from tenfold.data.sources.class_labels import (
     plain_label,
 )
 from tenfold.data.sources.features import feature_of
+from tenfold.data.sources.record_files.unpacked import is_gzip, is_zlib, unpack_files
 from tenfold.data.sources.scanned_files import read_error
-from tenfold.data.sources.unpacked import is_compressed, unpack_files
 from tenfold.data.units import plural
 
 
@@ -294,7 +294,7 @@ def scan_tfrecords(
       UserError: a file is not a TFRecord file or is cut, there are no records, or a label is not
         among `classes`.
     """
-    local = unpack_files(files, [i for i, file in enumerate(files) if _is_packed(file)], scratch)
+    local = unpack_files(files, scratch, is_packed=_is_packed)
     scan = _Scan(DistinctLabels() if labels is None or classes is not None else None)
     path = scratch / "tfrecords.rows"
     with RowFileWriter(path, _ROW) as rows:
@@ -370,12 +370,10 @@ class _Scan:
                 self.labels.add(label)
 
 
-def _is_packed(path: str) -> bool:
-    """Whether a file is a compressed stream, and not a TFRecord file that begins like one."""
-    with open(path, "rb") as file:
-        head = file.read(HEADER_BYTES)
+def _is_packed(head: bytes) -> bool:
+    """Whether a file begins like a compressed stream, and not like a TFRecord file."""
     plain = len(head) == HEADER_BYTES and frame_header(int.from_bytes(head[:8], "little")) == head
-    return not plain and is_compressed(head)
+    return not plain and (is_gzip(head) or is_zlib(head))
 
 
 def features_from_manifest(folder: str) -> tuple[Schema, LabelMap | None]:

@@ -21,8 +21,8 @@ _DTYPES: Final = {"int64": "int64", "float": "float32", "bytes": "string"}
 def tfds_files(manifest: Manifest) -> dict[str, str]:
     """Return the text of each file, by name; none if TFDS cannot express a feature.
 
-    TFDS takes Examples only, an unknown dimension only as the first of a tensor, class names of one
-    line, and features that all records have.
+    TFDS takes Examples only, an unknown dimension only as the first of a tensor, class names of
+    one line, and features that all records have.
     """
     if any(f.optional or f.sequence for f in manifest.features):
         return {}
