@@ -26,7 +26,12 @@ from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position
 from tenfold.data.reading.records.graph_records import GraphRecordReader, empty_features, zero
 from tenfold.data.reading.records.image_records import ImageRecordReader
-from tenfold.data.reading.records.record_reader import RecordBatch, RecordReader
+from tenfold.data.reading.records.record_reader import (
+    Batch,
+    RecordBatch,
+    RecordReader,
+    WeightedBatch,
+)
 from tenfold.data.reading.records.shard_elements import (
     ShardElements,
     plain_graph,
@@ -36,16 +41,6 @@ from tenfold.data.reading.records.shard_elements import (
 from tenfold.data.reading.records.shard_index import ShardIndex
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
-
-# Parts of a batch besides its features: each record's weight (evaluation only) and fingerprint
-# (0 for no record), and the seconds that parsing and decoding took.
-WEIGHT: Final = "weight"
-
-FINGERPRINT: Final = "fingerprint"
-
-DECODE_S: Final = "decode_s"
-
-Batch = dict[str, tf.Tensor]
 
 # The configurations of the pipelines that this process made last, each with `drop_remainder` of
 # `ReadConfig.shards`: TensorFlow's errors about records do not tell which shards they are in.
@@ -70,7 +65,7 @@ def training_batches(
         only the fingerprints of the leftover records.
 
     Returns:
-      Dicts of features, FINGERPRINT and DECODE_S; images are uint8.
+      `RecordBatch` elements of a fixed size.
     """
     shards = config.shards(drop_remainder=True)
     _remember(config, drop_remainder=True)
@@ -81,13 +76,13 @@ def training_batches(
     per_epoch = used + (shards.tail_steps * replicas if tail else 0)
 
     @plain_graph
-    def read(number: tf.Tensor, records: tf.Tensor) -> Batch:
-        def read_leftover() -> Batch:
+    def read(number: tf.Tensor, records: tf.Tensor) -> RecordBatch:
+        def read_leftover() -> RecordBatch:
             features, prints = empty_features(config.spec, size), reader.fingerprints(records)
-            return _as_dict(RecordBatch(features, prints, tf.zeros([], tf.float64)))
+            return RecordBatch(features, prints, tf.zeros([], tf.float64))
 
-        def read_records() -> Batch:
-            return _as_dict(reader.read(records, number // per_epoch))
+        def read_records() -> RecordBatch:
+            return reader.read(records, number // per_epoch)
 
         if per_epoch == used:
             return _with_size(read_records(), size)
@@ -104,7 +99,7 @@ def training_batches(
 
 
 def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
-    """Return a worker's part of a split once, as dicts of features with WEIGHT.
+    """Return a worker's part of a split once, as `WeightedBatch` elements of a fixed size.
 
     The number of batches is the same on every worker; padding has weight 0.
     """
@@ -115,14 +110,14 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     size = config.replica_batch
 
     @plain_graph
-    def read(records: tf.Tensor) -> Batch:
-        return _pad(_as_dict(reader.read(records, None)), size)
+    def read(records: tf.Tensor) -> WeightedBatch:
+        return _pad(reader.read(records, None), size)
 
     records = ordered_elements(shards.shards, reader.elements)
     batches = _map(records.batch(size), read, config)
     total = shards.steps_per_epoch * config.place.replicas
     own = -(-shards.num_records // size)
-    empty = {n: tf.fill(spec.shape, zero(spec.dtype)) for n, spec in batches.element_spec.items()}
+    empty = empty_elements(batches.element_spec)
     padding = tf.data.Dataset.from_tensors(empty).repeat(total - own)
     return _finish(batches.concatenate(padding), config)
 
@@ -213,12 +208,8 @@ def shuffle_order(
     )
 
 
-def _as_dict(batch: RecordBatch) -> Batch:
-    return {**batch.features, FINGERPRINT: batch.fingerprints, DECODE_S: batch.decode_s}
-
-
 def _map(
-    records: tf.data.Dataset, read: Callable[..., Batch], config: ReadConfig
+    records: tf.data.Dataset, read: Callable[..., Any], config: ReadConfig
 ) -> tf.data.Dataset:
     """Map with one call more than there are threads, so that no thread waits for its turn."""
     calls = config.parallel_batches + 1
@@ -230,23 +221,33 @@ def _finish(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:
     return batches.prefetch(config.place.replicas + 1).with_options(options)
 
 
-def _with_size(batch: Batch, size: int) -> Batch:
+def _with_size(batch: RecordBatch, size: int) -> RecordBatch:
     """Return the batch with its static size set."""
-    return {
-        name: value if name == DECODE_S else tf.ensure_shape(value, [size, *value.shape[1:]])
-        for name, value in batch.items()
-    }
+
+    def sized(value: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(value, [size, *value.shape[1:]])
+
+    features = {name: sized(value) for name, value in batch.features.items()}
+    return RecordBatch(features, sized(batch.fingerprints), batch.decode_s)
 
 
-def _pad(batch: Batch, size: int) -> Batch:
-    num_records = tf.shape(batch[FINGERPRINT])[0]
-    batch = {**batch, WEIGHT: tf.ones([num_records], tf.float32)}
+def _pad(batch: RecordBatch, size: int) -> WeightedBatch:
+    """Return the batch with records of weight 0 added up to `size`."""
+    num_records = tf.shape(batch.fingerprints)[0]
 
     def pad(value: tf.Tensor) -> tf.Tensor:
         rows = [[0, size - num_records]] + [[0, 0]] * (value.shape.rank - 1)
         return tf.pad(value, rows, constant_values=zero(value.dtype))
 
-    return _with_size({n: v if n == DECODE_S else pad(v) for n, v in batch.items()}, size)
+    features = {name: pad(value) for name, value in batch.features.items()}
+    padded = _with_size(RecordBatch(features, pad(batch.fingerprints), batch.decode_s), size)
+    weights = tf.ensure_shape(pad(tf.ones([num_records], tf.float32)), [size])
+    return WeightedBatch(*padded, weights)
+
+
+def empty_elements(spec: Any) -> Any:
+    """Return elements of a data set with the given element spec, all zeros and empty strings."""
+    return tf.nest.map_structure(lambda part: tf.fill(part.shape, zero(part.dtype)), spec)
 
 
 def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:
@@ -256,11 +257,12 @@ def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:
     """
     rest = {
         name: tf.cast(value, tf.float32) if value.dtype == tf.uint8 else value
-        for name, value in batch.items()
-        if name not in (LABEL, WEIGHT, FINGERPRINT, DECODE_S)
+        for name, value in batch.features.items()
+        if name != LABEL
     }
     inputs = next(iter(rest.values())) if len(rest) == 1 else rest
-    return inputs, batch.get(LABEL), batch.get(WEIGHT)
+    weights = batch.weights if isinstance(batch, WeightedBatch) else None
+    return inputs, batch.features.get(LABEL), weights
 
 
 def reading_options(threads: int) -> tf.data.Options:

@@ -8,7 +8,6 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tenfold.data.reading.batches import (
-    DECODE_S,
     raw_records,
     reading_options,
     training_batches,
@@ -17,6 +16,7 @@ from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
+from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 # Batches per call are adapted so that a call takes about this long.
@@ -143,8 +143,8 @@ def _take(iterator: Any, count: tf.Tensor) -> tf.Tensor:
 
     def take_one(index: tf.Tensor, decode_s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = iterator.get_next()
-        if isinstance(batch, dict):
-            decode_s += batch[DECODE_S]
+        if isinstance(batch, RecordBatch):
+            decode_s += batch.decode_s
         return index + 1, decode_s
 
     begin = (tf.constant(0), tf.zeros([], tf.float64))

@@ -17,11 +17,8 @@ from tenfold.data.reading.read_options import (
     ReadOptions,
     WorkerPlace,
 )
-from tenfold.data.reading.receipts import (
-    RECEIPT_COUNTS,
-    add_evaluation_counts,
-    add_training_counts,
-)
+from tenfold.data.reading.receipts import add_evaluation_counts, add_training_counts
+from tenfold.data.reading.records.record_reader import Batch
 from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
@@ -197,14 +194,18 @@ def _check_start(config: ReadConfig, start: Position) -> Position:
 
 
 def _as_tuples(batches: tf.data.Dataset, image_dtype: str) -> tf.data.Dataset:
-    return batches.map(plain_graph(lambda batch: _as_tuple(batch, image_dtype)))
+    """Return batches, or (batch, counts), as the tuples that users get."""
+
+    @plain_graph
+    def convert(batch: Batch, *counts: tf.Tensor) -> tuple[Any, ...]:
+        return *_as_tuple(batch, image_dtype), *counts
+
+    return batches.map(convert)
 
 
-def _as_tuple(batch: dict[str, tf.Tensor], image_dtype: str) -> tuple[Any, ...]:
-    batch = dict(batch)
-    counts = batch.pop(RECEIPT_COUNTS, None)
+def _as_tuple(batch: Batch, image_dtype: str) -> tuple[Any, ...]:
     inputs, label, weight = split_batch(batch)
-    if image_dtype == "uint8" and IMAGE in batch:
-        images = batch[IMAGE]
+    if image_dtype == "uint8" and IMAGE in batch.features:
+        images = batch.features[IMAGE]
         inputs = {**inputs, IMAGE: images} if isinstance(inputs, dict) else images
-    return inputs, *(part for part in (label, weight, counts) if part is not None)
+    return inputs, *(part for part in (label, weight) if part is not None)

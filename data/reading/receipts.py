@@ -6,15 +6,15 @@ totals must equal the manifest's.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Split
-from tenfold.data.reading.batches import FINGERPRINT, Batch
+from tenfold.data.reading.batches import empty_elements
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
-from tenfold.data.reading.records.graph_records import zero
+from tenfold.data.reading.records.record_reader import Batch
 from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
@@ -125,20 +125,20 @@ def epoch_receipt(shards: str, counts: Iterable[int], *, split: str = "train") -
     )
 
 
-# Key in a batch, int64 [3]: records, leftover records, and the sum of both's fingerprints modulo
-# 2**64.
-RECEIPT_COUNTS: Final = "receipt_counts"
+# A batch and its counts, int64 [3]: records, leftover records, and the sum of both's fingerprints
+# modulo 2**64.
+Counted: TypeAlias = tuple[Batch, tf.Tensor]
 
 
 def add_evaluation_counts(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Return `evaluation_batches` with RECEIPT_COUNTS."""
+    """Return `evaluation_batches` as (batch, counts)."""
     return batches.map(plain_graph(lambda batch: _with_counts(batch, tf.constant(False))))
 
 
 def add_training_counts(
     batches: tf.data.Dataset, config: ReadConfig, *, start: Position, epochs: int | None
 ) -> tf.data.Dataset:
-    """Return `training_batches` with RECEIPT_COUNTS in place of their tails.
+    """Return `training_batches` as (batch, counts), without their tails.
 
     The last batch of an epoch has the counts of the epoch's tail too.
 
@@ -152,30 +152,25 @@ def add_training_counts(
     per_epoch = used + shards.tail_steps * replicas
 
     @plain_graph
-    def fold(last: Batch, item: tuple[tf.Tensor, Batch]) -> tuple[Batch, tuple[Batch, tf.Tensor]]:
+    def fold(last: Counted, item: tuple[tf.Tensor, Batch]) -> Any:
         """Keep the last batch of the steps while the tail's counts are added to it."""
         number = item[0] % per_epoch
-        batch = _with_counts(item[1], number >= used)
-        last = tf.cond(
-            number < used,
-            lambda: batch,
-            lambda: {**last, RECEIPT_COUNTS: last[RECEIPT_COUNTS] + batch[RECEIPT_COUNTS]},
-        )
+        counted = _with_counts(item[1], number >= used)
+        last = tf.cond(number < used, lambda: counted, lambda: (last[0], last[1] + counted[1]))
         return last, (last, (number < used - 1) | (number == per_epoch - 1))
 
-    empty = {name: tf.fill(s.shape, zero(s.dtype)) for name, s in batches.element_spec.items()}
     numbered = batches.enumerate(start.epoch * per_epoch + start.step * replicas)
-    folded = numbered.scan({**empty, RECEIPT_COUNTS: tf.zeros([3], tf.int64)}, fold)
-    complete = folded.filter(lambda _, is_complete: is_complete).map(lambda batch, _: batch)
+    begin = (empty_elements(batches.element_spec), tf.zeros([3], tf.int64))
+    folded = numbered.scan(begin, fold)
+    complete = folded.filter(lambda _, is_complete: is_complete).map(lambda counted, _: counted)
     length = tf.data.INFINITE_CARDINALITY
     if epochs is not None:
         length = max(0, (epochs - start.epoch) * used - start.step * replicas)
     return complete.apply(tf.data.experimental.assert_cardinality(length))
 
 
-def _with_counts(batch: Batch, is_leftover: tf.Tensor) -> Batch:
-    prints = batch[FINGERPRINT]
-    count = tf.math.count_nonzero(prints)
+def _with_counts(batch: Batch, is_leftover: tf.Tensor) -> Counted:
+    count = tf.math.count_nonzero(batch.fingerprints)
     none = tf.zeros_like(count)
     counts = tf.where(is_leftover, [none, count], [count, none])
-    return {**batch, RECEIPT_COUNTS: tf.concat([counts, [tf.reduce_sum(prints)]], axis=0)}
+    return batch, tf.concat([counts, [tf.reduce_sum(batch.fingerprints)]], axis=0)

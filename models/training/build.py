@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.batches import split_batch
+from tenfold.data.reading.batches import empty_elements, split_batch
+from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.models.model_registry import find_model
 from tenfold.models.model_spec import ModelFunction, ModelSpec
 from tenfold.models.train_config import TrainConfig
@@ -42,7 +43,7 @@ def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
     return model
 
 
-def build_metrics(model: keras.Model, batch_spec: dict[str, tf.TensorSpec]) -> None:
+def build_metrics(model: keras.Model, batch_spec: RecordBatch) -> None:
     """Create the variables of `model`'s compiled metrics.
 
     Keras creates them at the first step, but here they must exist before a checkpoint is
@@ -52,8 +53,7 @@ def build_metrics(model: keras.Model, batch_spec: dict[str, tf.TensorSpec]) -> N
       model: a compiled model.
       batch_spec: the element spec of the training batches.
     """
-    zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in batch_spec.items()}
-    x, y, _ = split_batch(zeros)
+    x, y, _ = split_batch(empty_elements(batch_spec))
     # Private: Keras 3 has no public way. Its own trainers have called this method since 3.0.
     model._symbolic_build(data_batch=(x, y))
 

@@ -15,7 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tenfold.data.reading.batches import DECODE_S, FINGERPRINT, split_batch
+from tenfold.data.reading.batches import split_batch
+from tenfold.data.reading.records.record_reader import RecordBatch, WeightedBatch
 from tenfold.models.training.collectives import sum_over_workers
 
 
@@ -125,7 +126,7 @@ class TrainSteps:
 
         def body(step: Any, losses: Any, _: Any, records: Any, total: Any, seconds: Any) -> Any:
             batch, wait_s = _timed_next(iterator, after=records)
-            seconds += tf.stack([wait_s, self._sum_replicas(batch[DECODE_S])])
+            seconds += tf.stack([wait_s, self._sum_replicas(batch.decode_s)])
             loss, metrics, count, fingerprint = self._run_replicas(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
             return step + 1, losses, metrics, records + count, total + fingerprint, seconds
@@ -156,7 +157,7 @@ class TrainSteps:
         return records, fingerprint % 2**64
 
     def _tail_step(self, iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        parts = self._strategy.experimental_local_results(iterator.get_next()[FINGERPRINT])
+        parts = self._strategy.experimental_local_results(iterator.get_next().fingerprints)
         fingerprints = tf.concat(list(parts), axis=0)  # 0 for padding
         return tf.math.count_nonzero(fingerprints), tf.reduce_sum(fingerprints)
 
@@ -169,7 +170,7 @@ class TrainSteps:
         outputs = self._strategy.run(self._replica_step, args=(batch,))
         return tuple(self._sum_replicas(value) for value in outputs)
 
-    def _replica_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    def _replica_step(self, batch: RecordBatch) -> tuple[tf.Tensor, ...]:
         """Run one replica's step.
 
         Returns:
@@ -185,7 +186,7 @@ class TrainSteps:
         else:
             loss, logs = self._standard_step(x, y, weight)
         metrics = tf.stack([tf.cast(logs[name], tf.float32) for name in self._names])
-        fingerprints = batch[FINGERPRINT]
+        fingerprints = batch.fingerprints
         # The count depends on the updated variables, so that the clock of the next step, which
         # waits for the count, starts when this step is over.
         updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
@@ -277,23 +278,23 @@ class EvaluateSteps:
             tf.add_n(list(self._strategy.experimental_local_results(value))) for value in outputs
         )
 
-    def _replica_batch(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    def _replica_batch(self, batch: WeightedBatch) -> tuple[tf.Tensor, ...]:
         """Evaluate one replica's batch without its padding, so that every metric is exact."""
-        kept = {
-            name: tf.boolean_mask(value, batch["weight"] > 0)
-            for name, value in batch.items()
-            if name != DECODE_S
-        }
-        count = tf.size(kept[FINGERPRINT])
+        features, prints = tf.nest.map_structure(
+            lambda value: tf.boolean_mask(value, batch.weights > 0),
+            (batch.features, batch.fingerprints),
+        )
+        kept = RecordBatch(features, prints, batch.decode_s)
+        count = tf.size(prints)
         total = tf.cond(count > 0, lambda: self._loss_sum(kept), lambda: 0.0)
-        return total, tf.cast(count, tf.int64), tf.reduce_sum(kept[FINGERPRINT])
+        return total, tf.cast(count, tf.int64), tf.reduce_sum(prints)
 
-    def _loss_sum(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _loss_sum(self, batch: RecordBatch) -> tf.Tensor:
         """Return the sum of the losses of a batch, and update the model's metrics."""
         x, y, _ = split_batch(batch)
         predicted = self._model(x, training=False)
         loss = self._model.compute_loss(x=x, y=y, y_pred=predicted)
         self._model.compute_metrics(x, y, predicted)
-        count = tf.cast(tf.size(batch[FINGERPRINT]), tf.float32)
+        count = tf.cast(tf.size(batch.fingerprints), tf.float32)
         replicas = self._strategy.num_replicas_in_sync
         return tf.cast(loss, tf.float32) * replicas * count

@@ -17,7 +17,7 @@ import psutil
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-from tenfold.data.reading.batches import FINGERPRINT, training_batches
+from tenfold.data.reading.batches import training_batches
 from tenfold.data.reading.dataset import steps_per_epoch
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_options import ReadOptions
@@ -52,7 +52,7 @@ def mixing(shards: str, buffer_bytes: int) -> tuple[float, float]:
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
     positions: list[dict[int, int]] = [{}, {}]
     for index, batch in enumerate(training_batches(config_of(shards, buffer_bytes, 8), epochs=2)):
-        for fingerprint in batch[FINGERPRINT].numpy().tolist():
+        for fingerprint in batch.fingerprints.numpy().tolist():
             positions[index // steps][fingerprint] = index % steps
     both = [
         (positions[0][key], positions[1][key]) for key in positions[0].keys() & positions[1].keys()

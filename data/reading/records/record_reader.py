@@ -4,7 +4,7 @@
 `image_records.ImageRecordReader` decodes images in Python; `batches` chooses one.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
@@ -13,6 +13,8 @@ from tenfold.data.reading.records.shard_elements import ShardElements
 
 class RecordBatch(NamedTuple):
     """A batch of records as tensors.
+
+    What the reader adds is beside the features, whose names are the user's.
 
     Attributes:
       features: each feature by name, [n, …]; images are uint8 [n, height, width, channels].
@@ -23,6 +25,23 @@ class RecordBatch(NamedTuple):
     features: dict[str, tf.Tensor]
     fingerprints: tf.Tensor
     decode_s: tf.Tensor
+
+
+class WeightedBatch(NamedTuple):
+    """A `RecordBatch` whose records count differently.
+
+    Attributes:
+      features, fingerprints, decode_s: those of `RecordBatch`.
+      weights: float32 [n]; 0 for padding, 1 for records.
+    """
+
+    features: dict[str, tf.Tensor]
+    fingerprints: tf.Tensor
+    decode_s: tf.Tensor
+    weights: tf.Tensor
+
+
+Batch: TypeAlias = RecordBatch | WeightedBatch
 
 
 class RecordReader(Protocol):

@@ -19,7 +19,7 @@ from tenfold.data.integrity.salvage import (
     salvage_shards,
     scan_records,
 )
-from tenfold.data.reading.batches import FINGERPRINT, training_batches
+from tenfold.data.reading.batches import training_batches
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_options import BEGINNING, ReadOptions
@@ -136,8 +136,8 @@ def read_all(config: ReadConfig) -> tuple[list[int], int]:
     """Return the ids of all full steps, and the sum of fingerprints including the tail."""
     steps = config.shards(drop_remainder=True).steps_per_epoch
     batches = list(training_batches(config, epochs=1, tail=True))
-    ids = [int(number) for batch in batches[:steps] for number in batch["id"].numpy()]
-    return ids, sum(int(batch[FINGERPRINT].numpy().sum()) for batch in batches) % 2**64
+    ids = [int(number) for batch in batches[:steps] for number in batch.features["id"].numpy()]
+    return ids, sum(int(batch.fingerprints.numpy().sum()) for batch in batches) % 2**64
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -246,7 +246,9 @@ def test_salvage_drops_undecodable_images(
         options=ReadOptions(threads=2, decoder=decoder),
     )  # fmt: skip
     batches = list(training_batches(config, epochs=1, tail=True))
-    labels = sorted(int(label) for batch in batches[:7] for label in batch["label"].numpy())
+    labels = sorted(
+        int(label) for batch in batches[:7] for label in batch.features["label"].numpy()
+    )
     assert labels == [n for n in range(24) if n not in (1, 7, 13)]
-    prints = sum(int(batch[FINGERPRINT].numpy().sum()) for batch in batches) % 2**64
+    prints = sum(int(batch.fingerprints.numpy().sum()) for batch in batches) % 2**64
     assert prints == salvaged.manifest.split("train").fingerprint

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data import (
+    LayoutPolicy,
     Position,
     ReadOptions,
     UserError,
@@ -19,6 +20,7 @@ from tenfold.data import (
     steps_per_epoch,
     training_dataset,
     worker_dataset,
+    write_shards,
 )
 
 BATCH, STEPS = 24, 13
@@ -184,3 +186,28 @@ def test_steps_per_epoch(shards: str) -> None:
 def test_mistakes_are_user_errors(shards: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         worker_ids(shards, **arguments)
+
+
+def test_any_name_is_a_feature_like_others(tmp_path: Path) -> None:
+    names = [
+        "weight",
+        "fingerprint",
+        "decode_s",
+        "weights",
+        "receipt_counts",
+        "features",
+        "Bild ä",
+    ]
+    records = [dict.fromkeys(names, number + 0.5) | {"label": number % 2} for number in range(8)]
+    write_shards(records, tmp_path / "shards", policy=LayoutPolicy(num_workers=1))
+    arguments: dict[str, Any] = {"global_batch_size": 4, "split": "train", "receipt": True}
+    shards = str(tmp_path / "shards")
+
+    for x, y, counts in training_dataset(shards, epochs=1, **arguments):
+        assert sorted(x) == sorted(names)
+        assert all(np.array_equal(x[name] % 2 > 1, y) for name in names)
+        assert counts[0] == 4
+
+    for x, _, weight, _ in evaluation_dataset(shards, **arguments):
+        assert sorted(x) == sorted(names)
+        assert weight.numpy().tolist() == [1, 1, 1, 1]

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Manifest
-from tenfold.data.reading.batches import FINGERPRINT, evaluation_batches, training_batches
+from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
 from tenfold.data.reading.order import lane_buffer_records
 from tenfold.data.reading.read_config import ReadConfig
@@ -65,7 +65,7 @@ def read_ids(
     for worker in range(workers):
         config = read_config(shards, WorkerPlace(worker, workers), **options)
         dataset = training_batches(config, start=start, epochs=epochs)
-        parts.append([batch["id"].numpy().tolist() for batch in dataset])
+        parts.append([batch.features["id"].numpy().tolist() for batch in dataset])
     assert len({len(part) for part in parts}) == 1, "workers have different numbers of steps"
     return [sorted(flatten(batch)) for batch in zip(*parts, strict=True)]
 
@@ -115,10 +115,10 @@ def test_run_resumes_on_another_number_of_workers(
 
 def test_replicas_share_their_workers_batch(shards: Path) -> None:
     config = read_config(shards, WorkerPlace(1, 2, replicas=3))
-    parts = [b["id"].numpy().tolist() for b in training_batches(config, epochs=1)]
+    parts = [b.features["id"].numpy().tolist() for b in training_batches(config, epochs=1)]
     assert [len(part) for part in parts] == [4] * (3 * STEPS)
     whole = read_config(shards, WorkerPlace(1, 2))
-    batches = [b["id"].numpy().tolist() for b in training_batches(whole, epochs=1)]
+    batches = [b.features["id"].numpy().tolist() for b in training_batches(whole, epochs=1)]
     assert [flatten(parts[n : n + 3]) for n in range(0, 3 * STEPS, 3)] == batches
 
 
@@ -133,11 +133,11 @@ def test_tail_holds_the_leftover_records(
         part = list(training_batches(config, start=Position(1, start), epochs=2, tail=True))
         assert len(part) == (STEPS - start + tail) * replicas
         if start == 0:
-            records += sum(int((batch[FINGERPRINT] != 0).numpy().sum()) for batch in part)
-            total += sum(int(batch[FINGERPRINT].numpy().sum()) for batch in part)
+            records += sum(int((batch.fingerprints != 0).numpy().sum()) for batch in part)
+            total += sum(int(batch.fingerprints.numpy().sum()) for batch in part)
         for batch in part[-tail * replicas :]:
-            assert batch["id"].numpy().tolist() == [0] * config.replica_batch
-            left_out += int((batch[FINGERPRINT] != 0).numpy().sum())
+            assert batch.features["id"].numpy().tolist() == [0] * config.replica_batch
+            left_out += int((batch.fingerprints != 0).numpy().sum())
     assert left_out == COUNT - STEPS * BATCH
     if start == 0:
         split = read_manifest(str(shards)).split("train")
@@ -147,8 +147,10 @@ def test_tail_holds_the_leftover_records(
 def test_next_epoch_follows_the_tail(shards: Path) -> None:
     config = read_config(shards)
     tail = config.shards(drop_remainder=True).tail_steps
-    with_tail = [b["id"].numpy().tolist() for b in training_batches(config, epochs=2, tail=True)]
-    plain = [b["id"].numpy().tolist() for b in training_batches(config, epochs=2)]
+    with_tail = [
+        b.features["id"].numpy().tolist() for b in training_batches(config, epochs=2, tail=True)
+    ]
+    plain = [b.features["id"].numpy().tolist() for b in training_batches(config, epochs=2)]
     assert with_tail[:STEPS] + with_tail[STEPS + tail : -tail] == plain
 
 
@@ -202,9 +204,9 @@ def test_evaluation_reads_each_record_once(shards: Path, workers: int) -> None:
         part = list(evaluation_batches(config))
         steps.add(len(part))
         for batch in part:
-            real = batch["weight"].numpy() > 0
-            assert not batch[FINGERPRINT].numpy()[~real].any()
-            ids += batch["id"].numpy()[real].tolist()
+            real = batch.weights.numpy() > 0
+            assert not batch.fingerprints.numpy()[~real].any()
+            ids += batch.features["id"].numpy()[real].tolist()
     assert sorted(ids) == list(range(COUNT))
     assert steps == {14}
 
