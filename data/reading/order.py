@@ -165,9 +165,11 @@ def _draw_order(
 def _interleave(
     files: tf.data.Dataset, elements: ShardElements, *, max_threads: int
 ) -> tf.data.Dataset:
+    # Without threads, a shard is opened when its first element is due; see `read_ahead`.
+    threads = {} if elements.read_ahead else elements.interleave_options(max_threads)
     return files.interleave(
         elements.open_shard,
         cycle_length=SHARDS_ABREAST,
         block_length=BLOCK_RECORDS,
-        **elements.interleave_options(max_threads),
+        **threads,
     )

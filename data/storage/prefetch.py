@@ -2,10 +2,10 @@
 
 A `ShardPrefetcher` knows the order in which its reader will open shards. It fetches them in that
 order, a few in parallel and each in several ranges, as far ahead as the cache has room and at most
-`MAX_PREFETCHED` shards. A shard that the reader opens is fetched in any case: a cache that is too
-small slows reading but never stops it. A shard is pinned in the cache while its reader has it
-open. One that waits for its reader is evicted only for a shard that a reader needs earlier, and
-then fetched again.
+`MAX_PREFETCHED` shards. A shard that the reader opens is fetched in any case, into memory where
+the disk has no room: a cache that is too small slows reading but never stops it. A shard is pinned
+in the cache while its reader has it open. One that waits for its reader is evicted only for a
+shard that a reader needs earlier, and then fetched again.
 """
 
 import contextlib
@@ -184,29 +184,37 @@ class ShardPrefetcher:
         folder, _, name = path.rpartition("/")
         source = open_folder(folder)
         copy = partial(_copy, source, name, shard.bytes)
+        fetched: set[tuple[int, int]] = set()
 
         def once() -> Pin | None:
             try:
                 return cache.obtain(shard, copy, needed=needed)
-            except DamagedFetch:
-                _check_stored(source, name, shard)
+            except DamagedFetch as damage:
+                if _is_stored(source, name, shard, is_repeated=damage.content in fetched):
+                    raise _damaged(path, damage) from damage
+                fetched.add(damage.content)
                 raise
 
         return with_retries(once, what=path)
 
 
-def _check_stored(source: Folder, name: str, shard: ShardInfo) -> None:
-    """Check that the stored file is the manifest's shard, so that the transfer did the damage.
+def _is_stored(source: Folder, name: str, shard: ShardInfo, *, is_repeated: bool) -> bool:
+    """Whether the storage holds the wrong bytes, so that no retry helps.
 
-    Raises:
-      JobError: it is another file, which no retry would help.
+    Storage that keeps no checksum does if it sent the same bytes before.
     """
-    stored = source.entries().get(name)
-    if stored and stored.crc32c not in (None, shard.crc32c):
-        raise JobError(
-            f"{source.path}/{name} is not what the manifest says (CRC32C): run 'tenfold verify' "
-            "to see all, then write the shard again"
-        )
+    stored = source.entry(name)
+    if stored is None or stored.crc32c is None:
+        return is_repeated
+    return stored.crc32c != shard.crc32c
+
+
+def _damaged(path: str, damage: DamagedFetch) -> JobError:
+    record = f" {damage.record}; the shard" if damage.record else ""
+    return JobError(
+        f"{path}{record} is not what the manifest says (CRC32C): run 'tenfold verify' to see "
+        "all, then write the shard again"
+    )
 
 
 def _copy(source: Folder, name: str, num_bytes: int, descriptor: int) -> int:

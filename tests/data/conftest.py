@@ -1,6 +1,8 @@
 """Fixtures: shards of a few records."""
 
-from collections.abc import Callable, Sequence
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,25 @@ def _write(path: Path, payloads: Sequence[bytes]) -> ShardInfo:
     path.write_bytes(data)
     fingerprint = sum(fingerprint64(payload) for payload in payloads) % 2**64
     return ShardInfo(path.name, len(payloads), len(data), crc32c(data), fingerprint)
+
+
+@pytest.fixture
+def make_small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount a file system of so many bytes; skip the test where that is not allowed."""
+    mounted = []
+
+    def make(num_bytes: int) -> Path:
+        folder = tmp_path / f"disk-{num_bytes}"
+        folder.mkdir(mode=0o700)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes},mode=0700", "tmpfs", folder]
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(command, capture_output=True).returncode
+        ):
+            pytest.skip("a small disk needs the right to mount a tmpfs")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True)

@@ -190,7 +190,7 @@ def test_changed_remote_shard_raises_job_error(
     path = next(iter(many))
     bucket.write(f"many/{many[path].name}", b"x" * many[path].bytes)
     options = CacheOptions(folder=str(tmp_path))
-    with pytest.raises(JobError, match=f"{path} is not what the manifest says"):
+    with pytest.raises(JobError, match=f"{path} record 0 .*; the shard is not what the man"):
         _stager(many, options).open(path)
     bucket.remove(f"many/{many[path].name}")
     with pytest.raises(JobError, match=f"{path} is missing"):

@@ -13,6 +13,9 @@ from tenfold.data.storage.prefetch import ShardPrefetcher
 
 READ_BUFFER_BYTES: Final = 1 << 20
 
+# Records that a fetched shard reads ahead, in a thread of its own: two blocks of the interleave.
+_READ_AHEAD_RECORDS: Final = 32
+
 # Converting these functions by AutoGraph would take longer than building their graphs.
 plain_graph = tf.autograph.experimental.do_not_convert
 
@@ -26,12 +29,15 @@ class ShardElements:
       open_shard: gives the elements of a shard, from its location and its number of records.
       filler: the element that stands for no record; it fills up batches.
       threads: how many shards may be read in parallel; None where nothing is read.
+      read_ahead: whether each shard reads ahead by itself. Then it may be opened as late as its
+        first element is due, by an interleave without threads, and still be read in parallel.
     """
 
     locate: Callable[[str], str | int]
     open_shard: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
     filler: str | int
     threads: int | None
+    read_ahead: bool = False
 
     def constant(self, value: Any) -> tf.Tensor:
         """Return `value`, locations or elements, as a tensor."""
@@ -55,8 +61,9 @@ def record_elements(
       threads: shards read in parallel.
       prefetcher: fetches the shards at those paths; None where TensorFlow reads the paths.
     """
-    read = _read_shard if prefetcher is None else _prefetched_reader(prefetcher)
-    return ShardElements(path_of, read, "", threads)
+    if prefetcher is None:
+        return ShardElements(path_of, _read_shard, "", threads)
+    return ShardElements(path_of, _prefetched_reader(prefetcher), "", threads, read_ahead=True)
 
 
 def record_id_elements(path_of: Callable[[str], str], index: ShardIndex) -> ShardElements:
@@ -91,7 +98,12 @@ def _read_shard(path: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
 def _prefetched_reader(
     prefetcher: ShardPrefetcher,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """Return `_read_shard` for fetched shards; each is closed after its last record."""
+    """Return `_read_shard` for fetched shards; each is closed after its last record.
+
+    A shard is pinned in the cache from its opening, so none is opened before it is due. An
+    interleave with threads opens twice as many shards as it reads at once beside those: on a disk
+    that holds little more than the shards read at once, these would keep the needed ones out.
+    """
 
     @guarded_callback
     def open_local(path: bytes) -> bytes:
@@ -107,7 +119,8 @@ def _prefetched_reader(
         local = tf.numpy_function(open_local, [path], tf.string)
         closing = plain_graph(lambda _: _empty(tf.numpy_function(close, [path], tf.int64)))
         end = tf.data.Dataset.range(1).flat_map(closing)
-        return _read_shard(tf.ensure_shape(local, []), records).concatenate(end)
+        elements = _read_shard(tf.ensure_shape(local, []), records).concatenate(end)
+        return elements.prefetch(_READ_AHEAD_RECORDS)
 
     return read
 

@@ -4,12 +4,11 @@ import errno
 import multiprocessing
 import os
 import random
-import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
 
@@ -228,30 +227,27 @@ def test_full_disk_raises_job_error(
     def fetch(descriptor: int) -> int:
         raise OSError(number, os.strerror(number))
 
-    with pytest.raises(JobError, match=r"the disk is full: give another --cache_dir"):
+    assert cache.obtain(_info(1), fetch, needed=False) is None
+    with pytest.raises(JobError, match=r"no room for a shard of 1 KB: .*: give another --cache"):
         cache.obtain(_info(1), fetch)
     import tenfold.data.storage.shard_cache as module
 
     def full(descriptor: int, offset: int, length: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module.os, "posix_fallocate", full)
-    message = r"has no room for a shard of 1 KB beside the shards in use: give another"
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert cache.obtain(_info(1), _never, needed=False) is None
+    assert _pinned(cache, 1).path.read_bytes() == _data(1), "it is in memory"
+    monkeypatch.setattr(module, "available_memory", lambda: 1500)
+    message = r"no room for a shard of 1 KB, nor has memory \(1.5 KB are left\): give another"
     with pytest.raises(JobError, match=message):
         cache.obtain(_info(1), _never)
-    assert cache.obtain(_info(1), _never, needed=False) is None
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(make_small_disk: Callable[[int], Path]) -> Path:
     """A file system that holds four shards of 240 KB."""
-    folder = tmp_path / "disk"
-    folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1000k,mode=0700", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    return make_small_disk(1_000_000)
 
 
 def _take_large(cache: Cache, number: int, *, needed: bool = True) -> Pin | None:
@@ -287,11 +283,53 @@ def test_needed_shard_evicts_fetched_ahead_and_waits(small_disk: Path) -> None:
     more = [_take_large(cache, number) for number in (5, 6, 7)]
     assert pins[3] is not None
     assert not pins[3].reclaim()
-    first = pins[0]
-    assert first is not None
-    threading.Timer(0.5, first.close).start()
-    assert _take_large(cache, 8) is not None, "it waits for a shard in use"
     assert all(more)
+
+
+@pytest.mark.timeout(60)
+def test_needed_shard_waits_for_those_being_fetched(small_disk: Path) -> None:
+    cache, go_on, pins = Cache(small_disk), threading.Event(), []
+
+    def fetch_ahead(number: int) -> None:
+        def fetch(descriptor: int) -> int:
+            assert go_on.wait(30)
+            return _fetch(number, 240_000)(descriptor)
+
+        pin = cache.obtain(_info(number, 240_000), fetch, needed=False)
+        assert pin is not None
+        pin.yield_to_needed()
+        pins.append(pin)
+
+    with ThreadPoolExecutor(5) as pool:
+        ahead = [pool.submit(fetch_ahead, number) for number in range(4)]
+        while cache.used_bytes() < 4 * 240_000:
+            time.sleep(0.01)
+        needed = pool.submit(_take_large, cache, 5)
+        with pytest.raises(FutureTimeout):
+            needed.result(timeout=0.5)
+        go_on.set()
+        pin = needed.result()
+        assert [future.result() for future in ahead] == [None] * 4
+    assert pin is not None
+    assert pin.path.parent == small_disk
+    assert [pin.reclaim() for pin in pins].count(False) == 1
+
+
+@pytest.mark.timeout(60)
+def test_shard_without_room_is_held_in_memory(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Cache(small_disk)
+    pins = [_take_large(cache, number) for number in range(7)]
+    contents = [pin and (pin.path.parent == small_disk, pin.path.read_bytes()) for pin in pins]
+    assert contents == [(number < 4, _data(number, 240_000)) for number in range(7)]
+    assert caplog.text.count("no room for a shard of 240 KB beside the shards in use: read") == 1
+    for pin in pins:
+        assert pin is not None
+        pin.close()
+    last = _take_large(cache, 8)
+    assert last is not None
+    assert last.path.parent == small_disk, "the disk has room again"
 
 
 @pytest.mark.parametrize("name", [".lock", ".{}.part", "{}"])
