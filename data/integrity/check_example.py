@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tenfold.data.format.example import count_values, unpack_list, walk_example, walk_sequences
 from tenfold.data.format.image_header import image_shape
-from tenfold.data.format.manifest import IMAGE, Feature
+from tenfold.data.format.manifest import IMAGE, LABEL, Feature
 
 
 def example_problem(payload: bytes, features: Sequence[Feature]) -> str:
@@ -24,6 +24,23 @@ def example_problem(payload: bytes, features: Sequence[Feature]) -> str:
     except ValueError as error:
         return f"is not an Example with these features ({error})"
     return "" if name is None else f"has another kind or shape of feature '{name}'"
+
+
+def label_of(payload: bytes) -> int:
+    """Return the label of an Example.
+
+    Raises:
+      ValueError: it is no Example, or has no int64 label, or several.
+    """
+    found = [
+        value
+        for name, kind, packed in walk_example(payload)
+        if name == LABEL and kind == "int64"
+        for value in unpack_list(kind, packed)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"it has {len(found)} labels")
+    return int(found[0])
 
 
 def _fits(feature: Feature, kind: str, packed: bytes) -> bool:

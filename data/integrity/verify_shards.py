@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from tenfold.data.format.manifest import (
     Feature,
     Manifest,
     ShardInfo,
+    Split,
     parse_shard_name,
 )
 from tenfold.data.format.tfrecord import RecordError, extend_crc32c, fingerprint64, read_frames
-from tenfold.data.integrity.check_example import example_problem
+from tenfold.data.integrity.check_example import example_problem, label_of
 from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
@@ -32,12 +34,21 @@ _REMEDY_MANIFEST: Final = "restore the manifest, or write the data set again"
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """The records and bytes in the file of one shard, and every problem as one line."""
+    """What the file of one shard holds, and every problem as one line.
+
+    Attributes:
+      name: Name of the shard.
+      records: Its records.
+      bytes: Its size.
+      problems: Its differences from the manifest.
+      labels: The number of records of each label; None if the labels could not be counted.
+    """
 
     name: str
     records: int
     bytes: int
     problems: tuple[str, ...]
+    labels: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,23 +92,61 @@ def verify_shards(
     by_content = {
         _content(shard): shard.name for split in manifest.splits for shard in split.shards
     }
-    problems: dict[str, tuple[str, ...]] = {shard.name: () for shard in shards}
-    records = num_bytes = 0
-    check_shard = partial(_check_shard, folder, by_content, manifest.features)
+    found: dict[str, ShardCheck] = {}
+    counted = any(split.label_counts for split in chosen)
+    check_shard = partial(_check_shard, folder, by_content, manifest.features, counted)
     checks = run_pool(check_shard, shards, processes=processes)
     with closing(checks):
         for shard, check in checks:
-            problems[shard.name] = check.problems
-            records += check.records
-            num_bytes += check.bytes
+            found[shard.name] = check
             on_progress(check.bytes)
-    listed = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
-    others = (*_foreign_shards(folder, manifest), *_quarantine_problems(folder, manifest))
-    return Verification(len(shards), records, num_bytes, (*listed, *others))
+    problems = (
+        *(f"{shard.name}: {text}" for shard in shards for text in found[shard.name].problems),
+        *_label_problems(chosen, found),
+        *_foreign_shards(folder, manifest),
+        *_quarantine_problems(folder, manifest),
+    )
+    records = sum(check.records for check in found.values())
+    num_bytes = sum(check.bytes for check in found.values())
+    return Verification(len(shards), records, num_bytes, problems)
 
 
 def _content(shard: ShardInfo) -> tuple[int, int, int]:
     return shard.bytes, shard.crc32c, shard.fingerprint
+
+
+def _label_problems(splits: Sequence[Split], found: Mapping[str, ShardCheck]) -> Iterator[str]:
+    """Yield the first difference between each split's label_counts and the labels of its records.
+
+    Damage that has been reported already explains a difference, so a split with any is left out.
+    """
+    for split in splits:
+        checks = [found[shard.name] for shard in split.shards]
+        if not split.label_counts or any(check.problems for check in checks):
+            continue
+        total = Counter[int]()
+        for check in checks:
+            if check.labels is None:
+                yield (
+                    f"{MANIFEST_NAME}: split '{split.name}' has label_counts, but records of "
+                    f"{check.name} have no single label: {_REMEDY_MANIFEST}"
+                )
+                break
+            total.update(check.labels)
+        else:
+            yield from _count_problem(split, total)
+
+
+def _count_problem(split: Split, total: Mapping[int, int]) -> Iterator[str]:
+    stated = dict(enumerate(split.label_counts))
+    for label in sorted({*stated, *total}):
+        if stated.get(label, 0) != total.get(label, 0):
+            yield (
+                f"{MANIFEST_NAME}: label_counts of split '{split.name}' state "
+                f"{stated.get(label, 0):,} records of label {label}, its shards hold "
+                f"{total.get(label, 0):,}: {_REMEDY_MANIFEST}"
+            )
+            return
 
 
 def _foreign_shards(folder: Folder, manifest: Manifest) -> Iterator[str]:
@@ -122,13 +171,14 @@ def _check_shard(
     folder: Folder,
     by_content: Mapping[tuple[int, int, int], str],
     features: Sequence[Feature],
+    counted: bool,
     shard: ShardInfo,
     note: Callable[[int], None],
 ) -> ShardCheck:
     """Read one shard and compare it with `shard`; runs in the processes of the pool.
 
     `by_content` names each shard of the manifest by its content, to recognise swapped files.
-    The first record must have the manifest's `features`.
+    The first record must have the manifest's `features`. Labels are counted if `counted`.
     """
     del note
     try:
@@ -140,12 +190,12 @@ def _check_shard(
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        reader = _ShardReader(file, size)
+        reader = _ShardReader(file, size, Counter() if counted else None)
         reader.run()
     problems = tuple(_compare(shard, reader, by_content))
     if not problems and reader.first and (difference := example_problem(reader.first, features)):
         problems = (f"record 0 {difference}, unlike the {MANIFEST_NAME}: {_REMEDY_MANIFEST}",)
-    return ShardCheck(shard.name, reader.records, size, problems)
+    return ShardCheck(shard.name, reader.records, size, problems, reader.labels)
 
 
 def _open(folder: Folder, name: str) -> BinaryIO | None:
@@ -162,9 +212,11 @@ def _open(folder: Folder, name: str) -> BinaryIO | None:
 class _ShardReader:
     """One pass over a shard's file: sums as in the manifest, and problems in their order."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, size: int, labels: Counter[int] | None) -> None:
+        """Read `file` of `size` bytes; count the records' labels in `labels`, if any."""
         self._file = file
         self.size = size
+        self.labels = labels
         self.records = self.crc32c = self.fingerprint = 0
         self.problems: list[str] = []
         self.damaged = 0
@@ -183,10 +235,20 @@ class _ShardReader:
                 self.fingerprint = (self.fingerprint + fingerprint64(frame.payload)) % 2**64
                 if error := frame.damage():
                     self._add(error)
+                else:
+                    self._count_label(frame.payload)
         except RecordError as error:
             self._add(error)
             while self._read_next(0, 1 << 20):
                 pass
+
+    def _count_label(self, payload: bytes) -> None:
+        if self.labels is None:
+            return
+        try:
+            self.labels[label_of(payload)] += 1
+        except ValueError:  # no Example, no label or several
+            self.labels = None
 
     def _read_next(self, offset: int, length: int) -> bytes:
         """Read on; frames follow one another without a gap, so `offset` is where the file is."""

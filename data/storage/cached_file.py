@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import RecordError, extend_crc32c, read_frames
+from tenfold.data.storage.local_folder import open_real_file
 
 REMEDY: Final = "give another --cache_dir, or --cache=off"
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -64,16 +64,9 @@ def open_file(path: Path, flags: int) -> int:
     """Open a file of the cache, of which several processes know the name.
 
     Raises:
-      UserError: it is a symbolic link, which this module never makes.
+      UserError: it is a symbolic link.
     """
-    try:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise UserError(
-            f"'{path}' is a symbolic link, which a cache never holds: remove it, or {REMEDY}"
-        ) from error
+    return open_real_file(path, flags, mode=0o600, remedy=f", or {REMEDY}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from tenfold.data.errors import UserError, naming_file
 from tenfold.data.storage.folder import (
@@ -73,6 +73,37 @@ def create_exclusively(path: str | Path, flags: int) -> int:
     It also serves as the `opener` of `open`.
     """
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def open_real_file(path: str | Path, flags: int, *, mode: int = 0o666, remedy: str = "") -> int:
+    """Open a file whose name others can know, and return its descriptor.
+
+    Where others may write to its folder, a symbolic link of theirs would let this process write
+    to any file of its user.
+
+    Args:
+      path: The file.
+      flags: Those of `os.open`; O_NOFOLLOW and O_CLOEXEC are added.
+      mode: Permissions of a new file.
+      remedy: What the user can do instead of removing a link.
+
+    Raises:
+      UserError: it is a symbolic link.
+      OSError: it cannot be opened.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(
+            f"'{path}' is a symbolic link, which is never followed here: remove it{remedy}"
+        ) from error
+
+
+def open_appending(path: Path) -> IO[str]:
+    """Open a text file to append lines, each of which is written at once; see `open_real_file`."""
+    return open(path, "a", encoding="utf-8", buffering=1, opener=open_real_file)
 
 
 def sync_file(path: Path) -> None:

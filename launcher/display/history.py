@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import naming_file
+from tenfold.data.storage.local_folder import open_appending
 from tenfold.launcher.display.view import View
 from tenfold.launcher.job.events import (
     CheckpointSaved,
@@ -51,7 +52,7 @@ class HistoryView:
 
     def __init__(self, view: View, path: Path, *, hosts: Sequence[str]) -> None:
         self._view = view
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = open_appending(path)
         self._steps = StepLines()
         self._peaks: dict[int, int] = defaultdict(int)
         self._waiting = ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from tenfold.data.errors import naming_file
+from tenfold.data.storage.local_folder import open_appending
 from tenfold.launcher.job.run_dir import worker_log_name
 
 # A log line of TensorFlow's C++ code, with groups for its level and message. 2.21 writes
@@ -44,8 +45,7 @@ class WorkerLogs:
     def __init__(self, folder: Path, num_workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files: list[IO[str]] = [
-            (folder / worker_log_name(index)).open("a", encoding="utf-8", buffering=1)
-            for index in range(num_workers)
+            open_appending(folder / worker_log_name(index)) for index in range(num_workers)
         ]
 
     def write(self, worker: int, line: str) -> None:

@@ -11,7 +11,12 @@ from typing import IO, Final
 
 from tenfold.data.errors import UserError, naming_file
 from tenfold.data.storage.folder import Folder, is_url
-from tenfold.data.storage.local_folder import LocalFolder, replace_file
+from tenfold.data.storage.local_folder import (
+    LocalFolder,
+    create_exclusively,
+    open_appending,
+    replace_file,
+)
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
@@ -34,6 +39,11 @@ METRICS_FILE: Final = output_files.METRICS_FILE
 MODEL_FILE: Final = output_files.MODEL_FILE
 CHECKPOINTS_FOLDER: Final = output_files.CHECKPOINTS_FOLDER
 TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
+
+_OWN_NAMES: Final = (
+    JOB_FILE, RESULT_FILE, HISTORY_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOGS_FOLDER, SALVAGE_FOLDER,
+    SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER,
+)  # fmt: skip
 
 _RESERVE_BYTES: Final = 1 << 16
 
@@ -80,23 +90,26 @@ class RunDir:
           work: the local folder to lock, where it is not the run directory itself.
 
         Raises:
-          UserError: it cannot be made or written, holds other files or a job that has
-            succeeded, or another launch is using it.
+          UserError: it cannot be made or written, holds other files, a job that has succeeded
+            or symbolic links, or another launch is using it.
         """
         self.where = absolute_run_dir(str(where))
         self.path = work or Path(self.where)
         try:
             check_usable(self.where)
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700 if work else 0o777)
+            _refuse_links(self.path)
             self._lock = self._take_lock()
             self._reserve = self.path / RESERVE_FILE
-            self._reserve.write_bytes(bytes(_RESERVE_BYTES))
+            self._reserve.unlink(missing_ok=True)
+            with open(self._reserve, "wb", opener=create_exclusively) as file:
+                file.write(bytes(_RESERVE_BYTES))
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"run_dir '{where}': {reason}; give another --run_dir") from error
 
     def _take_lock(self) -> IO[str]:
-        lock = (self.path / LOCK_FILE).open("a")
+        lock = open_appending(self.path / LOCK_FILE)
         for _ in range(_LOCK_TRIES):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,6 +145,28 @@ class RunDir:
         """Release the run directory."""
         self._reserve.unlink(missing_ok=True)
         self._lock.close()
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse symbolic links under the names that a run directory's own files have.
+
+    Others could have planted them where they may write to the run directory. The user's own link
+    to a folder is accepted, as for checkpoints on a larger disk. Files are opened without
+    following links later, too.
+
+    Raises:
+      UserError: there is one.
+    """
+    for name in _OWN_NAMES:
+        path = folder / name
+        if not path.is_symlink():
+            continue
+        owner = path.lstat().st_uid
+        if not path.is_dir() or owner != os.geteuid():
+            raise UserError(
+                f"run_dir '{folder}' holds the symbolic link '{name}' of user {owner}, which no "
+                "launch makes: remove it, or give another --run_dir"
+            )
 
 
 def is_locked(folder: str | Path) -> bool:

@@ -8,14 +8,16 @@ them: a run that resumes from the checkpoint would otherwise lack them. So the t
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import keras
 import tensorflow as tf
 
 from tenfold.data.errors import naming_file
-from tenfold.data.storage.local_folder import LocalFolder, replace_file
+from tenfold.data.storage.local_folder import LocalFolder, open_appending, replace_file
 from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.metrics_line import (
@@ -26,6 +28,8 @@ from tenfold.models.metrics_line import (
     encode_metrics,
 )
 from tenfold.models.output_files import METRICS_FILE, MODEL_FILE, TENSORBOARD_FOLDER
+
+_PARTIAL: Final = ".partial-"
 
 
 class RunLog:
@@ -48,7 +52,7 @@ class RunLog:
             self._mirror.fetch(METRICS_FILE)
         metrics = self.path / METRICS_FILE
         drop_lines_after(metrics, steps_done)
-        self._file = metrics.open("a", encoding="utf-8")
+        self._file = open_appending(metrics)
         self._board = tf.summary.create_file_writer(str(self.path / TENSORBOARD_FOLDER))
         if self._mirror:
             self._mirror.start()
@@ -86,10 +90,14 @@ class RunLog:
         self._board.close()
         if self._mirror:
             self._mirror.close()
-        beside = self.path / f".partial-{MODEL_FILE}"
-        with naming_file(self.path / MODEL_FILE):
-            model.save(beside)
-        self._folder.publish(beside, MODEL_FILE)
+        for left in self.path.glob(f"{_PARTIAL}*"):  # by a killed worker
+            shutil.rmtree(left, ignore_errors=True)
+        # Keras follows symbolic links: nobody else can put one into this folder.
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=self.path) as folder:
+            beside = Path(folder, MODEL_FILE)
+            with naming_file(self.path / MODEL_FILE):
+                model.save(beside)
+            self._folder.publish(beside, MODEL_FILE)
         if self._mirror:
             shutil.rmtree(self.path, ignore_errors=True)
 

@@ -149,6 +149,22 @@ def test_manifest_unlike_its_records_is_reported(
     assert problem in problems(shards)[0]
 
 
+def test_label_counts_are_recounted(shards: Path) -> None:
+    manifest = read_manifest(str(shards))
+    split = manifest.splits[0]
+    first, second, *others = split.label_counts
+    assert first
+    counts = (first - 1, second + 1, *others)
+    forged = replace(manifest, splits=(replace(split, label_counts=counts), *manifest.splits[1:]))
+    (shards / "manifest.json").write_text(manifest_to_json(forged))
+    (problem,) = problems(shards, processes=2)
+    assert problem == (
+        f"manifest.json: label_counts of split '{split.name}' state {first - 1:,} records of "
+        f"label 0, its shards hold {first:,}: restore the manifest, or write the data set again"
+    )
+    assert damaged_shards([problem]) == 0
+
+
 @pytest.mark.parametrize("name", ["../train-00001-of-00004.tfrecord", "/etc/passwd", "a/b"])
 def test_manifest_with_foreign_paths_is_refused(name: str, shards: Path) -> None:
     manifest = shards / "manifest.json"

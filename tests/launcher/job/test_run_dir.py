@@ -3,10 +3,13 @@
 import errno
 import fcntl
 import json
+import os
 
 import pytest
 
 from tenfold.data.errors import UserError
+from tenfold.launcher.display.history import HistoryView
+from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job import run_dir as rundir
 from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.run_dir import RunDir, default_run_dir
@@ -59,3 +62,52 @@ def test_result_fits_on_a_full_disk(tmp_path, monkeypatch):
     assert result["first_failure"]["error"] == "ValueError: no"
     assert result["consequences"] == []
     assert {path.name for path in tmp_path.iterdir()} == {"lock", "result.json"}
+
+
+@pytest.mark.parametrize("target", ["victim", "missing"])
+@pytest.mark.parametrize(
+    "name", ["lock", "job.json", "history.jsonl", "metrics.jsonl", "model.keras", "logs"]
+)
+def test_planted_symlinks_are_refused(tmp_path, name, target):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "job.json").touch()
+    (run_dir / name).unlink(missing_ok=True)
+    (run_dir / name).symlink_to(tmp_path / target)
+    (run_dir / "lock").touch() if name != "lock" else None
+    message = rf"holds the symbolic link '{name}' of user \d+.*: remove it, or give another"
+    with pytest.raises(UserError, match=message):
+        RunDir(run_dir)
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_symlinked_folder_must_be_of_the_user(tmp_path, monkeypatch):
+    (tmp_path / "large").mkdir()
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "checkpoints").symlink_to(tmp_path / "large")
+    (run_dir / "lock").touch()
+    RunDir(run_dir).close()
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    with pytest.raises(UserError, match=f"symbolic link 'checkpoints' of user {user}"):
+        RunDir(run_dir)
+
+
+def test_files_are_opened_without_following_links(tmp_path):
+    """A link that appears after the check at the start."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / ".reserve").symlink_to(victim)
+    (tmp_path / "lock").touch()
+    RunDir(tmp_path).close()
+    for name in ("worker-0.log", "history.jsonl"):
+        (tmp_path / name).symlink_to(victim)
+    with pytest.raises(UserError, match=r"worker-0.log' is a symbolic link"):
+        WorkerLogs(tmp_path, 1)
+    with pytest.raises(UserError, match=r"history.jsonl' is a symbolic link"):
+        HistoryView(None, tmp_path / "history.jsonl", hosts=["a"])
+    assert victim.read_bytes() == b"precious"
