@@ -75,7 +75,15 @@ def make_small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     def make(num_bytes: int) -> Path:
         folder = tmp_path / f"disk-{num_bytes}"
         folder.mkdir(mode=0o700)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes},mode=0700", "tmpfs", folder]
+        command = [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size={num_bytes},mode=0700",
+            "tmpfs",
+            str(folder),
+        ]
         if (
             shutil.which("mount") is None
             or subprocess.run(command, capture_output=True).returncode

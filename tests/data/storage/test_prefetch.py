@@ -75,8 +75,10 @@ def test_cache_disk_smaller_than_the_data_suffices(
     for path in shards.iterdir():
         memory.pipe(f"/small/{path.name}", path.read_bytes())
 
-    def read(place: str, **cache: str) -> list[int]:
-        options = ReadOptions(threads=2, cache=CacheOptions(**cache), shuffle_buffer_bytes=100_000)
+    def read(place: str, cache: str = "") -> list[int]:
+        options = ReadOptions(
+            threads=2, cache=CacheOptions(folder=cache), shuffle_buffer_bytes=100_000
+        )
         batches = training_dataset(place, global_batch_size=100, epochs=2, options=options)
         return [number for x, *_ in batches for number in x["id"].numpy()]
 
@@ -84,7 +86,7 @@ def test_cache_disk_smaller_than_the_data_suffices(
     assert len(set(expected)) == 5000
     for num_bytes, is_short in ((1_200_000, True), (2_000_000, True), (3_500_000, False)):
         caplog.clear()
-        found = read("memory://small", folder=str(make_small_disk(num_bytes)))
+        found = read("memory://small", str(make_small_disk(num_bytes)))
         assert found == expected
         assert ("from memory" in caplog.text) == is_short
     memory.store.clear()

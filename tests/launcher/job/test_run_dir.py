@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+from typing import Any, cast
 
 import pytest
 
@@ -109,5 +110,5 @@ def test_files_are_opened_without_following_links(tmp_path):
     with pytest.raises(UserError, match=r"worker-0.log' is a symbolic link"):
         WorkerLogs(tmp_path, 1)
     with pytest.raises(UserError, match=r"history.jsonl' is a symbolic link"):
-        HistoryView(None, tmp_path / "history.jsonl", hosts=["a"])
+        HistoryView(cast(Any, None), tmp_path / "history.jsonl", hosts=["a"])
     assert victim.read_bytes() == b"precious"
