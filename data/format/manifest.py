@@ -23,6 +23,11 @@ from tenfold.data.format.manifest_fields import (
     parse_hex,
     parse_json_object,
 )
+from tenfold.data.format.statistics import (
+    SplitStatistics,
+    check_statistics,
+    statistics_to_json,
+)
 
 MANIFEST_NAME: Final = "manifest.json"
 # The list of the records that a write left out, as JSON lines.
@@ -145,11 +150,13 @@ class Split:
       name: the split's name.
       shards: its shards, in order; shard i belongs to lane i % num_lanes.
       label_counts: the number of records of each class; () if the data has no classes.
+      statistics: the values of its features; None if they were not collected.
     """
 
     name: str
     shards: tuple[ShardInfo, ...]
     label_counts: tuple[int, ...] = ()
+    statistics: SplitStatistics | None = None
 
     def __post_init__(self) -> None:
         check_split_name(self.name)
@@ -285,12 +292,18 @@ def manifest_to_json(manifest: Manifest) -> str:
                 "bytes": split.num_bytes,
                 "fingerprint": f"{split.fingerprint:016x}",
                 "label_counts": list(split.label_counts),
+                **_statistics(split),
                 "shards": [_shard_to_json(shard) for shard in split.shards],
             }
             for split in manifest.splits
         ],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _statistics(split: Split) -> dict[str, Any]:
+    found = split.statistics
+    return {} if found is None else {"statistics": statistics_to_json(found)}
 
 
 def _feature_to_json(feature: Feature) -> dict[str, Any]:
@@ -333,6 +346,9 @@ def manifest_from_json(
         for split, found in zip(manifest.splits, fields.splits, strict=True):
             _check_totals(split, found)
             _check_labels(manifest, split, lost_records)
+            if split.statistics is not None:
+                names = [feature.name for feature in manifest.features]
+                check_statistics(split.statistics, names, split.num_records + lost_records)
         return manifest
     except UserError as error:
         raise UserError(one_line(f"{where}: {error}")) from error
@@ -381,7 +397,7 @@ def _from_fields(fields: ManifestFields) -> Manifest:
 
 def _split_from_fields(fields: SplitFields) -> Split:
     shards = tuple(_shard_from_fields(shard) for shard in fields.shards)
-    return Split(fields.name, shards, fields.label_counts)
+    return Split(fields.name, shards, fields.label_counts, fields.statistics)
 
 
 def _shard_from_fields(fields: ShardFields) -> ShardInfo:

@@ -8,7 +8,7 @@ keys that it belongs to: notes of a superseded write are ignored.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tenfold.data.errors import JobError
@@ -18,6 +18,11 @@ from tenfold.data.format.schema import Schema
 from tenfold.data.storage.folder import Entry, Folder
 from tenfold.data.storage.open_folder import for_each
 from tenfold.data.units import plural
+from tenfold.data.writing.statistics.shard_statistics import (
+    ShardStatistics,
+    shard_statistics_from_json,
+    shard_statistics_to_json,
+)
 
 WORK: Final = ".tenfold-write"
 KEYS_NAME: Final = f"{WORK}/keys.json"
@@ -59,13 +64,15 @@ class FinishedShard:
     """A shard that is written in full.
 
     `label_counts` maps each class to its number of records; `quarantined` lists the source
-    records that belong to the shard but were left out as broken.
+    records that belong to the shard but were left out as broken; `statistics` are the sums over
+    the values of its features.
     """
 
     info: ShardInfo
     schema: Schema
     label_counts: dict[int, int]
     quarantined: tuple[SkippedRecord, ...] = ()
+    statistics: ShardStatistics = field(default_factory=ShardStatistics)
 
 
 def read_keys(folder: Folder) -> WriteKeys | None:
@@ -167,6 +174,7 @@ def _to_json(shard: FinishedShard) -> dict[str, Any]:
         "schema": [[f.name, f.kind, list(f.shape), f.optional, f.sequence] for f in shard.schema],
         "label_counts": sorted(shard.label_counts.items()),
         "quarantined": [[note.record, note.reason] for note in shard.quarantined],
+        "statistics": shard_statistics_to_json(shard.statistics),
     }
 
 
@@ -184,6 +192,7 @@ def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
             ),
             label_counts={int(label): int(count) for label, count in document["label_counts"]},
             quarantined=tuple(SkippedRecord(*note) for note in document["quarantined"]),
+            statistics=shard_statistics_from_json(document["statistics"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -35,6 +35,7 @@ from tenfold.data.writing.output_folder import (
     remove_temporaries,
     write_companions,
 )
+from tenfold.data.writing.statistics.shard_statistics import merge_statistics
 from tenfold.data.writing.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.writing.tfds_metadata import tfds_files
 
@@ -117,6 +118,7 @@ def _manifest(
                 split.name,
                 tuple(shard.info for shard in shards),
                 _label_counts(shards, len(stats.label_names)) if classes else (),
+                merge_statistics((shard.statistics for shard in shards), features),
             )
             for split, shards in zip(plan.splits, of_split, strict=True)
         ),

@@ -32,6 +32,7 @@ from tenfold.data.writing.ledger import (
     record_finished,
     taken_over,
 )
+from tenfold.data.writing.statistics.shard_statistics import ShardStatistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,10 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
         taken the folder over, or the storage refused.
     """
     folder = open_folder(job.output)
-    sums = _ShardSums(task.name, report, getattr(job.source, "optional_features", ()))
+    split = job.plan.splits[task.split]
+    statistics = ShardStatistics(split.examples * split.copies, split.layout.num_shards)
+    optional = getattr(job.source, "optional_features", ())
+    sums = _ShardSums(task.name, report, statistics, optional)
     with _temporary(folder, task.name) as path:
         try:
             with open(path, "wb", buffering=0, opener=create_exclusively) as file:
@@ -131,8 +135,15 @@ def _write_all(descriptor: int, block: bytes) -> None:
 class _ShardSums:
     """Counts, checksums and schema of one shard, summed up while its records are written."""
 
-    def __init__(self, name: str, report: Report, optional: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        report: Report,
+        statistics: ShardStatistics,
+        optional: Collection[str] = (),
+    ) -> None:
         self._name = name
+        self._statistics = statistics
         self._report = report
         self._records = self._bytes = self._crc32c = self._fingerprint = 0
         self._observer = SchemaObserver(optional)
@@ -189,7 +200,9 @@ class _ShardSums:
             parts += (frame_header(len(payload)), payload, frame_footer(payload))
             size += len(payload)
             records += 1
-            self._fingerprint += fingerprint64(payload)
+            fingerprint = fingerprint64(payload)
+            self._fingerprint += fingerprint
+            self._statistics.add_record(payload, encoded.schema, fingerprint)
             if encoded.label is not None:
                 self._label_counts[encoded.label] = self._label_counts.get(encoded.label, 0) + 1
             if size >= BLOCK_BYTES:
@@ -232,6 +245,7 @@ class _ShardSums:
 
     def finished(self) -> FinishedShard:
         """Return the sums; call after the last block."""
+        self._statistics.flush()
         info = ShardInfo(
             name=self._name,
             records=self._records,
@@ -240,7 +254,11 @@ class _ShardSums:
             fingerprint=self._fingerprint % 2**64,
         )
         return FinishedShard(
-            info, self._observer.schema, self._label_counts, tuple(self._quarantined)
+            info,
+            self._observer.schema,
+            self._label_counts,
+            tuple(self._quarantined),
+            self._statistics,
         )
 
 
