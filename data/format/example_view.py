@@ -18,6 +18,12 @@ _SECOND: Final = 2 << 3 | 2
 
 _VARINT: Final = rb"([\x80-\xff]{0,3}[\x00-\x7f])"
 _FIELD: Final = re.compile(rb"\n" + _VARINT)
+# An entry of the map up to its name of up to 127 bytes; its feature up to its packed list.
+_ENTRY: Final = re.compile(rb"\n" + _VARINT + rb"\n([\x00-\x7f])")
+_FEATURE: Final = re.compile(
+    rb"\x12[\x80-\xff]{0,3}[\x00-\x7f]([\n\x12\x1a])" + _VARINT, re.DOTALL
+)
+_KINDS: Final = {b"\n": "bytes", b"\x12": "float", b"\x1a": "int64"}
 
 
 def split_feature(payload: memoryview, name: str) -> tuple[memoryview, bytes]:
@@ -63,6 +69,32 @@ def find_feature(payload: memoryview, name: str) -> tuple[str, bytes] | None:
 def _last_named(payload: memoryview, name: str) -> tuple[str, bytes] | None:
     found = [(kind, packed) for n, kind, packed in walk_example(payload.tobytes()) if n == name]
     return found[-1] if found else None
+
+
+def feature_lists(payload: bytes) -> list[tuple[str, str, bytes]]:
+    """Return name, kind and packed list of every feature, as `walk_example` yields them.
+
+    Quick for the common layout of messages.
+
+    Raises:
+      ValueError: `payload` is no serialized Example.
+    """
+    features = _FIELD.match(payload)
+    if features is None or features.end() + _parse_varint(features[1]) != len(payload):
+        return list(walk_example(payload))
+    found, position = [], features.end()
+    while position < len(payload):
+        entry = _ENTRY.match(payload, position)
+        if entry is None:
+            return list(walk_example(payload))
+        position = entry.end(1) + _parse_varint(entry[1])
+        name_end = entry.end() + entry[2][0]
+        feature = _FEATURE.match(payload, name_end)
+        if feature is None or feature.end() + _parse_varint(feature[2]) != position:
+            return list(walk_example(payload))
+        name = payload[entry.end() : name_end].decode()
+        found.append((name, _KINDS[feature[1]], payload[feature.end() : position]))
+    return found
 
 
 def replace_feature(payload: bytes, name: str, entry: bytes) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any, Final
 MAX_TOP: Final = 10
 # Longer texts are not counted one by one.
 MAX_TEXT: Final = 64
-# Quantiles at 0 %, 10 %, … 100 %.
-NUM_QUANTILES: Final = 11
+# Quantiles at 0 %, 5 %, … 100 %.
+NUM_QUANTILES: Final = 21
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class FeatureStatistics:
       maximum: the largest.
       mean: their mean.
       std: their standard deviation.
-      quantiles: the smallest number, the deciles, and the largest, of a sample; () for none.
+      quantiles: the smallest number, the quantiles of a sample at 5 %, 10 %, … 95 %, and the
+        largest; () for none.
       distinct: the number of different values, of features with one value a record; None for
         lists, arrays and images.
       distinct_exact: whether that number is exact, not an estimate (± 6 %).
@@ -114,6 +115,8 @@ def _check_feature(feature: FeatureStatistics, records: int) -> None:
     sizes = (feature.length or (), feature.height or (), feature.width or ())
     if not (
         all(number is None or isfinite(number) for number in numbers)
+        and len({number is None for number in numbers[:4]}) == 1
+        and (not feature.quantiles or _ends(feature) == (feature.minimum, feature.maximum))
         and all(0 <= count < 2**63 for count in counts)
         and feature.missing <= records
         and all(0 <= size < 2**63 for found in sizes for size in found)
@@ -123,6 +126,10 @@ def _check_feature(feature: FeatureStatistics, records: int) -> None:
         and len(feature.quantiles) in (0, NUM_QUANTILES)
     ):
         raise ValueError(f"the statistics of feature {feature.name!r:.60} are out of range")
+
+
+def _ends(feature: FeatureStatistics) -> tuple[float, float]:
+    return feature.quantiles[0], feature.quantiles[-1]
 
 
 def cumulative(quantiles: Sequence[float], value: float) -> float:
@@ -153,7 +160,7 @@ def shift(first: FeatureStatistics, second: FeatureStatistics) -> float | None:
     features with few values half the sum of the differences of their shares (total variation).
     None where they cannot be compared.
     """
-    if first.top and second.top and first.distinct and second.distinct:
+    if _all_counted(first) and _all_counted(second):
         return _top_distance(first, second)
     if first.quantiles and second.quantiles:
         points = [*first.quantiles, *second.quantiles]
@@ -162,6 +169,10 @@ def shift(first: FeatureStatistics, second: FeatureStatistics) -> float | None:
             for point in points
         )
     return None
+
+
+def _all_counted(statistics: FeatureStatistics) -> bool:
+    return bool(statistics.top) and statistics.distinct == len(statistics.top)
 
 
 def _top_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:

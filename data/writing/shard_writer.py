@@ -181,6 +181,7 @@ class _ShardSums:
                 yield from self._row_blocks(job, _unchanged(job.source, rows))
                 continue
             block = encode_columns(columns)
+            self._statistics.add_columns(columns, block.unusable)
             for row, reason in sorted(block.unusable.items()):
                 self._quarantine(job, int(chosen[row]), reason)
             for row, schema in block.schemas:

@@ -147,7 +147,7 @@ class FeatureSums:
     def result(self, name: str) -> FeatureStatistics:
         """Return the statistics."""
         numbers, some = self.numbers, self.numbers.count > 0
-        distinct = exact = None
+        distinct, exact = None, True
         if self.counted is not None:
             distinct, exact = len(self.counted), True
         elif self.hashes:
@@ -162,7 +162,7 @@ class FeatureSums:
             std=math.sqrt(max(numbers.deviation, 0) / numbers.count) if some else None,
             quantiles=_quantiles(self.kept, numbers) if some else (),
             distinct=distinct or None,
-            distinct_exact=bool(exact),
+            distinct_exact=exact,
             top=_top(self.counted or {}),
             length=_range_and_mean(self.lengths),
             height=_range(self.heights),
@@ -171,15 +171,15 @@ class FeatureSums:
 
 
 def _finite(values: "Numbers") -> "Numbers":
-    """Return the numbers that are neither NaN nor infinite."""
+    """Return the numbers that are neither NaN nor infinite; -0.0 becomes 0.0."""
     if isinstance(values, list):
-        return [value for value in values if math.isfinite(value)]
+        return [value + 0 for value in values if math.isfinite(value)]
     if values.dtype.kind != "f":
         return values
     import numpy as np
 
     sound = np.isfinite(values)
-    return values if sound.all() else values[sound]
+    return (values if sound.all() else values[sound]) + values.dtype.type(0)
 
 
 def _count_numbers(values: "Numbers") -> Mapping[str, int]:
@@ -230,7 +230,7 @@ def _estimate(hashes: Sequence[int]) -> tuple[int, bool]:
 
 
 def _quantiles(kept: Sequence[float], numbers: Moments) -> tuple[float, ...]:
-    """Return the smallest number, the deciles of those kept, and the largest."""
+    """Return the smallest number, the quantiles of those kept, and the largest."""
     ordered = sorted(kept)
     inner = []
     for step in range(1, NUM_QUANTILES - 1):

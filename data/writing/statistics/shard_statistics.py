@@ -5,10 +5,11 @@ their order, so that neither the number of processes nor a resumed write changes
 note of a shard in the ledger holds its sums as JSON.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from tenfold.data.format.example import unpack_list, walk_example, walk_sequences
+from tenfold.data.format.example import read_varint, unpack_list, walk_sequences
+from tenfold.data.format.example_view import feature_lists
 from tenfold.data.format.manifest import Feature
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.statistics import SplitStatistics
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from tenfold.data.format.columns import Column, Columns
 
-# Records of a split whose payloads are parsed; of a larger split a random part.
-PARSED_RECORDS: Final = 5_000
+# Records of a split whose payloads are parsed; of a larger split a random part. With images few:
+# the rest of their way costs little more than parsing them.
+PARSED_RECORDS: Final = 20_000
+PARSED_IMAGES: Final = 1_000
 # Records parsed at once: as few as keep images of some KB in the CPU cache.
 _BATCH: Final = 64
 # Numbers kept for the quantiles of a split, and at least those of a shard.
@@ -33,20 +36,24 @@ _MAX_LIST: Final = 1 << 14
 class ShardStatistics:
     """The sums of the features of one shard.
 
-    Columns are summed in full. Single records are parsed for it, which costs about as much as
-    reading a small one: of a split of more than PARSED_RECORDS those are parsed whose fingerprint
-    divides by `stride`.
+    Columns are summed in full. Single records have to be parsed: of a split of more than
+    PARSED_RECORDS, or PARSED_IMAGES, a random part is, chosen by fingerprint.
     """
 
     def __init__(self, split_records: int = 0, split_shards: int = 1) -> None:
         self.records = 0
         self.features: dict[str, FeatureSums] = {}
         self._max_kept = max(_MIN_KEPT, _MAX_KEPT // split_shards)
-        self._stride = max(1, split_records // PARSED_RECORDS)
+        self._split_records = split_records
+        self._stride = 0
         self._waiting: list[tuple[bytes, Schema]] = []
 
     def add_record(self, payload: bytes, schema: Schema, fingerprint: int) -> None:
         """Add one record, if it is among those to parse."""
+        if not self._stride:
+            images = any(feature.kind == "image" for feature in schema)
+            parsed = PARSED_IMAGES if images else PARSED_RECORDS
+            self._stride = max(1, self._split_records // parsed)
         if fingerprint % self._stride:
             return
         self._waiting.append((payload, schema))
@@ -63,13 +70,13 @@ class ShardStatistics:
             found.add_to(self.features[name])
         self._waiting.clear()
 
-    def add_columns(self, columns: "Columns") -> None:
-        """Add records given as columns."""
+    def add_columns(self, columns: "Columns", unusable: Collection[int] = ()) -> None:
+        """Add records given as columns, but for the rows that are `unusable`."""
         import numpy as np
 
         self.flush()
         used = np.ones(columns.num_records, bool)
-        used[list(columns.unusable)] = False
+        used[list(unusable)] = False
         self._begin(int(used.sum()), columns.columns)
         for name, column in columns.columns.items():
             _add_column(self.features[name], column, used)
@@ -150,11 +157,24 @@ class _Values:
 def _parse(payload: bytes, schema: Schema, values: dict[str, _Values]) -> None:
     """Add the values of one record, by feature."""
     features = {feature.name: feature for feature in schema}
-    found = {name: [(kind, packed)] for name, kind, packed in walk_example(payload)}
-    found |= dict(walk_sequences(payload))
-    for name, lists in found.items():
-        flat = [value for kind, packed in lists for value in unpack_list(kind, packed)]
+    for name, kind, packed in feature_lists(payload):
+        if name not in values:
+            values[name] = _Values()
+        values[name].add(features[name], _unpacked(kind, packed))
+    for name, steps in walk_sequences(payload):
+        flat = [value for kind, packed in steps for value in unpack_list(kind, packed)]
         values.setdefault(name, _Values()).add(features[name], flat)
+
+
+def _unpacked(kind: str, packed: bytes) -> list[Any]:
+    """Return the values of a packed list; quick for a small number and for one image."""
+    if kind == "int64" and len(packed) == 3 and packed[:2] == b"\n\x01":
+        return [packed[2]]
+    if kind == "bytes" and packed[:1] == b"\n":
+        length, begin = read_varint(packed, 1)
+        if begin + length == len(packed):
+            return [packed[begin:]]
+    return unpack_list(kind, packed)
 
 
 def merge_statistics(shards: Iterable[ShardStatistics], schema: Schema) -> SplitStatistics:

@@ -1,5 +1,6 @@
 """`tenfold inspect`: show the content of a folder of shards."""
 
+import json
 import sys
 from typing import Final
 
@@ -8,6 +9,7 @@ from absl import flags
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import Manifest, Split, manifest_to_json
+from tenfold.data.integrity.compare_sets import compare_sets
 from tenfold.data.integrity.inspect_shards import (
     describe_feature,
     first_records,
@@ -17,6 +19,7 @@ from tenfold.data.integrity.inspect_shards import (
     show_label,
     show_sample,
 )
+from tenfold.data.integrity.show_statistics import statistics_lines
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import format_size, plural
@@ -39,6 +42,11 @@ def define_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "save_images", "", "folder to save sample images to: a path or gs://…", flag_values=fv
     )
+    flags.DEFINE_string(
+        "against", "",
+        "data set to compare with, as PATH or PATH:SPLIT; the exit status is 1 if they differ",
+        flag_values=fv,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "format", "table", ["table", "json"], "format of the printed result", flag_values=fv
     )
@@ -53,10 +61,12 @@ def run(fv: FlagValues, args: Arguments) -> int:
         raise UserError(f"--records={fv.records}: it must be at least 0")
     manifest = read_manifest(fv.shards)
     split = manifest.split(fv.split) if fv.split else manifest.splits[0]
+    if fv.against:
+        return _compare(fv, manifest, split)
     if fv.format == "json":
         print(manifest_to_json(manifest), end="")
     else:
-        print(to_text(manifest))
+        print(to_text(manifest, split))
         print(f"\nrecords of {split.name}")
         for sample in first_records(fv.shards, split, fv.records):
             print(f"  {show_sample(sample, manifest)}")
@@ -68,8 +78,34 @@ def run(fv: FlagValues, args: Arguments) -> int:
     return 0
 
 
-def to_text(manifest: Manifest) -> str:
-    """Return schema, counts and class balance as text."""
+def _compare(fv: FlagValues, manifest: Manifest, split: Split) -> int:
+    """Print the differences from --against; return 1 if there are any."""
+    path, name = _path_and_split(fv.against)
+    other = read_manifest(path)
+    if name:
+        against = other.split(name)
+    else:
+        against = other.split(split.name) if other.has_split(split.name) else other.splits[0]
+    found = list(compare_sets(manifest, other, split, against))
+    places = (f"{fv.shards}:{split.name}", f"{path}:{against.name}")
+    if fv.format == "json":
+        print(json.dumps({"shards": places[0], "against": places[1], "differences": found}))
+    else:
+        count = plural(len(found), "difference") if found else "no difference"
+        print(f"{places[0]} against {places[1]}: {count}")
+        for line in found:
+            print(f"  {line}")
+    return 1 if found else 0
+
+
+def _path_and_split(text: str) -> tuple[str, str]:
+    """Return the path and the split of ``PATH:SPLIT``; the split is "" if none is named."""
+    path, _, name = text.rpartition(":")
+    return (path, name) if path and name.isidentifier() else (text, "")
+
+
+def to_text(manifest: Manifest, split: Split | None = None) -> str:
+    """Return schema, counts, class balance, and the statistics of a split, as text."""
     lines = ["features"]
     lines += [f"  {feature.name:<16} {describe_feature(feature)}" for feature in manifest.features]
     lines += ["", "splits"]
@@ -83,6 +119,8 @@ def to_text(manifest: Manifest) -> str:
         lines.append(f"  {plural(manifest.quarantined, 'broken record')} left out")
     if any(split.label_counts for split in manifest.splits):
         lines += ["", "classes", *_class_balance(manifest)]
+    if table := statistics_lines(manifest, split or manifest.splits[0]):
+        lines += ["", *table]
     return "\n".join(lines)
 
 

@@ -15,8 +15,9 @@ from tenfold.data.format.example import (
     feature_entry,
     field,
     to_list,
+    walk_example,
 )
-from tenfold.data.format.example_view import find_feature, replace_feature
+from tenfold.data.format.example_view import feature_lists, find_feature, replace_feature
 from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfrecord import frame, read_records
 from tenfold.data.integrity.inspect_shards import describe_feature, reading_code
@@ -205,11 +206,13 @@ def test_one_feature_is_found_and_replaced() -> None:
     assert find_feature(memoryview(payload), "b") is None
     entry = feature_entry("label", *to_list("label", 300)[:2])
     assert replace_feature(payload, "label", entry) == encode_example({**example, "label": 300})
+    assert feature_lists(payload) == list(walk_example(payload))
     # The name may come after the feature, and the map in several messages.
     kind, packed, _ = to_list("label", 7)
     turned = field(1, field(2, field(3, packed)) + field(1, b"label"))
     odd = field(1, turned) + field(1, feature_entry("a", *to_list("a", 1)[:2]))
     assert find_feature(memoryview(odd), "label") == (kind, packed)
+    assert feature_lists(odd) == list(walk_example(odd))
     assert decode_example(replace_feature(odd, "label", entry)) == {
         "a": ("int64", [1]),
         "label": ("int64", [300]),
