@@ -42,6 +42,10 @@ class BottleneckLine:
     decode: tuple[float, ...] = ()
     communication: float = 0.0
 
+    def sentence(self) -> str:
+        """Return the verdict as a line of text: ``input-bound: …`` with the advice."""
+        return f"{self.bound}-bound: {self.advice}"
+
 
 @dataclass(frozen=True)
 class StepMetrics:

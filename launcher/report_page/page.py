@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.launcher.report_page import sections_machine, sections_outcome
+from tenfold.launcher.report_page.banner import judge_run
 from tenfold.launcher.report_page.markup import Markup, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.timeline import build_timeline
@@ -21,10 +22,12 @@ def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
     """
     is_running = run.state == "running"
     timeline = build_timeline(run.events, now=run.read_at if is_running else None)
+    verdict = judge_run(sections_outcome.run_values(run))
     refresh = refresh_s if is_running else None
     body = tag(
         "body",
-        sections_outcome.header(run),
+        sections_outcome.header(run, verdict),
+        sections_outcome.banner(verdict),
         sections_outcome.tiles(run, timeline),
         sections_outcome.failures(run),
         sections_outcome.curves(run),

@@ -100,11 +100,24 @@ def _gantt(workers: Sequence[WorkerTime], timeline: Timeline) -> Markup:
             for mark in timeline.marks
             if mark.worker == index
         ]
+        marks += [
+            Stretch((moment - timeline.begin) / length, 0, "restarted", "restart")
+            for moment in worker.started_at[1:]
+        ]
         bar = strip(stretches, label=f"worker {index} over time", marks=marks)
         cells += [tag("span", f"worker {index}"), tag("div", bar)]
     labels = [tag("span", format_duration(length * quarter / 4)) for quarter in range(5)]
     cells += [tag("span"), tag("div", *labels, cls="axis")]
-    return tag("div", *cells, cls="rows")
+    return join(tag("div", *cells, cls="rows"), _mark_legend(workers, timeline))
+
+
+def _mark_legend(workers: Sequence[WorkerTime], timeline: Timeline) -> Markup | None:
+    """Return the meaning of the thin lines of the timeline, None if it has none."""
+    failed = any(mark.worker >= 0 for mark in timeline.marks)
+    restarted = any(worker.starts > 1 for worker in workers)
+    kinds = [("fault", "failure")] * failed + [("restarted", "restart")] * restarted
+    keys = [tag("span", tag("i", cls=f"key {kind}"), text) for kind, text in kinds]
+    return tag("div", *keys, cls="legend") if keys else None
 
 
 def _communication_share(run: RunFiles, timeline: Timeline) -> float:

@@ -5,24 +5,28 @@ from collections.abc import Sequence
 from typing import Final
 
 from tenfold.data.units import format_duration, plural
+from tenfold.launcher.display.progress.best_value import best_value
 from tenfold.launcher.job.events import Error
 from tenfold.launcher.job.history_line import StepProgress
 from tenfold.launcher.job.job_result import Failure
-from tenfold.launcher.report_page.charts import line_chart
+from tenfold.launcher.report_page.axis import show_short
+from tenfold.launcher.report_page.banner import Banner, RunValues
+from tenfold.launcher.report_page.charts import Mark, is_drawable, line_chart, not_finite_text
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
-from tenfold.launcher.report_page.series import Point, Series, show
-from tenfold.launcher.report_page.timeline import Timeline
+from tenfold.launcher.report_page.series import Point, Series, finite, show
+from tenfold.launcher.report_page.timeline import Timeline, find_not_finite, find_restarts
 from tenfold.models.metrics_line import EpochMetrics, MetricsLine, ReceiptLine
 
-STATE_CLASS: Final = {"succeeded": "good", "running": "running", "cancelled": "muted"}
 MAX_CONSEQUENCES: Final = 20
 MAX_EPOCHS: Final = 200
+# The most tiles in a row, by the screens of the style sheet.
+TILES_PER_ROW: Final = {"wide": 7, "medium": 5, "narrow": 2}
 
 
-def header(run: RunFiles) -> Markup:
+def header(run: RunFiles, verdict: Banner) -> Markup:
     """Return the name and the state of the run, its model or program, and its size."""
-    badge = tag("span", run.state, cls=f"badge {STATE_CLASS.get(run.state, 'bad')}")
+    badge = tag("span", run.state, cls=f"badge {verdict.level}")
     train = run.spec.train
     program = f"model {train.model}" if train else " ".join(run.spec.argv)
     words = [program, plural(run.spec.num_workers, "worker")]
@@ -32,11 +36,43 @@ def header(run: RunFiles) -> Markup:
     return tag("header", tag("h1", run.name), badge, subtitle)
 
 
+def banner(verdict: Banner) -> Markup:
+    """Return the verdict on the run and what to do next."""
+    facts = [join(tag("dt", name), tag("dd", text)) for name, text in verdict.facts]
+    title = tag("h2", verdict.title)
+    return tag("section", title, tag("dl", *facts), cls=f"banner {verdict.level}")
+
+
+def run_values(run: RunFiles) -> RunValues:
+    """Return the values of a run that the verdict depends on."""
+    lines = [line.step for line in (*run.steps, *run.epochs)]
+    result = run.result
+    return RunValues(
+        state=run.state,
+        epochs=run.epochs,
+        num_epochs=run.spec.train.epochs if run.spec.train else None,
+        step=max(lines, default=None),
+        failure=result.first_failure if result else None,
+        reason=result.reason if result else "",
+        recoveries=result.recoveries if result else (),
+        not_finite=find_not_finite(run.events),
+    )
+
+
 def tiles(run: RunFiles, timeline: Timeline | None) -> Markup:
-    """Return the most important figures."""
+    """Return the most important figures, in rows of about the same length."""
     cells = [tag("div", tag("b", value), tag("span", name), cls="tile") for name, value in
              _figures(run, timeline)]  # fmt: skip
-    return tag("div", *cells, cls="tiles")
+    columns = ";".join(
+        f"--{screen}:{even_columns(len(cells), most)}" for screen, most in TILES_PER_ROW.items()
+    )
+    return tag("div", *cells, cls="tiles", style=columns)
+
+
+def even_columns(count: int, most: int) -> int:
+    """Return how many of `count` tiles go into a row, at most `most`, so that rows are even."""
+    rows = -(-count // most)
+    return -(-count // max(rows, 1)) or 1
 
 
 def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
@@ -54,6 +90,10 @@ def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
         figures.append((f"epochs of {epochs}", str(last.epoch + 1)))
         figures.append(("loss, last epoch", show(last.loss)))
         figures += [(name.replace("_", " "), show(value)) for name, value in last.metrics.items()]
+        best = best_value((line.epoch, {"loss": line.loss, **line.metrics}) for line in run.epochs)
+        if best:
+            name = f"best {best.name.replace('_', ' ')}, epoch {best.epoch + 1}"
+            figures.append((name, show(best.value)))
     if lines:
         since = "last epoch" if isinstance(lines[-1], EpochMetrics) else "last steps"
         figures.append((f"records/s, {since}", show(lines[-1].records_per_s)))
@@ -153,27 +193,62 @@ def curves(run: RunFiles) -> Markup | None:
     names = dict.fromkeys(name for line in lines for name in line.metrics)
     plain = [name for name in names if not name.startswith("val_")]
     alone = [n for n in names if n.startswith("val_") and n[4:] not in (*plain, "loss")]
-    charts = [_chart_of("loss", run), *(_chart_of(name, run) for name in (*plain, *alone))]
+    curves_of = {name: _curves_of(name, run) for name in ("loss", *plain, *alone)}
+    marks = chart_marks(run)
+    charts = [
+        line_chart(name.replace("_", " "), shown, show_tick=show_short, marks=marks)
+        for name, shown in curves_of.items()
+        if is_drawable(shown)
+    ]
+    charts += _speed_charts(run, marks)
+    missing = [
+        _no_chart(name, shown) for name, shown in curves_of.items() if not is_drawable(shown)
+    ]
+    # An odd number of charts has a row of three, so that no row has an empty place.
+    odd = "charts odd" if len(charts) % 2 and len(charts) > 1 else "charts"
+    grid = tag("div", *charts, cls=odd) if charts else None
+    return tag("section", tag("h2", "Metrics by step"), *missing, grid)
+
+
+def _speed_charts(run: RunFiles, marks: Sequence[Mark]) -> list[Markup]:
+    if len(run.steps) < 2:
+        return []
     rate = tuple((float(line.step), line.records_per_s) for line in run.steps)
     wait = tuple((float(line.step), 100 * line.wait_share) for line in run.steps)
-    charts.append(line_chart("records per second", [Series("all workers", rate)]))
-    charts.append(
-        line_chart(
-            "share of time waiting for input", [Series("worker 0", wait)], show_y=_show_percent
-        )
-    )
-    return tag("section", tag("h2", "Metrics by step"), tag("div", *charts, cls="charts"))
+    all_workers = [Series("all workers", rate, "smoothed")]
+    chief = [Series("worker 0", wait, "smoothed")]
+    return [
+        line_chart("records per second", all_workers, show_tick=show_short, marks=marks),
+        line_chart("share of time waiting for input", chief, show_y=_show_percent, marks=marks),
+    ]
 
 
-def _chart_of(name: str, run: RunFiles) -> Markup:
+def _no_chart(name: str, curves: Sequence[Series]) -> Markup:
+    """Return the sentence that stands for a chart without two finite values."""
+    points = [point for curve in curves for point in curve.points]
+    left_out = len(points) - len(finite(points))
+    text = not_finite_text(left_out) if left_out else "one step only, so far"
+    return tag("p", f"{name.replace('_', ' ')}: {text}", cls="bad" if left_out else "muted")
+
+
+def chart_marks(run: RunFiles) -> list[Mark]:
+    """Return the restarts of a run and its first value that is not finite, as marks of charts."""
+    marks = [Mark(each.step, "restart", each.text) for each in find_restarts(run.events)]
+    found = find_not_finite(run.events)
+    if found:
+        marks.append(Mark(found.step, "not finite", found.sentence))
+    return marks
+
+
+def _curves_of(name: str, run: RunFiles) -> list[Series]:
     # A step's line holds the loss of this step, but the metrics of the epoch up to this step.
-    by_step = "epoch so far" if name != "loss" else "each step"
-    series = [
-        Series(by_step, _points(run.steps, name), "faint"),
+    by_step = ("each step", "smoothed") if name == "loss" else ("epoch so far", "faint")
+    curves = [
+        Series(by_step[0], _points(run.steps, name), by_step[1]),
         Series("epoch", _points(run.epochs, name), "dots"),
         Series("validation", _points(run.epochs, f"val_{name}"), "dots"),
     ]
-    return line_chart(name.replace("_", " "), [curve for curve in series if curve.points])
+    return [curve for curve in curves if curve.points]
 
 
 def _points(lines: Sequence[MetricsLine], name: str) -> tuple[Point, ...]:

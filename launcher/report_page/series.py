@@ -1,15 +1,24 @@
-"""Numbers for charts: thinned series, the ticks of an axis, formatted figures. Pure."""
+"""Numbers for charts: thinned and smoothed series, formatted figures. Pure."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+# A curve is smoothed over one of so many parts of its points.
+SMOOTHED_PARTS: Final = 15
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: (x, y) in ascending x. `style` is ``line``, ``faint`` or ``dots``."""
+    """One curve: (x, y) in ascending x.
+
+    `style` is ``line``, ``dots``, ``faint``, or ``smoothed``: the points faint, and their moving
+    average as a line.
+    """
 
     name: str
     points: tuple[Point, ...]
@@ -37,16 +46,20 @@ def thin(points: Sequence[Point], *, max_points: int = 600) -> tuple[Point, ...]
     return tuple(kept)
 
 
-def ticks(low: float, high: float, *, max_steps: int = 5) -> tuple[float, ...]:
-    """Return round numbers from `low` to `high`, in steps of 1, 2 or 5 times a power of ten."""
-    span = high - low
-    if not span > 0 or not math.isfinite(span):
-        return (low,)
-    unit = 10.0 ** math.floor(math.log10(span / max_steps))
-    step = next(unit * by for by in (1, 2, 5, 10) if span / (unit * by) <= max_steps)
-    first = math.floor(low / step + 1e-9)
-    last = math.ceil(high / step - 1e-9)
-    return tuple(round(index * step, 12) for index in range(first, last + 1))
+def smooth(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the mean of the points around each point; few points stay as they are.
+
+    The window is centred, so that the smoothed curve does not lag behind; it is shorter, but still
+    centred, near the ends.
+    """
+    reach = len(points) // SMOOTHED_PARTS // 2
+    sums = [0.0, *accumulate(y for _, y in points)]
+    smoothed = []
+    for index, (x, y) in enumerate(points):
+        side = min(reach, index, len(points) - 1 - index)
+        first, end = index - side, index + side + 1
+        smoothed.append((x, (sums[end] - sums[first]) / (end - first) if side else y))
+    return tuple(smoothed)
 
 
 def show(value: float) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tenfold.launcher.job.events import Error, Phase, Started
+from tenfold.launcher.job.events import Error, NotFinite, Phase, Resumed, Started
 from tenfold.launcher.job.history_line import (
     HistoryLine,
     LaunchBegun,
@@ -55,7 +55,7 @@ class WorkerTime:
 
     `waited_s` is the time that its training waited for input; `records_per_s` is the last rate
     that it reported (the built-in trainer reports the rate of the whole job), and `peers` the
-    number of workers that ran then, itself included; `starts` is the number of its starts.
+    number of workers that ran then, itself included; `started_at` holds the times of its starts.
     """
 
     spans: tuple[Span, ...] = ()
@@ -63,9 +63,14 @@ class WorkerTime:
     step: int | None = None
     records_per_s: float | None = None
     peers: int = 1
-    starts: int = 0
+    started_at: tuple[float, ...] = ()
     exit_code: int | None = None
     peak_rss_bytes: int = 0
+
+    @property
+    def starts(self) -> int:
+        """The number of its starts."""
+        return len(self.started_at)
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each kind of span, in ORDER."""
@@ -160,7 +165,7 @@ def _worker_time(events: Sequence[HistoryLine], end: float, *, peers: int) -> Wo
                 total = replace(total, exit_code=code, peak_rss_bytes=peak)
                 kind = ""
             case Started():
-                total = replace(total, starts=total.starts + 1)
+                total = replace(total, started_at=(*total.started_at, event.time))
                 kind = _kind_of(event)
             case Phase():
                 kind = _kind_of(event)
@@ -196,6 +201,46 @@ def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
         else:
             merged.append(span)
     return tuple(merged)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A start of the workers other than the run's first: training continues after `step`."""
+
+    step: int
+    text: str
+
+
+def find_restarts(events: Iterable[HistoryLine]) -> tuple[Restart, ...]:
+    """Return the restarts of a run, over all launches, from the events of worker 0."""
+    restarts: list[Restart] = []
+    starts, text = 0, ""
+    for event in events:
+        match event.entry:
+            case LaunchBegun():
+                text = "launched again"
+            case Started() if event.worker == 0:
+                starts += 1
+                text = text or "restarted"
+            case Resumed(step=step) if event.worker == 0 and starts > 1 and text:
+                restarts.append(Restart(step, f"{text}: training continues after step {step:,}"))
+                text = ""
+            case StepProgress() if event.worker == 0:
+                if starts > 1 and text:  # without a checkpoint
+                    restarts.append(Restart(0, f"{text}: training begins again"))
+                text = ""
+    return tuple(restarts)
+
+
+def find_not_finite(events: Iterable[HistoryLine]) -> NotFinite | None:
+    """Return the first value that was not finite in the last launch, None if there is none."""
+    found: NotFinite | None = None
+    for event in events:
+        if isinstance(event.entry, LaunchBegun):
+            found = None
+        elif isinstance(event.entry, NotFinite):
+            found = found or event.entry
+    return found
 
 
 def _marks(events: Iterable[HistoryLine]) -> Iterable[Mark]:

@@ -27,6 +27,7 @@ ACTIVITIES: Final = {
     "training": "training",
     "evaluation": "evaluating",
     "checkpoint": "saving a checkpoint",
+    "diagnosis": "looking for the first value that is not finite",
     "saving": "saving the model",
     "done": "ending",
 }

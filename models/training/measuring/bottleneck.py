@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tenfold.data.reading.decoding.decoders import BUSY
+from tenfold.models.metrics_line import BottleneckLine
 
 # A worker whose share of time waiting for input is this far above the median is named.
 _UNEVEN_SHARE: Final = 0.15
@@ -36,8 +37,8 @@ class Bottleneck:
     shares: Shares
 
     def sentence(self) -> str:
-        """Return the verdict as a line of text: ``input-bound: …`` with the advice."""
-        return f"{self.bound}-bound: {self.advice}"
+        """Return the verdict in the words that the report uses too."""
+        return BottleneckLine(self.bound, self.advice).sentence()
 
     def to_json(self) -> dict[str, Any]:
         """Return the `bottleneck` object of an epoch's line in metrics.jsonl."""

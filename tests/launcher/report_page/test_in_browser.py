@@ -100,25 +100,71 @@ def test_page_shows_figures_of_the_run_without_errors(browser: Any, finished: Pa
     assert shown["records/s, last epoch"] == "1,300"
     assert text_of(browser, ".badge") == "succeeded"
     assert "3 receipts, all exact" in text_of(browser)
-    titles = browser.execute_script(
-        "return [...document.querySelectorAll('figure title')].map(title => title.textContent)"
-    )
-    assert "step 300: each step 0.01" in titles
-    assert "step 200: validation 0.0421" in titles
+    assert text_of(browser, ".banner h2") == "Healthy, no longer improving"
     assert browser.get_log("browser") == []
 
 
 @pytest.mark.timeout(120)
-def test_curves_stay_inside_their_charts(browser: Any, finished: Path) -> None:
+def test_pointing_at_a_step_shows_its_values(browser: Any, finished: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
     show(browser, finished)
-    boxes = browser.execute_script(
+    seen = "return [...document.querySelectorAll('.reading')].filter(r => getComputedStyle(r)"
+    seen += ".visibility == 'visible').map(r => [...r.querySelectorAll('text')]"
+    seen += ".map(t => t.textContent))"
+    assert browser.execute_script(seen) == []
+    column = browser.execute_script(
+        "return [...document.querySelectorAll('figure .column')].find("
+        "column => column.textContent.startsWith('step 200'))"
+    )
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", column)
+    ActionChains(browser).move_to_element(column.find_element("tag name", "rect")).perform()
+    (lines,) = browser.execute_script(seen)
+    assert lines[0] == "step 200"
+    assert {"each step 0.015", "epoch 0.125", "validation 0.0421"} <= set(lines)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", [1200, 700, 360])
+def test_rows_of_cards_are_full(browser: Any, finished: Path, width: int) -> None:
+    show(browser, finished, width=width)
+    for parent in (".tiles", ".charts", ".columns"):
+        gaps = browser.execute_script(
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "const ends = {};"
+            "for (const card of document.querySelector(arguments[0]).children) {"
+            "  const c = card.getBoundingClientRect();"
+            "  ends[c.top] = Math.max(ends[c.top] || 0, c.right); }"
+            "return Object.values(ends).map(end => box.right - end)",
+            parent,
+        )
+        assert gaps
+        assert all(abs(gap) < 1.5 for gap in gaps), (parent, gaps)
+
+
+@pytest.mark.timeout(120)
+def test_curves_stay_inside_their_charts(browser: Any, finished: Path) -> None:
+    for width in (1200, 700, 360):
+        show(browser, finished, width=width)
+        assert all_inside(browser) == [True] * 4
+
+
+def all_inside(browser: Any) -> list[bool]:
+    """Whether each chart contains its curves and labels, and no two labels overlap."""
+    boxes: list[bool] = browser.execute_script(
         "return [...document.querySelectorAll('figure svg')].map(svg => {"
         "  const o = svg.getBoundingClientRect();"
-        "  return [...svg.querySelectorAll('path, text')].map(e => e.getBoundingClientRect())"
-        "    .every(i => i.left >= o.left - 1 && i.right <= o.right + 1"
-        "      && i.top >= o.top - 1 && i.bottom <= o.bottom + 1 && i.width > 0); })"
+        "  const shown = [...svg.querySelectorAll('path, .tick, .column text')]"
+        "    .map(e => e.getBoundingClientRect()).filter(i => i.width > 0);"
+        "  const ticks = [...svg.querySelectorAll('.tick')]"
+        "    .map(e => e.getBoundingClientRect()).filter(i => i.width > 0);"
+        "  const apart = ticks.every((a, n) => ticks.slice(n + 1).every(b =>"
+        "    a.right < b.left || b.right < a.left"
+        "    || a.bottom < b.top + 6 || b.bottom < a.top + 6));"
+        "  return apart && ticks.length > 2 && shown.every(i => i.left >= o.left - 1"
+        "      && i.right <= o.right + 1 && i.top >= o.top - 1 && i.bottom <= o.bottom + 1); })"
     )
-    assert boxes == [True] * 4
+    return boxes
 
 
 @pytest.mark.timeout(120)

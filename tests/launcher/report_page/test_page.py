@@ -6,6 +6,7 @@ import html.parser
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
 from tenfold.data.units import format_duration
-from tenfold.launcher.job.events import Phase, Started
+from tenfold.launcher.job.events import NotFinite, Phase, Resumed, Started
 from tenfold.launcher.job.history_line import (
     HistoryLine,
     LaunchBegun,
@@ -25,12 +26,19 @@ from tenfold.launcher.job.history_line import (
 )
 from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
-from tenfold.launcher.report_page.charts import line_chart
+from tenfold.launcher.report_page.charts import Mark, is_drawable, line_chart
 from tenfold.launcher.report_page.markup import tag
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.report_page.series import Series, percents, show, thin, ticks
-from tenfold.launcher.report_page.timeline import Span, build_timeline
+from tenfold.launcher.report_page.sections_outcome import even_columns
+from tenfold.launcher.report_page.series import Series, percents, show, smooth, thin
+from tenfold.launcher.report_page.timeline import (
+    Restart,
+    Span,
+    build_timeline,
+    find_not_finite,
+    find_restarts,
+)
 from tenfold.models.train_config import TrainConfig
 
 HOSTILE = "</pre></title><script>alert('x')</script><img src=http://example.com/x onerror=y>\"'&"
@@ -100,19 +108,6 @@ def test_thin_keeps_extremes_in_order(values: list[float]) -> None:
         assert {min(values), max(values)} <= {value for _, value in kept}
 
 
-@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
-def test_ticks_span_the_range_in_round_steps(low: float, span: float) -> None:
-    high = low + span
-    marks = ticks(low, high)
-    if high == low:
-        assert marks == (low,)
-        return
-    assert 2 <= len(marks) <= 8
-    slack = 1e-6 * span + 1e-9 * abs(low)
-    assert marks[0] <= low + slack
-    assert marks[-1] >= high - slack
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.0, "0"), (300.0, "300"), (12345.6, "12,346"), (0.98765, "0.9877"), (math.nan, "nan"),
@@ -130,11 +125,88 @@ def test_percents_sum_to_100(values: list[float]) -> None:
         assert abs(share - 100 * value / (sum(values) or 1)) < 1 + 1e-9
 
 
+@given(st.lists(st.floats(-1e3, 1e3), max_size=200))
+def test_smooth_keeps_steps_and_ends_within_the_extremes(values: list[float]) -> None:
+    points = [(float(index), value) for index, value in enumerate(values)]
+    smoothed = smooth(points)
+    assert [x for x, _ in smoothed] == [x for x, _ in points]
+    if values:
+        assert (smoothed[0], smoothed[-1]) == (points[0], points[-1])
+        assert all(min(values) - 1e-6 <= y <= max(values) + 1e-6 for _, y in smoothed)
+    if len(values) < 30:
+        assert smoothed == tuple(points)
+
+
+def test_smooth_keeps_a_straight_line_and_damps_a_spike() -> None:
+    line = [(float(index), 2.0 * index) for index in range(300)]
+    assert smooth(line) == tuple((x, pytest.approx(y)) for x, y in line)
+    spike = smooth([(float(index), 100.0 * (index == 150)) for index in range(300)])
+    assert 0 < max(y for _, y in spike) < 10
+
+
 def test_chart_counts_infinite_and_nan_values() -> None:
-    series = Series("each step", ((1.0, 0.5), (2.0, math.nan), (3.0, math.inf)))
+    series = Series("each step", ((1.0, 0.5), (2.0, math.nan), (3.0, math.inf), (4.0, 0.5)))
+    assert is_drawable([series])
     chart = line_chart("loss", [series])
     assert "2 values are infinite or not a number" in chart
     assert "nan" not in chart.split("</p>")[0].split("<svg")[1].split("</svg>")[0]
+
+
+def test_one_finite_step_makes_no_chart() -> None:
+    nan = Series("each step", ((1.0, 0.5), (2.0, math.nan)))
+    assert not is_drawable([nan, Series("epoch", ((1.0, 3.0),), "dots")])
+    assert not is_drawable([])
+    assert is_drawable([nan, Series("epoch", ((2.0, 3.0),), "dots")])
+
+
+def test_chart_shows_values_at_each_column() -> None:
+    steps = tuple((float(step), step / 10) for step in range(1, 1001))
+    chart = line_chart(
+        "loss",
+        [
+            Series("each step", steps, "smoothed"),
+            Series("epoch", tuple((x, 7.0) for x in (50.0, 100.0)), "dots"),
+        ],
+    )
+    columns = [html.unescape(part) for part in chart.split('class="column"')[1:]]
+    assert 40 <= len(columns) <= 60
+    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", column) for column in columns]
+    by_step = {lines[0]: lines[1:] for lines in texts}
+    assert by_step["step 50"] == ["each step 5", "epoch 7", "each step, smoothed 5"]
+    assert by_step["step 1,000"] == ["each step 100", "each step, smoothed 100"]
+    # the columns fill the chart without gaps or overlaps
+    spans = [
+        (float(x), float(x) + float(width))
+        for x, width in re.findall(r'<rect x="([\d.]+)" y="10" width="([\d.]+)"', chart)
+    ]
+    assert spans[0][0] == 56
+    assert spans[-1][1] == pytest.approx(468, abs=0.2)
+    for (_, end), (begin, _) in pairwise(spans):
+        assert end == pytest.approx(begin, abs=0.2)
+
+
+def test_marks_outside_of_the_steps_are_left_out() -> None:
+    series = Series("each step", ((10.0, 1.0), (20.0, 2.0)))
+    marks = [Mark(15, "restart", "restarted"), Mark(5, "not finite", "the loss is not finite")]
+    chart = line_chart("loss", [series], marks=marks)
+    assert chart.count('class="mark restart"') == 1
+    assert "<title>restarted</title>" in chart
+    assert "not-finite" not in chart
+    assert 'class="mark not-finite"' in line_chart(
+        "loss", [series], marks=[Mark(10, "not finite", "")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "columns"),
+    [(0, 7, 1), (1, 7, 1), (7, 7, 7), (8, 7, 4), (9, 7, 5), (10, 2, 2)],
+)
+def test_tiles_are_in_even_rows(count: int, most: int, columns: int) -> None:
+    assert even_columns(count, most) == columns
+
+
+def test_chart_of_finite_values_has_no_warning() -> None:
+    assert "not a number" not in line_chart("loss", [Series("a", ((1.0, 0.5), (2.0, 1.0)))])
 
 
 # --- time ---
@@ -171,6 +243,33 @@ def test_timeline_has_phases_restarts_and_waiting() -> None:
         (0, "exited with -9"),
         (-1, "starting again"),
     ]
+
+
+def test_restarts_are_at_the_step_of_their_checkpoint() -> None:
+    entries = [
+        (LaunchBegun(2), -1), (Started(7), 0), (Started(8), 1), (StepProgress(5), 0),
+        (StepProgress(9), 0), (Started(9), 0), (Resumed(6), 1), (Resumed(6), 0),
+        (StepProgress(7), 0), (Started(10), 0), (StepProgress(1), 0), (StepProgress(2), 0),
+        (LaunchBegun(2), -1), (Started(11), 0), (Resumed(2), 0), (StepProgress(3), 0),
+    ]  # fmt: skip
+    events = [HistoryLine(float(i), entry, worker) for i, (entry, worker) in enumerate(entries)]
+    assert find_restarts(events) == (
+        Restart(6, "restarted: training continues after step 6"),
+        Restart(0, "restarted: training begins again"),
+        Restart(2, "launched again: training continues after step 2"),
+    )
+    assert find_restarts(events[:5]) == ()
+
+
+def test_not_finite_is_the_first_of_the_last_launch() -> None:
+    first, second = NotFinite(3, 0, "loss", "ignore"), NotFinite(5, 0, "weights", "ignore")
+    events = [
+        HistoryLine(1.0, LaunchBegun(2)),
+        HistoryLine(2.0, first, 0),
+        HistoryLine(2.5, second, 1),
+    ]
+    assert find_not_finite(events) == first
+    assert find_not_finite([*events, HistoryLine(3.0, LaunchBegun(2))]) is None
 
 
 def test_timeline_is_none_without_history() -> None:

@@ -1,0 +1,206 @@
+"""The verdict on top of the page: is the run healthy, what limits it, does it learn, what to do.
+
+Pure: a function from the values of a run to the words.
+"""
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tenfold.data.units import plural
+from tenfold.launcher.job.events import NotFinite
+from tenfold.launcher.job.job_result import Failure, Recovery
+from tenfold.launcher.report_page.learning import Learning, judge_learning
+from tenfold.models.metrics_line import EpochMetrics
+
+MAX_ERROR_CHARS: Final = 240
+
+_RESUME: Final = "run the same command again: it resumes at the newest checkpoint"
+_REMEDY_NOT_FINITE: Final = (
+    "look at the records of that step, lower --learning_rate, or give --clip_norm"
+)
+# The title's words on learning.
+_TITLES: Final = {
+    "unknown": "", "learning": "still learning", "overfitting": "overfitting",
+    "flat": "no longer improving", "worse": "getting worse",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunValues:
+    """The values of a run that the verdict depends on.
+
+    Attributes:
+      state: ``succeeded``, ``failed``, ``cancelled``, ``running`` or ``ended without a result``.
+      epochs: the finished epochs.
+      num_epochs: the epochs of the whole run, None for a program of the user's own.
+      step: the last step, None before the first.
+      failure: the failure that ended the run.
+      reason: why the run was not restarted.
+      recoveries: the failures after which it was restarted.
+      not_finite: the first value that was not finite.
+    """
+
+    state: str
+    epochs: tuple[EpochMetrics, ...] = ()
+    num_epochs: int | None = None
+    step: int | None = None
+    failure: Failure | None = None
+    reason: str = ""
+    recoveries: tuple[Recovery, ...] = ()
+    not_finite: NotFinite | None = None
+
+
+@dataclass(frozen=True)
+class Banner:
+    """The verdict.
+
+    Attributes:
+      level: ``good``, ``warn``, ``bad`` or ``busy``.
+      title: the verdict in a few words.
+      facts: names and texts.
+    """
+
+    level: str
+    title: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def judge_run(run: RunValues) -> Banner:
+    """Return the verdict on a run."""
+    learning = judge_learning(run.epochs)
+    level, health, detail = _health(run)
+    title = ", ".join(filter(None, [health, _TITLES[learning.kind]]))
+    if level == "bad":
+        title = health
+    elif level == "good" and learning.kind in ("overfitting", "worse"):
+        level = "warn"
+    facts = [("Health", detail), ("Limited by", limit_text(run.epochs))]
+    if run.num_epochs is not None and (learning.kind != "unknown" or level in ("good", "busy")):
+        facts.append(("Learning", learning.text))
+    facts.append(("Next", _next(run, learning)))
+    return Banner(level, title, tuple((name, text) for name, text in facts if text))
+
+
+def limit_text(epochs: Sequence[EpochMetrics]) -> str:
+    """Return what limits the run, in the words of the terminal; empty if it was not measured.
+
+    This is the most frequent verdict of the epochs, as last worded. The first epoch includes
+    compiling and counts only if it is the only one.
+    """
+    found = [line.bottleneck for line in epochs if line.bottleneck and line.bottleneck.bound]
+    found = found[1:] or found
+    if not found:
+        return ""
+    usual = Counter(each.bound for each in found[::-1]).most_common(1)[0][0]
+    return next(each.sentence() for each in found[::-1] if each.bound == usual)
+
+
+def _health(run: RunValues) -> tuple[str, str, str]:
+    """Return the level, the words of the title, and a sentence on how the run is."""
+    inexact = [line.epoch + 1 for line in run.epochs if not line.receipt.exact]
+    found = _not_finite_text(run)
+    if run.state == "failed":
+        what = f": {_what_is_not_finite(run.not_finite)}" if run.not_finite else ""
+        return "bad", f"Failed{_at(run)}{what}", _failure_text(run)
+    if run.state == "ended without a result":
+        text = "the launcher was killed, or its disk was full: the logs hold its last lines"
+        return "bad", f"Ended without a result{_at(run)}", text
+    if inexact:
+        epochs = ", ".join(map(str, inexact[:10]))
+        text = f"some records were not read exactly once in epoch {epochs}"
+        return "bad", "Not healthy: records lost or repeated", text
+    if found:
+        kept = run.not_finite is not None and run.not_finite.kept_step is not None
+        health = "Stopped" if kept else "Not healthy"
+        return "warn" if kept else "bad", f"{health}: {_what_is_not_finite(run.not_finite)}", found
+    if run.state == "cancelled":
+        return "warn", f"Cancelled{_at(run)}", _done_text(run)
+    if run.state == "running":
+        return "busy", f"Running{_after_restarts(run)}", _done_text(run)
+    return "good", f"Healthy{_after_restarts(run)}", _done_text(run)
+
+
+def _at(run: RunValues) -> str:
+    step = run.failure.step if run.failure else run.step
+    return "" if step is None else f" at step {step:,}"
+
+
+def _after_restarts(run: RunValues) -> str:
+    return f" after {plural(len(run.recoveries), 'restart')}" if run.recoveries else ""
+
+
+def _failure_text(run: RunValues) -> str:
+    if run.failure is None:
+        return "the launcher had to stop the workers"
+    error = _headline(run.failure)
+    not_restarted = f"; not restarted: {run.reason}" if run.reason else ""
+    return f"worker {run.failure.worker} failed: {error}{not_restarted}"
+
+
+def _what_is_not_finite(found: NotFinite | None) -> str:
+    what = found.what if found else "loss"
+    return f"the {what} {'are' if what == 'weights' else 'is'} not finite"
+
+
+def _not_finite_text(run: RunValues) -> str:
+    if run.not_finite is not None:
+        return run.not_finite.sentence
+    wrong = [line.epoch + 1 for line in run.epochs if not math.isfinite(line.loss)]
+    return f"the loss is not finite since epoch {wrong[0]}" if wrong else ""
+
+
+def _done_text(run: RunValues) -> str:
+    parts = []
+    if run.num_epochs is not None:
+        parts.append(f"{len({line.epoch for line in run.epochs})} of {run.num_epochs} epochs done")
+    if run.epochs:
+        parts.append("every record read exactly once")
+    for recovery in run.recoveries[-3:]:
+        failure = recovery.failure
+        step = "" if failure.step is None else f" at step {failure.step:,}"
+        cause = "was preempted" if recovery.preempted else _headline(failure)
+        parts.append(f"restarted after worker {failure.worker}{step}: {cause}")
+    return "; ".join(parts)
+
+
+def _headline(failure: Failure) -> str:
+    line = failure.error.split("\n", 1)[0]
+    return textwrap.shorten(line, MAX_ERROR_CHARS, placeholder=" …")
+
+
+def _next(run: RunValues, learning: Learning) -> str:
+    """Return what to do now."""
+    if run.not_finite is not None or (run.state != "failed" and _not_finite_text(run)):
+        return _REMEDY_NOT_FINITE
+    if run.state == "failed":
+        return f"remove the cause of the first failure below, then {_RESUME}"
+    if run.state in ("cancelled", "ended without a result"):
+        return _RESUME
+    if any(not line.receipt.exact for line in run.epochs):
+        return "run 'tenfold verify'; if the shards are sound, report a bug"
+    return _next_of_learning(run, learning)
+
+
+def _next_of_learning(run: RunValues, learning: Learning) -> str:
+    best = learning.best_epoch + 1
+    if learning.kind == "overfitting":
+        return (
+            f"train for {plural(best, 'epoch')}, or use more data, augmentation (--augment, for "
+            "images) or regularisation"
+        )
+    if learning.kind == "worse":
+        return "lower --learning_rate, give --clip_norm, or use --schedule=cosine"
+    if run.state == "running":
+        return "wait: nothing needs attention"
+    if learning.kind == "learning":
+        return "train on: run the same command with a higher --epochs"
+    if learning.kind == "flat":
+        return (
+            "more epochs alone will change little: lower --learning_rate, use --schedule=cosine, "
+            "a larger model or more data"
+        )
+    return "" if run.num_epochs is None else "train for more --epochs to see whether it learns"
