@@ -121,7 +121,8 @@ def _health(run: RunValues) -> tuple[str, str, str]:
         return "warn", f"Cancelled{_at(run)}", _done_text(run)
     if run.state == "running":
         return "busy", f"Running{_after_restarts(run)}", _done_text(run)
-    return "good", f"Healthy{_after_restarts(run)}", _done_text(run)
+    health = "Healthy" if run.num_epochs is not None else "Succeeded"
+    return "good", f"{health}{_after_restarts(run)}", _done_text(run)
 
 
 def _at(run: RunValues) -> str:
@@ -159,6 +160,8 @@ def _done_text(run: RunValues) -> str:
         parts.append(f"{len({line.epoch for line in run.epochs})} of {run.num_epochs} epochs done")
     if run.epochs:
         parts.append("every record read exactly once")
+    if run.num_epochs is None and run.state == "succeeded":
+        parts.append("the program ended with status 0 on all workers; how it learns is not known")
     for recovery in run.recoveries[-3:]:
         failure = recovery.failure
         step = "" if failure.step is None else f" at step {failure.step:,}"

@@ -1,8 +1,10 @@
 """Whether a run still learns, overfits, has stopped improving or got worse. Pure."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 from tenfold.launcher.report_page.series import show
@@ -11,10 +13,13 @@ from tenfold.models.metrics_line import EpochMetrics
 MIN_EPOCHS: Final = 3
 # A loss that fell by a smaller share within the last quarter of the epochs has stopped falling.
 FALLING_SHARE: Final = 0.01
-# A validation loss that has risen by this share above its best, for PATIENCE epochs or longer,
-# while the training loss fell, shows overfitting.
+# A loss has risen if the last quarter of the epochs since its lowest is above that by this share,
+# PATIENCE epochs or more have passed, and later epochs are mostly higher: noise around a lucky
+# epoch is no trend.
 RISEN_SHARE: Final = 0.05
 PATIENCE: Final = 2
+MIN_TREND: Final = 0.4
+MAX_COMPARED: Final = 200  # epochs that are compared pair by pair
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def judge_learning(epochs: Sequence[EpochMetrics]) -> Learning:
     best = min(range(len(values)), key=lambda index: values[index])
     since = f"epoch {lines[best].epoch + 1}"
     change = f"{name} rose from {show(values[best])} ({since}) to {show(values[-1])}"
-    if _has_risen(values, best):
+    if _has_risen(values[best:]):
         if name == "loss":
             return Learning("worse", f"getting worse: {change}", lines[best].epoch)
         if lines[-1].loss < lines[best].loss:
@@ -70,7 +75,19 @@ def _loss(line: EpochMetrics, name: str) -> float:
     return line.loss if name == "loss" else line.metrics.get(name, math.nan)
 
 
-def _has_risen(values: Sequence[float], best: int) -> bool:
-    after = values[best + 1 :]
-    lasting = len(after) >= PATIENCE
-    return lasting and min(after[-PATIENCE:]) - values[best] > RISEN_SHARE * abs(values[best])
+def _has_risen(since_best: Sequence[float]) -> bool:
+    if len(since_best) - 1 < PATIENCE:
+        return False
+    best, recent = since_best[0], since_best[-max(PATIENCE, len(since_best) // 4) :]
+    rise = statistics.median(recent) - best
+    return rise > RISEN_SHARE * abs(best) and trend(since_best) >= MIN_TREND
+
+
+def trend(values: Sequence[float]) -> float:
+    """Return how steadily the values rise: 1 always, -1 always fall, about 0 for noise.
+
+    This is Kendall's rank correlation with time (tau a); of many values, every k-th counts.
+    """
+    few = values[:: -(-len(values) // MAX_COMPARED) or 1]
+    pairs = [(after > before) - (after < before) for before, after in combinations(few, 2)]
+    return statistics.fmean(pairs) if pairs else 0.0

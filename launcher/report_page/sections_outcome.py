@@ -20,6 +20,7 @@ from tenfold.models.metrics_line import EpochMetrics, MetricsLine, ReceiptLine
 
 MAX_CONSEQUENCES: Final = 20
 MAX_EPOCHS: Final = 200
+MAX_CURVES: Final = 4  # of a chart; the style sheet has as many colours
 # The most tiles in a row, by the screens of the style sheet.
 TILES_PER_ROW: Final = {"wide": 7, "medium": 5, "narrow": 2}
 
@@ -188,7 +189,7 @@ def _first_line(text: str) -> str:
 def curves(run: RunFiles) -> Markup | None:
     """Return the charts over the steps, or None if there are no metrics yet."""
     if not run.steps and not run.epochs:
-        return None
+        return _program_curves(run)
     lines: list[MetricsLine] = [*run.steps, *run.epochs]
     names = dict.fromkeys(name for line in lines for name in line.metrics)
     plain = [name for name in names if not name.startswith("val_")]
@@ -208,6 +209,31 @@ def curves(run: RunFiles) -> Markup | None:
     odd = "charts odd" if len(charts) % 2 and len(charts) > 1 else "charts"
     grid = tag("div", *charts, cls=odd) if charts else None
     return tag("section", tag("h2", "Metrics by step"), *missing, grid)
+
+
+def _program_curves(run: RunFiles) -> Markup | None:
+    """Return the charts of what a program of the user's own reports, None if it reports nothing.
+
+    A restart repeats steps; a curve holds the last report of each.
+    """
+    steps = [event for event in run.events if isinstance(event.entry, StepProgress)]
+    marks = chart_marks(run)
+    charts = []
+    for name, title in (("loss", "loss"), ("records_per_s", "records per second")):
+        points: dict[int, dict[float, float]] = {}
+        for event in steps:
+            value = getattr(event.entry, name)
+            if value is not None and event.worker < MAX_CURVES:
+                points.setdefault(event.worker, {})[event.entry.step] = value
+        curves = [
+            Series(f"worker {worker}", tuple(sorted(of_worker.items())))
+            for worker, of_worker in sorted(points.items())
+        ]
+        if is_drawable(curves):
+            charts.append(line_chart(title, curves, show_tick=show_short, marks=marks))
+    if not charts:
+        return None
+    return tag("section", tag("h2", "Reports by step"), tag("div", *charts, cls="charts"))
 
 
 def _speed_charts(run: RunFiles, marks: Sequence[Mark]) -> list[Markup]:

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "run the same command again",
     ),
     "a program": (
-        {"epochs": (), "num_epochs": None, "step": None}, "good", "Healthy", "",
+        {"epochs": (), "num_epochs": None, "step": None}, "good", "Succeeded", "",
     ),
     "nothing yet": (
         {"state": "running", "epochs": (), "step": None}, "busy", "Running", "nothing needs",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tenfold.launcher.report_page.learning import judge_learning
+from tenfold.launcher.report_page.learning import judge_learning, trend
 from tenfold.models.metrics_line import EpochMetrics, ReceiptLine
 
 
@@ -57,6 +57,26 @@ def test_learning_of_losses(
     learning = judge_learning(epochs(losses, validation))
     assert learning.kind == kind
     assert words in learning.text
+
+
+def test_noise_is_no_trend() -> None:
+    """Forty epochs that jump between 0.02 and 0.3; one is lower by chance, the last is high."""
+    noisy = [0.4, 0.15, *(0.02 + 0.28 * (index * 7 % 11) / 11 for index in range(38))]
+    noisy[20], noisy[-1] = 0.009, 0.345
+    assert judge_learning(epochs(noisy, noisy)).kind == "flat"
+    rising = [value + 0.02 * max(0, index - 15) for index, value in enumerate(noisy)]
+    falling = [1 / (index + 1) for index in range(40)]
+    assert judge_learning(epochs(falling, rising)).kind == "overfitting"
+    assert judge_learning(epochs(noisy, falling)).kind == "learning"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], 0), ([1], 0), ([1, 2, 3], 1), ([3, 2, 1], -1), ([2, 2, 2], 0), ([1, 3, 2, 4], 4 / 6),
+     (list(range(1000)), 1)],
+)  # fmt: skip
+def test_trend_of_values(values: list[float], expected: float) -> None:
+    assert trend(values) == pytest.approx(expected)
 
 
 def test_best_epoch_is_that_of_the_lowest_loss() -> None:

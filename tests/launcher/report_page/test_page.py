@@ -363,6 +363,23 @@ def test_worker_rate_is_its_part_of_the_job_rate(
     assert [row[3] for row in rows] == shown
 
 
+def test_charts_of_a_program_show_what_it_reports(tmp_path: Path) -> None:
+    write_job(tmp_path, trains=False)
+    reports: list[LineParts] = [
+        (float(step), "step", {"worker": worker, "step": step, "loss": 1 / step})
+        for step in (1, 2, 3, 2, 3, 4)
+        for worker in range(6)
+    ]
+    write_events(tmp_path, [(0.0, "launch", {}), *reports])
+    text = render_page(read_run(tmp_path))
+    assert "Reports by step" in text
+    assert text.count("<figure>") == 1
+    assert "worker 3 0.25" in text
+    assert "worker 4 0.25" not in text
+    write_events(tmp_path, [(0.0, "launch", {}), reports[0]])
+    assert "Reports by step" not in render_page(read_run(tmp_path))
+
+
 # --- reading and writing ---
 
 
