@@ -53,6 +53,11 @@ class RunValues:
     recoveries: tuple[Recovery, ...] = ()
     not_finite: NotFinite | None = None
 
+    @property
+    def reports_epochs(self) -> bool:
+        """Whether the run has epochs, as those of the built-in trainer and few programs have."""
+        return self.num_epochs is not None or bool(self.epochs)
+
 
 @dataclass(frozen=True)
 class Banner:
@@ -79,7 +84,7 @@ def judge_run(run: RunValues) -> Banner:
     elif level == "good" and learning.kind in ("overfitting", "worse"):
         level = "warn"
     facts = [("Health", detail), ("Limited by", limit_text(run.epochs))]
-    if run.num_epochs is not None and (learning.kind != "unknown" or level in ("good", "busy")):
+    if run.reports_epochs and (learning.kind != "unknown" or level in ("good", "busy")):
         facts.append(("Learning", learning.text))
     facts.append(("Next", _next(run, learning)))
     return Banner(level, title, tuple((name, text) for name, text in facts if text))
@@ -121,7 +126,7 @@ def _health(run: RunValues) -> tuple[str, str, str]:
         return "warn", f"Cancelled{_at(run)}", _done_text(run)
     if run.state == "running":
         return "busy", f"Running{_after_restarts(run)}", _done_text(run)
-    health = "Healthy" if run.num_epochs is not None else "Succeeded"
+    health = "Healthy" if run.reports_epochs else "Succeeded"
     return "good", f"{health}{_after_restarts(run)}", _done_text(run)
 
 
@@ -160,7 +165,7 @@ def _done_text(run: RunValues) -> str:
         parts.append(f"{len({line.epoch for line in run.epochs})} of {run.num_epochs} epochs done")
     if run.epochs:
         parts.append("every record read exactly once")
-    if run.num_epochs is None and run.state == "succeeded":
+    if not run.reports_epochs and run.state == "succeeded":
         parts.append("the program ended with status 0 on all workers; how it learns is not known")
     for recovery in run.recoveries[-3:]:
         failure = recovery.failure
@@ -206,4 +211,4 @@ def _next_of_learning(run: RunValues, learning: Learning) -> str:
             "more epochs alone will change little: lower --learning_rate, use --schedule=cosine, "
             "a larger model or more data"
         )
-    return "" if run.num_epochs is None else "train for more --epochs to see whether it learns"
+    return "" if not run.reports_epochs else "train for more --epochs to see whether it learns"

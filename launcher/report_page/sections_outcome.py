@@ -46,13 +46,13 @@ def banner(verdict: Banner) -> Markup:
 
 def run_values(run: RunFiles) -> RunValues:
     """Return the values of a run that the verdict depends on."""
-    lines = [line.step for line in (*run.steps, *run.epochs)]
+    lines: list[MetricsLine] = [*run.steps, *run.epochs]
     result = run.result
     return RunValues(
         state=run.state,
         epochs=run.epochs,
         num_epochs=run.spec.train.epochs if run.spec.train else None,
-        step=max(lines, default=None),
+        step=max((line.step for line in lines), default=None),
         failure=result.first_failure if result else None,
         reason=result.reason if result else "",
         recoveries=result.recoveries if result else (),
@@ -216,15 +216,19 @@ def _program_curves(run: RunFiles) -> Markup | None:
 
     A restart repeats steps; a curve holds the last report of each.
     """
-    steps = [event for event in run.events if isinstance(event.entry, StepProgress)]
+    steps = [
+        (event.worker, event.entry)
+        for event in run.events
+        if isinstance(event.entry, StepProgress) and event.worker < MAX_CURVES
+    ]
     marks = chart_marks(run)
     charts = []
     for name, title in (("loss", "loss"), ("records_per_s", "records per second")):
         points: dict[int, dict[float, float]] = {}
-        for event in steps:
-            value = getattr(event.entry, name)
-            if value is not None and event.worker < MAX_CURVES:
-                points.setdefault(event.worker, {})[event.entry.step] = value
+        for worker, step in steps:
+            value = getattr(step, name)
+            if value is not None:
+                points.setdefault(worker, {})[step.step] = value
         curves = [
             Series(f"worker {worker}", tuple(sorted(of_worker.items())))
             for worker, of_worker in sorted(points.items())
