@@ -18,6 +18,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.units import format_duration
 from tenfold.launcher.job.events import NotFinite, Phase, Resumed, Started
 from tenfold.launcher.job.history_line import (
+    Entry,
     HistoryLine,
     LaunchBegun,
     Note,
@@ -246,7 +247,7 @@ def test_timeline_has_phases_restarts_and_waiting() -> None:
 
 
 def test_restarts_are_at_the_step_of_their_checkpoint() -> None:
-    entries = [
+    entries: list[tuple[Entry, int]] = [
         (LaunchBegun(2), -1), (Started(7), 0), (Started(8), 1), (StepProgress(5), 0),
         (StepProgress(9), 0), (Started(9), 0), (Resumed(6), 1), (Resumed(6), 0),
         (StepProgress(7), 0), (Started(10), 0), (StepProgress(1), 0), (StepProgress(2), 0),
