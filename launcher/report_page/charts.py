@@ -24,7 +24,7 @@ STRIP: Final = 1000  # width of a bar, in SVG units
 
 
 @dataclass(frozen=True)
-class Mark:
+class ChartLine:
     """A vertical line at `x` of a chart.
 
     `kind` is its name in the legend and, hyphenated, its class in the style sheet; `text` is its
@@ -57,7 +57,7 @@ def line_chart(
     show_y: Callable[[float], str] = show,
     show_tick: Callable[[float], str] | None = None,
     x_name: str = "step",
-    marks: Sequence[Mark] = (),
+    marks: Sequence[ChartLine] = (),
 ) -> Markup:
     """Return a figure of curves over `x_name` whose legend shows the last value of each curve.
 
@@ -103,7 +103,7 @@ def not_finite_text(count: int) -> str:
 
 
 def _legend(
-    series: Sequence[Series], marks: Sequence[Mark], show_y: Callable[[float], str]
+    series: Sequence[Series], marks: Sequence[ChartLine], show_y: Callable[[float], str]
 ) -> list[Markup]:
     keys = [
         tag("span", tag("i", cls=f"key k{index}"), f"{curve.name} {show_y(curve.points[-1][1])}")
@@ -128,7 +128,7 @@ def _axes(frame: _Frame) -> Markup:
     return join(*parts)
 
 
-def _mark(mark: Mark, frame: _Frame) -> Markup:
+def _mark(mark: ChartLine, frame: _Frame) -> Markup:
     x = frame.x(mark.x)
     title = tag("title", mark.text)
     return tag(

@@ -11,7 +11,7 @@ from tenfold.launcher.job.history_line import StepProgress
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.report_page.axis import show_short
 from tenfold.launcher.report_page.banner import Banner, RunValues
-from tenfold.launcher.report_page.charts import Mark, is_drawable, line_chart, not_finite_text
+from tenfold.launcher.report_page.charts import ChartLine, is_drawable, line_chart, not_finite_text
 from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import Point, Series, finite, show
@@ -240,7 +240,7 @@ def _program_curves(run: RunFiles) -> Markup | None:
     return tag("section", tag("h2", "Reports by step"), tag("div", *charts, cls="charts"))
 
 
-def _speed_charts(run: RunFiles, marks: Sequence[Mark]) -> list[Markup]:
+def _speed_charts(run: RunFiles, marks: Sequence[ChartLine]) -> list[Markup]:
     if len(run.steps) < 2:
         return []
     rate = tuple((float(line.step), line.records_per_s) for line in run.steps)
@@ -261,12 +261,12 @@ def _no_chart(name: str, curves: Sequence[Series]) -> Markup:
     return tag("p", f"{name.replace('_', ' ')}: {text}", cls="bad" if left_out else "muted")
 
 
-def chart_marks(run: RunFiles) -> list[Mark]:
+def chart_marks(run: RunFiles) -> list[ChartLine]:
     """Return the restarts of a run and its first value that is not finite, as marks of charts."""
-    marks = [Mark(each.step, "restart", each.text) for each in find_restarts(run.events)]
+    marks = [ChartLine(each.step, "restart", each.text) for each in find_restarts(run.events)]
     found = find_not_finite(run.events)
     if found:
-        marks.append(Mark(found.step, "not finite", found.sentence))
+        marks.append(ChartLine(found.step, "not finite", found.sentence))
     return marks
 
 

@@ -27,7 +27,7 @@ from tenfold.launcher.job.history_line import (
 )
 from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
-from tenfold.launcher.report_page.charts import Mark, is_drawable, line_chart
+from tenfold.launcher.report_page.charts import ChartLine, is_drawable, line_chart
 from tenfold.launcher.report_page.markup import tag
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
@@ -188,13 +188,16 @@ def test_chart_shows_values_at_each_column() -> None:
 
 def test_marks_outside_of_the_steps_are_left_out() -> None:
     series = Series("each step", ((10.0, 1.0), (20.0, 2.0)))
-    marks = [Mark(15, "restart", "restarted"), Mark(5, "not finite", "the loss is not finite")]
+    marks = [
+        ChartLine(15, "restart", "restarted"),
+        ChartLine(5, "not finite", "the loss is not finite"),
+    ]
     chart = line_chart("loss", [series], marks=marks)
     assert chart.count('class="mark restart"') == 1
     assert "<title>restarted</title>" in chart
     assert "not-finite" not in chart
     assert 'class="mark not-finite"' in line_chart(
-        "loss", [series], marks=[Mark(10, "not finite", "")]
+        "loss", [series], marks=[ChartLine(10, "not finite", "")]
     )
 
 
