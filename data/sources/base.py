@@ -30,6 +30,14 @@ class SourceOptions:
         ``yes`` or ``no``.
       classes: The names of the classes in order; () if there are no classes, None to take the
         labels that occur (`tenfold.data.sources.class_labels`).
+      columns: The columns of a table to take, and their types, as ``a:float,b:int64,c:text,d``;
+        ``*`` stands for all others, and "" takes all and finds their types.
+      missing: The way to store missing values of a table: ``fail``, ``drop`` the row, ``zero``
+        (or empty text), ``nan``, or ``keep``: the record lacks the feature.
+      delimiter: The character between the cells of a CSV file, or ``tab``; "" finds it.
+      encoding: The encoding of a CSV file; "" is UTF-8, or as the file's first bytes tell.
+      no_header: Whether the first row of a CSV file is data, and `columns`, if given, names all
+        columns in order; None refuses a first row with numbers.
     """
 
     image: str = ""
@@ -37,6 +45,11 @@ class SourceOptions:
     one_hot: str = "auto"
     batched: str = "auto"
     classes: tuple[str, ...] | None = None
+    columns: str = ""
+    missing: str = "fail"
+    delimiter: str = ""
+    encoding: str = ""
+    no_header: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from tenfold.data.sources.record_files.webdataset_fields import refused_field
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
-    "a folder of class folders, a .csv, .tsv, .jsonl or .parquet table, .npz or .npy arrays, "
-    "TFRecord files or WebDataset tars (a folder or pattern of them), tfds:NAME, or "
-    "module:function"
+    "a folder of class folders, a table (.csv, .tsv, .jsonl, .parquet, .arrow, or a folder or "
+    "pattern of parts), .npz or .npy arrays, TFRecord files or WebDataset tars (a folder or "
+    "pattern of them), tfds:NAME, or module:function"
 )
 
 
@@ -62,7 +62,7 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
                 "of features, and give that as the source, module:function"
             )
         return _table(path, scratch, options)
-    return _reference(spec, scratch, options)
+    return _pattern(path, scratch, options) or _reference(spec, scratch, options)
 
 
 def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
@@ -73,7 +73,7 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
         return _tars(tars, scratch, options)
     from tenfold.data.sources.class_folders import scan_folder
 
-    return scan_folder(path, scratch)
+    return _pattern(path, scratch, options) or scan_folder(path, scratch)
 
 
 def _tfrecord_files(pattern: str) -> list[str]:
@@ -128,12 +128,17 @@ def _arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> Sour
 
 
 def _table(path: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.sources.table_rows import SUFFIXES
-    from tenfold.data.sources.tables import scan_table
-
-    if not path.lower().endswith(SUFFIXES):
+    source = _pattern(path, scratch, options)
+    if source is None:
         raise UserError(f"source '{path}' is of an unknown kind: a source is {KINDS}")
-    return scan_table(path, scratch, options)
+    return source
+
+
+def _pattern(path: str, scratch: Path, options: SourceOptions) -> Source | None:
+    """Return the table of a file, a folder of parts or a pattern of them; None if it is none."""
+    from tenfold.data.sources.tables.open_table import open_table
+
+    return open_table(path, scratch, options)
 
 
 def _reference(spec: str, scratch: Path, options: SourceOptions) -> Source:

@@ -14,22 +14,34 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfrecord import extend_crc32c
+from tenfold.data.planning.own_splits import FeatureValues
+from tenfold.data.planning.split_names import usual_split
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
 from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, is_tar_name
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
-from tenfold.data.sources.table_rows import SUFFIXES as TABLES
+from tenfold.data.sources.tables.open_table import scan_files
+from tenfold.data.sources.tables.table_files import (
+    TABLES,
+    is_partition,
+    table_files,
+    table_format,
+    table_parts,
+)
 from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import TransientError, with_retries
 from tenfold.data.units import format_size, plural
+
+if TYPE_CHECKING:
+    from tenfold.data.format.columns import Columns
 
 ARRAYS: Final = (".npz", ".npy")
 _FETCHED_FOLDER: Final = "fetched"
@@ -49,11 +61,11 @@ def open_remote(url: str, scratch: Path, options: SourceOptions) -> Source:
     parent, _, name = path.rpartition("/")
     if parent.endswith("/"):  # only a bucket
         return _open_folder(path, scratch, options)
-    if name.lower().endswith(TABLES):
-        return _open_table(parent, name, scratch, options)
+    folder = open_folder(parent)
+    if names := _tables(folder, name):
+        return _open_table(parent, names, scratch, options)
     if name.endswith(ARRAYS):
         return _open_arrays(parent, name, suffix, scratch, options)
-    folder = open_folder(parent)
     if files := _tfrecords(folder, name):
         return _open_tfrecords(parent, files, scratch, options)
     if tars := _tars(folder, name):
@@ -67,6 +79,8 @@ def _open_folder(url: str, scratch: Path, options: SourceOptions) -> Source:
         return _open_tfrecords(url, files, scratch, options)
     if tars := _tars(folder, "*"):
         return _open_tars(url, tars, scratch, options)
+    if names := _table_parts(folder):
+        return _open_table(url, names, scratch, options)
     tree = RemoteTree(url)
     if not tree.classes() and not folder.entries():
         raise _unknown_source(url)
@@ -103,6 +117,31 @@ def _tars(folder: Folder, pattern: str) -> list[str]:
     names = sorted(name for name in folder.entries() if is_tar_name(name))
     wanted = expand_braces(pattern)
     return [name for part in wanted for name in names if name == part or fnmatchcase(name, part)]
+
+
+def _tables(folder: Folder, pattern: str) -> list[str]:
+    """Return the names in `folder` that match and are names of tables, sorted."""
+    if not set("*?[") & set(pattern):
+        return [pattern] if table_format(pattern) else []
+    return table_parts(name for name in folder.entries() if fnmatchcase(name, pattern))
+
+
+def _table_parts(folder: Folder) -> list[str]:
+    """Return the paths of a table's parts below `folder`; [] if it has images.
+
+    A tree is listed only if its top has parts of a table, or folders of parts.
+    """
+    top = folder.folders()
+    if not table_parts(folder.entries()) and not any(
+        is_partition(name) or usual_split(name) for name in top
+    ):
+        return []
+    names: list[str] = []
+    for name, _ in folder.walk():
+        if is_image_name(name.encode()):
+            return []
+        names.append(name)
+    return table_parts(names)
 
 
 # --- class folders ---
@@ -149,7 +188,9 @@ class FetchedSource:
 
     def __init__(self, source: Source, local: Path, url: str, fingerprint: str = "") -> None:
         self.stats = replace(source.stats, fingerprint=fingerprint or source.stats.fingerprint)
-        self.notes = source.notes
+        self.notes = tuple(note.replace(str(local), url) for note in source.notes)
+        self.splits = getattr(source, "splits", ())
+        self.optional_features = getattr(source, "optional_features", ())
         self.concurrent_reads = int(getattr(source, "concurrent_reads", 1))
         self._source = source
         self._local = str(local)
@@ -162,6 +203,18 @@ class FetchedSource:
     def features(self, index: int) -> Features:
         """Return example `index` as values; see `Source`."""
         return self._source.features(index)
+
+    def columns(self, indices: Sequence[int]) -> "Columns | None":
+        """Return examples as columns if the source has them; see `Source`."""
+        columns = getattr(self._source, "columns", None)
+        found: Columns | None = None if columns is None else columns(indices)
+        return found
+
+    def feature_values(self, name: str) -> FeatureValues | None:
+        """Return the values of a feature if the source knows them; see `Source`."""
+        values = getattr(self._source, "feature_values", None)
+        found: FeatureValues | None = None if values is None else values(name)
+        return found
 
     def name(self, index: int) -> str:
         """Return the name of example `index`, with the URL in place of the local path."""
@@ -199,14 +252,17 @@ class RemoteImages:
         return f"{self._folder.path}/{posixpath.normpath(name)}"
 
 
-def _open_table(parent: str, name: str, scratch: Path, options: SourceOptions) -> Source:
-    from tenfold.data.sources.tables import scan_table
-
+def _open_table(parent: str, names: list[str], scratch: Path, options: SourceOptions) -> Source:
+    """Download a table's files, scan them, and remove them: the scan has stored their rows."""
     folder = open_folder(parent)
-    local, _ = _fetch_all(folder, [name], scratch)
+    if any(".." in name.split("/") for name in names):
+        raise UserError(f"source '{folder.path}': a file has '..' in its name: rename it")
+    local, _ = _fetch_all(folder, names, scratch)
     with _url_in_errors(local, folder.path):
-        images = RemoteImages(parent)
-        source = scan_table(str(local / name), scratch, options, images)
+        path = str(local / names[0]) if len(names) == 1 else str(local)
+        files = table_files(path, str(local), names)
+        source = scan_files(path, files, scratch, options, RemoteImages(parent))
+    shutil.rmtree(local)
     return FetchedSource(source, local, folder.path)
 
 
@@ -271,7 +327,8 @@ def _fetch_all(folder: Folder, names: Sequence[str], scratch: Path) -> tuple[Pat
       JobError: the storage could not be read.
     """
     local = scratch / _FETCHED_FOLDER
-    local.mkdir()
+    for name in names:
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
     _check_room(folder, names, local)
     digest = hashlib.blake2b(digest_size=8)
     for name in names:
@@ -281,7 +338,8 @@ def _fetch_all(folder: Folder, names: Sequence[str], scratch: Path) -> tuple[Pat
 
 
 def _check_room(folder: Folder, names: Sequence[str], local: Path) -> None:
-    entries = folder.entries() if len(names) > 1 else {names[0]: folder.entry(names[0])}
+    flat = len(names) > 1 and not any("/" in name for name in names)
+    entries = folder.entries() if flat else {name: folder.entry(name) for name in names}
     for name in names:
         if entries.get(name) is None:
             raise UserError(f"source '{folder.path}/{name}' does not exist: check the path")

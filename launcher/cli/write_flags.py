@@ -51,9 +51,9 @@ def _define_source_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
         "",
-        "data set to read: a folder with a folder of images for each class; a .csv, .tsv, .jsonl "
-        "or .parquet table; .npz or .npy arrays; TFRecord files, all here or on gs://; tfds:NAME; "
-        "or module:function",
+        "data set to read: a folder with a folder of images for each class; a table (.csv, "
+        ".tsv, .jsonl, .parquet, .arrow, or a folder of parts); .npz or .npy arrays; TFRecord "
+        "files, all here or on gs://; tfds:NAME; or module:function",
         flag_values=fv,
     )
     flags.DEFINE_string(
@@ -69,10 +69,40 @@ def _define_source_flags(fv: FlagValues) -> None:
         "turn label vectors into class indices; auto: those that are clearly one-hot",
         flag_values=fv,
     )  # fmt: skip
+    _define_table_flags(fv)
     flags.DEFINE_enum(
         "batched", "auto", ["auto", "yes", "no"], "whether module:function yields batches",
         flag_values=fv,
     )  # fmt: skip
+
+
+def _define_table_flags(fv: FlagValues) -> None:
+    flags.DEFINE_string(
+        "columns",
+        "",
+        "columns of a table to take, and their types, as a:float,b:int64,c:text,d; * stands for "
+        "all others",
+        flag_values=fv,
+    )
+    flags.DEFINE_enum(
+        "missing", "fail", ["fail", "drop", "zero", "nan", "keep"],
+        "missing values of a table: fail, drop the row, store zero (or empty text) or NaN, or "
+        "keep: the record lacks the feature",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "delimiter", "", "character between the cells of a CSV file, or tab; found by default",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "encoding", "", "encoding of a CSV file, as latin-1; UTF-8 by default", flag_values=fv
+    )
+    flags.DEFINE_bool(
+        "no_header",
+        None,
+        "the first row of a CSV file is data; --columns may name the columns, in order",
+        flag_values=fv,
+    )
 
 
 def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
@@ -80,7 +110,15 @@ def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
     from tenfold.data.sources.base import SourceOptions
 
     return SourceOptions(
-        image=fv.image_feature, label=fv.label_feature, one_hot=fv.one_hot, batched=fv.batched
+        image=fv.image_feature,
+        label=fv.label_feature,
+        one_hot=fv.one_hot,
+        batched=fv.batched,
+        columns=fv.columns,
+        missing=fv.missing,
+        delimiter=fv.delimiter,
+        encoding=fv.encoding,
+        no_header=fv.no_header,
     )
 
 

@@ -82,7 +82,10 @@ def _stats(fv: FlagValues) -> SourceStats | None:
     from tenfold.data.sources.open_source import open_source
 
     with scratch_folder() as scratch:
-        return open_source(fv.source, scratch, source_options_from_flags(fv)).stats
+        source = open_source(fv.source, scratch, source_options_from_flags(fv))
+        for note in source.notes:
+            print(note, file=sys.stderr)
+        return source.stats
 
 
 def to_json(layout: ShardLayout) -> dict[str, Any]:
