@@ -6,18 +6,10 @@ division among workers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import check_split_name
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
-from tenfold.data.planning.split_names import standard_split_name
 from tenfold.data.units import format_size, plural
-
-# Fractions as 0.7 + 0.2 + 0.1 do not sum to 1 exactly.
-_ROUNDING: Final = 1e-9
 
 
 def plan_layout(
@@ -168,79 +160,3 @@ def _for_lanes(num_lanes: int) -> str:
     if num_lanes == 1:
         return ""
     return f" for {num_lanes} lanes; fewer worker counts would give larger shards"
-
-
-@dataclass(frozen=True)
-class SplitFraction:
-    """A split's name and its share of the examples, above 0 and at most 1."""
-
-    name: str
-    fraction: float
-
-    def __post_init__(self) -> None:
-        check_split_name(self.name)
-        if not 0 < self.fraction <= 1:
-            raise UserError(
-                f"split '{self.name}' has the fraction {self.fraction:g}: "
-                "it must be above 0 and at most 1"
-            )
-
-
-def parse_splits(text: str) -> tuple[SplitFraction, ...]:
-    """Return the splits that ``train:0.9,validation:0.1`` names, by their standard names.
-
-    Raises:
-      UserError: a name or fraction is wrong, a name comes twice, or the sum is not 1.
-    """
-    splits = tuple(_parse_split(part.strip()) for part in text.split(","))
-    names = [split.name for split in splits]
-    if len(set(names)) < len(names):
-        raise UserError(f"--split={text}: a split is named twice")
-    check_fractions(splits, f"--split={text}")
-    return splits
-
-
-def check_fractions(splits: Sequence[SplitFraction], where: str) -> None:
-    """Check that the fractions sum to 1; `where` names their place in the message.
-
-    Raises:
-      UserError: they do not.
-    """
-    total = sum(split.fraction for split in splits)
-    if abs(total - 1) > _ROUNDING:
-        raise UserError(f"{where}: the fractions sum to {total:g}, they must sum to 1")
-
-
-def _parse_split(text: str) -> SplitFraction:
-    name, colon, number = text.partition(":")
-    check_split_name(name)
-    try:
-        return SplitFraction(standard_split_name(name), float(number) if colon else 1.0)
-    except ValueError:  # no number, or a fraction out of range
-        raise UserError(
-            f"split '{text}': write NAME:FRACTION with a fraction above 0, at most 1"
-        ) from None
-
-
-def split_counts(num_examples: int, splits: Sequence[SplitFraction]) -> tuple[int, ...]:
-    """Return the number of examples of each split: cumulative fractions, rounded.
-
-    The numbers sum to `num_examples`.
-
-    Raises:
-      UserError: a split would be empty.
-    """
-    bounds = [0]
-    share = 0.0
-    for split in splits:
-        share += split.fraction
-        bounds.append(round(num_examples * share))
-    bounds[-1] = num_examples
-    counts = tuple(end - start for start, end in pairwise(bounds))
-    for split, count in zip(splits, counts, strict=True):
-        if count < 1:
-            raise UserError(
-                f"split '{split.name}' gets none of {plural(num_examples, 'example')} "
-                f"at a fraction of {split.fraction:g}: raise the fraction"
-            )
-    return counts
