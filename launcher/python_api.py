@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tenfold.data.format.manifest import Manifest
     from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
     from tenfold.data.writing.write_shards import WriteResult
+    from tenfold.launcher.cli.commands.plan import SourcePlan
     from tenfold.launcher.job.job_result import JobResult
     from tenfold.models.metrics_line import EpochMetrics, MetricsLine, StepMetrics
 
@@ -42,22 +43,27 @@ class Plan:
     """The result of `plan`.
 
     Attributes:
-      layout: numbers and sizes of the shards.
-      policy: the limits that the layout keeps.
+      planned: the layout of the whole data set and, if there are several, of each split.
+      policy: the limits that the layouts keep.
     """
 
-    layout: "ShardLayout"
+    planned: "SourcePlan"
     policy: "LayoutPolicy"
+
+    @property
+    def layout(self) -> "ShardLayout":
+        """Numbers and sizes of the shards, over all splits."""
+        return self.planned.whole
 
     def __repr__(self) -> str:
         from tenfold.launcher.cli.commands.plan import to_text
 
-        return to_text(self.layout)
+        return to_text(self.planned)
 
     def _repr_html_(self) -> str:
         from tenfold.launcher.cli.commands.plan import rows_of
 
-        return _html_table(rows_of(self.layout))
+        return _html_table(rows_of(self.planned))
 
     def plot(self, path: str) -> None:
         """Save a plot of the layout.
@@ -81,7 +87,8 @@ def plan(source: Any = "", **flags: Any) -> Plan:
 
     Args:
       source: a path, URL or name as for ``--source``, a `tf.data.Dataset`, or an iterable of dicts
-        of features. Not needed with ``dataset_size="10GB"``.
+        of features; or a dict with one of these for each split. Not needed with
+        ``dataset_size="10GB"``.
       **flags: flags of ``tenfold plan``.
 
     Returns:
@@ -94,7 +101,7 @@ def plan(source: Any = "", **flags: Any) -> Plan:
     from tenfold.launcher.cli.write_flags import policy_from_flags
 
     values = _flag_values(command, flags, source=source)
-    return Plan(command.layout_from_flags(values), policy_from_flags(values))
+    return Plan(command.plan_from_flags(values), policy_from_flags(values))
 
 
 # --- writing ---
@@ -139,7 +146,7 @@ def write(source: Any, output: str, **flags: Any) -> Written:
 
     Args:
       source: a path, URL or name as for ``--source``, a `tf.data.Dataset`, or an iterable of dicts
-        of features.
+        of features; or a dict with one of these for each split.
       output: the folder for the shards: a path or URL.
       **flags: flags of ``tenfold write``.
 

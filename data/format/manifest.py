@@ -185,6 +185,15 @@ class Split:
         return sum(shard.fingerprint for shard in self.shards) % 2**64
 
 
+@dataclass(frozen=True)
+class SharedRecords:
+    """The number of records of `split` that the split `other` holds too, byte for byte."""
+
+    split: str
+    other: str
+    records: int
+
+
 def _check_unique(what: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
@@ -209,6 +218,8 @@ class Manifest:
       layout_key: identifies the layout.
       quarantined: the number of broken records of the source that were left out.
       notes: how values of the source were converted, and what it left out; one line each.
+      left_out: the number of records of the source that transforms chose to leave out.
+      shared_records: the pairs of splits that have equal records.
     """
 
     num_lanes: int
@@ -221,6 +232,8 @@ class Manifest:
     layout_key: str = ""
     quarantined: int = 0
     notes: tuple[str, ...] = ()
+    left_out: int = 0
+    shared_records: tuple[SharedRecords, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_lanes < 1:
@@ -233,8 +246,9 @@ class Manifest:
                 f"manifest: worker_counts is {list(counts)}, but must ascend from 1 or more and "
                 f"have num_lanes, {self.num_lanes}, as their least common multiple"
             )
-        if not 0 <= self.quarantined < _MAX_BYTES:
-            raise UserError(f"manifest: quarantined is {self.quarantined}, which is no count")
+        for name in ("quarantined", "left_out"):
+            if not 0 <= getattr(self, name) < _MAX_BYTES:
+                raise UserError(f"manifest: {name} is {getattr(self, name)}, which is no count")
         _check_unique("feature", (feature.name for feature in self.features))
         _check_unique("split", (split.name for split in self.splits))
         for split in self.splits:
@@ -242,6 +256,14 @@ class Manifest:
                 raise UserError(
                     f"manifest: split '{split.name}' has {len(split.shards)} shards, "
                     f"not a multiple of its {self.num_lanes} lanes"
+                )
+        for shared in self.shared_records:
+            if not (self.has_split(shared.split) and self.has_split(shared.other)) or not (
+                0 < shared.records < _MAX_BYTES
+            ):
+                raise UserError(
+                    f"manifest: shared_records names {shared.records} records of "
+                    f"'{shared.split}' and '{shared.other}': {_DAMAGED}"
                 )
 
     @property
@@ -285,6 +307,13 @@ def manifest_to_json(manifest: Manifest) -> str:
         "layout_key": manifest.layout_key,
         "quarantined": manifest.quarantined,
         **({"notes": list(manifest.notes)} if manifest.notes else {}),
+        # Only where there is something to tell: earlier versions refuse unknown fields.
+        **({"left_out": manifest.left_out} if manifest.left_out else {}),
+        **(
+            {"shared_records": [vars(shared) for shared in manifest.shared_records]}
+            if manifest.shared_records
+            else {}
+        ),
         "splits": [
             {
                 "name": split.name,
@@ -391,6 +420,11 @@ def _from_fields(fields: ManifestFields) -> Manifest:
         layout_key=fields.layout_key,
         quarantined=fields.quarantined,
         notes=fields.notes,
+        left_out=fields.left_out,
+        shared_records=tuple(
+            SharedRecords(shared.split, shared.other, shared.records)
+            for shared in fields.shared_records
+        ),
         splits=tuple(_split_from_fields(split) for split in fields.splits),
     )
 

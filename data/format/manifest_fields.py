@@ -51,6 +51,15 @@ class SplitFields:
 
 
 @dataclass(frozen=True)
+class SharedRecordsFields:
+    """An entry of ``shared_records``."""
+
+    split: str
+    other: str
+    records: int
+
+
+@dataclass(frozen=True)
 class ManifestFields:
     """The whole document."""
 
@@ -66,6 +75,8 @@ class ManifestFields:
     quarantined: int
     splits: tuple[SplitFields, ...]
     notes: tuple[str, ...] = ()
+    left_out: int = 0
+    shared_records: tuple[SharedRecordsFields, ...] = ()
 
 
 def parse_json_object(text: str) -> Any:

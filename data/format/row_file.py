@@ -6,6 +6,8 @@ pickling a file passes its path.
 
 import mmap
 import struct
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -63,6 +65,42 @@ class RowFile:
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Return row `index`."""
         return self._struct.unpack_from(self._map or self._bytes(), index * self._struct.size)
+
+
+class IndexFile(Sequence[int]):
+    """Numbers of 8 bytes in the file at `path`, a sequence without slices."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._map: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return IndexFile, (self._path,)
+
+    @staticmethod
+    def write(path: Path, numbers: "array[int]") -> "IndexFile":
+        """Store `numbers`, an ``array("q")``, at `path`."""
+        path.write_bytes(memoryview(numbers).cast("B"))
+        return IndexFile(path)
+
+    def __len__(self) -> int:
+        return self._path.stat().st_size // 8
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._numbers()[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Return the numbers as numpy does of any sequence, int64 [n], without reading them."""
+        import numpy as np
+
+        return np.frombuffer(self._numbers(), np.int64)
+
+    def _numbers(self) -> Any:
+        if self._map is None:
+            with open(self._path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = memoryview(mapped).cast("q")
+        return self._map
 
 
 class BlobFile:

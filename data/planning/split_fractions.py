@@ -197,10 +197,10 @@ def stratum_counts(
     for size in sizes:
         ideal = [size * fraction for fraction in fractions]
         counts = [int(share + _ROUNDING) for share in ideal]
-        wanted = [i - c + d for i, c, d in zip(ideal, counts, debts, strict=True)]
-        for split in sorted(range(len(splits)), key=lambda s: (-wanted[s], s))[
-            : size - sum(counts)
-        ]:
+        # More splits have a fraction of an example than there are examples left for them.
+        open_splits = [s for s in range(len(splits)) if ideal[s] - counts[s] > _ROUNDING]
+        open_splits.sort(key=lambda s: -(ideal[s] - counts[s] + debts[s]))
+        for split in open_splits[: size - sum(counts)]:
             counts[split] += 1
         debts = [d + i - c for d, i, c in zip(debts, ideal, counts, strict=True)]
         rows.append(tuple(counts))

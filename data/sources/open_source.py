@@ -10,6 +10,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.record_files.tar_members import expand_braces, is_tar_name
 from tenfold.data.sources.record_files.webdataset_fields import refused_field
+from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
@@ -24,7 +25,8 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
 
     Args:
       spec: A path, a URL (``gs://bucket/prefix``), ``tfds:NAME[:SPLIT]`` or
-        ``module:function``; or a `tf.data.Dataset` or an iterable of dicts of features.
+        ``module:function``; or a `tf.data.Dataset` or an iterable of dicts of features; or a dict
+        of one of these for each split.
       scratch: Empty local folder for the results of the scan. It must outlive the source.
       options: Properties that the source cannot reveal by itself.
 
@@ -35,6 +37,8 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
     options = options or SourceOptions()
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
+    if isinstance(spec, Mapping):
+        return _splits(spec, scratch, options)
     if not isinstance(spec, str):
         return _stream(type(spec).__name__, spec, scratch, options)
     path = os.path.expanduser(spec.removeprefix("file://"))
@@ -71,9 +75,18 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
         return _tfrecords(files, scratch, options)
     if tars := _tar_files(os.path.join(glob.escape(path), "*")):
         return _tars(tars, scratch, options)
+    with os.scandir(path) as entries:
+        folders = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    if found := split_folders(path, folders):
+        specs = {split: os.path.join(path, name) for split, name in found.items()}
+        return _splits(specs, scratch, options)
     from tenfold.data.sources.class_folders import scan_folder
 
     return _pattern(path, scratch, options) or scan_folder(path, scratch)
+
+
+def _splits(specs: Mapping[str, Any], scratch: Path, options: SourceOptions) -> Source:
+    return join_splits(specs, scratch, lambda spec, folder: open_source(spec, folder, options))
 
 
 def _tfrecord_files(pattern: str) -> list[str]:

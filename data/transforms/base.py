@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -27,15 +27,19 @@ class RecordSeed:
       example: Index of the example in the source.
       copy: Number of the copy of that example, from 0.
       seed: Seed of the whole write (``--shuffle_seed``).
+      part: Place of the record in the list that an earlier transform made of the copy, a number
+        for each transform that returned a list; () if none did.
     """
 
     example: int
     copy: int
     seed: int
+    part: tuple[int, ...] = ()
 
     def rng(self, purpose: str) -> random.Random:
         """Return a random generator for one purpose, the same for the same record."""
-        return random.Random(f"{purpose} {self.seed} {self.example} {self.copy}")
+        parts = "".join(f" {number}" for number in self.part)
+        return random.Random(f"{purpose} {self.seed} {self.example} {self.copy}{parts}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class DecodedImage:
     quality: int = 90
 
 
+# What a transform makes of a record: a record; a reason why there is none; None, to leave it out;
+# or a list of these, as many as it likes.
+Outcome: TypeAlias = "Values | UnusableRecord | list[Values | UnusableRecord | None] | None"
+
+
 class Transform(Protocol):
     """One step on the way from the records of a source to the stored ones.
 
@@ -67,7 +76,9 @@ class Transform(Protocol):
       the same bytes. All randomness comes from `RecordSeed.rng`;
     - returns an `UnusableRecord` in the place of a record that it cannot transform, and
       ``--on_bad_record`` decides between failing and skipping. It raises UserError for a mistake
-      that affects all records, which ends the write.
+      that affects all records, which ends the write;
+    - may choose: None in the place of a record leaves it out, and a list puts all its records
+      there, each with its own `RecordSeed.part`. An empty list leaves the record out, too.
 
     Attributes:
       key: Changes whenever code, parameters or weights change the result. It is stored with the
@@ -91,9 +102,7 @@ class Transform(Protocol):
         """See the attributes of this class."""
         ...
 
-    def apply(
-        self, records: list[Values], seeds: list[RecordSeed]
-    ) -> list[Values | UnusableRecord]:
+    def apply(self, records: list[Values], seeds: list[RecordSeed]) -> Sequence[Outcome]:
         """Transform a batch.
 
         Args:
@@ -103,7 +112,8 @@ class Transform(Protocol):
           seeds: The identity of each record.
 
         Returns:
-          For each of `records`, in order, the new record or the reason why there is none.
+          For each of `records`, in order, the new record, the reason why there is none, None, or
+          a list.
         """
 
 

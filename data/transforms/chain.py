@@ -1,18 +1,27 @@
 """Transforms by name, applied one after the other."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
-from tenfold.data.transforms.base import DecodedImage, RecordSeed, Transform, Values, text_key
+from tenfold.data.transforms.base import (
+    DecodedImage,
+    Outcome,
+    RecordSeed,
+    Transform,
+    Values,
+    text_key,
+)
 from tenfold.data.transforms.python_transforms import TransformLike, python_transform
 
+# Records per call of a transform, at most.
+BATCH_RECORDS: Final = 32
 BUILT_IN: Final = {
     "resize": "tenfold.data.transforms.resize:Resize",
     "encode": "tenfold.data.transforms.resize:Encode",
@@ -63,7 +72,7 @@ class Chain:
 
     def apply(
         self, records: Sequence[Values | UnusableRecord], seeds: Sequence[RecordSeed]
-    ) -> list[Encoded | UnusableRecord]:
+    ) -> list[list[Encoded | UnusableRecord]]:
         """Transform and pack a batch.
 
         Args:
@@ -71,22 +80,55 @@ class Chain:
           seeds: The identity of each record.
 
         Returns:
-          For each of `records`, in order, the packed record or the reason why there is none.
+          For each of `records`, in order, the packed records that became of it or the reasons why
+          there are none; an empty list for one that a transform has left out.
 
         Raises:
           UserError: a transform fails for all records.
         """
-        current: list[Values | UnusableRecord] = list(records)
+        current = [_Part(*part) for part in zip(range(len(records)), seeds, records, strict=True)]
         for step in self.steps:
-            usable = {
-                index: record
-                for index, record in enumerate(current)
-                if not isinstance(record, UnusableRecord)
-            }
-            results = step.apply(list(usable.values()), [seeds[index] for index in usable])
-            for index, result in zip(usable, results, strict=True):
-                current[index] = result
-        return [_pack(record) for record in current]
+            current = list(_apply_step(step, current))
+        results: list[list[Encoded | UnusableRecord]] = [[] for _ in records]
+        for part in current:
+            results[part.origin].append(_pack(part.record))
+        return results
+
+
+class _Part(NamedTuple):
+    """A record on its way through the chain; `origin` is its place in the batch."""
+
+    origin: int
+    seed: RecordSeed
+    record: Values | UnusableRecord
+
+
+def _apply_step(step: Transform, parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Yield what `step` makes of the usable parts, in their order, and the others as they are."""
+    usable = [part for part in parts if not isinstance(part.record, UnusableRecord)]
+    outcomes = _outcomes(step, usable)
+    for part in parts:
+        if isinstance(part.record, UnusableRecord):
+            yield part
+            continue
+        outcome = next(outcomes)
+        if not isinstance(outcome, list):
+            if outcome is not None:
+                yield part._replace(record=outcome)
+            continue
+        for number, record in enumerate(outcome):
+            if record is not None:
+                seed = replace(part.seed, part=(*part.seed.part, number))
+                yield _Part(part.origin, seed, record)
+
+
+def _outcomes(step: Transform, parts: Sequence[_Part]) -> Iterator[Outcome]:
+    """Yield the step's outcome for each part; an earlier list may have made many of a record."""
+    for first in range(0, len(parts), BATCH_RECORDS):
+        batch = parts[first : first + BATCH_RECORDS]
+        # Unusable records were sorted out by the caller.
+        records = [cast(Values, part.record) for part in batch]
+        yield from step.apply(records, [part.seed for part in batch])
 
 
 def _pack(record: Values | UnusableRecord) -> Encoded | UnusableRecord:

@@ -13,11 +13,18 @@ from typing import Any, Final, TypeAlias
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import RecordSeed, Transform, Values, plain_values, text_key
+from tenfold.data.transforms.base import (
+    Outcome,
+    RecordSeed,
+    Transform,
+    Values,
+    plain_values,
+    text_key,
+)
 from tenfold.data.transforms.user_function import UserFunction, source_text
 
 # ``resize:32`` as on the command line, an object, or a function from features to features.
-TransformLike: TypeAlias = str | Transform | Callable[..., Values]
+TransformLike: TypeAlias = str | Transform | Callable[..., Any]
 
 _MEMBERS: Final = ("key", "copies", "splits", "apply")
 _BUILT_IN: Final = "tenfold."
@@ -82,7 +89,7 @@ class PassedFunction(UserFunction):
     that of the text ``module:function``.
     """
 
-    def __init__(self, function: Callable[..., Values]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._text = f"{function.__module__}:{function.__qualname__}"
         self._function = function
         source = source_text(function, "")
@@ -133,24 +140,23 @@ class UserTransform:
                 "give a set of names, or None for all"
             )
 
-    def apply(
-        self, records: list[Values], seeds: list[RecordSeed]
-    ) -> list[Values | UnusableRecord]:
-        """Return each record transformed, or the reason why it is unusable.
+    def apply(self, records: list[Values], seeds: list[RecordSeed]) -> list[Outcome]:
+        """Return what the object makes of each record.
 
         Raises:
-          UserError: the object returns anything but one dict or UnusableRecord per record.
+          UserError: the object returns anything but one `Outcome` per record.
         """
         done = list(self._transform.apply([plain_values(record) for record in records], seeds))
         if len(done) != len(records):
             raise UserError(
-                f"transform {self._name} returns {len(done)} records for {len(records)}: "
-                "it must return one for each, a dict or an UnusableRecord"
+                f"transform {self._name} returns {len(done)} results for {len(records)} records: "
+                "it must return one for each: a dict, an UnusableRecord, None or a list"
             )
-        for record in done:
-            if not isinstance(record, (dict, UnusableRecord)):
-                raise UserError(
-                    f"transform {self._name} returns a {type(record).__name__}: "
-                    "it must return a dict or an UnusableRecord for each record"
-                )
+        for outcome in done:
+            for record in outcome if isinstance(outcome, list) else [outcome]:
+                if not isinstance(record, (dict, UnusableRecord, type(None))):
+                    raise UserError(
+                        f"transform {self._name} returns a {type(record).__name__}: it must "
+                        "return a dict, an UnusableRecord, None or a list of these for each record"
+                    )
         return done

@@ -1,16 +1,20 @@
 """The user's own transform: a function from one dict of features to another."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.transforms.base import RecordSeed, Values, plain_values, text_key
+from tenfold.data.transforms.base import Outcome, RecordSeed, Values, plain_values, text_key
 
 
 class UserFunction:
     """Calls ``function(features)`` or ``function(features, rng)`` for each record.
+
+    The function returns a dict of features; None to leave the record out; or a list, or an
+    iterator, of dicts to make several records of one.
 
     `rng` is a numpy random generator with the record's own seed. The feature ``image`` is
     encoded bytes as the source has it, or, after a transform that decodes, a uint8 array
@@ -35,28 +39,41 @@ class UserFunction:
                 raise UserError(f"transform '{self._text}' is not a function")
         return self._function
 
-    def apply(
-        self, records: list[Values], seeds: list[RecordSeed]
-    ) -> list[Values | UnusableRecord]:
+    def apply(self, records: list[Values], seeds: list[RecordSeed]) -> list[Outcome]:
         """Return the function's results; an exception makes the record an UnusableRecord."""
         function = self._load()
         with_rng = _takes_rng(function)
-        results: list[Values | UnusableRecord] = []
+        results: list[Outcome] = []
         for record, seed in zip(records, seeds, strict=True):
             arguments: list[Any] = [plain_values(record)]
             if with_rng:
                 arguments.append(_numpy_rng(seed))
             try:
-                results.append(self._checked(function(*arguments)))
+                results.append(_checked(function(*arguments)))
             except Exception as error:  # noqa: BLE001 - user code may raise anything
                 reason = f"transform '{self._text}' raises {type(error).__name__}: {error}"
                 results.append(UnusableRecord(reason))
         return results
 
-    def _checked(self, result: Any) -> Values:
-        if not isinstance(result, dict) or not result:
-            raise TypeError(f"it must return a dict of features, not {type(result).__name__}")
-        return result
+
+def _checked(result: Any) -> Outcome:
+    """Return a user's result, an iterator as a list.
+
+    Raises:
+      TypeError: it is, or has, anything but dicts of features and None.
+    """
+    if isinstance(result, (list, tuple, Iterator)):
+        return [None if item is None else _checked_record(item) for item in result]
+    return None if result is None else _checked_record(result)
+
+
+def _checked_record(result: Any) -> Values:
+    if not isinstance(result, dict) or not result:
+        raise TypeError(
+            "it must return a dict of features, a list of them, or None to leave the record out, "
+            f"not {type(result).__name__}"
+        )
+    return result
 
 
 def _takes_rng(function: Any) -> bool:

@@ -8,7 +8,7 @@ ledger of the output folder. The process that runs the pipeline publishes the ma
 import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ def write_with_beam(
       UserError: Beam is not installed, its options are wrong, or the source is no name.
       JobError: the pipeline failed.
     """
-    if not isinstance(source.spec, str):
+    specs = source.spec.values() if isinstance(source.spec, Mapping) else [source.spec]
+    if not all(isinstance(spec, str) for spec in specs):
         raise UserError(
             "engine 'beam' needs a source given by name, because each worker opens it itself: "
             "give a path, a URL or module:function"

@@ -43,7 +43,7 @@ class EncodedBlock:
     Attributes:
       frames: The frames, in the order of the records.
       records: Their number.
-      fingerprint: The sum of the payloads' fingerprints.
+      fingerprints: The fingerprint of each payload, uint64 [records].
       schemas: Each schema that occurs, with the index of the first record that has it.
       label_counts: Records of each class.
       unusable: Why records were left out, by their index.
@@ -51,10 +51,15 @@ class EncodedBlock:
 
     frames: bytes
     records: int
-    fingerprint: int
+    fingerprints: np.ndarray
     schemas: tuple[tuple[int, Schema], ...]
     label_counts: Mapping[int, int]
     unusable: Mapping[int, str]
+
+    @property
+    def fingerprint(self) -> int:
+        """The sum of the fingerprints."""
+        return sum(self.fingerprints.tolist())
 
 
 def encode_columns(columns: Columns) -> EncodedBlock:
@@ -66,21 +71,21 @@ def encode_columns(columns: Columns) -> EncodedBlock:
     chosen = dict(sorted(columns.columns.items()))
     if unusable:
         chosen = {name: column.compress(kept) for name, column in chosen.items()}
-    frames, fingerprint = _frames(len(rows), chosen)
+    frames, fingerprints = _frames(len(rows), chosen)
     return EncodedBlock(
         frames=frames,
         records=len(rows),
-        fingerprint=fingerprint,
+        fingerprints=fingerprints,
         schemas=tuple(schemas_of(rows, chosen, shapes)),
         label_counts=_label_counts(chosen),
         unusable=unusable,
     )
 
 
-def _frames(num_records: int, columns: Mapping[str, Column]) -> tuple[bytes, int]:
-    """Return the framed records and the sum of their fingerprints."""
+def _frames(num_records: int, columns: Mapping[str, Column]) -> tuple[bytes, np.ndarray]:
+    """Return the framed records and their fingerprints."""
     if not num_records:
-        return b"", 0
+        return b"", np.zeros(0, np.uint64)
     payload = _example_cells(num_records, columns)
     sizes = _total(cell.size for cell in payload)
     footer = _Matrix(np.zeros((num_records, FOOTER_BYTES), np.uint8))
@@ -93,7 +98,8 @@ def _frames(num_records: int, columns: Mapping[str, Column]) -> tuple[bytes, int
     payloads = [data[begin:end] for begin, end in bounds]
     checksums = mask_crc32c(np.fromiter(map(crc32c, payloads), np.uint32, num_records))
     joined[ends[:, None] + np.arange(FOOTER_BYTES)] = _as_bytes(checksums.astype("<u4"))
-    return joined.tobytes(), sum(map(fingerprint64, payloads))
+    fingerprints = np.fromiter(map(fingerprint64, payloads), np.uint64, num_records)
+    return joined.tobytes(), fingerprints
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ keys that it belongs to: notes of a superseded write are ignored.
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +27,7 @@ from tenfold.data.writing.statistics.shard_statistics import (
 
 WORK: Final = ".tenfold-write"
 KEYS_NAME: Final = f"{WORK}/keys.json"
+_FINGERPRINTS: Final = ".fingerprints"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class FinishedShard:
 
     `label_counts` maps each class to its number of records; `quarantined` lists the source
     records that belong to the shard but were left out as broken; `statistics` are the sums over
-    the values of its features.
+    the values of its features; `left_out` counts the source records that a transform chose to
+    leave out.
     """
 
     info: ShardInfo
@@ -73,6 +76,7 @@ class FinishedShard:
     label_counts: dict[int, int]
     quarantined: tuple[SkippedRecord, ...] = ()
     statistics: ShardStatistics = field(default_factory=ShardStatistics)
+    left_out: int = 0
 
 
 def read_keys(folder: Folder) -> WriteKeys | None:
@@ -97,6 +101,19 @@ def record_finished(folder: Folder, shard: FinishedShard, keys: str) -> None:
     """Note a finished shard of the write of `keys` (a digest); its file must be in place."""
     document = {"keys": keys, **_to_json(shard)}
     folder.write(_note_name(shard.info.name), json.dumps(document).encode())
+
+
+def record_fingerprints(folder: Folder, shard: str, fingerprints: "array[int]") -> None:
+    """Note the fingerprints of a shard's records, 8 bytes each, for comparing the splits."""
+    folder.write(f"{WORK}/{shard}{_FINGERPRINTS}", memoryview(fingerprints).tobytes())
+
+
+def read_fingerprints(folder: Folder, shard: str) -> bytes:
+    """Return the fingerprints of a finished shard, 8 bytes each in this machine's byte order.
+
+    Empty if they were not noted.
+    """
+    return folder.read(f"{WORK}/{shard}{_FINGERPRINTS}") or b""
 
 
 def read_finished(
@@ -175,6 +192,7 @@ def _to_json(shard: FinishedShard) -> dict[str, Any]:
         "label_counts": sorted(shard.label_counts.items()),
         "quarantined": [[note.record, note.reason] for note in shard.quarantined],
         "statistics": shard_statistics_to_json(shard.statistics),
+        "left_out": shard.left_out,
     }
 
 
@@ -193,6 +211,7 @@ def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
             label_counts={int(label): int(count) for label, count in document["label_counts"]},
             quarantined=tuple(SkippedRecord(*note) for note in document["quarantined"]),
             statistics=shard_statistics_from_json(document["statistics"]),
+            left_out=int(document["left_out"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -73,7 +73,7 @@ def _lock(descriptor: int, operation: int, folder: Folder) -> None:
 
 def plan_keys(stats: SourceStats, plan: WritePlan, *, transform_key: str = "") -> WriteKeys:
     """Return the keys of writing a source by `plan`."""
-    layout = {
+    layout: dict[str, object] = {
         "revision": WRITER_REVISION,
         "seed": plan.shuffle_seed,
         "lanes": plan.num_lanes,
@@ -83,6 +83,9 @@ def plan_keys(stats: SourceStats, plan: WritePlan, *, transform_key: str = "") -
             for split in plan.splits
         ],
     }
+    pools = [split.pool_key for split in plan.splits]
+    if any(pools):  # otherwise the key stays that of earlier versions, which wrote equal shards
+        layout["pools"] = pools
     digest = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
     return WriteKeys(stats.fingerprint, transform_key, digest)
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import (
@@ -13,6 +14,7 @@ from tenfold.data.format.manifest import (
     QUARANTINE_NAME,
     Feature,
     Manifest,
+    SharedRecords,
     Split,
     manifest_from_json,
     manifest_to_json,
@@ -21,10 +23,13 @@ from tenfold.data.format.schema import Schema, SchemaError, merge_all
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import WritePlan
 from tenfold.data.storage.folder import Conflict, Folder
+from tenfold.data.units import plural
+from tenfold.data.writing.compare_splits import shared_records
 from tenfold.data.writing.ledger import (
     FinishedShard,
     WriteKeys,
     check_budget,
+    read_fingerprints,
     read_finished,
     read_keys,
     remove_ledger,
@@ -75,7 +80,12 @@ def publish(
         return published
     ordered = [finished[task.name] for task in plan.tasks]
     check_budget(ordered, max_bad_records)
-    manifest = replace(_manifest(stats, plan, keys, finished), notes=notes)
+    _check_chosen(plan, ordered)
+    manifest = replace(
+        _manifest(stats, plan, keys, finished),
+        notes=notes,
+        shared_records=_shared_records(folder, plan),
+    )
     try:
         write_companions(folder, _quarantine_file(ordered) | tfds_files(manifest))
         folder.write(MANIFEST_NAME, manifest_to_json(manifest).encode(), replaces="")
@@ -87,6 +97,45 @@ def publish(
     remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
+
+
+def _check_chosen(plan: WritePlan, shards: Sequence[FinishedShard]) -> None:
+    """Check that transforms left records for every lane of every split.
+
+    Raises:
+      JobError: a lane is empty.
+    """
+    # The shards of each split begin with lane 0: their number is a multiple of the lanes.
+    lanes = [[0] * plan.num_lanes for _ in plan.splits]
+    left_out = [0] * len(plan.splits)
+    for number, (task, shard) in enumerate(zip(plan.tasks, shards, strict=True)):
+        lanes[task.split][number % plan.num_lanes] += shard.info.records
+        left_out[task.split] += shard.left_out
+    for split, counts, chosen_away in zip(plan.splits, lanes, left_out, strict=True):
+        if min(counts) or not chosen_away:
+            continue
+        away = f"{plural(chosen_away, 'record')} of split '{split.name}'"
+        if not any(counts):
+            raise JobError(
+                f"the transforms left out all {away}: None leaves a record out; "
+                "return the features of those to keep"
+            )
+        raise JobError(
+            f"the transforms left out {away}: the other {sum(counts):,} do not fill "
+            f"{plan.num_lanes} lanes; take fewer workers or more data"
+        )
+
+
+def _shared_records(folder: Folder, plan: WritePlan) -> tuple[SharedRecords, ...]:
+    """Return the exact duplicates between the splits."""
+    if len(plan.splits) < 2:
+        return ()
+    shards: dict[str, list[str]] = {split.name: [] for split in plan.splits}
+    for task in plan.tasks:
+        shards[plan.splits[task.split].name].append(task.name)
+    return shared_records(
+        {split: map(partial(read_fingerprints, folder), names) for split, names in shards.items()}
+    )
 
 
 def _remove_own_ledger(folder: Folder, keys: WriteKeys) -> None:
@@ -127,6 +176,7 @@ def _manifest(
         transform_key=keys.transform,
         layout_key=keys.layout,
         quarantined=sum(len(shard.quarantined) for shard in finished.values()),
+        left_out=sum(shard.left_out for shard in finished.values()),
     )
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ from tenfold.data.storage.folder import Conflict, Folder
 from tenfold.data.storage.local_folder import create_exclusively, temporary_beside
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.transforms.base import RecordSeed
-from tenfold.data.transforms.chain import Chain
+from tenfold.data.transforms.chain import BATCH_RECORDS, Chain
 from tenfold.data.writing.ledger import (
     FinishedShard,
     SkippedRecord,
     check_bad_records,
+    record_fingerprints,
     record_finished,
     taken_over,
 )
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
 BLOCK_BYTES: Final = 1 << 20
 # Records of a block that is encoded as columns, at most.
 MAX_BLOCK_RECORDS: Final = 1 << 14
-# Records per call of a transform.
-BATCH_RECORDS: Final = 32
-
 # Takes the records and bytes written since the last call.
 Report = Callable[[int, int], None]
 
@@ -85,9 +84,10 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
     """
     folder = open_folder(job.output)
     split = job.plan.splits[task.split]
-    statistics = ShardStatistics(split.examples * split.copies, split.layout.num_shards)
+    statistics = ShardStatistics(split.expected_records, split.layout.num_shards)
     optional = getattr(job.source, "optional_features", ())
-    sums = _ShardSums(task.name, report, statistics, optional)
+    compare = len(job.plan.splits) > 1
+    sums = _ShardSums(task.name, report, statistics, optional, compare=compare)
     with _temporary(folder, task.name) as path:
         try:
             with open(path, "wb", buffering=0, opener=create_exclusively) as file:
@@ -100,6 +100,8 @@ def write_shard(job: WriteJob, task: ShardTask, report: Report) -> FinishedShard
                 replaces = job.versions.get(task.name, "")
                 folder.publish(path, task.name, synced=True, replaces=replaces)
             finished = sums.finished()
+            if sums.fingerprints:
+                record_fingerprints(folder, task.name, sums.fingerprints)
             record_finished(folder, finished, job.keys)
         except Conflict:
             raise taken_over(folder) from None
@@ -141,14 +143,20 @@ class _ShardSums:
         report: Report,
         statistics: ShardStatistics,
         optional: Collection[str] = (),
+        *,
+        compare: bool,
     ) -> None:
         self._name = name
         self._statistics = statistics
         self._report = report
+        self._compare = compare
         self._records = self._bytes = self._crc32c = self._fingerprint = 0
         self._observer = SchemaObserver(optional)
         self._label_counts: dict[int, int] = {}
         self._quarantined: list[SkippedRecord] = []
+        self._left_out = 0
+        # One number per record, kept only if there are splits to compare.
+        self._fingerprints = array("Q")
 
     def blocks(self, job: WriteJob, task: ShardTask) -> Iterator[bytes]:
         """Yield the shard's bytes in blocks of about BLOCK_BYTES."""
@@ -187,12 +195,14 @@ class _ShardSums:
             for row, schema in block.schemas:
                 self._observe(job, int(chosen[row]), schema)
             self._fingerprint += block.fingerprint
+            if self._compare:
+                self._fingerprints.frombytes(block.fingerprints.tobytes())
             for label, count in block.label_counts.items():
                 self._label_counts[label] = self._label_counts.get(label, 0) + count
             yield self._block([block.frames], block.records)
 
     def _row_blocks(
-        self, job: WriteJob, rows: Iterator[tuple[int, Encoded | UnusableRecord]]
+        self, job: WriteJob, rows: Iterator[tuple[int, Encoded | UnusableRecord | None]]
     ) -> Iterator[bytes]:
         parts: list[bytes] = []
         size = records = 0
@@ -204,6 +214,8 @@ class _ShardSums:
             fingerprint = fingerprint64(payload)
             self._fingerprint += fingerprint
             self._statistics.add_record(payload, encoded.schema, fingerprint)
+            if self._compare:
+                self._fingerprints.append(fingerprint)
             if encoded.label is not None:
                 self._label_counts[encoded.label] = self._label_counts.get(encoded.label, 0) + 1
             if size >= BLOCK_BYTES:
@@ -220,9 +232,12 @@ class _ShardSums:
         return block
 
     def _good_records(
-        self, job: WriteJob, rows: Iterator[tuple[int, Encoded | UnusableRecord]]
+        self, job: WriteJob, rows: Iterator[tuple[int, Encoded | UnusableRecord | None]]
     ) -> Iterator[Encoded]:
         for index, encoded in rows:
+            if encoded is None:
+                self._left_out += 1
+                continue
             if job.decode_images and isinstance(encoded, Encoded):
                 encoded = _decodable(encoded)
             if isinstance(encoded, UnusableRecord):
@@ -260,7 +275,13 @@ class _ShardSums:
             self._label_counts,
             tuple(self._quarantined),
             self._statistics,
+            left_out=self._left_out,
         )
+
+    @property
+    def fingerprints(self) -> "array[int]":
+        """The fingerprint of each record, if there are splits to compare."""
+        return self._fingerprints
 
 
 def _decodable(encoded: Encoded) -> Encoded | UnusableRecord:
@@ -296,8 +317,11 @@ def _unchanged(
 
 def _transformed(
     job: WriteJob, task: ShardTask, chain: Chain
-) -> Iterator[tuple[int, Encoded | UnusableRecord]]:
-    """Yield a shard's records, transformed in batches, with the index of each."""
+) -> Iterator[tuple[int, Encoded | UnusableRecord | None]]:
+    """Yield a shard's records, transformed in batches, with the index of each.
+
+    None stands for a record of the source that a transform has left out.
+    """
     source, seed = job.source, job.plan.shuffle_seed
 
     def read(position: tuple[int, int]) -> tuple[RecordSeed, dict[str, Any] | UnusableRecord]:
@@ -308,8 +332,9 @@ def _transformed(
     )
     while batch := list(islice(records, BATCH_RECORDS)):
         seeds = [record_seed for record_seed, _ in batch]
-        encoded = chain.apply([record for _, record in batch], seeds)
-        yield from zip((record_seed.example for record_seed in seeds), encoded, strict=True)
+        results = chain.apply([record for _, record in batch], seeds)
+        for record_seed, made in zip(seeds, results, strict=True):
+            yield from ((record_seed.example, encoded) for encoded in made or [None])
 
 
 def _concurrent_reads(source: Source) -> int:

@@ -10,8 +10,10 @@ from typing import Any, Final
 from tenfold.data.errors import JobError, UserError, did_you_mean
 from tenfold.data.format.manifest import Manifest
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.plan_layout import SplitFraction, check_fractions
-from tenfold.data.planning.write_plan import ShardTask, WritePlan, plan_write
+from tenfold.data.planning.split_fractions import SplitFraction
+from tenfold.data.planning.split_names import standard_split_name
+from tenfold.data.planning.split_rule import SplitRule
+from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
 from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.sources.base import Source, SourceOptions
@@ -20,7 +22,6 @@ from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import make_writable, open_folder
 from tenfold.data.transforms.chain import Chain, parse_chain
-from tenfold.data.transforms.estimate import estimate_sizes
 from tenfold.data.transforms.python_transforms import TransformLike
 from tenfold.data.writing.beam import SourceSpec, write_with_beam
 from tenfold.data.writing.ledger import FinishedShard, check_budget, read_finished
@@ -31,6 +32,7 @@ from tenfold.data.writing.output_folder import (
     find_finished,
     plan_keys,
 )
+from tenfold.data.writing.plan_source import plan_source, pools_in_files
 from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
 
@@ -55,7 +57,12 @@ class WriteOptions:
 
     Attributes:
       policy: the layout of the shards: their sizes, and the worker counts that divide them.
-      splits: each split's name and its fraction of the examples; the fractions sum to 1.
+      splits: each split's name and its fraction of the examples; the fractions sum to 1. A
+        fraction of None keeps the source's own split of this name. Empty keeps all splits that
+        the source has itself, or makes everything ``train``.
+      split_feature: the feature that names each record's split; "" for none.
+      split_by: the feature whose equal values stay in one split, as a patient; "" for none.
+      stratify: the feature whose values every split gets in equal shares; "" for none.
       shuffle_seed: the seed of the order of the records.
       processes: the number of writing processes; 0 takes one per CPU core, and two per core
         where the output is remote.
@@ -76,7 +83,10 @@ class WriteOptions:
     """
 
     policy: LayoutPolicy = field(default_factory=LayoutPolicy)
-    splits: Mapping[str, float] = field(default_factory=lambda: {"train": 1.0})
+    splits: Mapping[str, float | None] = field(default_factory=dict)
+    split_feature: str = ""
+    split_by: str = ""
+    stratify: str = ""
     shuffle_seed: int = 0
     processes: int = 0
     max_bad_records: int | None = None
@@ -90,7 +100,7 @@ class WriteOptions:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_fractions(self.fractions, f"splits {dict(self.splits)}")
+        _ = self.split_rule  # checks the splits
         if self.processes < 0:
             raise UserError(f"processes is {self.processes}: it must be at least 1, or 0 for all")
         if self.max_bad_records is not None and self.max_bad_records < 0:
@@ -116,9 +126,12 @@ class WriteOptions:
             )
 
     @property
-    def fractions(self) -> tuple[SplitFraction, ...]:
-        """The splits, each checked."""
-        return tuple(SplitFraction(name, share) for name, share in self.splits.items())
+    def split_rule(self) -> SplitRule:
+        """How the examples become splits, checked."""
+        splits = tuple(
+            SplitFraction(standard_split_name(name), share) for name, share in self.splits.items()
+        )
+        return SplitRule(splits, self.split_feature, self.split_by, self.stratify)
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,8 @@ def write_shards(
 
     Args:
       source: a path, a URL, ``tfds:NAME`` or ``module:function``, as for ``--source``; or a
-        `tf.data.Dataset`, or an iterable of dicts of features.
+        `tf.data.Dataset`, or an iterable of dicts of features; or a dict of one of these for each
+        split.
       output: the path or URL of the folder for the shards.
       options: the layout, the splits and the way of writing.
       transforms: the steps that each record takes, in order: a text as for ``--transform``
@@ -192,13 +206,22 @@ def write_shards(
         make_writable(folder)  # a refusal comes before the scan of the source, which may be long
     with scratch_folder() as scratch:
         opened = open_source(source, scratch, source_options)
-        plan = _plan(opened, chain, options)
+        plan = plan_source(
+            opened,
+            options.policy,
+            options.split_rule,
+            chain=chain,
+            shuffle_seed=options.shuffle_seed,
+            label_feature=source_options.label if source_options else "",
+        )
         on_plan(plan)
         if options.dry_run:
             return _dry_run(opened, plan, chain, folder, options)
         make_writable(folder)
         decode = options.check == "decode"
-        job = WriteJob(opened, plan, folder.path, chain, options.max_bad_records, decode)
+        # Beam's workers do not see this machine's files: they get the pools themselves.
+        shared = plan if options.engine == "beam" else pools_in_files(plan, scratch)
+        job = WriteJob(opened, shared, folder.path, chain, options.max_bad_records, decode)
         spec = SourceSpec(source, source_options, opened.stats.fingerprint)
         with claim_output(folder, num_writers=options.num_writers):
             return _write(job, spec, folder, options, on_progress)
@@ -217,17 +240,6 @@ def _with_shorthands(
     if shuffle_seed is not None:
         options = replace(options, shuffle_seed=shuffle_seed)
     return options
-
-
-def _plan(source: Source, chain: Chain, options: WriteOptions) -> WritePlan:
-    seed, fractions = options.shuffle_seed, options.fractions
-    return plan_write(
-        source.stats.num_examples,
-        options.policy,
-        fractions,
-        shuffle_seed=seed,
-        estimates=estimate_sizes(source, chain, fractions, seed=seed),
-    )
 
 
 def _transform_key(chain: Chain, options: WriteOptions) -> str:

@@ -13,6 +13,7 @@ from tenfold.data.storage.folder import is_url
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_program, check_reach
 from tenfold.launcher.cli.train_flags import train_config, train_flag_names
+from tenfold.launcher.cli.write_flags import source_from_flags
 from tenfold.launcher.job.job_spec import JobSpec
 from tenfold.launcher.job.run_dir import absolute_run_dir, check_usable, default_run_dir
 from tenfold.launcher.worker.environment import remote_worker_defaults
@@ -67,7 +68,7 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
     if args.program:
         _refuse_training_flags(fv)
         return JobSpec(args.program, fv.num_workers, fv.run_dir, env=env)
-    if fv.source:
+    if source_from_flags(fv):
         raise UserError(f"--source is not for --backend={fv.backend}: 'tenfold write' it first")
     shards = _shards(fv)
     if not _is_whole(shards):
@@ -139,15 +140,16 @@ def _refuse_training_flags(fv: FlagValues) -> None:
 
 
 def _shards(fv: FlagValues) -> str:
-    if fv.source and fv.shards:
+    source = source_from_flags(fv)
+    if source and fv.shards:
         raise UserError("give --shards or --source, not both")
-    if fv.source and not fv.output:
+    if source and not fv.output:
         raise UserError("--output is missing: the folder that --source is written to as shards")
-    if not (fv.source or fv.shards):
+    if not (source or fv.shards):
         raise UserError(
             "nothing to run: give --shards=PATH, --source=PATH --output=PATH, or '-- program …'"
         )
-    return str(fv.output if fv.source else fv.shards)
+    return str(fv.output if source else fv.shards)
 
 
 def _is_whole(path: str) -> bool:

@@ -11,7 +11,7 @@ from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_training
 from tenfold.launcher.cli.prepare_job import prepare_job
-from tenfold.launcher.cli.write_flags import WriteRequest, write_request
+from tenfold.launcher.cli.write_flags import WriteRequest, source_from_flags, write_request
 from tenfold.launcher.job.faults import Fault
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.supervisor.fault_injection import check_backend, parse_fault
@@ -91,7 +91,7 @@ def prepare_launch(fv: FlagValues, args: Arguments) -> Launch:
         supervision=_supervision(fv),
         faults=_faults(fv, spec, backend),
         passed_env=passed_environment(fv.pass_env, os.environ),
-        write_first=write_request(fv) if fv.source else None,
+        write_first=write_request(fv) if source_from_flags(fv) else None,
         max_bad_records=fv.max_bad_records,
         as_json=fv.format == "json",
         show_tf_logs=fv.show_tf_logs,

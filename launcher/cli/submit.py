@@ -12,6 +12,7 @@ from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_training
 from tenfold.launcher.cli.prepare_job import prepare_far_job, prepare_job
 from tenfold.launcher.cli.prepare_launch import options_of_backend
+from tenfold.launcher.cli.write_flags import source_from_flags
 
 # The rendered script contains them itself, or they mean nothing where it runs.
 _NOT_PASSED_ON: Final = ("dry_run", "format", "run_dir", "flagfile")
@@ -35,7 +36,7 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
         spec = prepare_far_job(fv, args)
     else:
         spec = prepare_job(fv, args, env={})
-        if spec.train and not fv.source:
+        if spec.train and not source_from_flags(fv):
             check_training(spec.train, num_workers=spec.num_workers)
     command_line = _command_line(fv, args, run_dir=spec.run_dir)
     return submitter, Submission(spec, command_line, fv.max_restarts)

@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from absl import flags
@@ -15,6 +16,7 @@ from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size, i
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
+    from tenfold.data.planning.split_rule import SplitRule
     from tenfold.data.planning.write_plan import WritePlan
     from tenfold.data.sources.base import SourceOptions
     from tenfold.data.writing.write_shards import Progress, WriteOptions, WriteResult
@@ -27,8 +29,9 @@ _BAR_INTERVAL_S: Final = 0.1
 
 @in_group("Shard layout")
 def define_plan_flags(fv: FlagValues) -> None:
-    """Define --source and the flags of the layout."""
+    """Define --source, the flags of the splits and those of the layout."""
     _define_source_flags(fv)
+    _define_split_flags(fv)
     flags.DEFINE_integer(
         "num_workers", _POLICY.num_workers, "number of workers that will train", flag_values=fv
     )
@@ -105,6 +108,56 @@ def _define_table_flags(fv: FlagValues) -> None:
     )
 
 
+@in_group("Splits")
+def _define_split_flags(fv: FlagValues) -> None:
+    text = partial(flags.DEFINE_string, default="", flag_values=fv)
+    text(
+        name="split",
+        help="splits and their fractions, as train:0.9,validation:0.1; the name alone keeps a "
+        "split that the source has itself, as train:0.9,validation:0.1,test; or a source for each "
+        "split, in place of --source: train=PATH,validation=PATH (default: the source's own "
+        "splits, else all of it is train)",
+    )
+    text(name="split_feature", help="column or feature that names the split of each record")
+    text(
+        name="split_by",
+        help="column or feature whose equal values stay in one split, as patient_id; with --split",
+    )
+    text(
+        name="stratify",
+        help="column or feature, as label, of which each split gets the same shares; with --split",
+    )
+
+
+def source_from_flags(fv: FlagValues) -> str | dict[str, str]:
+    """Return the source that the flags name, or the source of each split; "" for none.
+
+    Raises:
+      UserError: --source and --split both name sources.
+    """
+    from tenfold.data.planning.split_fractions import parse_split_sources
+
+    of_splits = parse_split_sources(fv.split)
+    if of_splits and fv.source:
+        raise UserError(
+            f"--split={fv.split} names a source for each split, and --source another: give one"
+        )
+    return of_splits or fv.source
+
+
+def split_rule_from_flags(fv: FlagValues) -> "SplitRule":
+    """Return the rule that the flags give for the splits.
+
+    Raises:
+      UserError: a flag is wrong, or two of them contradict each other.
+    """
+    from tenfold.data.planning.split_fractions import parse_split_sources, parse_splits
+    from tenfold.data.planning.split_rule import SplitRule
+
+    fractions = () if parse_split_sources(fv.split) else parse_splits(fv.split)
+    return SplitRule(fractions, fv.split_feature, fv.split_by, fv.stratify)
+
+
 def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
     """Return the options of the source that the flags give."""
     from tenfold.data.sources.base import SourceOptions
@@ -127,12 +180,6 @@ def define_write_flags(fv: FlagValues) -> None:
     """Define the flags that decide the contents of the shards, --source and --output included."""
     define_plan_flags(fv)
     flags.DEFINE_string("output", "", "folder for the shards: a path or gs://…", flag_values=fv)
-    flags.DEFINE_string(
-        "split",
-        "train",
-        "splits and their fractions of the examples, as train:0.9,validation:0.1",
-        flag_values=fv,
-    )
     flags.DEFINE_multi_string(
         "transform",
         [],
@@ -209,22 +256,26 @@ def write_request(fv: FlagValues, **options: Any) -> WriteRequest:
     Raises:
       UserError: a flag is missing or wrong.
     """
-    from tenfold.data.planning.plan_layout import parse_splits
     from tenfold.data.writing.write_shards import WriteOptions
 
-    for name in ("source", "output"):
-        if not fv[name].value:
+    source = source_from_flags(fv)
+    for name, value in (("source", source), ("output", fv.output)):
+        if not value:
             raise UserError(f"--{name} is missing: --help lists the flags")
+    rule = split_rule_from_flags(fv)
     if fv.max_bad_records < 0:
         raise UserError(f"--max_bad_records={fv.max_bad_records}: it must be at least 0")
     return WriteRequest(
-        source=fv.source,
+        source=source,
         output=fv.output,
         source_options=source_options_from_flags(fv),
         transforms=tuple(fv.transform),
         options=WriteOptions(
             policy=policy_from_flags(fv),
-            splits={split.name: split.fraction for split in parse_splits(fv.split)},
+            splits={split.name: split.fraction for split in rule.fractions},
+            split_feature=rule.feature,
+            split_by=rule.by,
+            stratify=rule.stratify,
             shuffle_seed=fv.shuffle_seed,
             processes=fv.processes,
             check=fv.check,
@@ -287,11 +338,14 @@ class WriteProgress:
             self._bar.stop()
 
     def begin(self, plan: "WritePlan") -> None:
-        """Print the layout of each split."""
+        """Print how the splits are made, and the layout of each."""
+        for note in plan.notes:
+            self._print(note)
         for split in plan.splits:
             layout = split.layout
+            chosen = "about " if split.records_per_copy != 1 else ""
             self._print(
-                f"{split.name}: {plural(split.examples * split.copies, 'record')} in "
+                f"{split.name}: {chosen}{plural(split.expected_records, 'record')} in "
                 f"{plural(layout.num_shards, 'shard')} of about "
                 f"{format_size(layout.shard_bytes_mean)}"
             )

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from absl import flags
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.layout import ShardLayout, SourceStats
+from tenfold.data.planning.layout import ShardLayout
 from tenfold.data.planning.plan_layout import plan_layout
 from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.units import format_size, plural
@@ -15,7 +17,9 @@ from tenfold.launcher.cli.flags import Arguments, FlagValues, define_size
 from tenfold.launcher.cli.write_flags import (
     define_plan_flags,
     policy_from_flags,
+    source_from_flags,
     source_options_from_flags,
+    split_rule_from_flags,
 )
 
 USAGE: Final = "--source=PATH | --dataset_size=10GB [--num_examples=N] [--flag=value …]"
@@ -47,85 +51,133 @@ def run(fv: FlagValues, args: Arguments) -> int:
         from tenfold.launcher.display.plots import check_plot_path
 
         check_plot_path(fv.plot)
-    layout = layout_from_flags(fv)
+    plan = plan_from_flags(fv)
     if fv.plot:
-        plot_layout(layout, policy_from_flags(fv), fv.plot)
+        plot_layout(plan.whole, policy_from_flags(fv), fv.plot)
         print(f"saved {fv.plot}", file=sys.stderr)
-    print(json.dumps(to_json(layout), indent=1) if fv.format == "json" else to_text(layout))
+    print(json.dumps(to_json(plan), indent=1) if fv.format == "json" else to_text(plan))
     return 0
 
 
-def layout_from_flags(fv: FlagValues) -> ShardLayout:
-    """Return the layout for the flags; scans --source if it is given.
+@dataclass(frozen=True)
+class SourcePlan:
+    """The layout of a whole data set, that of each split if there are several, and remarks."""
+
+    whole: ShardLayout
+    splits: tuple[tuple[str, ShardLayout], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def plan_from_flags(fv: FlagValues) -> SourcePlan:
+    """Return the plan for the flags; scans --source if it is given.
 
     Raises:
       UserError: a flag is wrong or missing, or the source cannot be used.
     """
-    policy = policy_from_flags(fv)
-    stats = _stats(fv)
-    return plan_layout(
-        stats.total_bytes if stats else fv.dataset_size,
-        stats.num_examples if stats else fv.num_examples,
-        policy,
-        max_record_bytes=stats.max_record_bytes if stats else 0,
-    )
-
-
-def _stats(fv: FlagValues) -> SourceStats | None:
-    """Return the statistics of --source; None if --dataset_size is given instead."""
-    if bool(fv.source) == (fv.dataset_size is not None):
+    source, policy = source_from_flags(fv), policy_from_flags(fv)
+    if bool(source) == (fv.dataset_size is not None):
         raise UserError("give either --source=PATH or --dataset_size=10GB")
-    if not fv.source:
-        return None
+    if not source:
+        return SourcePlan(plan_layout(fv.dataset_size, fv.num_examples, policy))
     if fv.num_examples is not None:
         raise UserError("--num_examples is for --dataset_size only: a --source is counted")
     from tenfold.data.sources.open_source import open_source
+    from tenfold.data.writing.plan_source import plan_source
 
+    options, rule = source_options_from_flags(fv), split_rule_from_flags(fv)
     with scratch_folder() as scratch:
-        source = open_source(fv.source, scratch, source_options_from_flags(fv))
-        for note in source.notes:
+        opened = open_source(source, scratch, options)
+        for note in opened.notes:
             print(note, file=sys.stderr)
-        return source.stats
+        plan = plan_source(opened, policy, rule, label_feature=options.label)
+    layouts = tuple((split.name, split.layout) for split in plan.splits)
+    if len(layouts) == 1:
+        return SourcePlan(layouts[0][1], notes=plan.notes)
+    return SourcePlan(_sum_layouts(layouts), layouts, plan.notes)
 
 
-def to_json(layout: ShardLayout) -> dict[str, Any]:
-    """Return the layout for --format=json."""
-    names = (
-        "num_shards",
-        "num_lanes",
-        "num_workers",
-        "worker_counts",
-        "shards_per_worker",
-        "total_bytes",
-        "num_examples",
-        "shard_bytes_mean",
-        "shard_bytes_max",
-        "max_record_bytes",
-        "records_per_shard_min",
-        "records_per_shard_max",
-        "reasons",
-        "warnings",
+def _sum_layouts(layouts: Sequence[tuple[str, ShardLayout]]) -> ShardLayout:
+    """Return all splits as one layout."""
+    parts = [layout for _, layout in layouts]
+
+    def named(attribute: str) -> tuple[str, ...]:
+        """Return the texts of all splits, each once, with the names of its splits."""
+        of_text: dict[str, list[str]] = {}
+        for name, layout in layouts:
+            for text in getattr(layout, attribute):
+                of_text.setdefault(text, []).append(name)
+        return tuple(f"{', '.join(names)}: {text}" for text, names in of_text.items())
+
+    return replace(
+        parts[0],
+        num_shards=sum(part.num_shards for part in parts),
+        total_bytes=sum(part.total_bytes for part in parts),
+        num_examples=sum(part.num_examples or 0 for part in parts),
+        max_record_bytes=max(part.max_record_bytes for part in parts),
+        reasons=named("reasons"),
+        warnings=named("warnings"),
     )
-    return {name: getattr(layout, name) for name in names}
 
 
-def to_text(layout: ShardLayout) -> str:
-    """Return the layout as a table in text."""
-    return "\n".join(f"{name:<18} {text}" for name, text in rows_of(layout))
+_FIELDS: Final = (
+    "num_shards", "num_lanes", "num_workers", "worker_counts", "shards_per_worker", "total_bytes",
+    "num_examples", "shard_bytes_mean", "shard_bytes_max", "max_record_bytes",
+    "records_per_shard_min", "records_per_shard_max", "reasons", "warnings",
+)  # fmt: skip
 
 
-def rows_of(layout: ShardLayout) -> list[tuple[str, str]]:
+def to_json(plan: SourcePlan) -> dict[str, Any]:
+    """Return the plan for --format=json: the whole data set, and with several splits each."""
+    document = _fields_of(plan.whole)
+    if plan.splits:
+        layouts = [layout for _, layout in plan.splits]
+        for name, choose in (
+            ("records_per_shard_min", min), ("records_per_shard_max", max),
+            ("shard_bytes_max", max),
+        ):  # fmt: skip
+            document[name] = choose(getattr(layout, name) for layout in layouts)
+        document["splits"] = [{"name": name, **_fields_of(layout)} for name, layout in plan.splits]
+    return document | ({"notes": list(plan.notes)} if plan.notes else {})
+
+
+def _fields_of(layout: ShardLayout) -> dict[str, Any]:
+    return {name: getattr(layout, name) for name in _FIELDS}
+
+
+def to_text(plan: SourcePlan) -> str:
+    """Return the plan as a table in text."""
+    return "\n".join(f"{name:<18} {text}" for name, text in rows_of(plan))
+
+
+def rows_of(plan: SourcePlan) -> list[tuple[str, str]]:
     """Return the rows of the table: a name and a text each."""
-    rows = [
-        ("data", _data(layout)),
+    layout = plan.whole
+    rows = [("data", _data(layout)), *(_note(note) for note in plan.notes)]
+    rows += [(f"  {name}", _split(part, layout)) for name, part in plan.splits]
+    rows += [
         ("shards", f"{layout.num_shards:,} of {format_size(layout.shard_bytes_mean)}"),
         ("workers", f"{layout.num_workers:,}, {plural(layout.shards_per_worker, 'shard')} each"),
         ("lanes", f"{layout.num_lanes:,}: evenly read by {_show_counts(layout)}"),
     ]
-    if layout.num_examples is not None:
+    if layout.num_examples is not None and not plan.splits:
         rows.append(("records per shard", _records(layout)))
     rows += [("because", reason) for reason in layout.reasons]
     return rows + [("warning", warning) for warning in layout.warnings]
+
+
+def _note(note: str) -> tuple[str, str]:
+    """Return a remark as a row: ``splits: by …`` is named ``splits``."""
+    name, colon, text = note.partition(": ")
+    return (name, text) if colon and name == "splits" else ("splits", note)
+
+
+def _split(layout: ShardLayout, whole: ShardLayout) -> str:
+    share = 100 * (layout.num_examples or 0) / (whole.num_examples or 1)
+    return (
+        f"{plural(layout.num_examples or 0, 'example')} ({share:.1f} %) in "
+        f"{plural(layout.num_shards, 'shard')} of {_records(layout)} records, "
+        f"{format_size(layout.shard_bytes_mean)}"
+    )
 
 
 def _data(layout: ShardLayout) -> str:

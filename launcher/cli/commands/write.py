@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 USAGE: Final = "--source=PATH --output=PATH [--flag=value …] [-- --runner=… (with --engine=beam)]"
 
+_TRAIN: Final = "train"
+# The share of records that an epoch may leave over without a remark.
+_NOTABLE_LEFTOVER: Final = 0.01
+
 
 def define_flags(fv: FlagValues) -> None:
     """Define the flags of `write`."""
@@ -78,7 +82,7 @@ def to_json(result: "WriteResult", output: str, seconds: float) -> dict[str, Any
     planned until then.
     """
     manifest = result.manifest
-    planned = sum(split.examples * split.copies for split in result.plan.splits)
+    planned = result.plan.num_records
     return {
         "output": output,
         "complete": manifest is not None,
@@ -87,6 +91,8 @@ def to_json(result: "WriteResult", output: str, seconds: float) -> dict[str, Any
         "written": result.written,
         "kept": result.kept,
         "quarantined": manifest.quarantined if manifest else 0,
+        "left_out": manifest.left_out if manifest else 0,
+        "shared_records": [vars(s) for s in manifest.shared_records] if manifest else [],
         "notes": list(result.notes),
         "seconds": round(seconds, 3),
     }
@@ -126,9 +132,33 @@ def _written(
     ]
     shown = (f"{feature.name} ({describe_feature(feature)})" for feature in manifest.features)
     lines.append(f"features: {', '.join(shown)}")
+    if manifest.left_out:
+        lines.append(f"{plural(manifest.left_out, 'record')} left out by your transforms")
+        lines += _uneven_lanes(manifest)
+    lines += [
+        f"warning: {plural(shared.records, 'record')} of split '{shared.split}' also in split "
+        f"'{shared.other}', byte for byte: results on one would be too good; remove duplicates"
+        for shared in manifest.shared_records
+    ]
     if manifest.quarantined:
         lines.append(
             f"{plural(manifest.quarantined, 'broken record')} left out: "
             f"see {output.rstrip('/')}/quarantine.jsonl"
         )
     return lines
+
+
+def _uneven_lanes(manifest: "Manifest") -> list[str]:
+    """Return a line if the shortest lane ends an epoch with many records left over."""
+    from tenfold.data.planning.lanes import deal_lanes
+
+    if not manifest.has_split(_TRAIN):
+        return []
+    counts = [lane.num_records for lane in deal_lanes(manifest.split(_TRAIN), manifest.num_lanes)]
+    used = min(counts) * len(counts)
+    if sum(counts) - used <= _NOTABLE_LEFTOVER * sum(counts):
+        return []
+    return [
+        f"the lanes of split '{_TRAIN}' hold {min(counts):,} to {max(counts):,} records: an epoch "
+        f"trains on {used:,} of {sum(counts):,}, different ones each time"
+    ]

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from tenfold.data.errors import UserError
 from tenfold.data.planning.layout import MB, LayoutPolicy
 from tenfold.data.planning.plan_layout import (
-    SplitFraction,
-    parse_splits,
     plan_layout,
-    split_counts,
 )
 
 GB = 1000 * MB
@@ -117,55 +114,6 @@ def test_properties_of_every_layout(total: int, examples: int, policy: LayoutPol
         assert layout.warnings
     if layout.shard_bytes_mean < policy.min_shard_bytes:
         assert layout.warnings
-
-
-@pytest.mark.parametrize(
-    ("text", "splits"),
-    [
-        ("train", [("train", 1.0)]),
-        ("train:0.9,validation:0.1", [("train", 0.9), ("validation", 0.1)]),
-        (
-            "train:0.7, test:0.1, val_2:0.2",
-            [("train", 0.7), ("test", 0.1), ("val_2", 0.2)],
-        ),
-        ("Training:0.7,val:0.2,dev_2:0.1", [("train", 0.7), ("validation", 0.2), ("dev_2", 0.1)]),
-    ],
-)
-def test_splits_are_parsed(text: str, splits: list[tuple[str, float]]) -> None:
-    assert parse_splits(text) == tuple(SplitFraction(*split) for split in splits)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "train:0.9",
-        "train:x",
-        "train:0.5,train:0.5",
-        "val:0.5,dev:0.5",
-        "../a:1",
-        "a:1.5",
-        "a:-1,b:2",
-        "a:0,b:1",
-    ],
-)
-def test_bad_splits_are_refused(text: str) -> None:
-    with pytest.raises(UserError):
-        parse_splits(text)
-
-
-@given(st.integers(100, 10**9), st.lists(st.integers(1, 20), min_size=1, max_size=5))
-def test_split_counts_add_up(examples: int, weights: list[int]) -> None:
-    splits = [SplitFraction(f"s{i}", w / sum(weights)) for i, w in enumerate(weights)]
-    counts = split_counts(examples, splits)
-    assert sum(counts) == examples
-    for count, split in zip(counts, splits, strict=True):
-        assert abs(count - examples * split.fraction) <= 1
-
-
-def test_empty_split_is_refused() -> None:
-    with pytest.raises(UserError, match="split 'b' gets none of 10 examples"):
-        split_counts(10, parse_splits("a:0.99,b:0.01"))
 
 
 def test_whole_records_keep_to_the_maximum_size() -> None:

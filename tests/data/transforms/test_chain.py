@@ -22,7 +22,7 @@ from tenfold.data.format.image_header import image_format, image_shape
 from tenfold.data.format.manifest import Feature, Manifest
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.plan_layout import parse_splits
+from tenfold.data.planning.split_fractions import parse_splits
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.read_manifest import read_manifest
@@ -42,7 +42,7 @@ def encoded(array: np.ndarray, image_format: str = "PNG") -> bytes:
 
 
 def apply(texts: list[str], record: dict[str, Any], copy: int = 0, seed: int = 0) -> Any:
-    [result] = parse_chain(texts).apply([record], [RecordSeed(5, copy, seed)])
+    [[result]] = parse_chain(texts).apply([record], [RecordSeed(5, copy, seed)])
     if isinstance(result, UnusableRecord):
         raise result
     return {name: values for name, (_, values) in decode_example(result.payload).items()}

@@ -61,9 +61,9 @@ class DropsRecords(AddTo):
         return records[1:]
 
 
-class ReturnsNone(AddTo):
+class ReturnsText(AddTo):
     def apply(self, records: list[Any], seeds: list[RecordSeed]) -> list[Any]:
-        return [None] * len(records)
+        return ["text"] * len(records)
 
 
 def written(tmp_path: Path, *transforms: Any, **options: Any) -> list[int]:
@@ -190,7 +190,7 @@ def test_unusable_transform_names_the_way_out(tmp_path: Path, transform: Any, wo
 
 @pytest.mark.parametrize(
     ("transform", "words"),
-    [(DropsRecords(1), r"\d+ records for \d+"), (ReturnsNone(1), "a NoneType")],
+    [(DropsRecords(1), r"\d+ results for \d+ records"), (ReturnsText(1), "a str")],
 )
 def test_wrong_result_of_an_object_names_it(tmp_path: Path, transform: Any, words: str) -> None:
     with pytest.raises(UserError, match=rf"{type(transform).__name__} returns {words}"):
