@@ -81,14 +81,16 @@ def join_splits(specs: Mapping[str, Any], scratch: Path, open_part: Open) -> "Jo
         folder = scratch / f"of-{name}"
         folder.mkdir()
         parts[name] = open_part(spec, folder)
-    notes = _check_features(parts)
-    return JoinedSource(parts, notes)
+    return JoinedSource(parts, _lacking_features(parts))
 
 
 class JoinedSource:
     """The sources of several splits, one after the other, with the classes of all of them."""
 
-    def __init__(self, parts: Mapping[str, Source], notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, parts: Mapping[str, Source], lacking: Mapping[str, Collection[str]]
+    ) -> None:
+        """Join `parts`; `lacking` names the features that the records of a split lack."""
         self.splits = tuple(OwnSplit(name, p.stats.num_examples) for name, p in parts.items())
         self.concurrent_reads = max(int(getattr(p, "concurrent_reads", 1)) for p in parts.values())
         self._parts = tuple(parts.values())
@@ -96,8 +98,16 @@ class JoinedSource:
         names, num_classes, self._new_labels = _join_classes(parts)
         self.stats = _join_stats(parts, names, num_classes)
         self.notes = (
-            *(f"{name}: {note}" for name, part in parts.items() for note in part.notes), *notes
-        )  # fmt: skip
+            *(f"{name}: {note}" for name, part in parts.items() for note in part.notes),
+            *(
+                f"split '{name}' has no feature '{feature}'"
+                for name, features in lacking.items()
+                for feature in features
+            ),
+        )
+        self.optional_features = frozenset[str]().union(
+            *(getattr(part, "optional_features", ()) for part in self._parts), *lacking.values()
+        )
 
     def encoded(self, index: int) -> Encoded:
         """Return example `index`, packed, with its class among those of all; see `Source`."""
@@ -145,14 +155,13 @@ def _scalar(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) else value
 
 
-def _check_features(parts: Mapping[str, Source]) -> list[str]:
-    """Return a remark on each feature that a split lacks, judged by its first sound record.
+def _lacking_features(parts: Mapping[str, Source]) -> dict[str, list[str]]:
+    """Return the features that a split lacks, judged by the first sound record of each.
 
     Raises:
       UserError: a split lacks labels, or a feature is of another kind than in another split.
     """
     kinds = {name: found for name, part in parts.items() if (found := _kinds(part)) is not None}
-    notes: list[str] = []
     known: dict[str, tuple[str, str]] = {}
     for split, found in kinds.items():
         for feature, kind in found.items():
@@ -162,16 +171,20 @@ def _check_features(parts: Mapping[str, Source]) -> list[str]:
                     f"feature '{feature}' is of kind {kind} in split '{split}', but {other_kind} "
                     f"in '{other}': make them alike, or write the splits apart"
                 )
-    for split, found in kinds.items():
-        for feature in sorted(set(known) - set(found)):
-            if feature == LABEL:
-                raise UserError(
-                    f"split '{split}' has no label, '{known[LABEL][0]}' has: leave it out "
-                    f"(--split={','.join(name + '=…' for name in parts if name != split)}), or "
-                    "write it apart"
-                )
-            notes.append(f"split '{split}' has no feature '{feature}' in its first record")
-    return notes
+    unlabelled = [split for split, found in kinds.items() if LABEL in known and LABEL not in found]
+    if unlabelled:
+        rest = ",".join(f"{name}=…" for name in parts if name not in unlabelled)
+        raise UserError(
+            f"split '{unlabelled[0]}' has no label, '{known[LABEL][0]}' has: leave it out, "
+            f"--split={rest}, or write it apart"
+        )
+    lacking = {
+        split: sorted(
+            set(known) - set(found) - set(getattr(parts[split], "optional_features", ()))
+        )
+        for split, found in kinds.items()
+    }
+    return {split: features for split, features in lacking.items() if features}
 
 
 def _kinds(part: Source) -> dict[str, str] | None:

@@ -287,7 +287,7 @@ def _write(
         processes = options.processes or default_processes(folder)
         _write_missing(job, missing, finished, processes, on_progress)
     manifest = publish(
-        folder, source.stats, plan, keys, options.max_bad_records, tuple(source.notes)
+        folder, source.stats, plan, keys, options.max_bad_records, (*source.notes, *plan.notes)
     )
     if manifest is None and options.num_writers == 1:
         raise JobError(

@@ -201,7 +201,8 @@ def test_wrong_result_of_an_object_names_it(tmp_path: Path, transform: Any, word
     ("options", "words"),
     [
         ({"splits": {"train": 0.5}}, "the fractions sum to 0.5"),
-        ({"splits": {}}, "the fractions sum to 0"),
+        ({"splits": {"val": 0.5, "dev": 0.5}}, "split 'validation' comes twice"),
+        ({"split_by": "patient"}, "needs fractions"),
         ({"splits": {"train": 1.5}}, "above 0 and at most 1"),
         ({"splits": {"no/name": 1.0}}, "no/name"),
         ({"processes": -1}, "processes is -1"),
