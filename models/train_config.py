@@ -57,6 +57,7 @@ class TrainConfig:
       shuffle_buffer_bytes: memory for shuffling, per worker.
       cache, cache_dir, cache_bytes: see `data.storage.shard_cache.CacheOptions`.
       train_split, validation_split: names of splits.
+      validation_shards: the folder or URL of other shards to evaluate on; empty for `shards`.
       working_dir: the user's current folder, where modules are looked up.
     """
 
@@ -89,6 +90,7 @@ class TrainConfig:
     cache_bytes: int = DEFAULT_CACHE.limit_bytes
     train_split: str = "train"
     validation_split: str = "validation"
+    validation_shards: str = ""
     working_dir: str = ""
 
     def __post_init__(self) -> None:

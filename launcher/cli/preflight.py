@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tenfold.data.errors import UserError
 from tenfold.data.planning.lanes import assign_lanes
+from tenfold.data.planning.validation_split import validation_split
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.train_config import TrainConfig
@@ -25,6 +26,17 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
         num_workers=num_workers,
         global_batch_size=config.global_batch_size,
     )
+    where = config.validation_shards
+    other = read_manifest(where) if where else None
+    split = validation_split(manifest, config.validation_split, other=other, where=where)
+    if other is not None and split is not None:
+        assign_lanes(
+            other,
+            split.name,
+            num_workers=num_workers,
+            global_batch_size=config.global_batch_size,
+            drop_remainder=False,
+        )
     return manifest.num_lanes
 
 

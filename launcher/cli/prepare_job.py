@@ -42,8 +42,14 @@ def prepare_job(fv: FlagValues, args: Arguments, *, env: dict[str, str]) -> JobS
     check_usable(run_dir)
     if args.program:
         return _program_job(fv, args.program, run_dir, env=env)
-    config = train_config(fv, shards=_absolute(_shards(fv)), run_dir=run_dir)
-    check_reach(fv.backend, config.shards)
+    config = train_config(
+        fv,
+        shards=_absolute(_shards(fv)),
+        run_dir=run_dir,
+        validation_shards=_absolute(fv.validation_shards) if fv.validation_shards else "",
+    )
+    for shards in filter(None, (config.shards, config.validation_shards)):
+        check_reach(fv.backend, shards)
     return _training_job(config, num_workers=fv.num_workers, env=env)
 
 
@@ -71,9 +77,13 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
     if source_from_flags(fv):
         raise UserError(f"--source is not for --backend={fv.backend}: 'tenfold write' it first")
     shards = _shards(fv)
-    if not _is_whole(shards):
-        raise UserError(f"--shards={shards}: give gs://… or an absolute path on the workers")
-    config = replace(train_config(fv, shards=shards, run_dir=fv.run_dir), working_dir="")
+    for flag, path in (("shards", shards), ("validation_shards", fv.validation_shards)):
+        if path and not _is_whole(path):
+            raise UserError(f"--{flag}={path}: give gs://… or an absolute path on the workers")
+    config = train_config(
+        fv, shards=shards, run_dir=fv.run_dir, validation_shards=fv.validation_shards
+    )
+    config = replace(config, working_dir="")
     argv = remote_module_argv(WORKER_MODULE, python="python")
     return JobSpec(argv, fv.num_workers, fv.run_dir, env=env, train=config)
 

@@ -62,6 +62,10 @@ def define_train_flags(fv: FlagValues) -> None:
     number("epochs", 1, "passes over the training split", 1)
     number("global_batch_size", 64, "records per step over all workers", 1)
     number("seed", 0, "seed of the order of records and of the initial weights", 0)
+    text(
+        "validation_shards", "", "evaluate on these shards, their split validation or their only "
+        "one, instead of on the split validation of --shards",
+    )  # fmt: skip
     text("image_size", None, "images are resized to this: HEIGHTxWIDTH or one number, in pixels")
     real("learning_rate", None, "learning rate (default: the model's own)")
     choice("schedule", "constant", SCHEDULES, "how the learning rate falls to 0 over the run")
@@ -114,13 +118,16 @@ def train_flag_names() -> tuple[str, ...]:
     return tuple(fv)
 
 
-def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
+def train_config(
+    fv: FlagValues, *, shards: str, run_dir: str, validation_shards: str = ""
+) -> TrainConfig:
     """Return the trainer's configuration.
 
     Args:
       fv: the flags.
       shards: the folder of shards, absolute or a URL.
       run_dir: the run directory, absolute or a URL.
+      validation_shards: the folder of other shards to evaluate on, absolute or a URL; "" for none.
 
     Raises:
       UserError: a flag has a wrong value, or a model or callback does not exist.
@@ -154,6 +161,7 @@ def train_config(fv: FlagValues, *, shards: str, run_dir: str) -> TrainConfig:
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,
         keep_checkpoints=fv.keep_checkpoints,
+        validation_shards=validation_shards,
         working_dir=os.getcwd(),
     )
     check_model_name(config.model, working_dir=config.working_dir)

@@ -249,9 +249,11 @@ def shards(run: RunFiles) -> Markup | None:
     title = tag("h2", "Shards by worker")
     if run.manifest is None:
         return tag("section", title, tag("p", run.manifest_problem, cls="muted"))
-    names = {train.train_split, train.validation_split}
+    elsewhere = train.validation_shards
+    names = {train.train_split} if elsewhere else {train.train_split, train.validation_split}
     splits = [split for split in run.manifest.splits if split.name in names]
-    where = tag("p", tag("code", train.shards), cls="muted")
+    paths = [train.shards, *([f"evaluated on {elsewhere}"] if elsewhere else [])]
+    where = tag("p", *(tag("code", path) for path in paths), cls="muted")
     cards = [
         tag("div", *_split_parts(run, train, run.manifest, split), cls="card") for split in splits
     ]

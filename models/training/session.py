@@ -12,6 +12,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
 from tenfold.data.planning.lanes import WorkerShards
+from tenfold.data.planning.validation_split import validation_split
 from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig
@@ -70,7 +71,8 @@ class Session:
         self.manifest: Manifest = (
             self.salvage.manifest if self.salvage else read_manifest(config.shards)
         )
-        self._reading = self._read_config(config.train_split)
+        self._reading = self._read_config()
+        self._validation = self._validation_config()
         self.shards: WorkerShards = self._reading.shards(drop_remainder=True)
         with strategy.scope():
             self.model = build_model(config, self._model_spec())
@@ -104,15 +106,36 @@ class Session:
         position = self.state.position
         return position.epoch * self.shards.steps_per_epoch + position.step
 
-    def _read_config(self, split: str) -> ReadConfig:
+    def _read_config(self) -> ReadConfig:
         return ReadConfig(
             folder=open_folder(self.config.shards).path,
             manifest=self.manifest,
-            split=split,
+            split=self.config.train_split,
             global_batch_size=self.config.global_batch_size,
             place=self.place,
             options=self._read_options(),
             moved=self.salvage.moved if self.salvage else {},
+        )
+
+    def _validation_config(self) -> ReadConfig | None:
+        """Return what this worker reads for evaluation; None without a validation split."""
+        config, where = self.config, self.config.validation_shards
+        other = read_manifest(where) if where else None
+        split = validation_split(self.manifest, config.validation_split, other=other, where=where)
+        if split is None:
+            return None
+        if other is None:
+            return replace(self._reading, split=split.name)
+        options, image_shape = self._reading.options, self._reading.spec.image_shape
+        if image_shape is not None:  # the model's input, whatever the size of these images
+            options = replace(options, image_size=image_shape[:2])
+        return replace(
+            self._reading,
+            folder=open_folder(where).path,
+            manifest=other,
+            split=split.name,
+            options=options,
+            moved={},
         )
 
     def _read_options(self) -> ReadOptions:
@@ -260,11 +283,10 @@ class Session:
 
         Returns None if the shards have no validation split.
         """
-        name = self.config.validation_split
-        if not self.manifest.has_split(name):
+        reading = self._validation
+        if reading is None:
             return None
         loss, records, fingerprint = 0.0, 0, 0
-        reading = self._read_config(name)
         for batch in self.strategy.distribute_datasets_from_function(
             lambda _: evaluation_batches(reading)
         ):
@@ -273,10 +295,10 @@ class Session:
             fingerprint += batch_fingerprint
         records, fingerprint = self._collectives.sum_ints(records, fingerprint % 2**64)
         total = self._collectives.sum_float(loss)
-        split = self.manifest.split(name)
-        receipt = make_receipt(
-            split, records=records, fingerprint=fingerprint, broken=self._broken(split)
-        )
+        split = reading.manifest.split(reading.split)
+        # Salvage leaves out records of the training's shards only.
+        broken = () if self.config.validation_shards else self._broken(split)
+        receipt = make_receipt(split, records=records, fingerprint=fingerprint, broken=broken)
         return total / max(1, records), self._take_metrics(), receipt
 
     # --- checkpoints ---

@@ -1,10 +1,12 @@
 """Flags become one complete `Launch` before anything starts."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tenfold.data import LayoutPolicy, WriteOptions, write_shards
 from tenfold.data.errors import UserError
 from tenfold.launcher.cli.commands import launch as command
 from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
@@ -51,6 +53,38 @@ def test_launch_of_a_source_holds_its_write(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"manifest\.json"):
         check_shards(launch)  # the write has not run
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_shards_are_checked_before_start(
+    make_class_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    options = WriteOptions(policy=LayoutPolicy(num_workers=2), processes=1)
+    for name, classes in (("train", 2), ("held_out", 2), ("other", 3)):
+        write_shards(make_class_folder(name=name, classes=classes), tmp_path / f"{name}.shards",
+                     options=options)  # fmt: skip
+    flags = [f"--shards={tmp_path}/train.shards", "--num_workers=2", f"--run_dir={tmp_path}/run",
+             "--global_batch_size=4"]  # fmt: skip
+    launch = prepare(*flags, f"--validation_shards={tmp_path}/held_out.shards")
+    assert launch.spec.train is not None
+    assert launch.spec.train.validation_shards == f"{tmp_path}/held_out.shards"
+    with pytest.raises(UserError, match="the classes are class 0, class 1, class 2, those of"):
+        prepare(*flags, f"--validation_shards={tmp_path}/other.shards")
+    with pytest.raises(UserError, match=r"nowhere.*manifest\.json"):
+        prepare(*flags, f"--validation_shards={tmp_path}/nowhere")
+
+
+def test_sources_of_splits_are_written_first(tmp_path: Path) -> None:
+    launch = prepare(
+        f"--split=train={tmp_path}/a.csv,val={tmp_path}/b.csv", f"--output={tmp_path}/shards",
+        f"--run_dir={tmp_path}/run",
+    )  # fmt: skip
+    assert launch.write_first is not None
+    assert launch.write_first.source == {
+        "train": f"{tmp_path}/a.csv", "validation": f"{tmp_path}/b.csv"
+    }  # fmt: skip
+    assert launch.write_first.options.splits == {}
+    with pytest.raises(UserError, match="names a source for each split, and --source another"):
+        prepare(f"--split=train={tmp_path}", f"--source={tmp_path}", "--output=x")
 
 
 @pytest.mark.parametrize(

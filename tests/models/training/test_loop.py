@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tenfold.data.format.manifest import manifest_to_json
+from tenfold.data.storage.read_manifest import read_manifest
 
 PROGRAM = Path(__file__).with_name("loop_program.py")
 
@@ -39,23 +43,40 @@ except Preempted:
 """
 
 
-def run_loop(shards: Path, run_dir: Path, *, replicas: int, model: str) -> dict[str, Any]:
+def run_loop(
+    shards: Path, run_dir: Path, *, replicas: int, model: str, validation: Path | None = None
+) -> dict[str, Any]:
     arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), str(replicas), model]
+    arguments += [str(validation)] if validation else []
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["cnn", "own_models.py:regularised", "own_models.py:own_step"])
+@pytest.mark.parametrize("model", ["own_models.py:regularised", "own_models.py:own_step"])
 def test_evaluation_equals_keras_evaluate(digit_shards: Path, tmp_path: Path, model: str) -> None:
     result = run_loop(digit_shards, tmp_path / "run", replicas=1, model=model)
     assert result["steps"] == 25
     assert_evaluated_alike(result)
 
 
-def assert_evaluated_alike(result: dict[str, Any]) -> None:
-    assert result["keras"]["records"] == 180
+@pytest.mark.slow
+def test_evaluation_reads_validation_shards(digit_shards: Path, tmp_path: Path) -> None:
+    """Other shards, whose only split is called train and begins with shards of the same names."""
+    manifest = read_manifest(str(digit_shards))
+    other = tmp_path / "other"
+    other.mkdir()
+    alone = replace(manifest, splits=manifest.splits[:1])
+    (other / "manifest.json").write_text(manifest_to_json(alone))
+    for shard in alone.splits[0].shards:
+        (other / shard.name).write_bytes((digit_shards / shard.name).read_bytes())
+    result = run_loop(digit_shards, tmp_path / "run", replicas=1, model="cnn", validation=other)
+    assert_evaluated_alike(result, records=alone.splits[0].num_records)
+
+
+def assert_evaluated_alike(result: dict[str, Any], *, records: int = 180) -> None:
+    assert result["keras"]["records"] == records
     assert result["ours"]["val_loss"] == pytest.approx(result["keras"]["loss"], rel=1e-4)
     for name in set(result["keras"]) - {"loss", "records"}:
         assert result["ours"][f"val_{name}"] == pytest.approx(result["keras"][name], abs=1e-6)
