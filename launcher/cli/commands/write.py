@@ -136,8 +136,8 @@ def _written(
         lines.append(f"{plural(manifest.left_out, 'record')} left out by your transforms")
         lines += _uneven_lanes(manifest)
     lines += [
-        f"warning: {plural(shared.records, 'record')} of split '{shared.split}' also in split "
-        f"'{shared.other}', byte for byte: results on one would be too good; remove duplicates"
+        f"warning: split '{shared.split}' shares {plural(shared.records, 'record')} with split "
+        f"'{shared.other}', byte for byte: remove them, or metrics will look too good"
         for shared in manifest.shared_records
     ]
     if manifest.quarantined:
