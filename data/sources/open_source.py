@@ -8,9 +8,9 @@ from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import Source, SourceOptions
+from tenfold.data.sources.record_files.split_sources import join_splits, split_folders
 from tenfold.data.sources.record_files.tar_members import expand_braces, is_tar_name
 from tenfold.data.sources.record_files.webdataset_fields import refused_field
-from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.storage.folder import is_url
 
 KINDS = (

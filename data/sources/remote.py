@@ -25,6 +25,7 @@ from tenfold.data.planning.split_names import usual_split
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
+from tenfold.data.sources.record_files.split_sources import join_splits, split_folders
 from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, is_tar_name
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.tables.open_table import scan_files
@@ -82,6 +83,9 @@ def _open_folder(url: str, scratch: Path, options: SourceOptions) -> Source:
     if names := _table_parts(folder):
         return _open_table(url, names, scratch, options)
     tree = RemoteTree(url)
+    if found := split_folders(url, tree.classes()):
+        specs = {split: f"{url}/{name}" for split, name in found.items()}
+        return join_splits(specs, scratch, lambda spec, part: open_remote(spec, part, options))
     if not tree.classes() and not folder.entries():
         raise _unknown_source(url)
     return scan_tree(tree, scratch)

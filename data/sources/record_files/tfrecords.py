@@ -46,6 +46,7 @@ from tenfold.data.sources.class_labels import (
     plain_label,
 )
 from tenfold.data.sources.features import feature_of
+from tenfold.data.sources.record_files.file_splits import own_splits
 from tenfold.data.sources.record_files.unpacked import is_gzip, is_zlib, unpack_files
 from tenfold.data.sources.scanned_files import read_error
 from tenfold.data.units import plural
@@ -70,7 +71,8 @@ def scan_tfds(spec: str, scratch: Path, options: SourceOptions) -> "TFRecordSour
     if not splits or any(name not in splits for name in chosen):
         existing = ", ".join(sorted(splits)) or "none: it is not prepared (tfds build)"
         raise UserError(f"source '{spec}': no such split; there are: {existing}")
-    files = [str(path) for name in chosen for path in splits[name].filepaths]
+    paths = {name: [str(path) for path in splits[name].filepaths] for name in chosen}
+    files = [path for found in paths.values() for path in found]
     if not all("tfrecord" in Path(file).name for file in files):
         raise UserError(f"source '{spec}' is stored as {builder.info.file_format}, not TFRecord")
     return scan_tfrecords(
@@ -79,6 +81,7 @@ def scan_tfds(spec: str, scratch: Path, options: SourceOptions) -> "TFRecordSour
         known=_array_features(_flat(builder.info.features.get_serialized_info())),
         labels=_known_classes(builder.info.features),
         classes=options.classes,
+        splits=[name for name, found in paths.items() for _ in found],
     )
 
 
@@ -134,8 +137,10 @@ class TFRecordSource:
         *,
         labels: LabelMap = NO_CLASSES,
         shown: Sequence[str] = (),
+        splits: Sequence[str] = (),
     ) -> None:
         self.stats = stats
+        self.splits = own_splits(shown or files, rows, splits=splits)
         self.notes = (labels.note,) if labels.note else ()
         self._files = tuple(files)
         self._shown = tuple(shown or files)
@@ -279,6 +284,7 @@ def scan_tfrecords(
     classes: tuple[str, ...] | None = None,
     labels: LabelMap | None = None,
     fingerprint: str = "",
+    splits: Sequence[str] = (),
 ) -> TFRecordSource:
     """Scan the headers of all records in `files`, and their labels unless `labels` are known.
 
@@ -289,6 +295,7 @@ def scan_tfrecords(
       classes: The classes that the user gave; see `map_labels`.
       labels: The classes of the labels; None determines them.
       fingerprint: Identifies the content; by default made of paths, sizes and mtimes.
+      splits: The split of each file, if it is known; by default found in the names.
 
     Raises:
       UserError: a file is not a TFRecord file or is cut, there are no records, or a label is not
@@ -317,7 +324,10 @@ def scan_tfrecords(
         num_classes=labels.num_classes,
         fingerprint=(fingerprint or f"tfrecords-{scan.identity % 2**64:016x}") + chosen,
     )
-    return TFRecordSource(local, stats, RowFile(path, _ROW), known, labels=labels, shown=files)
+    rows_file = RowFile(path, _ROW)
+    return TFRecordSource(
+        local, stats, rows_file, known, labels=labels, shown=files, splits=splits
+    )
 
 
 class _Scan:

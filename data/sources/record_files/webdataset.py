@@ -30,6 +30,7 @@ from tenfold.data.sources.features import (
     encode_features,
     with_standard_names,
 )
+from tenfold.data.sources.record_files.file_splits import own_splits
 from tenfold.data.sources.record_files.tar_members import TarRecords, printable, read_tar
 from tenfold.data.sources.record_files.unpacked import unpack_files
 from tenfold.data.sources.record_files.webdataset_fields import (
@@ -72,6 +73,7 @@ class WebDatasetSource:
         self._versions = tuple(_version(file) for file in files)
         self._shown = tuple(shown)
         self._records, self._members, self._keys = tables
+        self.splits = own_splits(shown, self._records)
         self._fields = tuple(fields)
         self._image = self._label = ""
         self._classes = NO_CLASSES

@@ -21,6 +21,7 @@ from tenfold.data.format.manifest import Feature
 from tenfold.data.format.schema import merge_all
 from tenfold.data.format.tfrecord import FRAME_BYTES, frame, read_records
 from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.planning.split_fractions import parse_splits
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.read_manifest import read_manifest
@@ -371,10 +372,15 @@ def test_tfds_can_read_and_be_read(tmp_path: Path, images: list[Path]) -> None:
     dataset = tf.data.Dataset.from_tensor_slices(
         {name: [row[name] for row in rows] for name in ("image", "label", "v")}
     )
-    write_shards(dataset.batch(5), str(tmp_path / "a"), policy=LayoutPolicy(num_workers=2))
+    write_shards(
+        dataset.batch(5),
+        str(tmp_path / "a"),
+        policy=LayoutPolicy(num_workers=2),
+        splits=parse_splits("train:0.75,validation:0.25"),
+    )
     builder = tfds.builder_from_directory(tmp_path / "a")
     read = {}
-    for example in builder.as_dataset(split="train"):
+    for example in builder.as_dataset(split="train+validation"):
         read[example["image"].numpy().tobytes()] = int(example["label"])
         assert example["v"].numpy().tolist() == [[1, 1], [1, 1]]
     expected = {
@@ -383,12 +389,18 @@ def test_tfds_can_read_and_be_read(tmp_path: Path, images: list[Path]) -> None:
     }
     assert read == expected
     assert builder.info.features["label"].names == CLASSES
-    # Reading it back through TFDS's metadata gives the same data set.
-    manifest = write_shards(
-        f"tfds:{tmp_path / 'a'}:train", str(tmp_path / "b"), policy=LayoutPolicy(num_workers=3)
-    ).manifest
+    # Reading it back through TFDS's metadata gives the same splits, or one of them.
     first = read_manifest(str(tmp_path / "a"))
-    assert manifest is not None
-    assert manifest.features == first.features
-    assert manifest.label_names == tuple(CLASSES)
-    assert manifest.splits[0].fingerprint == first.splits[0].fingerprint
+    prints = {split.name: split.fingerprint for split in first.splits}
+    for source, names in (("", ["train", "validation"]), (":validation", ["train"])):
+        manifest = write_shards(
+            f"tfds:{tmp_path / 'a'}{source}",
+            str(tmp_path / f"b{source}"),
+            policy=LayoutPolicy(num_workers=3),
+        ).manifest
+        assert manifest is not None
+        assert manifest.features == first.features
+        assert manifest.label_names == tuple(CLASSES)
+        assert [split.name for split in manifest.splits] == names
+        taken = [source[1:]] if source else names
+        assert [split.fingerprint for split in manifest.splits] == [prints[n] for n in taken]

@@ -15,7 +15,13 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL, check_split_name
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.planning.own_splits import OwnSplit
+from tenfold.data.planning.own_splits import (
+    BROKEN,
+    BROKEN_RECORD,
+    FeatureValues,
+    OwnSplit,
+    code_values,
+)
 from tenfold.data.planning.split_names import standard_split_name, usual_split
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
 from tenfold.data.sources.class_labels import map_labels
@@ -142,6 +148,19 @@ class JoinedSource:
     @staticmethod
     def _in_part(indices: "np.ndarray", first: int, end: int) -> bool:
         return bool(((first <= indices) & (indices < end)).all())
+
+    def feature_values(self, name: str) -> FeatureValues | None:
+        """Return the values of a feature if all sources know them without reading."""
+        known = [getattr(part, "feature_values", None) for part in self._parts]
+        found = [method(name) for method in known if method is not None]
+        changed = name == LABEL and any(self._new_labels)
+        if changed or len(found) < len(self._parts) or any(values is None for values in found):
+            return None
+        return code_values(
+            values.values[code] if code >= 0 else (BROKEN_RECORD if code == BROKEN else None)
+            for values in found
+            for code in values.codes
+        )
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the number of the part that holds example `index`, and its index there."""
