@@ -9,6 +9,7 @@ Python version: `random.Random(seed).random()` is documented never to change.
 
 import math
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Permutation:
 
     def __len__(self) -> int:
         return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        return (self[index] for index in range(self.n))
 
     def __getitem__(self, index: int) -> int:
         """Return the item at position `index`; raises IndexError outside range(n)."""

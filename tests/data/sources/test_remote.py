@@ -100,6 +100,38 @@ def test_class_folders_behind_fsspec_give_same_shards(
     assert remote == local
 
 
+def test_split_folders_behind_fsspec_give_same_shards(
+    make_class_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Folders of images, and tables, in the folders train and val."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for split in ("train", "val"):
+        make_class_folder(name=f"data/{split}", classes=2, each=6)
+        (tmp_path / f"{split}.csv").write_text("x,label\n" + "1,a\n2,b\n" * 4)
+    files.put(str(tmp_path / "data"), f"/{tmp_path.name}/data", recursive=True)
+    url = f"memory://{tmp_path.name}"
+    for split in ("train", "val"):
+        files.put(str(tmp_path / f"{split}.csv"), f"/{tmp_path.name}/{split}.csv")
+    tables = [{s: f"{base}/{s}.csv" for s in ("train", "val")} for base in (tmp_path, url)]
+    for number, source in enumerate([str(tmp_path / "data"), f"{url}/data", *tables]):
+        manifest = write_shards(
+            source, str(tmp_path / str(number)), options=WriteOptions(processes=1),
+            policy=LayoutPolicy(num_workers=2),
+        ).manifest  # fmt: skip
+        assert manifest is not None
+        assert [split.name for split in manifest.splits] == ["train", "validation"]
+    for local, remote in ((0, 1), (2, 3)):
+        shards = {path.name for path in (tmp_path / str(local)).glob("*.tfrecord")}
+        assert len(shards) == 4
+        for name in shards:
+            assert (tmp_path / str(local) / name).read_bytes() == (
+                tmp_path / str(remote) / name
+            ).read_bytes()
+    files.rm(f"/{tmp_path.name}", recursive=True)
+
+
 def test_image_of_changed_size_raises_source_changed(
     in_memory: tuple[Path, str], tmp_path: Path
 ) -> None:
