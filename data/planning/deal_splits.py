@@ -182,7 +182,7 @@ class _Dealer:
             if members:
                 pools[name] = _joined([pools[name], members]) if name in pools else members
         assert first == (self.num_examples if own else 0), (first, self.num_examples)
-        return pools
+        return {name: pools[name] for name in sorted(pools, key=_usual_rank)}
 
     def _by_feature(self) -> dict[str, Sequence[int]]:
         name = self.rule.feature
@@ -362,9 +362,11 @@ def _split_of_value(feature: str, value: Any) -> str:
 
 def _in_order(names: Iterable[str]) -> list[str]:
     """Return the distinct names: the usual ones first, then by length and alphabet."""
-    distinct = set(names)
-    usual = [name for name in _USUAL_ORDER if name in distinct]
-    return usual + sorted(distinct.difference(usual), key=lambda name: (len(name), name))
+    return sorted(set(names), key=lambda name: (_usual_rank(name), len(name), name))
+
+
+def _usual_rank(name: str) -> int:
+    return (*_USUAL_ORDER, name).index(name)
 
 
 def _listing(names: Iterable[str]) -> str:

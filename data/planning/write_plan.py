@@ -130,6 +130,10 @@ class WritePlan:
         )
         return replace(self, splits=splits)
 
+    def expected_records(self, task: ShardTask) -> int:
+        """Return the number of records of a shard, estimated if transforms choose them."""
+        return round(task.records * self.splits[task.split].records_per_copy)
+
     def sources_of(self, task: ShardTask) -> Iterator[tuple[int, int]]:
         """Yield (source example, copy) of every record of a shard, in order.
 

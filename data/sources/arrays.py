@@ -13,7 +13,8 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
+from tenfold.data.planning.split_names import usual_split
+from tenfold.data.sources.base import Encoded, Source, SourceOptions, UnusableRecord
 from tenfold.data.sources.class_labels import (
     NO_CLASSES,
     LabelMap,
@@ -29,6 +30,7 @@ from tenfold.data.sources.features import (
     is_image_shape,
     with_standard_names,
 )
+from tenfold.data.sources.record_files.split_sources import join_splits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,8 +144,11 @@ def _column(values: "np.ndarray") -> "Column | None":
         return None
 
 
-def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> ArraySource:
+def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> Source:
     """Return the arrays of a file as a source.
+
+    A file whose arrays are all named by split, as ``x_train``, ``y_train``, ``x_test`` and
+    ``y_test``, has these splits.
 
     Args:
       spec: The source as the user wrote it, for names and errors.
@@ -157,6 +162,12 @@ def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> 
     """
     path, _, suffix = path.partition(".npz:") if ".npz:" in path else (path, "", "")
     path = path + ".npz" if suffix else path
+    if path.endswith(".npz") and not suffix and (suffixes := _split_suffixes(path)):
+        return join_splits(
+            {split: f"{path}:{suffix}" for split, suffix in suffixes.items()},
+            scratch,
+            lambda part, folder: scan_arrays(part, part, folder, options),
+        )
     files = _unpack(path, scratch) if path.endswith(".npz") else {"x": Path(path)}
     if suffix:
         files = _with_suffix(path, files, f"_{suffix}")
@@ -173,6 +184,18 @@ def scan_arrays(spec: str, path: str, scratch: Path, options: SourceOptions) -> 
     source = ArraySource(spec, files, classes, one_hot)
     source.stats = _stats(source, count, classes, _fingerprint(path, suffix, options))
     return source
+
+
+def _split_suffixes(path: str) -> dict[str, str]:
+    """Return the suffix of the arrays of each split; {} if they are not named by split."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [member.removesuffix(".npy") for member in archive.namelist()]
+    except zipfile.BadZipFile as error:
+        raise UserError(f"source '{path}' is not an .npz file ({error})") from error
+    suffixes = sorted({name.rpartition("_")[2] for name in names})
+    found = {usual_split(suffix): suffix for suffix in suffixes}
+    return found if len(found) == len(suffixes) > 1 and "" not in found else {}
 
 
 def _unpack(path: str, scratch: Path) -> dict[str, Path]:

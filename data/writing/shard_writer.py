@@ -334,7 +334,9 @@ def _transformed(
         seeds = [record_seed for record_seed, _ in batch]
         results = chain.apply([record for _, record in batch], seeds)
         for record_seed, made in zip(seeds, results, strict=True):
-            yield from ((record_seed.example, encoded) for encoded in made or [None])
+            if not made:
+                yield record_seed.example, None
+            yield from ((record_seed.example, encoded) for encoded in made)
 
 
 def _concurrent_reads(source: Source) -> int:

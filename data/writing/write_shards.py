@@ -316,7 +316,9 @@ def _write_missing(
     on_progress: Callable[[Progress], None],
 ) -> None:
     """Write the shards `missing` and add them to `finished`."""
-    total = sum(task.records for task in missing)
+    # Transforms may choose records: what a shard holds is known once it is finished.
+    expected = {task.name: job.plan.expected_records(task) for task in missing}
+    total = sum(expected.values())
     records = num_bytes = shards = 0
 
     def report(added: tuple[int, int] = (0, 0)) -> None:
@@ -331,6 +333,7 @@ def _write_missing(
         for task, shard in results:
             finished[task.name] = shard
             shards += 1
+            total += shard.info.records + len(shard.quarantined) - expected[task.name]
             check_budget(finished.values(), job.max_bad_records)
             report()
 

@@ -1,6 +1,7 @@
 """``tenfold launch``: runs a job, the built-in trainer or a program of the user's own."""
 
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tenfold.data.reading.records.record_check import RecordCheck
 from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.cli import launch_flags
+from tenfold.launcher.cli.commands.write import remarks
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.host_check import check_hosts
 from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
@@ -60,7 +62,10 @@ def run(fv: FlagValues, args: Arguments) -> int:
         print(_describe(launch))
         return 0
     if launch.write_first is not None:
-        run_write(launch.write_first)
+        written = run_write(launch.write_first)
+        if written.manifest is not None:
+            for line in remarks(written.manifest, launch.write_first.output):
+                print(line, file=sys.stderr)
         launch = check_shards(launch)
     with launch.backend.opened(launch.hosts):
         view = open_view(launch.spec, show_tf_logs=launch.show_tf_logs)

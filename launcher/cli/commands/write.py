@@ -132,6 +132,12 @@ def _written(
     ]
     shown = (f"{feature.name} ({describe_feature(feature)})" for feature in manifest.features)
     lines.append(f"features: {', '.join(shown)}")
+    return [*lines, *remarks(manifest, output)]
+
+
+def remarks(manifest: "Manifest", output: str) -> list[str]:
+    """Return a line on each thing that the user should know of written shards."""
+    lines = []
     if manifest.left_out:
         lines.append(f"{plural(manifest.left_out, 'record')} left out by your transforms")
         lines += _uneven_lanes(manifest)

@@ -37,6 +37,7 @@ def members(dealt: DealtSplits) -> dict[str, list[int]]:
     for task in plan.tasks:
         sources = list(plan.sources_of(task))
         assert len(sources) == task.records
+        assert sources == [(example, 0) for example in plan.examples_of(task).tolist()]
         found[plan.splits[task.split].name] += [example for example, _ in sources]
     return {name: sorted(examples) for name, examples in found.items()}
 

@@ -21,6 +21,7 @@ from tenfold.data.format.manifest import Feature
 from tenfold.data.format.schema import merge_all
 from tenfold.data.format.tfrecord import FRAME_BYTES, frame, read_records
 from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.planning.own_splits import OwnSplit
 from tenfold.data.planning.split_fractions import parse_splits
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
@@ -315,21 +316,27 @@ def test_missing_source_raises_user_error(spec: str, tmp_path: Path) -> None:
         open_source(spec, tmp_path)
 
 
-def test_arrays_of_unequal_length_need_a_suffix(tmp_path: Path) -> None:
-    np.savez(
-        tmp_path / "a.npz",
-        x_train=np.zeros((6, 4, 4), np.uint8),
-        y_train=np.eye(6),
-        x_test=np.zeros((3, 4, 4), np.uint8),
-        y_test=np.arange(3),
-    )
-    with pytest.raises(UserError, match=r"FILE\.npz:train"):
-        open_source(str(tmp_path / "a.npz"), tmp_path)
-    source = open_source(f"{tmp_path / 'a.npz'}:train", tmp_path)
+def test_arrays_named_by_split_are_its_splits(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    arrays = {
+        "x_train": np.zeros((6, 4, 4), np.uint8),
+        "y_train": np.eye(6),
+        "x_test": np.zeros((3, 4, 4), np.uint8),
+        "y_test": np.arange(3),
+    }
+    np.savez(path, **arrays)
+    source = open_source(str(path), tmp_path)
+    assert source.splits == (OwnSplit("test", 3), OwnSplit("train", 6))  # type: ignore[attr-defined]
     # One-hot labels have become indices.
-    assert [source.encoded(index).label for index in range(6)] == list(range(6))
-    kept = open_source(f"{tmp_path / 'a.npz'}:train", tmp_path, SourceOptions(one_hot="never"))
+    assert [source.encoded(index).label for index in range(9)] == [*range(3), *range(6)]
+    (tmp_path / "one").mkdir()
+    one = open_source(f"{path}:train", tmp_path / "one")
+    assert [one.encoded(index).label for index in range(6)] == list(range(6))
+    kept = open_source(f"{path}:train", tmp_path / "one", SourceOptions(one_hot="never"))
     assert kept.encoded(0).label is None
+    np.savez(path, **arrays, extra=np.zeros(2))
+    with pytest.raises(UserError, match=r"FILE\.npz:train"):
+        open_source(str(path), tmp_path / "one")
 
 
 PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
