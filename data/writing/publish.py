@@ -24,7 +24,6 @@ from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.write_plan import WritePlan
 from tenfold.data.storage.folder import Conflict, Folder
 from tenfold.data.units import plural
-from tenfold.data.writing.compare_splits import shared_records
 from tenfold.data.writing.ledger import (
     FinishedShard,
     WriteKeys,
@@ -40,6 +39,7 @@ from tenfold.data.writing.output_folder import (
     remove_temporaries,
     write_companions,
 )
+from tenfold.data.writing.splits.compare_splits import shared_records
 from tenfold.data.writing.statistics.shard_statistics import merge_statistics
 from tenfold.data.writing.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.writing.tfds_metadata import tfds_files

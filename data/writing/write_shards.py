@@ -32,9 +32,9 @@ from tenfold.data.writing.output_folder import (
     find_finished,
     plan_keys,
 )
-from tenfold.data.writing.plan_source import plan_source, pools_in_files
 from tenfold.data.writing.publish import publish
 from tenfold.data.writing.shard_writer import WriteJob, write_shard
+from tenfold.data.writing.splits.plan_source import plan_source, pools_in_files
 
 ENGINES: Final = ("local", "beam")
 CHECKS: Final = ("complete", "decode")

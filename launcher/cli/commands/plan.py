@@ -82,7 +82,7 @@ def plan_from_flags(fv: FlagValues) -> SourcePlan:
     if fv.num_examples is not None:
         raise UserError("--num_examples is for --dataset_size only: a --source is counted")
     from tenfold.data.sources.open_source import open_source
-    from tenfold.data.writing.plan_source import plan_source
+    from tenfold.data.writing.splits.plan_source import plan_source
 
     options, rule = source_options_from_flags(fv), split_rule_from_flags(fv)
     with scratch_folder() as scratch:

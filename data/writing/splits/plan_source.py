@@ -14,7 +14,7 @@ from tenfold.data.planning.write_plan import WritePlan, plan_write
 from tenfold.data.sources.base import Source
 from tenfold.data.transforms.chain import Chain
 from tenfold.data.transforms.estimate import estimate_sizes
-from tenfold.data.writing.feature_values import feature_values
+from tenfold.data.writing.splits.feature_values import feature_values
 
 
 def plan_source(
