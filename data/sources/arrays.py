@@ -30,7 +30,7 @@ from tenfold.data.sources.features import (
     is_image_shape,
     with_standard_names,
 )
-from tenfold.data.sources.record_files.split_sources import join_splits
+from tenfold.data.sources.split_sources import join_splits
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from typing import Any
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import Source, SourceOptions
-from tenfold.data.sources.record_files.split_sources import join_splits, split_folders
 from tenfold.data.sources.record_files.tar_members import expand_braces, is_tar_name
 from tenfold.data.sources.record_files.webdataset_fields import refused_field
+from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
@@ -75,6 +75,8 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
         return _tfrecords(files, scratch, options)
     if tars := _tar_files(os.path.join(glob.escape(path), "*")):
         return _tars(tars, scratch, options)
+    if table := _pattern(path, scratch, options):
+        return table
     with os.scandir(path) as entries:
         folders = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
     if found := split_folders(path, folders):
@@ -82,7 +84,7 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
         return _splits(specs, scratch, options)
     from tenfold.data.sources.class_folders import scan_folder
 
-    return _pattern(path, scratch, options) or scan_folder(path, scratch)
+    return scan_folder(path, scratch)
 
 
 def _splits(specs: Mapping[str, Any], scratch: Path, options: SourceOptions) -> Source:

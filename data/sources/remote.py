@@ -25,9 +25,9 @@ from tenfold.data.planning.split_names import usual_split
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
-from tenfold.data.sources.record_files.split_sources import join_splits, split_folders
 from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, is_tar_name
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
+from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.sources.tables.open_table import scan_files
 from tenfold.data.sources.tables.table_files import (
     TABLES,

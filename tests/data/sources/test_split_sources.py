@@ -13,7 +13,7 @@ from tenfold.data.format.example import decode_example
 from tenfold.data.planning.own_splits import OwnSplit
 from tenfold.data.sources.base import Source
 from tenfold.data.sources.open_source import open_source
-from tenfold.data.sources.record_files.split_sources import split_folders
+from tenfold.data.sources.split_sources import split_folders
 from tenfold.data.writing.splits.feature_values import feature_values
 
 
