@@ -78,11 +78,14 @@ class GcsFolder:
         def once() -> Receiver:
             receiver = make()
             if length > 0:
-                answer = self._get(name, headers=headers, answer_bytes=length)
+                body = _RangeBody(receiver.take, offset, length)
+                answer = self._get(
+                    name, headers=headers, answer_bytes=length, receive=body.receive
+                )
                 if answer.status == 404:
                     raise FileNotFoundError(f"there is no {self._path_of(name)}")
                 if answer.status != 416:  # beyond the end
-                    _take_range(receiver.take, offset, length, answer)
+                    body.check(answer.headers)
             return receiver
 
         return with_retries(once, what=self._path_of(name))
@@ -339,20 +342,39 @@ class _MemoryParts:
         self.parts.append(part)
 
 
-def _take_range(
-    take: Callable[[int, bytes], object], offset: int, length: int, answer: Answer
-) -> None:
-    """Pass the bytes of the range that the answer holds, and their offset, to `take`.
+class _RangeBody:
+    """Passes the bytes of a range on to `take`, with their offset, while a body arrives."""
 
-    Raises:
-      TransientError: the body ended early.
-    """
-    if "Content-Range" not in answer.headers:  # servers may ignore the header Range
-        take(offset, answer.body[offset : offset + length])
-    elif len(answer.body) != _range_bytes(answer.headers, offset, length):
-        raise TransientError("the body was cut short")
-    else:
-        take(offset, answer.body)
+    def __init__(self, take: Callable[[int, bytes], object], offset: int, length: int) -> None:
+        self._take = take
+        self._offset = offset
+        self._length = length
+        self._taken = self._skipped = 0
+
+    def receive(self, headers: Mapping[str, str]) -> Callable[[bytes], object]:
+        """Return the function that takes the body of an answer with these headers."""
+        # Servers may ignore the header Range and send the whole object.
+        self._skipped = 0 if "Content-Range" in headers else self._offset
+        return self._take_block
+
+    def _take_block(self, block: bytes) -> None:
+        skipped = min(self._skipped, len(block))
+        self._skipped -= skipped
+        part = block[skipped : skipped + self._length - self._taken]
+        if part:
+            self._take(self._offset + self._taken, part)
+            self._taken += len(part)
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Check that the range arrived whole.
+
+        Raises:
+          TransientError: the body ended early.
+        """
+        if "Content-Range" not in headers:
+            return
+        if self._taken != _range_bytes(headers, self._offset, self._length):
+            raise TransientError("the body was cut short")
 
 
 def _range_bytes(headers: Mapping[str, str], offset: int, length: int) -> int:

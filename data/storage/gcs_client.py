@@ -8,6 +8,10 @@ it within a budget of seconds.
 gcsfs repeats failed requests by itself: six times, up to 17 s apart, each failure logged with a
 traceback. Its loop has no budget, so an aiohttp trace (`_trace`) ends it: the trace sees every
 response before gcsfs does and raises what the response means.
+
+gcsfs also joins the whole body of a response in memory, which takes more processor time than
+receiving it. So the trace passes a large body on in the blocks in which it arrives, and leaves an
+empty one to gcsfs.
 """
 
 import asyncio
@@ -16,11 +20,12 @@ import json
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
+from urllib.request import getproxies_environment
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.retry import TransientError, stall_s
@@ -71,14 +76,30 @@ class _Failed(Exception):
         self.answer = answer
 
 
+class _NotTaken(Exception):
+    """The receiver of a body has failed with `error`, as on a full disk."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _Untrusted(Exception):
     """The server's certificate is not trusted: no retry changes that."""
 
 
-class _Exchange:
-    """One request in the event loop's thread, between the trace and the body that is sent."""
+# Exceptions of a request that the trace has raised itself.
+_RAISED: Final = (_Failed, _NotTaken, TransientError)
 
-    def __init__(self) -> None:
+
+class _Exchange:
+    """One request in the event loop's thread, between the trace and the body that is sent.
+
+    `receive` is that of `GcsClient.request`.
+    """
+
+    def __init__(self, receive: "Receive | None") -> None:
+        self.receive = receive
         self.task: asyncio.Task[Any] | None = None
         self.is_stalled = False
 
@@ -88,6 +109,9 @@ class _Exchange:
         if self.task is not None:
             self.task.cancel()
 
+
+# Is called with the headers of a successful answer; returns what takes the blocks of its body.
+Receive = Callable[[Mapping[str, str]], Callable[[bytes], object]]
 
 # fsspec starts the request in its own thread with a copy of the caller's context.
 _exchange: ContextVar[_Exchange] = ContextVar("_exchange")
@@ -113,6 +137,7 @@ class GcsClient:
         headers: Mapping[str, str] | None = None,
         body: Sequence[bytes] = (),
         answer_bytes: int = 0,
+        receive: Receive | None = None,
     ) -> Answer:
         """Make one request.
 
@@ -124,6 +149,8 @@ class GcsClient:
           headers: further headers.
           body: the parts of the body, sent one after the other without being joined.
           answer_bytes: about how long the answer's body is; large ones may take longer.
+          receive: takes the body of an answer with status 2xx, on the event loop's thread, which
+            other requests wait for; `Answer.body` is then empty.
 
         Raises:
           TransientError: it may work the next time.
@@ -131,7 +158,7 @@ class GcsClient:
           JobError: the server refused.
         """
         self._renew_credentials(bucket)
-        exchange, num_bytes = _Exchange(), sum(map(len, body))
+        exchange, num_bytes = _Exchange(receive), sum(map(len, body))
         _exchange.set(exchange)
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         if body:
@@ -146,6 +173,8 @@ class GcsClient:
             return Answer(200, received, content)
         except _Failed as failed:
             return self._judged(failed.answer, method, bucket)
+        except _NotTaken as failed:
+            raise failed.error from None
         except _Untrusted as error:
             raise JobError(f"{self.base}: its certificate is not trusted: {error}") from error
         except TransientError:
@@ -233,6 +262,22 @@ def _blocks(parts: Sequence[bytes]) -> Iterator[memoryview]:
             yield view[begin : begin + _BLOCK_BYTES]
 
 
+async def _pass_on(response: Any, receive: Receive) -> None:
+    """Pass the body on in the blocks in which it arrives.
+
+    Raises:
+      _NotTaken: the receiver has failed; errors of the network pass unchanged.
+    """
+    take: Callable[[bytes], object] | None = None
+    while block := await response.content.readany():
+        try:
+            take = take or receive(response.headers)
+            take(block)
+        except Exception as error:
+            response.close()
+            raise _NotTaken(error) from error
+
+
 def _trace() -> Any:
     """Return the aiohttp trace that takes every failure out of gcsfs's hands.
 
@@ -250,12 +295,15 @@ def _trace() -> Any:
         response = params.response
         if response.status >= 400:
             raise _Failed(Answer(response.status, response.headers, await response.read()))
+        receive = _exchange.get().receive
+        if receive is not None:
+            await _pass_on(response, receive)
 
     async def on_exception(_: Any, __: Any, params: Any) -> None:
         exchange, error = _exchange.get(), params.exception
         if exchange.is_stalled:
             raise TransientError("timed out: the server stopped reading what it was sent")
-        if isinstance(error, Exception) and not isinstance(error, (_Failed, TransientError)):
+        if isinstance(error, Exception) and not isinstance(error, _RAISED):
             text = _describe(error)
             untrusted = "CERTIFICATE_VERIFY_FAILED" in text
             raise (_Untrusted(text) if untrusted else TransientError(text)) from error
@@ -291,7 +339,7 @@ def _filesystem(token: Any, stall_seconds: float) -> Any:
             total=None, sock_connect=stall_seconds, sock_read=stall_seconds
         ),
         "session_kwargs": {
-            "trust_env": True,  # proxies
+            "trust_env": _has_proxy(),
             "read_bufsize": _BLOCK_BYTES,
             "trace_configs": [_trace()],
         },
@@ -304,6 +352,15 @@ def _filesystem(token: Any, stall_seconds: float) -> Any:
         if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
             raise UserError(f"Google credentials: {str(error).splitlines()[0]}") from error
         return GCSFileSystem(token="anon", **options)
+
+
+def _has_proxy() -> bool:
+    """Whether the environment names a proxy.
+
+    If told to look, aiohttp searches the environment and netrc for each request, in two threads:
+    half the time of a request for a small object.
+    """
+    return not getproxies_environment().keys().isdisjoint({"http", "https", "all"})
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
