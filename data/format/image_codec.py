@@ -5,9 +5,13 @@ Needs Pillow and numpy; imported only where pixels are used.
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.image_header import check_pixels, other_format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,17 +52,81 @@ def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Im
     Raises:
       ValueError: the image cannot be decoded.
     """
+    return _upright(_convert_mode(_loaded(data, ("JPEG", "PNG"), at_least)))
+
+
+def decode_any_image(
+    data: bytes, *, at_least: tuple[int, int] | None = None
+) -> tuple["Image", tuple[str, ...]]:
+    """Return an image of any format that Pillow opens as `decode_image` does; and the changes.
+
+    Of several frames the first is taken. HEIF and AVIF need pillow-heif, or a Pillow that knows
+    them.
+
+    Args:
+      data: the encoded image.
+      at_least: as in `decode_image`.
+
+    Returns:
+      The image, and what its conversion loses, one remark each.
+
+    Raises:
+      ValueError: the image cannot be decoded, or its pixels are neither of 8 nor of 16 bits.
+    """
+    image = _loaded(data, _every_format(), at_least)
+    return _upright(_convert_mode(image)), tuple(_losses(image))
+
+
+def _losses(image: "Image") -> Iterator[str]:
+    """Yield what is lost when the image is brought to 8 bits of grey, RGB, or these with alpha."""
+    # A JPEG of several pictures (MPO) has the photo first, then previews of it.
+    if image.format not in ("JPEG", "MPO") and getattr(image, "is_animated", False):
+        yield f"{image.format}: the first of several frames"
+    if image.mode.startswith("I"):
+        yield "16 bits a channel became 8"
+    elif image.mode not in (*_MODES.values(), "1", "P", "PA", "RGBX", "RGBa", "La"):
+        yield f"{image.mode} became RGB"
+
+
+@cache
+def _every_format() -> tuple[str, ...]:
+    """Return the formats that may be opened: those of Pillow but EPS, which runs Ghostscript."""
+    module = pillow()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    module.init()
+    return tuple(name for name in module.OPEN if name != "EPS")
+
+
+def _loaded(data: bytes, formats: tuple[str, ...], at_least: tuple[int, int] | None) -> "Image":
+    """Return the image with its pixels decoded, in its own mode.
+
+    Raises:
+      ValueError: it cannot be decoded.
+    """
     module = pillow()
     try:
-        image = module.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        image = module.open(io.BytesIO(data), formats=formats)
+        check_pixels(image.height, image.width)
         # A PNG has no drafts, and its getexif() decodes the pixels: `load` must see their errors.
         if at_least is not None and image.format == "JPEG":
             side = max(at_least) if _is_turned(image) else 0
             image.draft(None, (max(at_least[1], side), max(at_least[0], side)))
         image.load()
+    except module.UnidentifiedImageError:
+        raise ValueError(f"it cannot be decoded ({_unknown(data)})") from None
     except (OSError, ValueError, SyntaxError, module.DecompressionBombError) as error:
         raise ValueError(f"it cannot be decoded ({error})") from error
-    return _upright(_convert_mode(image))
+    return image
+
+
+def _unknown(data: bytes) -> str:
+    name = other_format(data)
+    if name in ("HEIF", "AVIF"):
+        return f"{name} needs pillow-heif: pip install pillow-heif"
+    return f"{name or 'its format'} is not among those that Pillow opens here"
 
 
 def _is_turned(image: "Image") -> bool:
@@ -83,6 +151,11 @@ def _convert_mode(image: "Image") -> "Image":
         return image
     if image.mode.startswith("I"):  # a PNG of 16 bits; `convert` would clip at 255
         return _upper_bytes(image)
+    if image.mode == "F":
+        raise ValueError(
+            "its pixels are floats: scale them to 0 … 255 in a function of your own, "
+            "module:function"
+        )
     if image.mode == "1":
         return image.convert("L")
     return image.convert("RGBA" if "transparency" in image.info else "RGB")
@@ -91,7 +164,13 @@ def _convert_mode(image: "Image") -> "Image":
 def _upper_bytes(image: "Image") -> "Image":
     import numpy as np
 
-    upper = pillow().fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    pixels = np.asarray(image)
+    if pixels.dtype.itemsize > 2 and pixels.size and not 0 <= pixels.min() <= pixels.max() < 2**16:
+        raise ValueError(
+            f"its pixels are numbers from {pixels.min()} to {pixels.max()}, beyond 16 bits: scale "
+            "them in a function of your own, module:function"
+        )
+    upper = pillow().fromarray((pixels >> 8).astype(np.uint8))
     upper.info = image.info
     return upper
 

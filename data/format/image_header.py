@@ -81,11 +81,15 @@ def check_pixels(height: int, width: int) -> None:
         )
 
 
+def other_format(data: bytes) -> str:
+    """Return the name of the image format of data that is neither JPEG nor PNG; "" if unknown."""
+    return next((n for o, magic, n in _OTHERS if data[o : o + len(magic)] == magic), "")
+
+
 def _foreign(data: bytes) -> str:
     """Return a description of data that is neither JPEG nor PNG."""
-    for offset, magic, name in _OTHERS:
-        if data[offset : offset + len(magic)] == magic:
-            return f"{name}: --transform=encode:jpeg converts it"
+    if name := other_format(data):
+        return f"{name}: --transform=encode:jpeg converts it"
     return f"something that begins with {repr(data[:8])[1:]}"
 
 

@@ -40,9 +40,9 @@ def compare_sets(first: Manifest, second: Manifest, split: Split, other: Split) 
         against = other.statistics.feature(feature.name)
         kinds = (first.feature(feature.name), second.feature(feature.name))
         if against is not None and kinds[0] and kinds[1] and kinds[0].kind == kinds[1].kind:
-            compared = feature.name != LABEL or not split.label_counts
-            noise = noise_of(split.statistics.records, other.statistics.records)
-            yield from _values(feature, against, noise=noise if compared else math.inf)
+            if feature.name != LABEL or not (split.label_counts and other.label_counts):
+                noise = noise_of(split.statistics.records, other.statistics.records)
+                yield from _values(feature, against, noise=noise)
             yield from _missing(
                 feature, against, split.statistics.records, other.statistics.records
             )
@@ -119,8 +119,10 @@ def _class_shares(manifest: Manifest, split: Split, other: Split) -> Iterator[st
 def _values(first: FeatureStatistics, second: FeatureStatistics, *, noise: float) -> Iterator[str]:
     distance = shift(first, second)
     if distance is not None and distance > noise:
-        means = _means(first, second)
-        yield f"{first.name}: the distribution differs by {100 * distance:.0f} %{means}"
+        yield (
+            f"{first.name}: the distribution differs by {100 * distance:.0f} %"
+            f"{_means(first, second)}"
+        )
     else:
         yield from _ranges(first, second)
     for what, ours, theirs in (

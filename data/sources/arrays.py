@@ -45,7 +45,7 @@ class ArraySource:
         self, spec: str, files: Mapping[str, Path], labels: LabelMap, one_hot: bool
     ) -> None:
         self.stats = SourceStats(0, 0, 0)
-        self.notes = (labels.note,) if labels.note else ()
+        self.notes: tuple[str, ...] = (labels.note,) if labels.note else ()
         self._spec = spec
         self._files = dict(files)
         self._labels = labels

@@ -30,6 +30,8 @@ class SourceOptions:
         ``yes`` or ``no``.
       classes: The names of the classes in order; () if there are no classes, None to take the
         labels that occur (`tenfold.data.sources.class_labels`).
+      labels: A table with labels and other features of the images in a folder: a path or a URL.
+      any_image: Take images in every format that Pillow opens: a transform encodes them anew.
       columns: The columns of a table to take, and their types, as ``a:float,b:int64,c:text,d``;
         ``*`` stands for all others, and "" takes all and finds their types.
       missing: The way to store missing values of a table: ``fail``, ``drop`` the row, ``zero``
@@ -45,6 +47,8 @@ class SourceOptions:
     one_hot: str = "auto"
     batched: str = "auto"
     classes: tuple[str, ...] | None = None
+    labels: str = ""
+    any_image: bool = False
     columns: str = ""
     missing: str = "fail"
     delimiter: str = ""
@@ -60,11 +64,13 @@ class Encoded:
       payload: The serialized tf.train.Example.
       schema: Its features, sorted by name.
       label: The value of the int64 scalar ``label``; None if the record has none.
+      changes: How transforms had to convert the image, one remark each; they are counted.
     """
 
     payload: bytes
     schema: Schema
     label: int | None = None
+    changes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -42,6 +42,8 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
     if not isinstance(spec, str):
         return _stream(type(spec).__name__, spec, scratch, options)
     path = os.path.expanduser(spec.removeprefix("file://"))
+    if options.labels:
+        return _labelled(path, scratch, options)
     if is_url(path):
         from tenfold.data.sources.remote import open_remote
 
@@ -82,13 +84,29 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
     if found := split_folders(path, folders):
         specs = {split: os.path.join(path, name) for split, name in found.items()}
         return _splits(specs, scratch, options)
-    from tenfold.data.sources.class_folders import scan_folder
+    from tenfold.data.sources.image_folders.class_folders import scan_folder
 
-    return scan_folder(path, scratch)
+    return scan_folder(path, scratch, options)
 
 
 def _splits(specs: Mapping[str, Any], scratch: Path, options: SourceOptions) -> Source:
     return join_splits(specs, scratch, lambda spec, folder: open_source(spec, folder, options))
+
+
+def _labelled(path: str, scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.image_folders.image_tree import LocalTree, Tree
+    from tenfold.data.sources.tables.labelled_folder import scan_labelled_folder
+
+    tree: Tree
+    if is_url(path):
+        from tenfold.data.sources.remote import RemoteTree
+
+        tree = RemoteTree(path, any_image=options.any_image)
+    elif os.path.isdir(path):
+        tree = LocalTree(path, any_image=options.any_image)
+    else:
+        raise UserError(f"source '{path}' is no folder: --labels is for a folder of images")
+    return scan_labelled_folder(tree, scratch, options)
 
 
 def _tfrecord_files(pattern: str) -> list[str]:

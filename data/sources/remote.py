@@ -24,7 +24,8 @@ from tenfold.data.planning.own_splits import FeatureValues
 from tenfold.data.planning.split_names import usual_split
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
-from tenfold.data.sources.class_folders import Listing, is_image_name, scan_tree
+from tenfold.data.sources.image_folders.class_folders import scan_tree
+from tenfold.data.sources.image_folders.image_tree import Listing, is_image_name
 from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, is_tar_name
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.split_sources import join_splits, split_folders
@@ -82,13 +83,13 @@ def _open_folder(url: str, scratch: Path, options: SourceOptions) -> Source:
         return _open_tars(url, tars, scratch, options)
     if names := _table_parts(folder):
         return _open_table(url, names, scratch, options)
-    tree = RemoteTree(url)
+    tree = RemoteTree(url, any_image=options.any_image)
     if found := split_folders(url, tree.classes()):
         specs = {split: f"{url}/{name}" for split, name in found.items()}
         return join_splits(specs, scratch, lambda spec, part: open_remote(spec, part, options))
     if not tree.classes() and not folder.entries():
         raise _unknown_source(url)
-    return scan_tree(tree, scratch)
+    return scan_tree(tree, scratch, options)
 
 
 def _unknown_source(url: str) -> UserError:
@@ -154,7 +155,8 @@ def _table_parts(folder: Folder) -> list[str]:
 class RemoteTree:
     """Class folders below the URL `root`; see `Tree`."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, any_image: bool = False) -> None:
+        self._any_image = any_image
         self._folder = open_folder(root)
         self.root = self._folder.path
         self.files: Files = RemoteFiles(root)
@@ -167,17 +169,25 @@ class RemoteTree:
         """Yield the listing of each of the class folders `names`, requested concurrently."""
         return prefetch_map(self._list, names, max_in_flight=CONCURRENT_READS)
 
-    def strays(self) -> list[bytes]:
+    def strays(self) -> Listing:
         """Return the images directly in the root, which have no class."""
-        names = sorted(name.encode() for name in self._folder.entries())
-        return [name for name in names if is_image_name(name) and name[0] != ord(".")]
+        return Listing(
+            [
+                (name.encode(), entry.bytes, version_number(entry))
+                for name, entry in self._folder.entries().items()
+                if self._is_image(name.encode()) and name[0] != "."
+            ]
+        )
+
+    def _is_image(self, name: bytes) -> bool:
+        return is_image_name(name, any_image=self._any_image)
 
     def _list(self, name: str) -> Listing:
         listing = Listing()
         for path, entry in self._folder.walk(name):
             if any(part.startswith(".") for part in path.split("/")):
                 continue
-            if is_image_name(path.encode()):
+            if self._is_image(path.encode()):
                 listing.images.append((path.encode(), entry.bytes, version_number(entry)))
             else:
                 listing.others.append(path.encode())

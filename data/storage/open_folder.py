@@ -72,6 +72,27 @@ def save_file(path: str, data: bytes) -> None:
     open_folder(folder).write(name, data)
 
 
+def read_file(path: str) -> bytes | None:
+    """Return the content of one file, local or remote; None if there is none.
+
+    Raises:
+      UserError: a remote path names no file, or a local one cannot be read.
+      JobError: the storage could not be reached.
+    """
+    path = path.removeprefix("file://")
+    if is_url(path):
+        folder, _, name = path.rpartition("/")
+        if not is_url(folder) or not name:
+            raise UserError(f"'{path}' names no file: give {path.rstrip('/')}/NAME")
+        return open_folder(folder).read(name)
+    try:
+        return Path(path).expanduser().read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror}") from error
+
+
 def make_writable(folder: Folder) -> None:
     """Create a local folder and check that it is writable; only list a remote folder.
 

@@ -50,11 +50,13 @@ class DecodedImage:
       pixels: The image as Pillow holds it.
       format: ``jpeg`` or ``png``.
       quality: JPEG quality, 1 to 100.
+      changes: What its conversion has lost, one remark each.
     """
 
     pixels: "Image"
     format: str
     quality: int = 90
+    changes: tuple[str, ...] = ()
 
 
 # What a transform makes of a record: a record; a reason why there is none; None, to leave it out;
@@ -145,13 +147,14 @@ def decode_record_image(
       UserError: the records have no image.
       ValueError: the image cannot be decoded.
     """
-    from tenfold.data.format.image_codec import decode_image, image_from_array
+    from tenfold.data.format.image_codec import decode_any_image, image_from_array
 
     value: Any = record.get(IMAGE)
     if isinstance(value, DecodedImage):
         return value
     if isinstance(value, bytes):
-        return DecodedImage(decode_image(value, at_least=at_least), image_format(value))
+        pixels, changes = decode_any_image(value, at_least=at_least)
+        return DecodedImage(pixels, image_format(value) or "png", changes=changes)
     if hasattr(value, "dtype"):
         return DecodedImage(image_from_array(value), "png")
     raise UserError(

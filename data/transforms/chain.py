@@ -66,6 +66,12 @@ class Chain:
         return Chain(tuple(s for s in self.steps if s.splits is None or split in s.splits))
 
     @property
+    def takes_any_image(self) -> bool:
+        """Whether the first step decodes all images, so that they may be of any format."""
+        takes_any = [getattr(step, "takes_any_image", False) for step in self.steps[:1]]
+        return any(takes_any) and self.steps[0].splits is None
+
+    @property
     def copies(self) -> int:
         """Records made of each example; `parse_chain` allows one step that makes copies."""
         return max((step.copies for step in self.steps), default=1)
@@ -135,9 +141,18 @@ def _pack(record: Values | UnusableRecord) -> Encoded | UnusableRecord:
     if isinstance(record, UnusableRecord):
         return record
     try:
-        return encode_features(_with_encoded_image(record))
+        return replace(encode_features(_with_encoded_image(record)), changes=_changes(record))
     except UnusableRecord as error:
         return error
+
+
+def _changes(record: Values) -> tuple[str, ...]:
+    """Return what the conversion of the record's image loses."""
+    image = record.get(IMAGE)
+    if not isinstance(image, DecodedImage):
+        return ()
+    without_alpha = image.format == "jpeg" and image.pixels.mode in ("LA", "RGBA")
+    return (*image.changes, *(("transparency was dropped",) if without_alpha else ()))
 
 
 def _with_encoded_image(record: Values) -> Values:

@@ -28,11 +28,12 @@ class Resize:
     """Resizes every image to height × width: stretched, or (fit=crop) its centre crop.
 
     Bilinear with antialiasing, as `tf.image.resize(antialias=True)`. The format, JPEG or PNG,
-    stays.
+    stays; others become PNG.
     """
 
     copies = 1
     splits: frozenset[str] | None = None
+    takes_any_image = True
 
     def __init__(self, text: str) -> None:
         options = parse_options(text)
@@ -73,10 +74,11 @@ class Resize:
 
 
 class Encode:
-    """Stores every image as ``jpeg`` (quality=90) or ``png``."""
+    """Stores every image, of any format that Pillow opens, as ``jpeg`` (quality=90) or ``png``."""
 
     copies = 1
     splits: frozenset[str] | None = None
+    takes_any_image = True
 
     def __init__(self, text: str) -> None:
         options = parse_options(text)

@@ -68,7 +68,7 @@ class FinishedShard:
     `label_counts` maps each class to its number of records; `quarantined` lists the source
     records that belong to the shard but were left out as broken; `statistics` are the sums over
     the values of its features; `left_out` counts the source records that a transform chose to
-    leave out.
+    leave out, `changes` the images that a transform had to change.
     """
 
     info: ShardInfo
@@ -77,6 +77,7 @@ class FinishedShard:
     quarantined: tuple[SkippedRecord, ...] = ()
     statistics: ShardStatistics = field(default_factory=ShardStatistics)
     left_out: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
 
 
 def read_keys(folder: Folder) -> WriteKeys | None:
@@ -193,6 +194,7 @@ def _to_json(shard: FinishedShard) -> dict[str, Any]:
         "quarantined": [[note.record, note.reason] for note in shard.quarantined],
         "statistics": shard_statistics_to_json(shard.statistics),
         "left_out": shard.left_out,
+        "changes": shard.changes,
     }
 
 
@@ -212,6 +214,7 @@ def _from_json(data: bytes | None, keys: str) -> FinishedShard | None:
             quarantined=tuple(SkippedRecord(*note) for note in document["quarantined"]),
             statistics=shard_statistics_from_json(document["statistics"]),
             left_out=int(document["left_out"]),
+            changes={str(change): int(count) for change, count in document["changes"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

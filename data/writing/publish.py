@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -83,7 +83,7 @@ def publish(
     _check_chosen(plan, ordered)
     manifest = replace(
         _manifest(stats, plan, keys, finished),
-        notes=notes,
+        notes=(*notes, *_change_notes(ordered)),
         shared_records=_shared_records(folder, plan),
     )
     try:
@@ -136,6 +136,15 @@ def _shared_records(folder: Folder, plan: WritePlan) -> tuple[SharedRecords, ...
     return shared_records(
         {split: map(partial(read_fingerprints, folder), names) for split, names in shards.items()}
     )
+
+
+def _change_notes(shards: Iterable[FinishedShard]) -> Iterator[str]:
+    """Yield a note on each way in which images were changed, with their number."""
+    total: Counter[str] = Counter()
+    for shard in shards:
+        total.update(shard.changes)
+    for change, count in sorted(total.items()):
+        yield f"{plural(count, 'image')}: {change}"
 
 
 def _remove_own_ledger(folder: Folder, keys: WriteKeys) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -157,6 +158,7 @@ class _ShardSums:
         self._left_out = 0
         # One number per record, kept only if there are splits to compare.
         self._fingerprints = array("Q")
+        self._changes: Counter[str] = Counter()
 
     def blocks(self, job: WriteJob, task: ShardTask) -> Iterator[bytes]:
         """Yield the shard's bytes in blocks of about BLOCK_BYTES."""
@@ -216,6 +218,7 @@ class _ShardSums:
             self._statistics.add_record(payload, encoded.schema, fingerprint)
             if self._compare:
                 self._fingerprints.append(fingerprint)
+            self._changes.update(encoded.changes)
             if encoded.label is not None:
                 self._label_counts[encoded.label] = self._label_counts.get(encoded.label, 0) + 1
             if size >= BLOCK_BYTES:
@@ -276,6 +279,7 @@ class _ShardSums:
             tuple(self._quarantined),
             self._statistics,
             left_out=self._left_out,
+            changes=dict(self._changes),
         )
 
     @property

@@ -201,6 +201,8 @@ def write_shards(
     """
     options = _with_shorthands(options or WriteOptions(), policy, splits, shuffle_seed)
     chain = parse_chain(transforms)
+    if chain.takes_any_image:
+        source_options = replace(source_options or SourceOptions(), any_image=True)
     folder = open_folder(os.fspath(output))
     if not isinstance(folder, LocalFolder) and not options.dry_run:
         make_writable(folder)  # a refusal comes before the scan of the source, which may be long
@@ -294,7 +296,8 @@ def _write(
             f"output '{folder.path}': shards of this write have been removed meanwhile: "
             "run it again"
         )
-    return WriteResult(manifest, plan, len(missing), len(own) - len(missing), source.notes)
+    notes = manifest.notes if manifest else source.notes
+    return WriteResult(manifest, plan, len(missing), len(own) - len(missing), notes)
 
 
 def default_processes(folder: Folder) -> int:

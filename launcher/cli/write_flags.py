@@ -56,7 +56,7 @@ def _define_source_flags(fv: FlagValues) -> None:
         "",
         "data set to read: a folder with a folder of images for each class; a table (.csv, "
         ".tsv, .jsonl, .parquet, .arrow, or a folder of parts); .npz or .npy arrays; TFRecord "
-        "files, all here or on gs://; tfds:NAME; or module:function",
+        "files or WebDataset tars, all here or on gs://; tfds:NAME; or module:function",
         flag_values=fv,
     )
     flags.DEFINE_string(
@@ -65,6 +65,18 @@ def _define_source_flags(fv: FlagValues) -> None:
     )  # fmt: skip
     flags.DEFINE_string(
         "label_feature", "", "name of the class's column or feature, if it is an unusual one",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "labels", "",
+        "table of labels and other features for a folder of images; a column has their names, "
+        "with or without folder and suffix",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "classes", "",
+        "the classes in order: a file with one a line, names as cat,dog, their number, or none; "
+        "by default the labels that occur",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_enum(
@@ -167,12 +179,23 @@ def source_options_from_flags(fv: FlagValues) -> "SourceOptions":
         label=fv.label_feature,
         one_hot=fv.one_hot,
         batched=fv.batched,
+        labels=fv.labels,
+        classes=_classes(fv.classes),
         columns=fv.columns,
         missing=fv.missing,
         delimiter=fv.delimiter,
         encoding=fv.encoding,
         no_header=fv.no_header,
     )
+
+
+def _classes(text: str) -> tuple[str, ...] | None:
+    if not text:
+        return None
+    from tenfold.data.sources.class_labels import parse_classes
+    from tenfold.data.storage.open_folder import read_file
+
+    return parse_classes(text, read_file)
 
 
 @in_group("Writing")

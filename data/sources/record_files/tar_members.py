@@ -96,7 +96,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             if info.offset_data + info.size > size:
                 raise tarfile.TarError(f"'{printable(info.name)}' ends beyond its end")
             yield info
-            archive.members.clear()  # `tarfile` keeps them all
+            archive.members.clear()  # type: ignore[attr-defined]  # it keeps them all
         end = archive.offset
     file.seek(end)
     if size - end < _BLOCK:

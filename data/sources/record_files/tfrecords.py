@@ -110,7 +110,7 @@ def _flat(info: Any, prefix: str = "") -> dict[str, Any]:
 
 def _known_classes(features: Any) -> LabelMap | None:
     """Return the classes of a ClassLabel, whose labels are indices; None for other labels."""
-    label = dict(features.items()).get(LABEL)
+    label: Any = dict(features.items()).get(LABEL)
     if not hasattr(label, "num_classes"):
         return None
     names = tuple(getattr(label, "names", ()) or ())
@@ -141,7 +141,7 @@ class TFRecordSource:
     ) -> None:
         self.stats = stats
         self.splits = own_splits(shown or files, rows, splits=splits)
-        self.notes = (labels.note,) if labels.note else ()
+        self.notes: tuple[str, ...] = (labels.note,) if labels.note else ()
         self._files = tuple(files)
         self._shown = tuple(shown or files)
         self._rows = rows

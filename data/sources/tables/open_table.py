@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import SourceOptions
-from tenfold.data.sources.class_folders import is_image_name
+from tenfold.data.sources.image_folders.image_tree import is_image_name
 from tenfold.data.sources.tables.table_files import (
     TableFile,
     is_hidden,

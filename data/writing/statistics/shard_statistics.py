@@ -220,7 +220,7 @@ def shard_statistics_from_json(document: Any) -> ShardStatistics:
     found = ShardStatistics()
     found.records = int(document["records"])
     for name, entries in document["features"].items():
-        known = {
+        known: dict[str, Any] = {
             key: Moments(*value) if isinstance(vars(FeatureSums())[key], Moments) else value
             for key, value in entries.items()
         }

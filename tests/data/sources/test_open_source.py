@@ -2,10 +2,12 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 import pickle
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,20 @@ def tfrecord_source(tmp_path: Path, images: list[Path]) -> Any:
     return str(folder)
 
 
+def webdataset_source(tmp_path: Path, images: list[Path]) -> Any:
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for part in range(3):
+        with tarfile.open(folder / f"{part}.tar", "w") as archive:
+            for index in range(part, EXAMPLES, 3):
+                fields = {"png": images[index].read_bytes(), "cls": CLASSES[index % 3].encode()}
+                for field, data in fields.items():
+                    info = tarfile.TarInfo(f"{index}.{field}")
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+    return str(folder)
+
+
 def iterable_source(tmp_path: Path, images: list[Path]) -> Any:
     return [
         {"image": path.read_bytes(), "label": CLASSES[index % 3], "v": np.ones((2, 2))}
@@ -178,6 +194,7 @@ SOURCES = [
     npz_source,
     npy_source,
     tfrecord_source,
+    webdataset_source,
     iterable_source,
     reference_source,
 ]
