@@ -375,7 +375,7 @@ PAIRS = [(np.full((2, 3), i, np.float32), np.eye(4)[i % 4]) for i in range(8)]
     ],
 )
 def test_stream_batches_and_one_hot_labels(
-    stream: Any, options: dict[str, str], labels: list[int] | None, tmp_path: Path
+    stream: Any, options: dict[str, Any], labels: list[int] | None, tmp_path: Path
 ) -> None:
     if labels is None:
         with pytest.raises(UserError, match="--batched=yes or --batched=no"):
