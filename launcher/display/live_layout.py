@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -60,7 +61,7 @@ def waiting_view(
 ) -> RenderableType:
     """Return the line of a job before its first step: what it does, and for how many seconds."""
     name, lasting = cut(name, width // 3), format_duration(seconds)
-    shown = cut(activity, width - len(name) - GAP - len(lasting) - 1)
+    shown = cut(activity, width - cell_len(name) - GAP - cell_len(lasting) - 1)
     return fit([f"{name}{' ' * GAP}{shown} {lasting}", *elapsed], width)
 
 
@@ -82,9 +83,9 @@ def headline(progress: JobProgress, *, name: str, seconds: float, width: int) ->
     if progress.remaining_s:
         right.append(f"{format_duration(progress.remaining_s)} left")
     right.append(elapsed)
-    room = width - sum(len(part) + GAP for part in (*left, *right)) - GAP
+    room = width - sum(cell_len(part) + GAP for part in (*left, *right)) - GAP
     short = cut(name, min(width // 3, room - MIN_BAR))
-    room -= len(short)
+    room -= cell_len(short)
     if not progress.total_steps or room < MIN_BAR:
         return fit([cut(name, width // 3), *left, *right], width)
     bar = ProgressBar(total=progress.total_steps, completed=progress.step, width=room)
@@ -119,7 +120,7 @@ def fit(parts: Sequence[str], width: int) -> Text:
     """Return as many of the parts, from the first, as fit on one line; the first may be cut."""
     text = parts[0] if parts else ""
     for part in parts[1:]:
-        if len(text) + GAP + len(part) > width:
+        if cell_len(text) + GAP + cell_len(part) > width:
             break
         text += " " * GAP + part
     line = Text(text, no_wrap=True, overflow="ellipsis")

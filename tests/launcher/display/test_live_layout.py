@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tenfold.launcher.display.live_layout import job_view, make_row, waiting_view
@@ -68,7 +69,7 @@ def lines_of(view: Any, width: int) -> list[str]:
     console.print(view)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    assert all(len(line) <= width for line in lines)
+    assert all(cell_len(line) <= width for line in lines)
     return [line.rstrip() for line in lines]
 
 
@@ -106,6 +107,13 @@ def test_view_at_80_and_120_columns(worker: Worker) -> None:
 def test_long_name_leaves_room_for_the_bar(worker: Worker) -> None:
     line = drawn([worker(0)], size=(80, 24), name="a-very-long-name-of-a-run-" * 4)[0]
     assert line.startswith("a-very-long-name-of-…  epoch 4/10  ━")
+    assert line.endswith("45 s so far")
+
+
+def test_name_of_wide_characters_fits(worker: Worker) -> None:
+    for width in (40, 80, 120):
+        line = drawn([worker(0)], size=(width, 24), name="訓練データ" * 10)[0]
+        assert line.startswith("訓練")
     assert line.endswith("45 s so far")
 
 
