@@ -16,7 +16,7 @@ from tenfold.data.storage.folder import is_url
 KINDS = (
     "a folder of class folders, a table (.csv, .tsv, .jsonl, .parquet, .arrow, or a folder or "
     "pattern of parts), .npz or .npy arrays, TFRecord files or WebDataset tars (a folder or "
-    "pattern of them), tfds:NAME, or module:function"
+    "pattern of them), tfds:NAME, hf:FOLDER, or module:function"
 )
 
 
@@ -48,6 +48,10 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
         from tenfold.data.sources.remote import open_remote
 
         return open_remote(path, scratch, options)
+    if spec.startswith("hf:"):
+        from tenfold.data.sources.tables.huggingface import open_huggingface
+
+        return open_huggingface(spec, scratch, options)
     if spec.startswith("tfds:"):
         from tenfold.data.sources.record_files.tfrecords import scan_tfds
 

@@ -6,6 +6,7 @@ The cells of CSV and TSV files come as text; JSONL, Parquet and Arrow files brin
 import codecs
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -334,6 +335,20 @@ def _json_message(file: TableFile, line: int, block: bytes, text: str) -> str:
             f"the rows before a {was}: give a column values of one type"
         )
     return f"source '{file.path}', line {number}: not JSON ({head.rstrip('.')})"
+
+
+def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes by column, as Hugging Face keeps them in a schema."""
+    try:
+        document = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = document["info"]["features"].items()
+        return {
+            name: tuple(map(str, feature["names"]))
+            for name, feature in features
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # foreign or none
+        return {}
 
 
 def _without_dates(kind: pa.DataType) -> pa.DataType:

@@ -19,7 +19,7 @@ from tenfold.data.format.manifest import IMAGE, LABEL
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.class_labels import LabelMap
-from tenfold.data.sources.tables.arrow_batches import TableReader
+from tenfold.data.sources.tables.arrow_batches import TableReader, class_names
 from tenfold.data.sources.tables.choose_columns import (
     Cells,
     ChosenColumns,
@@ -60,8 +60,6 @@ def scan_table(
     scratch: Path,
     options: SourceOptions,
     images: Images,
-    *,
-    classes: Sequence[str] | None = None,
 ) -> TableSource:
     """Scan a table.
 
@@ -71,7 +69,6 @@ def scan_table(
       scratch: Local folder for the rows.
       options: The columns, their types, missing values, and how CSV files are written.
       images: The images that the table may name.
-      classes: The names of the classes that the data set itself gives for a label of numbers.
 
     Raises:
       UserError: the table cannot be read, its rows do not match, values are missing, or an image
@@ -82,7 +79,7 @@ def scan_table(
         raise UserError(f"--missing={options.missing} is unknown: {hint}")
     scan = TableScan(source, files, scratch, options, images)
     scan.run()
-    return scan.source(classes)
+    return scan.source()
 
 
 class TableScan:
@@ -162,6 +159,7 @@ class TableScan:
         cells = self._cells(file, batch)
         if not self.rows:
             self._choose(cells)
+            self._class_names = class_names(batch.schema)
         paths = cells.pop(self.chosen.path, None)
         block, unusable, keep = self._take(cells, count)
         self._count_up(block)
@@ -360,7 +358,7 @@ class TableScan:
 
     # --- the result ---
 
-    def source(self, classes: Sequence[str] | None) -> TableSource:
+    def source(self) -> TableSource:
         """Return the scanned source; call it after `run`."""
         store = ColumnStore(self._scratch, self._specs)
         assert self._writer is not None
@@ -373,7 +371,7 @@ class TableScan:
                 self.columns[self.chosen.label],
                 unusable=self._unusable,
                 classes=self.options.classes,
-                known=classes,
+                known=self._class_names.get(self.chosen.label),
             )
         total, largest = record_sizes(store)
         digest = f"{rows_digest(store)}{self._writer.digest.hexdigest()}"

@@ -98,7 +98,7 @@ def table_files(source: str, root: str, names: Sequence[str]) -> tuple[TableFile
       UserError: the parts have several formats.
     """
     files = [
-        TableFile(os.path.join(root, name), table_format(name), _partitions(name), _split_of(name))
+        TableFile(os.path.join(root, name), table_format(name), _partitions(name), split_of(name))
         for name in names
     ]
     formats = sorted({file.format for file in files})
@@ -120,7 +120,7 @@ def _partitions(name: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((key, None if value == _NO_VALUE else unquote(value)) for key, value in pairs)
 
 
-def _split_of(name: str) -> str:
+def split_of(name: str) -> str:
     """Return the split that a folder's name or the first word of the file's name tells."""
     *folders, file = name.split("/")
     words = [folder.removeprefix("split=") for folder in folders]
