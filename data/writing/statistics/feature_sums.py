@@ -98,6 +98,10 @@ class FeatureSums:
             return
         self._add_hashes(_hash_numbers(finite))
         if self.counted is not None:
+            # The first values alone show that most columns of floats have too many to count.
+            if len(set(map(float, finite[: 4 * _MAX_COUNTED]))) > _MAX_COUNTED:
+                self.counted = None
+                return
             self._count(_count_numbers(finite))
 
     def add_items(self, items: Sequence[bytes], *, scalars: bool, image: bool) -> None:
@@ -128,6 +132,10 @@ class FeatureSums:
                 hashes = [number for number in hashes if number < self.hashes[-1]]
             else:
                 hashes = hashes[hashes < hashes.dtype.type(self.hashes[-1])]
+        if not isinstance(hashes, list) and len(hashes) > _MAX_HASHES:
+            import numpy as np
+
+            hashes = np.unique(hashes)[:_MAX_HASHES]
         if len(hashes):
             self.hashes = sorted({*self.hashes, *map(int, hashes)})[:_MAX_HASHES]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Records of a split whose payloads are parsed; of a larger split a random part. With images few:
 # the rest of their way costs little more than parsing them.
 PARSED_RECORDS: Final = 20_000
-PARSED_IMAGES: Final = 1_000
+PARSED_IMAGES: Final = 500
 # Records parsed at once: as few as keep images of some KB in the CPU cache.
 _BATCH: Final = 64
 # Numbers kept for the quantiles of a split, and at least those of a shard.
