@@ -55,6 +55,18 @@ class SourceOptions:
     encoding: str = ""
     no_header: bool | None = None
 
+    @property
+    def for_tables(self) -> tuple[str, ...]:
+        """The flags of those options that are set and that only tables have."""
+        flags = {
+            "--columns": self.columns,
+            "--missing": self.missing != "fail",
+            "--delimiter": self.delimiter,
+            "--encoding": self.encoding,
+            "--no_header": self.no_header is not None,
+        }
+        return tuple(flag for flag, value in flags.items() if value)
+
 
 @dataclass(frozen=True)
 class Encoded:

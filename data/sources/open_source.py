@@ -35,6 +35,15 @@ def open_source(spec: Any, scratch: Path, options: SourceOptions | None = None) 
       JobError: remote storage could not be read.
     """
     options = options or SourceOptions()
+    source = _open(spec, scratch, options)
+    is_one = not isinstance(spec, Mapping) and not options.labels  # else each part was checked
+    unused = options.for_tables if is_one and not getattr(source, "is_table", False) else ()
+    if unused:
+        raise UserError(f"{', '.join(unused)}: only a table takes this; the source is none")
+    return source
+
+
+def _open(spec: Any, scratch: Path, options: SourceOptions) -> Source:
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     if isinstance(spec, Mapping):

@@ -205,6 +205,7 @@ class FetchedSource:
         self.notes = tuple(note.replace(str(local), url) for note in source.notes)
         self.splits = getattr(source, "splits", ())
         self.optional_features = getattr(source, "optional_features", ())
+        self.is_table = getattr(source, "is_table", False)
         self.concurrent_reads = int(getattr(source, "concurrent_reads", 1))
         self._source = source
         self._local = str(local)

@@ -43,6 +43,8 @@ class TableSource:
       by_row: Features whose values vary too much, or are too large, for blocks of columns.
     """
 
+    is_table = True
+
     def __init__(
         self,
         store: ColumnStore,

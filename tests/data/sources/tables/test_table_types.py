@@ -426,6 +426,12 @@ def test_two_columns_cannot_be_one_feature(open_text: Open) -> None:
         open_text("label,kind\n1,2\n", label="kind")
 
 
+def test_options_of_tables_are_refused_for_other_sources(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 2)))
+    with pytest.raises(UserError, match="--missing, --delimiter: only a table takes this"):
+        open_path(tmp_path / "x.npy", tmp_path, missing="zero", delimiter=";")
+
+
 # --- parts, compression ---
 
 
