@@ -19,13 +19,17 @@ from tenfold.data.reading.order import (
     ShuffleOrder,
     lane_buffer_records,
     ordered_elements,
+    ordered_id_batches,
     reading_plan,
     shuffled_elements,
+    shuffled_id_batches,
 )
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position
 from tenfold.data.reading.records.graph_records import GraphRecordReader, empty_features, zero
 from tenfold.data.reading.records.image_records import ImageRecordReader
+from tenfold.data.reading.records.number_records import NumberRecordReader
+from tenfold.data.reading.records.number_table import are_numbers
 from tenfold.data.reading.records.record_reader import (
     Batch,
     RecordBatch,
@@ -89,9 +93,18 @@ def training_batches(
         in_steps = number % per_epoch < used
         return _with_size(tf.cond(in_steps, read_records, read_leftover), size)
 
-    records = shuffled_elements(shards, order, reader.elements)
+    if reader.elements.are_ids:
+        records = shuffled_id_batches(shards, order, reader.elements, replicas=replicas)
+    else:
+        records = shuffled_elements(shards, order, reader.elements)
+        records = records.batch(size, drop_remainder=True)
     first = start.epoch * per_epoch + start.step * replicas
-    batches = _map(records.batch(size, drop_remainder=True).enumerate(first), read, config)
+    numbered = records.enumerate(first)
+    group = reader.records_at_once // size
+    if group > 1:
+        batches = _map_groups(numbered.batch(group), reader, config, used, per_epoch)
+    else:
+        batches = _map(numbered, read, config)
     if epochs is None:
         endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         batches = batches.apply(endless)
@@ -113,8 +126,11 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     def read(records: tf.Tensor) -> WeightedBatch:
         return _pad(reader.read(records, None), size)
 
-    records = ordered_elements(shards.shards, reader.elements)
-    batches = _map(records.batch(size), read, config)
+    if reader.elements.are_ids:
+        records = ordered_id_batches(shards.shards, reader.elements, size)
+    else:
+        records = ordered_elements(shards.shards, reader.elements).batch(size)
+    batches = _map(records, read, config)
     total = shards.steps_per_epoch * config.place.replicas
     own = -(-shards.num_records // size)
     empty = empty_elements(batches.element_spec)
@@ -142,7 +158,7 @@ def raw_records(
 def open_reader(
     config: ReadConfig, shards: Sequence[ShardInfo], *, plan: Iterator[str], by_id: bool = True
 ) -> RecordReader:
-    """Return the reader of a worker's shards: the one place that chooses between the two.
+    """Return the reader of a worker's shards: the one place that chooses among the three.
 
     Args:
       config: what the worker reads.
@@ -153,13 +169,24 @@ def open_reader(
     shape = config.spec.image_shape
     decoder = None if shape is None else make_decoder(config.options.decoder, shape)
     augment, seed = config.augment, config.options.seed
+    numbers = are_numbers(config.spec.features)
+    paths = {config.path_of(shard.name): shard for shard in shards}
+    index = None
+    if by_id and not any(map(is_url, paths)) and (numbers or isinstance(decoder, PythonDecoder)):
+        index = ShardIndex({path: shard.bytes for path, shard in paths.items()})
+    if numbers and index is not None:
+        return NumberRecordReader(
+            config.spec,
+            elements=record_id_elements(config.path_of, index),
+            index=index,
+            shards=list(paths.items()),
+            max_bytes=_share_of_memory(config),
+        )
     if not isinstance(decoder, PythonDecoder):
         elements = _raw_elements(config, shards, plan)
         return GraphRecordReader(
             config.spec, decoder, elements=elements, augment=augment, seed=seed
         )
-    sizes = {config.path_of(shard.name): shard.bytes for shard in shards}
-    index = ShardIndex(sizes) if by_id and not any(map(is_url, sizes)) else None
     if index is None:
         elements = _raw_elements(config, shards, plan)
     else:
@@ -167,6 +194,11 @@ def open_reader(
     return ImageRecordReader(
         config.spec, decoder, elements=elements, index=index, augment=augment, seed=seed
     )
+
+
+def _share_of_memory(config: ReadConfig) -> int:
+    """Return this worker's share of the memory of shuffle buffers, which ids hardly need."""
+    return config.options.shuffle_buffer_bytes // config.place.num_workers
 
 
 def _raw_elements(
@@ -214,6 +246,41 @@ def _map(
     """Map with one call more than there are threads, so that no thread waits for its turn."""
     calls = config.parallel_batches + 1
     return records.map(read, num_parallel_calls=calls, deterministic=True)
+
+
+def _map_groups(
+    groups: tf.data.Dataset, reader: RecordReader, config: ReadConfig, used: int, per_epoch: int
+) -> tf.data.Dataset:
+    """Return the training batches of groups of (number, records), each group read in one call.
+
+    Args:
+      groups: int64 [group] and elements [group, records of a batch].
+      reader: reads them.
+      config: what the worker reads.
+      used: batches of an epoch before its tail.
+      per_epoch: batches of an epoch.
+    """
+    size = config.replica_batch
+
+    @plain_graph
+    def read_group(numbers: tf.Tensor, records: tf.Tensor) -> RecordBatch:
+        batch = reader.read(tf.reshape(records, [-1]), None)
+        in_steps = numbers % per_epoch < used
+
+        def split(value: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(value, [-1, size, *value.shape[1:]])
+
+        def without_leftover(value: tf.Tensor) -> tf.Tensor:
+            value = split(value)
+            kept = tf.reshape(in_steps, [-1] + [1] * (value.shape.rank - 1))
+            return value if per_epoch == used else tf.where(kept, value, zero(value.dtype))
+
+        features = {name: without_leftover(value) for name, value in batch.features.items()}
+        count = tf.shape(numbers)[0]
+        seconds = tf.fill([count], batch.decode_s / tf.cast(count, tf.float64))
+        return RecordBatch(features, split(batch.fingerprints), seconds)
+
+    return _map(groups, read_group, config).unbatch()
 
 
 def _finish(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:

@@ -9,14 +9,18 @@ more than reading the bytes before it.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
+import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.reading.read_options import BEGINNING, Position
+from tenfold.data.reading.record_order import ChunkedEpochs, interleaved, shuffled
 from tenfold.data.reading.records.shard_elements import ShardElements, plain_graph
+from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Shards of a lane that are interleaved, and records taken from one before the next. Both are part
 # of the order: changing them changes which records a batch holds.
@@ -82,6 +86,80 @@ def ordered_elements(shards: Sequence[ShardInfo], elements: ShardElements) -> tf
     counts = tf.constant([shard.records for shard in shards], tf.int64)
     files = tf.data.Dataset.from_tensor_slices((locations, counts))
     return _interleave(files, elements, max_threads=SHARDS_ABREAST)
+
+
+def shuffled_id_batches(
+    shards: WorkerShards, order: ShuffleOrder, elements: ShardElements, *, replicas: int
+) -> tf.data.Dataset:
+    """Return the batches of record ids, int64 [n], that `shuffled_elements` has singly.
+
+    Args:
+      shards: what the worker reads.
+      order: the order.
+      elements: record ids.
+      replicas: replicas of the worker, which share the batch of a step.
+    """
+
+    def draw(lane: int, epoch: int) -> tuple[list[int], int]:
+        with tf.device("CPU:0"):
+            stream = tf.constant(epoch * order.num_lanes + shards.lanes[lane].index, tf.int64)
+            shard_order, seed = _draw_order(len(shards.lanes[lane].shards), order.seed, stream)
+        return shard_order.numpy().tolist(), int(seed)
+
+    def lanes(epoch: int) -> list[Iterator[Any]]:
+        ids = []
+        for number, lane in enumerate(shards.lanes):
+            shard_order, seed = draw(number, epoch)
+            firsts = [int(elements.locate(lane.shards[index].name)) for index in shard_order]
+            counts = [lane.shards[index].records for index in shard_order]
+            found = interleaved(firsts, counts, abreast=SHARDS_ABREAST, block=BLOCK_RECORDS)
+            ids.append(shuffled(found, sum(counts), buffer=order.buffer_records, seed=seed))
+        return ids
+
+    chunks = ChunkedEpochs(
+        lanes,
+        lane_batch=shards.lane_batch,
+        num_lanes=len(shards.lanes),
+        steps=shards.steps_per_epoch + (shards.tail_steps if order.tail else 0),
+        filler=int(elements.filler),
+    )
+    per_step = shards.lane_batch * len(shards.lanes)
+    take = guarded_callback(lambda number: chunks.chunk(int(number)))
+
+    @plain_graph
+    def read_chunk(number: tf.Tensor) -> tf.Tensor:
+        ids = tf.numpy_function(take, [number], tf.int64, stateful=False)
+        return tf.reshape(ids, [-1, per_step // replicas])
+
+    skipped, done = divmod(order.start.step, chunks.steps_per_chunk)
+    first = order.start.epoch * chunks.chunks_per_epoch + skipped
+    end = tf.int64.max if order.epochs is None else order.epochs * chunks.chunks_per_epoch
+    numbers = tf.data.Dataset.range(first, end)
+    return numbers.map(read_chunk).prefetch(1).unbatch().skip(done * replicas)
+
+
+def ordered_id_batches(
+    shards: Sequence[ShardInfo], elements: ShardElements, size: int
+) -> tf.data.Dataset:
+    """Return the elements of `ordered_elements`, which are record ids, in batches of `size`."""
+    firsts = [int(elements.locate(shard.name)) for shard in shards]
+    counts = [shard.records for shard in shards]
+
+    @guarded_callback
+    def read(begin: Any) -> Any:
+        return all_ids()[int(begin) : int(begin) + size]
+
+    @cache
+    def all_ids() -> Any:
+        found = interleaved(firsts, counts, abreast=SHARDS_ABREAST, block=BLOCK_RECORDS)
+        return np.concatenate(list(found))
+
+    @plain_graph
+    def batch(begin: tf.Tensor) -> tf.Tensor:
+        ids = tf.numpy_function(read, [begin], tf.int64, stateful=False)
+        return tf.ensure_shape(ids, [None])
+
+    return tf.data.Dataset.range(0, sum(counts), size).map(batch)
 
 
 def reading_plan(shards: WorkerShards, order: ShuffleOrder) -> Iterator[str]:

@@ -28,6 +28,8 @@ class GraphRecordReader:
       seed: seed of these.
     """
 
+    records_at_once = 1
+
     def __init__(
         self,
         spec: InputSpec,

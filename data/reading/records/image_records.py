@@ -60,6 +60,8 @@ class ImageRecordReader:
       seed: seed of these.
     """
 
+    records_at_once = 1
+
     def __init__(
         self,
         spec: InputSpec,

@@ -52,6 +52,11 @@ class RecordReader(Protocol):
         """The elements that the reader takes: raw records, or record ids."""
         ...
 
+    @property
+    def records_at_once(self) -> int:
+        """Records that are best read in one call, where batches are smaller; 1 for any number."""
+        ...
+
     def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
         """Return the fingerprints of elements [n], int64 [n]; 0 where there is no record."""
         ...

@@ -39,6 +39,11 @@ class ShardElements:
     threads: int | None
     read_ahead: bool = False
 
+    @property
+    def are_ids(self) -> bool:
+        """Whether the elements are record ids."""
+        return not isinstance(self.filler, str)
+
     def constant(self, value: Any) -> tf.Tensor:
         """Return `value`, locations or elements, as a tensor."""
         return tf.constant(value, tf.string if isinstance(self.filler, str) else tf.int64)

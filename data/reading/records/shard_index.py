@@ -148,6 +148,11 @@ class ShardIndex:
         self._payloads = ThreadBuffer()
         _allow_open_files(len(self._paths))
 
+    @property
+    def num_shards(self) -> int:
+        """The number of shards."""
+        return len(self._paths)
+
     def first_record_id(self, path: str) -> int:
         """Return the id of a shard's first record; the next records' ids follow it."""
         return self._numbers[path] << INDEX_BITS

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data.reading import benchmark
+from tenfold.data.reading.records.record_reader import RecordBatch
 
 
 def test_benchmark_counts_the_batches_it_takes() -> None:
@@ -16,12 +17,12 @@ def test_benchmark_counts_the_batches_it_takes() -> None:
     assert (int(next(iterator)), decode_s) == (count, 0.0)
 
     iterator = iter(
-        numbers.map(lambda number: {"number": number, "decode_s": tf.constant(0.25, tf.float64)})
+        numbers.map(lambda number: RecordBatch({}, number, tf.constant(0.25, tf.float64)))
     )
     count, decode_s = benchmark._take_for(
         0.2, iterator, tf.function(benchmark._take, autograph=False)
     )
-    assert (int(next(iterator)["number"]), decode_s) == (count, 0.25 * count)
+    assert (int(next(iterator).fingerprints), decode_s) == (count, 0.25 * count)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Manifest
-from tenfold.data.reading.batches import evaluation_batches, training_batches
+from tenfold.data.reading.batches import evaluation_batches, raw_records, training_batches
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
 from tenfold.data.reading.order import lane_buffer_records
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position, ReadOptions, WorkerPlace
-from tenfold.data.reading.records import graph_records
+from tenfold.data.reading.records.number_records import NumberRecordReader
 from tenfold.data.storage.read_manifest import read_manifest
 
 COUNT, LANES, BATCH = 331, 8, 24
@@ -158,7 +158,11 @@ def test_resuming_parses_no_skipped_record(make_shards: MakeShards) -> None:
     examples = [{"id": number, "label": 0} for number in range(40)]
     whole = make_shards(examples, num_shards=2, num_lanes=2, name="whole")
     order = flatten(read_ids(whole, global_batch_size=4))
-    poisoned = [{} if number in order[:20] else examples[number] for number in range(40)]
+    # As long as the others, but without the feature 'id'.
+    poisoned: list[dict[str, int]] = [
+        {"ix": number, "label": number % 7} if number in order[:20] else examples[number]
+        for number in range(40)
+    ]
     shards = make_shards(poisoned, num_shards=2, num_lanes=2, name="poisoned")
     options: dict[str, Any] = {"global_batch_size": 4, "shuffle_buffer_bytes": 12 * LANES * 50}
     manifest = read_manifest(str(whole))
@@ -170,13 +174,13 @@ def test_resuming_parses_no_skipped_record(make_shards: MakeShards) -> None:
 
 def test_later_epochs_trace_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     traced = []
-    original = graph_records.fingerprint
+    original = NumberRecordReader.read
 
-    def counting(records: tf.Tensor) -> tf.Tensor:
-        traced.append(records)
-        return original(records)
+    def counting(reader: NumberRecordReader, *args: Any) -> Any:
+        traced.append(args)
+        return original(reader, *args)
 
-    monkeypatch.setattr(graph_records, "fingerprint", counting)
+    monkeypatch.setattr(NumberRecordReader, "read", counting)
     iterator = iter(training_batches(read_config(shards), epochs=None))
     at_first = len(traced)
     for _ in range(5 * STEPS):
@@ -189,10 +193,12 @@ def test_truncated_shard_is_an_error(shards: Path) -> None:
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     path.write_bytes(data[: len(data) - (length + 16)])  # cut between two records
-    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 21 elem"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"bytes, the manifest says"):
         read_ids(shards)
-    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 21 elem"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"bytes, the manifest says"):
         list(evaluation_batches(read_config(shards)))
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 21 elem"):
+        list(raw_records(read_config(shards), epochs=1))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
