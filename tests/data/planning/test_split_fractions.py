@@ -107,8 +107,8 @@ def test_groups_approach_the_fractions(
     chosen = group_splits(sizes, splits, seed=seed)
     assert set(chosen) == set(range(len(splits)))  # no split is empty
     got = [0] * len(splits)
-    for size, split in zip(sizes, chosen, strict=True):
-        got[split] += size
+    for size, index in zip(sizes, chosen, strict=True):
+        got[index] += size
     assert sum(got) == sum(sizes)
     for split, count in zip(splits, got, strict=True):
         # Off by no more than the largest group, but for a split filled by the last groups.

@@ -220,9 +220,9 @@ def test_source_contract(make: Make, tmp_path: Path, images: list[Path]) -> None
     assert len({copy.name(index) for index in range(EXAMPLES)}) == EXAMPLES
     # The values of an example, packed again, are the same record.
     for index in (0, EXAMPLES - 1):
-        again = decode_example(encode_example(source.features(index)))
+        repacked = decode_example(encode_example(source.features(index)))
         if make is not npz_source:  # its images are arrays until they are stored
-            assert again == decode_example(records[index].payload)
+            assert repacked == decode_example(records[index].payload)
     _check_columns(copy, records)
     # A second scan gives the same fingerprint.
     again = tmp_path / "scratch-2"
@@ -335,7 +335,7 @@ def test_missing_source_raises_user_error(spec: str, tmp_path: Path) -> None:
 
 def test_arrays_named_by_split_are_its_splits(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    arrays = {
+    arrays: dict[str, Any] = {
         "x_train": np.zeros((6, 4, 4), np.uint8),
         "y_train": np.eye(6),
         "x_test": np.zeros((3, 4, 4), np.uint8),

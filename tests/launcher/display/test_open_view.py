@@ -22,7 +22,7 @@ def test_resumed_run_knows_its_earlier_epochs(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert list(finished_epochs(spec)) == []
     receipt = ReceiptLine(9, 9, 0, exact=True)
-    lines = [
+    lines: list[StepMetrics | EpochMetrics] = [
         StepMetrics(0, 1, 2.0, {"accuracy": 0.1}, 5.0, 0.1),
         EpochMetrics(0, 1, 2.0, {"val_accuracy": 0.9}, 5.0, 0.1, receipt),
         EpochMetrics(1, 2, 1.0, {"val_accuracy": 0.8}, 5.0, 0.1, receipt),

@@ -145,5 +145,6 @@ def test_error_of_all_workers_is_reported_once():
     for record, text in zip(records, ("no label", "no label", "other"), strict=True):
         record.take_event(WorkerEvent(record.index, "build", Error("UserError", text)), 1.0)
     verdict = judge(records)
+    assert verdict is not None
     assert verdict.first.error == "UserError: no label"
     assert [failure.error for failure in verdict.consequences] == ["UserError: other"]

@@ -9,6 +9,7 @@ import os
 import sys
 import zipfile
 from dataclasses import asdict
+from typing import Any
 
 import h5py
 import numpy as np
@@ -36,7 +37,7 @@ def pixel_sums() -> dict[str, float]:
 
 class Findings(NullReporter):
     def __init__(self) -> None:
-        self.found = []
+        self.found: list[dict[str, Any]] = []
 
     def not_finite(self, finding) -> None:
         self.found.append({**asdict(finding), "sentence": finding.sentence()})
@@ -76,7 +77,7 @@ def kept_kernels() -> tuple[list[float], list[float]]:
 sums = pixel_sums()
 highest = sorted(sums.values())[-3]
 os.environ["POISON_SUM"] = str(highest)
-results = {
+results: dict[str, Any] = {
     "poisoned": run("poisoned", "poisoned"),
     "fail": run("fail", "bad_gradient"),
     "stop": run("stop", "bad_loss", epochs=3, on_nan="stop"),

@@ -1,4 +1,4 @@
-"""Tables as they lie about: each row of issue 15's table on tables, and its kin."""
+"""Tables as people have them: odd headers, values and encodings, each read or refused."""
 
 import gzip
 import json
@@ -95,7 +95,7 @@ def test_each_missing_policy_stores_what_it_says(open_text: Open) -> None:
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_null_follows_the_policy(suffix: str, tmp_path: Path, open_text: Open) -> None:
-    data = {"a": [1, None], "t": ["x", None], "f": [0.5, 1.5]}
+    data: dict[str, list[Any]] = {"a": [1, None], "t": ["x", None], "f": [0.5, 1.5]}
     if suffix == "parquet":
         source = lambda **options: open_arrow(tmp_path, data, **options)  # noqa: E731
     else:
