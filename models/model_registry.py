@@ -1,9 +1,16 @@
 """Lookup of model functions by name; a module is imported when its function is first needed."""
 
+from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.runtime.user_code import get_user_attribute, import_user_module, user_file_path
+from tenfold.data.runtime.defined_names import DefinedNames, defined_names
+from tenfold.data.runtime.user_code import (
+    get_user_attribute,
+    import_user_module,
+    install_hint,
+    user_file_path,
+)
 from tenfold.models.model_spec import ModelFunction
 
 # Built-in models by name. Paths, not functions: importing one imports Keras.
@@ -26,7 +33,7 @@ def check_model_name(name: str, *, working_dir: str = "") -> None:
     Raises:
       UserError: the name has none of these forms, or the file does not exist.
     """
-    if name not in BUILT_IN and ":" not in name:
+    if name not in BUILT_IN and ":" not in name and not name.endswith(".py"):
         raise UserError(
             f"there is no built-in model '{name}': {did_you_mean(name, BUILT_IN)} "
             "(a model of your own is module:function or file.py:function)"
@@ -36,7 +43,7 @@ def check_model_name(name: str, *, working_dir: str = "") -> None:
 
 
 def check_own_name(name: str, *, working_dir: str, what: str) -> None:
-    """Check the name of an object in the user's code without importing anything.
+    """Check the name of an object in the user's code by its text, without importing anything.
 
     Args:
       name: ``module:name`` or ``file.py:name``.
@@ -44,13 +51,48 @@ def check_own_name(name: str, *, working_dir: str, what: str) -> None:
       what: the kind of object, for error messages: ``model``, ``callback``.
 
     Raises:
-      UserError: the name has neither form, or the file does not exist.
+      UserError: the name has neither form, the file does not exist or is not Python, or it
+        defines no such name; the message lists the names that it defines.
     """
+    if name.endswith(".py"):
+        path = _existing_file(name, working_dir, f"{what} '{name}'")
+        found = _choices(defined_names(path), what)
+        listed = f": {', '.join(f'{name}:{one}' for one in found)}" if found else ""
+        raise UserError(f"{what} '{name}': name one of the file's functions, file.py:name{listed}")
     place, _, attribute = name.rpartition(":")
     if not place or not attribute.isidentifier():
         raise UserError(f"{what} '{name}': write module:name or file.py:name")
-    if place.endswith(".py") and not user_file_path(place, working_dir).is_file():
-        raise UserError(f"{what} '{name}': there is no file {user_file_path(place, working_dir)}")
+    if place.endswith(".py"):
+        _check_defined(_existing_file(place, working_dir, f"{what} '{name}'"), name, what)
+    elif module := _module_file(place, working_dir):
+        _check_defined(module, name, what)
+
+
+def _existing_file(place: str, working_dir: str, subject: str) -> Path:
+    path = user_file_path(place, working_dir)
+    if not path.is_file():
+        raise UserError(f"{subject}: there is no file {path}")
+    return path
+
+
+def _module_file(module: str, working_dir: str) -> Path | None:
+    """Return the file of a module in `working_dir`; None where it is somewhere else."""
+    stem = Path(working_dir or ".", *module.split("."))
+    files = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _check_defined(path: Path, name: str, what: str) -> None:
+    names, attribute = defined_names(path), name.rpartition(":")[2]
+    if names.every is not None and attribute not in names.every:
+        choices = _choices(names, what)
+        hint = f": {did_you_mean(attribute, choices)}" if choices else ""
+        raise UserError(f"{what} '{name}': {path.name} has no '{attribute}'{hint}")
+
+
+def _choices(names: DefinedNames, what: str) -> tuple[str, ...]:
+    """Return the names of a file that may be meant: of models its functions."""
+    return names.functions if what == "model" else (*names.classes, *names.functions)
 
 
 def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
@@ -75,10 +117,17 @@ def find_attribute(name: str, *, working_dir: str, what: str) -> Any:
       what: the kind of object, for error messages: ``model``, ``callback``.
 
     Raises:
-      UserError: the module, the file or the attribute does not exist. An exception that the
+      UserError: the module, the file or the attribute does not exist, or the module imports one
+        that is not installed. Another exception that the
         user's module raises while it is imported passes through.
     """
     check_own_name(name, working_dir=working_dir, what=what)
     place, _, attribute = name.rpartition(":")
-    module = import_user_module(place, what, working_dir=working_dir)
+    try:
+        module = import_user_module(place, what, working_dir=working_dir)
+    except ModuleNotFoundError as error:
+        missing = error.name or str(error)
+        raise UserError(
+            f"{what} '{name}' imports '{missing}', which is not installed: {install_hint(missing)}"
+        ) from error
     return get_user_attribute(module, attribute, f"{what} '{name}'")

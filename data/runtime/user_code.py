@@ -7,9 +7,19 @@ import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import UserError, did_you_mean
+
+# Packages whose modules have other names.
+_PACKAGE_OF: Final = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def names_user_object(text: str) -> bool:
@@ -78,7 +88,24 @@ def get_user_attribute(module: ModuleType, name: str, subject: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        raise UserError(f"{subject}: {module.__name__} has no '{name}'") from None
+        public = [known for known, value in vars(module).items() if _is_own(module, known, value)]
+        hint = f": {did_you_mean(name, public)}" if public else ""
+        raise UserError(f"{subject}: {module.__name__} has no '{name}'{hint}") from None
+
+
+def _is_own(module: ModuleType, name: str, value: Any) -> bool:
+    """Whether `value` is a public function or class that the module itself defines."""
+    is_public = callable(value) and not name.startswith("_")
+    return is_public and getattr(value, "__module__", None) == module.__name__
+
+
+def install_hint(module: str) -> str:
+    """Return the remedy for a module that a worker cannot import."""
+    name = module.split(".")[0]
+    return (
+        f"run 'python -m pip install {_PACKAGE_OF.get(name, name)}' where the workers run, or, if "
+        "it is a module of your own, launch in its folder"
+    )
 
 
 def user_file_path(place: str, working_dir: str) -> Path:

@@ -20,6 +20,7 @@ from tenfold.launcher.job.events import (
     Step,
     WorkerEvent,
 )
+from tenfold.launcher.job.graph_errors import lift_sentence
 
 TAIL_LINES: Final = 40
 TRACEBACK_LINES: Final = 400
@@ -238,5 +239,7 @@ def failure_text(record: WorkerRecord) -> tuple[str, str]:
     """Return a worker's error line and traceback: of its error event, else of its log."""
     if record.error is not None:
         error = record.error
-        return f"{error.type}: {error.message}".rstrip(": "), error.traceback
-    return record.traceback.error, record.traceback.text
+        text = f"{error.type}: {error.message}".rstrip(": ")
+        return lift_sentence(text, error.traceback), error.traceback
+    caught = record.traceback
+    return lift_sentence(caught.error, caught.text), caught.text

@@ -13,7 +13,7 @@ from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.faults import faults_to_env
-from tenfold.launcher.job.job_result import JobResult, Recovery
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery
 from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
@@ -21,6 +21,7 @@ from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
 from tenfold.launcher.supervisor.host_selection import select_hosts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
+from tenfold.launcher.supervisor.run_build_check import run_build_check
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.supervisor.worker_processes import (
     AgentProcess,
@@ -100,8 +101,13 @@ class Supervisor:
         logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, self.spec.num_workers)
         try:
             with StopRequest() as stop, self._preloaded(stop):
-                attempt = self._run_attempts(logs, stop)
-            result = self._result(attempt, time.monotonic() - started_at)
+                failure = self._check_build(stop)
+                attempt = None if failure else self._run_attempts(logs, stop)
+            seconds = time.monotonic() - started_at
+            if attempt is not None:
+                result = self._result(attempt, seconds)
+            else:
+                result = self._unstarted_result(failure, seconds)
         except OSError as error:
             result = self._failed_result(error, time.monotonic() - started_at)
         finally:
@@ -127,6 +133,25 @@ class Supervisor:
             yield
         finally:
             self._server.close()
+
+    def _check_build(self, stop: StopRequest) -> Failure | None:
+        """Build the model once, in a fork of the server; return its failure, or None.
+
+        Where workers cannot be forks they report such failures themselves: importing TensorFlow
+        for the check alone would take as long as the start of a worker.
+        """
+        if not (self._server and self._server.usable):
+            return None
+        failure = run_build_check(
+            self.spec,
+            self.hosts[0],
+            passed_env=self.passed_env,
+            spawn=self._spawn,
+            stopped=lambda: stop.count > 0,
+        )
+        if failure:
+            self.run_dir.write_job(self.spec, self.choose_cluster(self.hosts))
+        return failure
 
     def _runs_unwrapped(self) -> bool:
         """Whether the back end runs programs on this machine without wrapping their argv."""
@@ -245,6 +270,15 @@ class Supervisor:
             seconds=round(seconds, 3),
             recoveries=tuple(self._recoveries),
             notes=(f"the launcher had to stop the workers: {os_error_text(error)}",),
+        )
+
+    def _unstarted_result(self, failure: Failure | None, seconds: float) -> JobResult:
+        """Return the result of a job whose model could not be built."""
+        return JobResult(
+            state="failed",
+            exit_codes=(None,) * self.spec.num_workers,
+            first_failure=failure,
+            seconds=round(seconds, 3),
         )
 
     def _result(self, attempt: Attempt, seconds: float) -> JobResult:

@@ -6,11 +6,13 @@ EXIT_PEER_FAILED or its last output reports a lost peer; the cause is the earlie
 failures.
 """
 
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tenfold.data.runtime.user_code import install_hint
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.job.peer_errors import reports_lost_peer
@@ -28,6 +30,8 @@ _KERAS_FIT_REMEDY: Final = (
     "Keras 3 cannot do this under MultiWorkerMirroredStrategy: call "
     "tenfold.models.keras_fit.repair() before the strategy is made (docs/scripts.md)"
 )
+
+_MISSING_MODULE: Final = re.compile(r"ModuleNotFoundError: No module named '([^']+)'$")
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,9 @@ def to_failure(record: WorkerRecord) -> Failure:
 
 
 def _with_remedy(error: str, traceback: str) -> str:
-    """Return `error`, with a further line on the remedy where Keras's `fit` needs the repair."""
+    """Return `error`, with a further line on the remedy where one is known."""
+    if missing := _MISSING_MODULE.match(error):
+        return f"{error}\n{install_hint(missing[1])}"
     is_fit = "keras/src/" in traceback and any(text in error for text in _KERAS_FIT_ERRORS)
     return f"{error}\n{_KERAS_FIT_REMEDY}" if is_fit else error
 

@@ -30,6 +30,7 @@ IMPORTS: Final = (
     "keras",
     "tenfold.models.training.loop",
     "tenfold.launcher.worker.trainer",
+    "tenfold.launcher.worker.build_check",
 )
 # Keeps OpenBLAS from starting threads at import; TensorFlow has its own thread pools.
 ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
@@ -202,8 +203,10 @@ def _become_worker(spec: dict[str, Any], out: int, err: int, keep: set[int]) -> 
     os.environ.update(spec["env"])
     os.chdir(spec["cwd"])
     sys.argv = [spec["argv"][0]]
-    from tenfold.launcher.worker import trainer
+    from tenfold.launcher.worker import build_check, trainer
 
+    if build_check.CONFIG_VARIABLE in os.environ:
+        build_check.main()
     trainer.main()
 
 

@@ -57,13 +57,14 @@ def _run_to_status(events: EventWriter) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  a model function may raise anything
-        _report_error(events, error)
+        report_error(events, error)
         if isinstance(error, NotFiniteError):
             return EXIT_NOT_FINITE
         return EXIT_PEER_FAILED if is_peer_error(error) else 1
 
 
-def _report_error(events: EventWriter, error: Exception) -> None:
+def report_error(events: EventWriter, error: Exception) -> None:
+    """Print `error`, and send it: with a traceback unless its message explains it."""
     lines = traceback.format_exception(type(error), error, _skip_our_frames(error.__traceback__))
     is_explained = isinstance(error, UserError | JobError)
     text = "" if is_explained else "".join(lines)

@@ -12,6 +12,7 @@ from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.models.model_registry import find_model
 from tenfold.models.model_spec import ModelFunction, ModelSpec
 from tenfold.models.train_config import TrainConfig
+from tenfold.models.training.check_model import naming_small_images
 from tenfold.models.training.optimizer import DEFAULT_LEARNING_RATE, set_precision, tune_optimizer
 
 
@@ -29,13 +30,15 @@ def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
     keras.utils.set_random_seed(spec.seed)
     set_precision(config.precision)
     function = find_model(config.model, working_dir=config.working_dir)
-    model = call_model_function(function, spec)
+    with naming_small_images(config.model, spec):
+        model = call_model_function(function, spec)
     if not isinstance(model, keras.Model):
         raise UserError(
             f"model '{config.model}' returned {type(model).__name__}, not a keras.Model"
         )
     if not model.built:
-        model(_zeros(spec))  # a subclassed model creates its variables at the first call
+        with naming_small_images(config.model, spec):
+            model(_zeros(spec))  # a subclassed model creates its variables at the first call
     if not model.compiled:
         _compile(model, spec)
     tune_optimizer(model, config, total_steps=spec.epochs * spec.steps_per_epoch)

@@ -26,6 +26,7 @@ from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.build import build_metrics, build_model
+from tenfold.models.training.check_model import check_model, naming_misfit
 from tenfold.models.training.checkpoint import (
     Checkpoint,
     RunState,
@@ -75,8 +76,11 @@ class Session:
         self._validation = self._validation_config()
         self.shards: WorkerShards = self._reading.shards(drop_remainder=True)
         with strategy.scope():
+            batch_spec = training_batches(self._reading).element_spec
             self.model = build_model(config, self._model_spec())
-            build_metrics(self.model, training_batches(self._reading).element_spec)
+            check_model(self.model, self._model_spec(), batch_spec, name=config.model)
+            with naming_misfit(config.model):
+                build_metrics(self.model, batch_spec)
         balanced = config.class_weights == "balanced"
         self._train = TrainSteps(
             self.model,

@@ -1,0 +1,163 @@
+"""Whether a model fits the records: its inputs, outputs and loss, before the first step."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import keras
+import tensorflow as tf
+
+from tenfold.data.errors import UserError
+from tenfold.data.format.manifest import LABEL
+from tenfold.data.reading.batches import split_batch
+from tenfold.models.model_spec import ModelSpec
+
+# Keras's and TensorFlow's messages about a layer whose output would have no pixels left.
+_TOO_SMALL: Final = re.compile(
+    r"output size would be (zero or )?negative|[Nn]egative dimension size|<= 0 due to|"
+    r"zero or negative value in a dimension|Input size must be at least"
+)
+
+
+@contextmanager
+def naming_small_images(name: str, spec: ModelSpec) -> Iterator[None]:
+    """Turn errors about images that are too small for model `name` into a UserError."""
+    try:
+        yield
+    except ValueError as error:
+        if spec.image_shape is None or not _TOO_SMALL.search(str(error)):
+            raise
+        raise UserError(
+            f"images of {_size(spec.image_shape)} are too small for model '{name}' "
+            f"({_first_line(error)}): give a larger --image_size, or a model with fewer "
+            "strides and poolings"
+        ) from error
+
+
+def check_model(
+    model: keras.Model, spec: ModelSpec, batch_spec: Mapping[str, tf.TensorSpec], *, name: str
+) -> None:
+    """Check a compiled model against the batches that it will get.
+
+    Args:
+      model: the model.
+      spec: what its function was told.
+      batch_spec: the element spec of the training batches.
+      name: the model's name, for messages.
+
+    Raises:
+      UserError: an input has another shape, there is no label for the loss, or the outputs or
+        the loss do not fit the classes.
+    """
+    one = {key: tf.zeros([1, *value.shape[1:]], value.dtype) for key, value in batch_spec.items()}
+    x, y, _ = split_batch(one)
+    _check_inputs(model, x, spec, name)
+    if type(model).train_step is keras.Model.train_step and model.loss is not None:
+        if y is None:
+            names = ", ".join(feature.name for feature in spec.inputs)
+            raise UserError(
+                f"model '{name}' has a loss, but the shards have no feature '{LABEL}' (they have "
+                f"{names}): write them with one, or compile the model without a loss and call "
+                "add_loss in a layer"
+            )
+        _check_loss(model, spec, name)
+
+
+def _check_inputs(model: keras.Model, x: Any, spec: ModelSpec, name: str) -> None:
+    """Compare the declared inputs with the features; a subclassed model may declare none."""
+    declared = getattr(model, "inputs", None) or []
+    given = x if isinstance(x, dict) else {feature.name: x for feature in spec.inputs}
+    for tensor in declared:
+        value = given.get(tensor.name) if len(declared) > 1 or len(given) > 1 else _only(given)
+        if value is None:
+            continue
+        wanted, shape = tuple(tensor.shape[1:]), tuple(value.shape[1:])
+        if len(wanted) != len(shape) or any(
+            a not in (None, b) for a, b in zip(wanted, shape, strict=True)
+        ):
+            raise UserError(_input_message(name, wanted, shape, spec))
+
+
+def _only(given: Mapping[str, Any]) -> Any:
+    return next(iter(given.values()), None)
+
+
+def _input_message(
+    name: str, wanted: tuple[Any, ...], shape: tuple[Any, ...], spec: ModelSpec
+) -> str:
+    if shape != spec.image_shape:
+        return (
+            f"model '{name}' takes inputs of shape {_size(wanted)}, the records have "
+            f"{_size(shape)}: make its Input from spec.inputs"
+        )
+    text = f"model '{name}' takes images of {_size(wanted)}, these are {_size(shape)}: "
+    same_channels = len(wanted) == 3 and wanted[2] in (None, shape[2])
+    if same_channels and all(wanted[:2]):
+        flag = wanted[0] if wanted[0] == wanted[1] else f"{wanted[0]}x{wanted[1]}"
+        text += f"give --image_size={flag}, or "
+    return text + "make its Input from spec.image_shape"
+
+
+def _check_loss(model: keras.Model, spec: ModelSpec, name: str) -> None:
+    outputs = getattr(model, "outputs", None) or []
+    loss, classes = _loss_name(model.loss), spec.num_classes
+    if len(outputs) != 1 or not classes:
+        return
+    units = outputs[0].shape[-1] if len(outputs[0].shape) > 1 else 1
+    if loss == "sparse_categorical_crossentropy" and units is not None and units < classes:
+        raise UserError(
+            f"model '{name}' has {units} outputs for {classes} classes: make the last layer "
+            "with spec.num_classes units"
+        )
+    if loss == "categorical_crossentropy":
+        raise UserError(
+            f"model '{name}' has the loss categorical_crossentropy, which takes one-hot labels; "
+            "these labels are class indices: compile it with sparse_categorical_crossentropy"
+        )
+    if loss == "binary_crossentropy" and classes > 2:
+        raise UserError(
+            f"model '{name}' has the loss binary_crossentropy, which takes 2 classes, and there "
+            f"are {classes}: compile it with sparse_categorical_crossentropy and "
+            "spec.num_classes outputs"
+        )
+
+
+def _loss_name(loss: Any) -> str:
+    """Return a loss's name in snake case; empty for a function of the user's own."""
+    if isinstance(loss, str):
+        return _snake(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return _snake(type(loss).__name__)
+    return ""
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+@contextmanager
+def naming_misfit(name: str) -> Iterator[None]:
+    """Turn Keras's errors about labels and outputs that do not fit into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"the loss or a metric of model '{name}' does not fit its outputs and the labels: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return the sentence of a Keras error, without the colours and the layer's arguments."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        return lines[1]
+    return lines[0] if lines else type(error).__name__
+
+
+def _size(shape: tuple[Any, ...]) -> str:
+    return " × ".join("any" if side is None else str(side) for side in shape) or "scalar"
