@@ -2,6 +2,7 @@
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE, Feature, Manifest, Split
+from tenfold.data.planning.split_names import usual_split
 
 
 def validation_split(
@@ -21,7 +22,7 @@ def validation_split(
         kind than those of the training.
     """
     if other is None:
-        return trained.split(name) if trained.has_split(name) else None
+        return _find(trained, name)
     if trained.label_names != other.label_names:
         raise UserError(
             f"--validation_shards={where}: the classes are {_shown(other)}, those of the training "
@@ -35,14 +36,23 @@ def validation_split(
             f"{theirs.get(differing[0], 'missing')} there, {ours.get(differing[0], 'missing')} in "
             "the shards of the training: write both in the same way"
         )
-    if other.has_split(name):
-        return other.split(name)
+    found = _find(other, name)
+    if found is not None:
+        return found
     if len(other.splits) > 1:
         raise UserError(
             f"--validation_shards={where}: the splits are "
             f"{', '.join(split.name for split in other.splits)}, none is '{name}'"
         )
     return other.splits[0]
+
+
+def _find(manifest: Manifest, name: str) -> Split | None:
+    """Return the split called `name`; ``validation`` may be spelt in any usual way."""
+    if manifest.has_split(name):
+        return manifest.split(name)
+    spelt = (split for split in manifest.splits if usual_split(split.name) == name)
+    return next(spelt, None)
 
 
 def _shown(manifest: Manifest) -> str:

@@ -1,25 +1,42 @@
 """Checks before anything starts that are cheap: no TensorFlow, no waiting for hosts."""
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.image_header import image_shape
+from tenfold.data.format.manifest import LABEL, Manifest
+from tenfold.data.integrity.inspect_shards import first_records, image_of
 from tenfold.data.planning.lanes import assign_lanes
 from tenfold.data.planning.validation_split import validation_split
+from tenfold.data.reading.read_config import DEFAULT_SIDE
 from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
+from tenfold.launcher.job.job_spec import job_from_json
+from tenfold.launcher.job.run_dir import CHECKPOINTS_FOLDER, JOB_FILE
+from tenfold.models.model_registry import BUILT_IN
 from tenfold.models.train_config import TrainConfig
+
+_IMAGE_MODELS: Final = ("cnn", "resnet50")
+# Images whose headers are read to say how much sizes vary.
+_SAMPLED_IMAGES: Final = 64
 
 
 def check_training(config: TrainConfig, *, num_workers: int) -> int:
     """Check a training run against the manifest of its shards; return the number of lanes.
 
     Raises:
-      UserError: there are no such shards, the workers cannot share the lanes evenly, the lanes
-        do not divide the batch, or there are too few records.
+      UserError: there are no such shards, they do not have what a built-in model needs, the
+        workers cannot share the lanes evenly, the lanes do not divide the batch, there are too
+        few records, or the run directory holds a run in another order.
     """
     manifest = read_manifest(config.shards)
+    _check_built_in(config.model, manifest)
+    check_resume(config)
     assign_lanes(
         manifest,
         config.train_split,
@@ -38,6 +55,81 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
             drop_remainder=False,
         )
     return manifest.num_lanes
+
+
+def _check_built_in(model: str, manifest: Manifest) -> None:
+    """Check that a built-in model finds its image and its classes in the shards."""
+    if model not in BUILT_IN:
+        return
+    kinds = {feature.name: feature.kind for feature in manifest.features}
+    if model in _IMAGE_MODELS and "image" not in kinds.values():
+        raise UserError(
+            f"model '{model}' needs images; these shards hold {', '.join(kinds)}: take "
+            "--model=mlp or one of your own"
+        )
+    if LABEL not in kinds:
+        raise UserError(
+            f"model '{model}' is a classifier, and these shards have no feature '{LABEL}' (they "
+            f"have {', '.join(kinds)}): write them with one, or give a --model of your own"
+        )
+
+
+def check_resume(config: TrainConfig) -> None:
+    """Check that a run that will resume has the order of records of the run before.
+
+    Raises:
+      UserError: the seed or the global batch size differs; the trainer would refuse it too,
+        after its start.
+    """
+    if not open_folder(f"{config.run_dir}/{CHECKPOINTS_FOLDER}").sizes():
+        return
+    before = _config_before(config.run_dir)
+    for name in ("seed", "global_batch_size"):
+        if before is not None and getattr(before, name) != getattr(config, name):
+            raise UserError(
+                f"run_dir '{config.run_dir}' holds checkpoints with {name} "
+                f"{getattr(before, name)}, this run has {getattr(config, name)}: give "
+                f"--{name}={getattr(before, name)} or a new --run_dir"
+            )
+
+
+def _config_before(run_dir: str) -> TrainConfig | None:
+    """Return the configuration of the run before; None if job.json holds none of this version."""
+    try:
+        text = (open_folder(run_dir).read(JOB_FILE) or b"").decode()
+        return job_from_json(text, where=run_dir)[0].train
+    except (UserError, ValueError):
+        return None
+
+
+def training_notes(config: TrainConfig) -> list[str]:
+    """Return what a person should know of a training before it starts, one sentence each."""
+    manifest = read_manifest(config.shards)
+    notes = []
+    own = validation_split(manifest, config.validation_split)
+    if own is None and not config.validation_shards:
+        names = ", ".join(split.name for split in manifest.splits)
+        notes.append(
+            f"no validation: these shards have the splits {names}; write them with "
+            "--split=train:0.9,validation:0.1 to see val_loss after each epoch"
+        )
+    if config.image_size is None and (varying := _varying_images(config, manifest)):
+        notes.append(varying)
+    return notes
+
+
+def _varying_images(config: TrainConfig, manifest: Manifest) -> str:
+    """Return a note on images that are resized because they differ in size, or an empty text."""
+    shapes = [feature.shape for feature in manifest.features if feature.kind == "image"]
+    if not shapes or all(shapes[0][:2]):
+        return ""
+    split = manifest.split(config.train_split)
+    sides: list[int] = []
+    with contextlib.suppress(JobError, ValueError):  # the workers name what cannot be read
+        for sample in first_records(config.shards, split, _SAMPLED_IMAGES):
+            sides += image_shape(image_of(sample, manifest) or b"")[:2]
+    span = f" from {min(sides)} to {max(sides)} px" if sides else " in size"
+    return f"images vary{span}: using {DEFAULT_SIDE}×{DEFAULT_SIDE}, see --image_size"
 
 
 def check_reach(backend: str, shards: str) -> None:

@@ -26,17 +26,20 @@ from tenfold.launcher.job.run_dir import (
 _LOGS: Final = f"{LOGS_FOLDER}/{worker_log_name('*')}"
 
 
-def open_run_dir(where: str, *, note: Callable[[str], None]) -> RunDir:
+def open_run_dir(where: str, *, note: Callable[[str], None], epochs: int | None = None) -> RunDir:
     """Return the run directory at `where`, held by this process.
 
     Args:
       where: a path or a URL.
       note: called with a sentence when this waits for another launch.
+      epochs: see `check_usable`.
 
     Raises:
       UserError: as `RunDir`; or the storage cannot be written to.
     """
-    return RemoteRunDir(where, note=note) if is_url(where) else RunDir(where)
+    if is_url(where):
+        return RemoteRunDir(where, note=note, epochs=epochs)
+    return RunDir(where, epochs=epochs)
 
 
 def is_held(where: str) -> bool:
@@ -56,14 +59,16 @@ class RemoteRunDir(RunDir):
     the lease of the remote one until `close`.
     """
 
-    def __init__(self, where: str, *, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, where: str, *, note: Callable[[str], None], epochs: int | None = None
+    ) -> None:
         """Take the run directory, and download the files that this process appends to.
 
         Raises:
           UserError: as `RunDir`; or the storage cannot be written to.
         """
         work = work_folder(where)
-        super().__init__(where, work)
+        super().__init__(where, work, epochs=epochs)
         self._chief = work / CHIEF_FOLDER
         shutil.rmtree(self._chief, ignore_errors=True)
         self._is_uploaded = self._is_unreachable = False

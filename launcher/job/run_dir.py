@@ -82,21 +82,24 @@ class RunDir:
         `launcher.job.remote_run_dir` has the other case.
     """
 
-    def __init__(self, where: str | Path, work: Path | None = None) -> None:
-        """Make the folder, or take over one whose job did not succeed, and lock it.
+    def __init__(
+        self, where: str | Path, work: Path | None = None, *, epochs: int | None = None
+    ) -> None:
+        """Make the folder, or take over one whose job can continue, and lock it.
 
         Args:
           where: the run directory, a path or a URL.
           work: the local folder to lock, where it is not the run directory itself.
+          epochs: see `check_usable`.
 
         Raises:
-          UserError: it cannot be made or written, holds other files, a job that has succeeded
-            or symbolic links, or another launch is using it.
+          UserError: it cannot be made or written, holds other files, a finished job or
+            symbolic links, or another launch is using it.
         """
         self.where = absolute_run_dir(str(where))
         self.path = work or Path(self.where)
         try:
-            check_usable(self.where)
+            check_usable(self.where, epochs=epochs)
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700 if work else 0o777)
             _refuse_links(self.path)
             self._lock = self._take_lock()
@@ -181,8 +184,13 @@ def is_locked(folder: str | Path) -> bool:
     return False
 
 
-def check_usable(where: str) -> None:
+def check_usable(where: str, *, epochs: int | None = None) -> None:
     """Check that a job can start, or continue, in the run directory `where`.
+
+    Args:
+      where: the run directory.
+      epochs: the epochs of a training; one that succeeded after fewer epochs can continue. None
+        for another program.
 
     Raises:
       UserError: it holds a finished job, or files that are not a job's.
@@ -191,8 +199,15 @@ def check_usable(where: str) -> None:
     names = _entries(folder)
     if names and not names & {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, LOGS_FOLDER}:
         raise UserError(f"run_dir '{where}' holds other files: give a new or empty folder")
-    if names and _state(folder) == "succeeded":
-        raise UserError(f"run_dir '{where}' holds a job that succeeded: give a new --run_dir")
+    done = _epochs_done(folder) if names else None
+    if done is None or (epochs is not None and 0 < done < epochs and _has_checkpoint(folder)):
+        return
+    more = f"--epochs above {done} to train on, or " if epochs is not None and done else ""
+    raise UserError(f"run_dir '{where}' holds a job that succeeded: give {more}a new --run_dir")
+
+
+def _has_checkpoint(folder: Folder) -> bool:
+    return bool(open_folder(f"{folder.path}/{CHECKPOINTS_FOLDER}").sizes())
 
 
 def _entries(folder: Folder) -> set[str]:
@@ -201,8 +216,14 @@ def _entries(folder: Folder) -> set[str]:
     return set(folder.sizes())
 
 
-def _state(folder: Folder) -> str:
+def _epochs_done(folder: Folder) -> int | None:
+    """Return the epochs after which a job succeeded, 0 for another program; None if it did not."""
     try:
-        return str(json.loads(folder.read(RESULT_FILE) or b"{}")["state"])
+        result = json.loads(folder.read(RESULT_FILE) or b"{}")
+        if result["state"] != "succeeded":
+            return None
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return None
+    final = result.get("final")
+    epochs = final.get("epochs") if isinstance(final, dict) else None
+    return epochs if type(epochs) is int else 0

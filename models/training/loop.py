@@ -97,7 +97,9 @@ class _Run:
         chief = session.place.is_chief
         self.callbacks = callback_list(
             session.model,
-            load_callbacks(self.config.callbacks, working_dir=self.config.working_dir),
+            load_callbacks(
+                self.config.callbacks, working_dir=self.config.working_dir, is_chief=chief
+            ),
             epochs=self.config.epochs,
             steps=session.shards.steps_per_epoch,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.models.model_registry import check_model_name, find_model
+from tenfold.models.model_registry import check_model_name, check_own_name, find_model
 
 FIND = """
 import sys
@@ -63,7 +63,51 @@ def test_missing_module_or_function_is_refused(project: Path) -> None:
         find_model("train.py:biuld", working_dir=str(project))
 
 
-def test_import_error_in_user_module_passes_through(project: Path) -> None:
-    (project / "broken.py").write_text("import a_package_that_is_not_there\n")
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+def test_missing_package_is_named_with_its_install_line(project: Path) -> None:
+    (project / "broken.py").write_text("import yaml_that_is_not_there.x\nbuild = 1\n")
+    with pytest.raises(UserError, match="python -m pip install yaml_that_is_not_there'"):
         find_model("broken:build", working_dir=str(project))
+
+
+NET = """
+from functools import partial
+def build(spec): ...
+def build_deep(spec): ...
+def _helper(): ...
+class Stop: ...
+if True:
+    small = partial(build, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "word"),
+    [
+        ("net.py:biuld", "model", r"net\.py has no 'biuld': did you mean 'build'\?"),
+        ("net:zzz", "model", r"net\.py has no 'zzz': there are: build, build_deep$"),
+        ("net.py", "model", r"net\.py:build, net\.py:build_deep$"),
+        ("net.py:stop", "callback", r"did you mean 'Stop'\?"),
+        ("absent.py", "model", "there is no file"),
+        ("wrong.py:build", "model", r"wrong\.py, line 2: "),
+        ("net.py:small", "model", ""),
+        ("net.py:partial", "model", ""),
+        ("open.py:anything", "model", ""),
+        ("package.net:anything", "model", ""),
+    ],
+)
+def test_names_in_files_are_checked_by_text(tmp_path: Path, name, what, word) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "open.py").write_text("from elsewhere import *\n")
+    (tmp_path / "wrong.py").write_text("import os\ndef build(:\n")
+
+    def check() -> None:
+        if what == "model":
+            check_model_name(name, working_dir=str(tmp_path))
+        else:
+            check_own_name(name, working_dir=str(tmp_path), what=what)
+
+    if not word:
+        check()
+        return
+    with pytest.raises(UserError, match=word):
+        check()

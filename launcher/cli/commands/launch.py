@@ -15,6 +15,7 @@ from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.commands.write import remarks
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.host_check import check_hosts
+from tenfold.launcher.cli.preflight import training_notes
 from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
 from tenfold.launcher.cli.submit import prepare_submission, submit
 from tenfold.launcher.cli.write_flags import run_write
@@ -70,6 +71,8 @@ def run(fv: FlagValues, args: Arguments) -> int:
     with launch.backend.opened(launch.hosts):
         view = open_view(launch.spec, show_tf_logs=launch.show_tf_logs)
         check_hosts(launch, view)
+        for note in training_notes(launch.spec.train) if launch.spec.train else ():
+            view.note(note)
         result, run_dir = _supervise(launch, view)
     text = result.to_json() if launch.as_json else result_text(result, run_dir)
     print(text, end="", flush=True)
@@ -78,7 +81,10 @@ def run(fv: FlagValues, args: Arguments) -> int:
 
 def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
     """Run the job to its end; return its result and where its run directory is."""
-    run_dir = open_run_dir(launch.spec.run_dir, note=view.note)
+    train = launch.spec.train
+    run_dir = open_run_dir(
+        launch.spec.run_dir, note=view.note, epochs=train.epochs if train else None
+    )
     try:
         _salvage(launch, view)
         supervisor = Supervisor(
