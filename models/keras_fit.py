@@ -14,8 +14,11 @@ needs no repair.
 
 The results equal those of one process if the replicas divide each batch. In a last batch that
 they do not divide, the mean of each replica has the same weight, as in Keras under every
-strategy. `keras.callbacks.ModelCheckpoint` and `BackupAndRestore` write on every worker: give
-each worker a path of its own and use the chief's files.
+strategy.
+
+Keras's callbacks that write files (ModelCheckpoint, CSVLogger, TensorBoard, BackupAndRestore) write
+on the chief only; BackupAndRestore restores on every worker, from a folder that all workers share.
+A loss that is not finite is left to `keras.callbacks.TerminateOnNaN`.
 """
 
 from types import ModuleType
@@ -25,6 +28,7 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
+from tenfold.models.file_callbacks import callbacks_of_worker
 from tenfold.models.loss_scaling import finite_on_all
 
 # Keras versions (major, minor): the first supported, and the first not supported. The repair
@@ -54,6 +58,7 @@ def repair() -> None:
         _repair_reduction(trainer)
         _repair_build(trainer.TensorFlowTrainer)
         _repair_overflow(keras.optimizers.LossScaleOptimizer)
+        _repair_callbacks(keras.callbacks.CallbackList)
         trainer._tenfold_repaired = True
 
 
@@ -99,6 +104,19 @@ def _repair_overflow(optimizer_class: Any) -> None:
         return finite_on_all(finite) if _is_multi_worker(tf.distribute.get_strategy()) else finite
 
     optimizer_class.check_finite = check_finite
+
+
+def _repair_callbacks(list_class: Any) -> None:
+    original = list_class.__init__
+
+    def init(self: Any, callbacks: Any = None, *args: Any, **kwargs: Any) -> None:
+        strategy = getattr(kwargs.get("model"), "_distribute_strategy", None)
+        if callbacks and _is_multi_worker(strategy):
+            is_chief = bool(strategy.extended.should_checkpoint)
+            callbacks = callbacks_of_worker(tf.nest.flatten(callbacks), is_chief=is_chief)
+        original(self, callbacks, *args, **kwargs)
+
+    list_class.__init__ = init
 
 
 def _is_multi_worker(strategy: Any) -> bool:

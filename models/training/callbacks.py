@@ -2,8 +2,9 @@
 
 A callback runs on every worker with the same logs, so that its decisions (a learning rate, the
 end of training) are the same on all workers. Keras's own callbacks that write files run on the
-chief only; a user's own should write only where TENFOLD_WORKER_INDEX is 0. As with Keras's own `steps_per_execution`, the batch
-methods run once per call of several steps, with the index of its last step.
+chief only; a user's own should write only where TENFOLD_WORKER_INDEX is 0. As with Keras's own
+`steps_per_execution`, the batch methods run once per call of several steps, with the index of its
+last step.
 """
 
 from collections.abc import Sequence
