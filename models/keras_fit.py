@@ -16,9 +16,9 @@ The results equal those of one process if the replicas divide each batch. In a l
 they do not divide, the mean of each replica has the same weight, as in Keras under every
 strategy.
 
-Keras's callbacks that write files (ModelCheckpoint, CSVLogger, TensorBoard, BackupAndRestore) write
-on the chief only; BackupAndRestore restores on every worker, from a folder that all workers share.
-A loss that is not finite is left to `keras.callbacks.TerminateOnNaN`.
+Keras's callbacks that write files (ModelCheckpoint, CSVLogger, TensorBoard, BackupAndRestore)
+write on the chief only; BackupAndRestore restores on every worker, from a folder that all share. A
+loss that is not finite is left to `keras.callbacks.TerminateOnNaN`.
 """
 
 from types import ModuleType

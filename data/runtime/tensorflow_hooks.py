@@ -9,6 +9,7 @@ buffers are full.
 
 import atexit
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,3 +86,16 @@ def silence_native_startup() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def silence_native_stderr() -> None:
+    """Drop what is written to this process's standard error from C++; Python's goes on.
+
+    For a worker that has finished and is about to leave: TensorFlow logs the peers that leave
+    before it as crashed tasks.
+    """
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

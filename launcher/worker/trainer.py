@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.planning.cluster_task import find_task
+from tenfold.data.runtime.tensorflow_hooks import silence_native_stderr
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.events import (
     EXIT_NOT_FINITE,
@@ -101,6 +102,7 @@ def _run(events: EventWriter) -> int:
             place=place,
             reporter=EventReporter(events, WorkerFaults(os.environ)),
             stop=lambda: bool(stop_signals),
+            before_leaving=silence_native_stderr,
         )
     except loop.Preempted:
         events.send(WorkerPreempted())

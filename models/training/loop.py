@@ -52,6 +52,7 @@ def train(
     place: WorkerPlace,
     reporter: Reporter,
     stop: Callable[[], bool] = lambda: False,
+    before_leaving: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train, resuming from the newest checkpoint of the run directory.
 
@@ -64,6 +65,7 @@ def train(
       reporter: receives the progress.
       stop: called between calls of steps; if it returns True on any worker, all workers save a
         checkpoint and stop.
+      before_leaving: called when the work of all workers is done, before the first leaves.
 
     Returns:
       The result, the same on every worker.
@@ -77,7 +79,7 @@ def train(
     reporter.enter("build")
     session = Session(config, strategy=strategy, place=place)
     resumed = session.restore()
-    run = _Run(session, reporter, stop)
+    run = _Run(session, reporter, stop, before_leaving)
     if resumed:
         reporter.resumed(epoch=session.state.position.epoch, step=session.steps_done)
     with explain_errors():
@@ -85,8 +87,15 @@ def train(
 
 
 class _Run:
-    def __init__(self, session: Session, reporter: Reporter, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        reporter: Reporter,
+        stop: Callable[[], bool],
+        before_leaving: Callable[[], None],
+    ) -> None:
         self.session = session
+        self.before_leaving = before_leaving
         self.config = session.config
         self.reporter = reporter
         self.stop = stop
@@ -312,6 +321,7 @@ class _Run:
     def _end_together(self) -> None:
         """Wait until all workers are about to leave."""
         self.session.barrier()
+        self.before_leaving()
         # A worker that leaves a barrier may exit before another has left it, which breaks it. At
         # the second barrier all workers have left the first; an error there loses nothing.
         with contextlib.suppress(tf.errors.OpError):

@@ -58,8 +58,14 @@ class Count(keras.callbacks.Callback):
 
 
 count = Count()
+C, worker = keras.callbacks, os.environ.get("TENFOLD_WORKER_INDEX", "0")
+writers = [
+    C.ModelCheckpoint(f"model-{worker}.keras"),
+    C.CSVLogger(f"log-{worker}.csv"),
+    C.BackupAndRestore("backup"),
+]
 history = model.fit(
-    inputs, labels, batch_size=32, epochs=4, shuffle=False, verbose=0, callbacks=[count],
+    inputs, labels, batch_size=32, epochs=4, shuffle=False, verbose=0, callbacks=[count, *writers],
     validation_data=(inputs[:40], labels[:40]), validation_batch_size=16,
 )
 result = {
@@ -102,6 +108,7 @@ def test_keras_fit_on_two_workers_equals_one_process(one_process, tmp_path, repl
     )
     assert done.returncode == 0, done.stderr[-3000:]
     one = one_process
+    assert {path.name for path in tmp_path.glob("*-?.*")} == {"model-0.keras", "log-0.csv"}
     for worker in range(2):
         two = result_in((tmp_path / "run/logs" / f"worker-{worker}.log").read_text())
         assert two["replicas"] == {"two": 2, "four": 4}[replicas]

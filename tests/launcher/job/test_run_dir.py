@@ -39,6 +39,30 @@ def test_run_dir_that_cannot_be_made_is_refused(tmp_path):
         RunDir(tmp_path / "file" / "run")
 
 
+@pytest.mark.parametrize(
+    ("final", "epochs", "words"),
+    [
+        ({"epochs": 2}, 3, ""),
+        ({"epochs": 2}, 2, "--epochs above 2 to train on, or a new --run_dir"),
+        ({"epochs": 2}, None, "succeeded: give a new --run_dir"),
+        ({}, 3, "succeeded: give a new --run_dir"),
+    ],
+)
+def test_training_that_succeeded_continues_with_more_epochs(tmp_path, final, epochs, words):
+    held = RunDir(tmp_path)
+    held.write_result(JobResult("succeeded", (0,), final=final))
+    held.close()
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-00002-00000000.npz"
+    checkpoint.touch()
+    if not words:
+        RunDir(tmp_path, epochs=epochs).close()
+        checkpoint.unlink()  # from the beginning it would overwrite the finished run
+        words = "--epochs above 2"
+    with pytest.raises(UserError, match=words):
+        RunDir(tmp_path, epochs=epochs)
+
+
 def test_default_run_dirs_differ(tmp_path):
     first = default_run_dir("my model/é", parent=tmp_path)
     first.mkdir()

@@ -1,0 +1,67 @@
+"""What is checked and said before a training starts, on shards of many kinds."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.data.errors import UserError
+from tenfold.launcher.cli.preflight import check_resume, check_training, training_notes
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
+from tenfold.launcher.job.run_dir import RunDir
+from tenfold.models.train_config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def odd_shards(tenfold: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of images of 20 to 60 pixels a side, without validation."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("odd")
+    for index in range(24):
+        place = folder / "source" / f"class{index % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + index, 60 - index), (index, 0, 0)).save(place / f"{index}.png")
+    flags = (f"--source={folder}/source", f"--output={folder}/shards", "--num_workers=1")
+    done = tenfold("write", *flags)
+    assert done.status == 0, done.err
+    return folder / "shards"
+
+
+def test_notes_name_missing_validation_and_odd_sizes(odd_shards: Path, digit_shards: Path) -> None:
+    config = TrainConfig(str(odd_shards), "run")
+    validation, sizes = training_notes(config)
+    assert validation.startswith("no validation: these shards have the splits train; write them")
+    assert sizes == "images vary from 20 to 60 px: using 224×224, see --image_size"
+    assert training_notes(replace(config, image_size=(8, 8))) == [validation]
+    assert training_notes(TrainConfig(str(digit_shards), "run")) == []
+
+
+def test_unlabelled_shards_are_refused_for_built_in_models(tenfold: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("value,other\n" + "1.5,2.5\n" * 64)
+    flags = (f"--source={tmp_path}/rows.csv", f"--output={tmp_path}/shards", "--num_workers=1")
+    done = tenfold("write", *flags)
+    assert done.status == 0, done.err
+    config = TrainConfig(f"{tmp_path}/shards", "run", model="mlp")
+    with pytest.raises(UserError, match=r"no feature 'label' .they have other, value"):
+        check_training(config, num_workers=1)
+    with pytest.raises(UserError, match="'cnn' needs images; these shards hold other, value"):
+        check_training(replace(config, model="cnn"), num_workers=1)
+    check_training(replace(config, model="own.py:build"), num_workers=1)
+
+
+def test_changed_batch_is_refused_on_resume(tmp_path: Path) -> None:
+    config = TrainConfig("shards", str(tmp_path))
+    held = RunDir(tmp_path)
+    held.write_job(JobSpec(("x",), 1, str(tmp_path), train=config), ClusterSpec(("a:1",)))
+    held.close()
+    changed = replace(config, global_batch_size=32)
+    check_resume(changed)  # nothing was trained yet
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "checkpoint-00001-00000000.npz").touch()
+    check_resume(config)
+    with pytest.raises(UserError, match="global_batch_size 64, this run has 32: give --global_b"):
+        check_resume(changed)
+    with pytest.raises(UserError, match="with seed 0, this run has 7: give --seed=0"):
+        check_resume(replace(config, seed=7))
