@@ -110,7 +110,7 @@ def _repair_callbacks(list_class: Any) -> None:
     original = list_class.__init__
 
     def init(self: Any, callbacks: Any = None, *args: Any, **kwargs: Any) -> None:
-        strategy = getattr(kwargs.get("model"), "_distribute_strategy", None)
+        strategy: Any = getattr(kwargs.get("model"), "_distribute_strategy", None)
         if callbacks and _is_multi_worker(strategy):
             is_chief = bool(strategy.extended.should_checkpoint)
             callbacks = callbacks_of_worker(tf.nest.flatten(callbacks), is_chief=is_chief)
