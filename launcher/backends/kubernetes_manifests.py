@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.base import Submission
-from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
+from tenfold.launcher.job.events import EXIT_NOT_FINITE, EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_spec import ClusterSpec, job_to_json
 from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.worker.python_argv import remote_module_argv
@@ -133,10 +133,13 @@ def _indexed_job(name: str, submission: Submission, shape: PodShape) -> dict[str
 
     The peers of a failed pod exit with EXIT_PEER_FAILED and are replaced too.
     """
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"action": "Ignore", "onPodConditions": _DISRUPTED},
         {"action": "Ignore", "onExitCodes": {"containerName": "worker", **_EXTERNAL_CAUSE}},
     ]
+    if submission.spec.train:
+        hopeless = {"containerName": "worker", "operator": "In", "values": [EXIT_NOT_FINITE]}
+        rules.append({"action": "FailJob", "onExitCodes": hopeless})
     return {
         **_completions(submission),
         "backoffLimit": submission.max_restarts,

@@ -186,9 +186,9 @@ def to_failure(record: WorkerRecord) -> Failure:
 
 
 def _with_remedy(error: str, traceback: str) -> str:
-    """Return `error`, with a further line on the remedy where one is known."""
+    """Return `error`, with its remedy where one is known."""
     if missing := _MISSING_MODULE.match(error):
-        return f"{error}\n{install_hint(missing[1])}"
+        return f"{error}; {install_hint(missing[1])}"
     is_fit = "keras/src/" in traceback and any(text in error for text in _KERAS_FIT_ERRORS)
     return f"{error}\n{_KERAS_FIT_REMEDY}" if is_fit else error
 

@@ -70,9 +70,10 @@ def test_indexed_job_fits_schemas(tenfold):
 
 def test_failure_policy_excludes_preemptions(tenfold):
     rules = by_kind(rendered(tenfold))["Job"]["spec"]["podFailurePolicy"]["rules"]
-    assert [rule["action"] for rule in rules] == ["Ignore", "Ignore"]
+    assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailJob"]
     assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert rules[1]["onExitCodes"]["values"] == [75, 76]
+    assert rules[2]["onExitCodes"]["values"] == [77], "values that are not finite come again"
 
 
 def test_network_policy_admits_only_peers(tenfold):

@@ -148,3 +148,9 @@ def test_error_of_all_workers_is_reported_once():
     assert verdict is not None
     assert verdict.first.error == "UserError: no label"
     assert [failure.error for failure in verdict.consequences] == ["UserError: other"]
+
+
+def test_missing_package_is_named_with_its_install_line():
+    says = trace("ModuleNotFoundError: No module named 'sklearn.svm'")
+    error = judge([worker(0, code=1, at=1, says=says)]).first.error
+    assert "No module named 'sklearn.svm'; run 'python -m pip install scikit-learn' wh" in error
