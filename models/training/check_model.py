@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import keras
-import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import LABEL
-from tenfold.data.reading.batches import split_batch
+from tenfold.data.reading.batches import empty_elements, split_batch
+from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.models.model_spec import ModelSpec
 
 # Keras's and TensorFlow's messages about a layer whose output would have no pixels left.
@@ -36,7 +36,7 @@ def naming_small_images(name: str, spec: ModelSpec) -> Iterator[None]:
 
 
 def check_model(
-    model: keras.Model, spec: ModelSpec, batch_spec: Mapping[str, tf.TensorSpec], *, name: str
+    model: keras.Model, spec: ModelSpec, batch_spec: RecordBatch, *, name: str
 ) -> None:
     """Check a compiled model against the batches that it will get.
 
@@ -50,8 +50,7 @@ def check_model(
       UserError: an input has another shape, there is no label for the loss, or the outputs or
         the loss do not fit the classes.
     """
-    one = {key: tf.zeros([1, *value.shape[1:]], value.dtype) for key, value in batch_spec.items()}
-    x, y, _ = split_batch(one)
+    x, y, _ = split_batch(empty_elements(batch_spec))
     _check_inputs(model, x, spec, name)
     if type(model).train_step is keras.Model.train_step and model.loss is not None:
         if y is None:
