@@ -152,5 +152,7 @@ def test_error_of_all_workers_is_reported_once():
 
 def test_missing_package_is_named_with_its_install_line():
     says = trace("ModuleNotFoundError: No module named 'sklearn.svm'")
-    error = judge([worker(0, code=1, at=1, says=says)]).first.error
+    verdict = judge([worker(0, code=1, at=1, says=says)])
+    assert verdict is not None
+    error = verdict.first.error
     assert "No module named 'sklearn.svm'; run 'python -m pip install scikit-learn' wh" in error
