@@ -16,6 +16,7 @@ PAGES = [
     "README.md",
     "docs/README.md",
     "docs/failing.md",
+    "docs/join.md",
     "docs/lanes.md",
     "docs/manifest.md",
     "docs/planning.md",
@@ -41,6 +42,7 @@ NOT_RUN = {
         "it runs these tests",
         "the tests run elsewhere, with the same images",
     ],
+    "docs/join.md": ["there is no cluster here"],
     "docs/shell.md": ["it changes the firewall"],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
     "docs/writing.md": [

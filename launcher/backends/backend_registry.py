@@ -22,6 +22,7 @@ BACKENDS: Final = {
     "ssh": "tenfold.launcher.backends.ssh",
     "slurm": "tenfold.launcher.backends.slurm",
     "kubernetes": "tenfold.launcher.backends.kubernetes",
+    "join": "tenfold.launcher.backends.join",
 }
 
 

@@ -47,7 +47,7 @@ class HistoryView:
     Args:
       view: the view that shows the job.
       path: the file to append to.
-      hosts: the host of each worker.
+      hosts: the host of each worker of the job.
     """
 
     def __init__(self, view: View, path: Path, *, hosts: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Final
 
@@ -42,11 +43,11 @@ def is_noise(line: str) -> bool:
 class WorkerLogs:
     """``logs/worker-N.log``: every line of each worker, over all attempts."""
 
-    def __init__(self, folder: Path, num_workers: int) -> None:
+    def __init__(self, folder: Path, workers: Iterable[int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._files: list[IO[str]] = [
-            open_appending(folder / worker_log_name(index)) for index in range(num_workers)
-        ]
+        self._files: dict[int, IO[str]] = {
+            index: open_appending(folder / worker_log_name(index)) for index in workers
+        }
 
     def write(self, worker: int, line: str) -> None:
         """Append a line to a worker's log."""
@@ -54,12 +55,12 @@ class WorkerLogs:
 
     def begin(self, title: str) -> None:
         """Append a heading to every log; an attempt begins."""
-        for file in self._files:
+        for file in self._files.values():
             self._append(file, f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {title} ---\n")
 
     def close(self) -> None:
         """Close the files; a line that could not be written has been reported before."""
-        for file in self._files:
+        for file in self._files.values():
             with contextlib.suppress(OSError):
                 file.close()
 

@@ -5,6 +5,7 @@ _ENTRIES), `worker` and `phase` where it concerns a worker, and the fields of th
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -110,6 +111,30 @@ def decode_history(text: str) -> HistoryLine:
     document = json.loads(text)
     place = from_json_fields(_Place, document, ignore_unknown=True)
     return HistoryLine(place.time, _parse_entry(place.kind, document), place.worker, place.phase)
+
+
+def merge_history(
+    lines: Sequence[HistoryLine], member: Sequence[HistoryLine]
+) -> list[HistoryLine]:
+    """Return the lines of the chief and of another member of a joined job as one history.
+
+    A member's last launch belongs to the chief's last launch, and so on backwards, whatever
+    their hosts' clocks say; within a launch, lines are in the order of their times.
+    """
+    launches, others = _split_launches(lines), _split_launches(member)
+    for launch, other in zip(reversed(launches), reversed(others), strict=False):
+        events = [line for line in other if not isinstance(line.entry, LaunchBegun)]
+        launch[1:] = sorted([*launch[1:], *events], key=lambda line: line.time)
+    return [line for launch in launches for line in launch]
+
+
+def _split_launches(lines: Sequence[HistoryLine]) -> list[list[HistoryLine]]:
+    launches: list[list[HistoryLine]] = []
+    for line in lines:
+        if not launches or isinstance(line.entry, LaunchBegun):
+            launches.append([])
+        launches[-1].append(line)
+    return launches
 
 
 @dataclass(frozen=True)

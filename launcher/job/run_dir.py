@@ -33,6 +33,7 @@ LOCK_FILE: Final = "lock"
 RESERVE_FILE: Final = ".reserve"  # room for result.json on a full disk; removed at the end
 LEASE_FILE: Final = "lease.json"  # replaces the lock on remote storage
 LOGS_FOLDER: Final = "logs"
+MEMBERS_FOLDER: Final = "members"  # of a joined job, see member_files
 SALVAGE_FOLDER: Final = "salvage"  # readable records of damaged shards
 SPOILED_SHARDS_FOLDER: Final = "spoiled-shards"  # of --inject=bad_shard
 METRICS_FILE: Final = output_files.METRICS_FILE
@@ -43,8 +44,12 @@ TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
 _OWN_NAMES: Final = (
     JOB_FILE, RESULT_FILE, HISTORY_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOGS_FOLDER, SALVAGE_FOLDER,
     SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER,
+    MEMBERS_FOLDER,
 )  # fmt: skip
 
+_OF_A_JOB: Final = frozenset(
+    {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, LOGS_FOLDER, MEMBERS_FOLDER}
+)
 _RESERVE_BYTES: Final = 1 << 16
 
 # Attempts to take the lock, and the pause between them: `is_locked` holds it for a moment.
@@ -55,6 +60,11 @@ _LOCK_PAUSE_S: Final = 0.05
 def worker_log_name(worker: int | str) -> str:
     """Return the name of a worker's log in LOGS_FOLDER; ``*`` gives the pattern of all logs."""
     return f"worker-{worker}.log"
+
+
+def member_history_file(worker: int | str) -> str:
+    """Return the file with a member's events in a joined job; HISTORY_FILE holds the chief's."""
+    return f"{MEMBERS_FOLDER}/history-{worker}.jsonl"
 
 
 def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
@@ -197,7 +207,7 @@ def check_usable(where: str, *, epochs: int | None = None) -> None:
     """
     folder = open_folder(where)
     names = _entries(folder)
-    if names and not names & {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, LOGS_FOLDER}:
+    if names and not names & _OF_A_JOB:
         raise UserError(f"run_dir '{where}' holds other files: give a new or empty folder")
     done = _epochs_done(folder) if names else None
     if done is None or (epochs is not None and 0 < done < epochs and _has_checkpoint(folder)):

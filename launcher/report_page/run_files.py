@@ -14,7 +14,7 @@ from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.launcher.job.history_line import HistoryLine, decode_history
+from tenfold.launcher.job.history_line import HistoryLine, decode_history, merge_history
 from tenfold.launcher.job.job_result import JobResult, result_from_json
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json
 from tenfold.launcher.job.remote_run_dir import is_held
@@ -23,8 +23,10 @@ from tenfold.launcher.job.run_dir import (
     HISTORY_FILE,
     JOB_FILE,
     LOGS_FOLDER,
+    MEMBERS_FOLDER,
     METRICS_FILE,
     RESULT_FILE,
+    member_history_file,
     worker_log_name,
 )
 from tenfold.models.metrics_line import (
@@ -154,10 +156,19 @@ def read_metrics(folder: Folder) -> tuple[list[MetricsLine], int]:
 
 
 def _read_history(folder: Folder) -> tuple[list[HistoryLine], int]:
-    """Return the lines of history.jsonl, and the number of damaged ones."""
+    """Return the lines of history.jsonl and of the members' files, and the number damaged."""
+    lines, damaged = _parse_history(folder.read(HISTORY_FILE) or b"")
+    for name in sorted(folder.sizes(MEMBERS_FOLDER)):
+        if fnmatch(f"{MEMBERS_FOLDER}/{name}", member_history_file("*")):
+            more, more_damaged = _parse_history(folder.read(f"{MEMBERS_FOLDER}/{name}") or b"")
+            lines, damaged = merge_history(lines, more), damaged + more_damaged
+    return lines, damaged
+
+
+def _parse_history(text: bytes) -> tuple[list[HistoryLine], int]:
     lines, damaged = [], 0
     # Text after the last newline is still being written.
-    for raw in (folder.read(HISTORY_FILE) or b"").split(b"\n")[:-1]:
+    for raw in text.split(b"\n")[:-1]:
         try:
             lines.append(decode_history(raw.decode(errors="replace")))
         except ValueError:

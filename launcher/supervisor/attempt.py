@@ -1,4 +1,4 @@
-"""One attempt: all workers from their start until all have ended.
+"""One attempt: all workers that this process supervises, from their start until all have ended.
 
 Everything runs on the supervisor's main thread: `run` reads the workers' messages, then acts.
 Signals only count up in `StopRequest`.
@@ -56,7 +56,7 @@ class Injector(Protocol):
 
 @dataclass
 class Attempt:
-    """One start of all workers.
+    """One start of all workers; a member of a joined job supervises one worker of several.
 
     After `run`, `verdict` is the judgement on its failure, None where there was none, and `final`
     holds the final figures that the chief reported.
@@ -108,7 +108,7 @@ class Attempt:
 
     def _take(self, message: WorkerMessage) -> None:
         worker, now = message.worker, self._now()
-        record = self.records[worker]
+        record = self._record_of(worker)
         if message.line is not None:
             record.take_line(message.line, now)
             self.logs.write(worker, message.line)
@@ -128,6 +128,9 @@ class Attempt:
         """Show values that are not finite and do not end the job; its verdict shows the others."""
         if found.action == "ignore" or found.kept_step is not None:
             self.view.note(found.sentence)
+
+    def _record_of(self, worker: int) -> WorkerRecord:
+        return next(record for record in self.records if record.index == worker)
 
     def _now(self) -> float:
         """Return the time in seconds since 1970.
@@ -193,13 +196,15 @@ class Attempt:
         assert self.verdict is not None
         first = self.verdict.first
         # Of the pending output show the lines of the first to fail alone; the logs hold all. If
-        # its host failed, its own lines blame the peers and are left out too.
-        blames_peers = is_consequence(self.records[first.worker])
+        # its host failed, its own lines blame the peers and are left out too. A member of a
+        # joined job has no other lines to show.
+        blames_peers = len(self.records) > 1 and is_consequence(self._record_of(first.worker))
         shown = () if blames_peers else (first.worker,)
         self._lines = deque(entry for entry in self._lines if entry[1] in shown)
         self._show_lines(before=math.inf)
         end = "was preempted" if self.verdict.preempted else f"failed: {first.error}"
-        self.view.note(f"worker {first.worker} {end}; stopping the others")
+        others = "; stopping the others" if len(self.records) > 1 else ""
+        self.view.note(f"worker {first.worker} {end}{others}")
         # Preempted workers save a checkpoint together, so the others need the grace period.
         self._stop(self.grace_s if self.verdict.preempted else self.failure_grace_s)
 
@@ -233,7 +238,9 @@ class Attempt:
         """Return the workers to blame: of several that hang, those that hold up the others."""
         assert self._finding is not None
         suspects = self._finding.workers
-        busy = tuple(worker for worker in suspects if holds_up_others(self.records[worker].stack))
+        busy = tuple(
+            worker for worker in suspects if holds_up_others(self._record_of(worker).stack)
+        )
         return busy or suspects
 
 

@@ -98,7 +98,7 @@ class Supervisor:
         """
         agent.set_child_subreaper()
         started_at = time.monotonic()
-        logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, self.spec.num_workers)
+        logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, range(self.spec.num_workers))
         try:
             with StopRequest() as stop, self._preloaded(stop):
                 failure = self._check_build(stop)

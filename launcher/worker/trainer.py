@@ -1,8 +1,9 @@
 """The worker process of the built-in trainer: ``python -m tenfold.launcher.worker.trainer``.
 
-It reads job.json in TENFOLD_RUN_DIR and its place from the environment, trains, and reports its
-progress to the supervisor (see `launcher.job.events`). It ends with `os._exit`, because
-TensorFlow's own teardown can linger for many seconds.
+It reads its job from the file that its argument names, else from job.json in TENFOLD_RUN_DIR,
+and its place from the environment. It trains, and reports its progress to the supervisor (see
+`launcher.job.events`). It ends with `os._exit`, because TensorFlow's own teardown can linger for
+many seconds.
 
 Exit status: 0 done, 1 an error of its own, EXIT_PEER_FAILED the error of another worker,
 EXIT_PREEMPTED stopped by SIGTERM after saving a checkpoint, EXIT_NOT_FINITE a loss or weight that
@@ -39,22 +40,26 @@ from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.reporting.not_finite import NotFiniteError
 
 
-def main() -> NoReturn:
-    """Run the worker and end the process with its exit status."""
+def main(job_file: str = "") -> NoReturn:
+    """Run the worker and end the process with its exit status.
+
+    Args:
+      job_file: the file with the job; "" takes job.json of the run directory.
+    """
     task = find_task(os.environ)
     assert task is not None, "the supervisor sets the variables"
     # A stream of their own: events do not wait in the buffer of the user's prints.
     events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"), task.index)
     events.enter("import")
-    status = _run_to_status(events)
+    status = _run_to_status(events, job_file)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _run_to_status(events: EventWriter) -> int:
+def _run_to_status(events: EventWriter, job_file: str) -> int:
     try:
-        return _run(events)
+        return _run(events, _read_config(job_file))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  a model function may raise anything
@@ -86,9 +91,7 @@ def _is_ours(module: str) -> bool:
     return module == "__main__" or module.startswith("tenfold.")
 
 
-def _run(events: EventWriter) -> int:
-    config = _read_config()
-
+def _run(events: EventWriter, config: TrainConfig) -> int:
     from tenfold.models.training import loop
 
     strategy, place = _join_cluster(events)
@@ -112,15 +115,15 @@ def _run(events: EventWriter) -> int:
     return 0
 
 
-def _read_config() -> TrainConfig:
-    run_dir = os.environ["TENFOLD_RUN_DIR"]
-    job = open_folder(run_dir).read(JOB_FILE)
+def _read_config(job_file: str) -> TrainConfig:
+    where = job_file or f"{os.environ['TENFOLD_RUN_DIR']}/{JOB_FILE}"
+    folder, _, name = where.rpartition("/")
+    job = open_folder(folder).read(name)
     if job is None:
         raise UserError(
-            f"there is no {run_dir}/{JOB_FILE} on {socket.gethostname()}: give a --run_dir on "
-            "storage that all hosts share"
+            f"there is no {where} on {socket.gethostname()}: give a --run_dir on storage that all "
+            "hosts share"
         )
-    where = f"{run_dir}/{JOB_FILE}"
     spec, _ = job_from_json(job.decode(), where=where)
     if spec.train is None:
         raise UserError(f"{where} has no training configuration: launch into a new --run_dir")
@@ -148,4 +151,4 @@ def _final_figures(result: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

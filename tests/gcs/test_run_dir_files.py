@@ -236,21 +236,35 @@ def test_submitted_jobs_get_the_run_dir_url(bucket, tenfold, tmp_path):
     assert f'"run_dir": "{where}"' in pods.out.replace('\\"', '"')
 
 
-def test_pod_uploads_job_json(bucket, tmp_path):
+def test_pods_upload_their_files(bucket, tmp_path):
     where = f"{bucket.url}/run"
     say = "import os; print(os.environ['TENFOLD_RUN_DIR'])"
-    spec = JobSpec((sys.executable, "-c", say), 1, where)
+    spec = JobSpec((sys.executable, "-c", say), 2, where)
     job = tmp_path / "job.json"
-    job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222",))))
-    done = subprocess.run(
-        module_argv("tenfold.launcher.supervisor.pod"),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TENFOLD_JOB_FILE": str(job), "JOB_COMPLETION_INDEX": "0"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == where
+    job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222", "127.0.0.1:2223"))))
+    pods = [
+        subprocess.Popen(
+            module_argv("tenfold.launcher.supervisor.pod"),
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "TENFOLD_JOB_FILE": str(job),
+                "JOB_COMPLETION_INDEX": index,
+                "XDG_CACHE_HOME": str(tmp_path / index),
+            },
+        )
+        for index in ("0", "1")
+    ]
+    for pod in pods:
+        _, err = pod.communicate(timeout=120)
+        assert pod.returncode == 0, err
+        assert f"] {where}" in err
     assert bucket.read("run/job.json") == job.read_bytes()
+    assert json.loads(bucket.read("run/result.json"))["exit_codes"] == [0, 0]
+    for index in range(2):
+        assert where in bucket.read(f"run/logs/worker-{index}.log").decode()
+    assert b'"started"' in bucket.read("run/members/history-1.jsonl")
 
 
 def test_kill_leaves_only_whole_checkpoints(bucket):

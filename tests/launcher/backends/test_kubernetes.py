@@ -292,27 +292,33 @@ def test_pod_runs_the_worker_of_its_index(start_pod, tmp_path):
     pod = start_pod(index="1")
     out, err = pod.communicate(timeout=60)
     assert pod.returncode == 128 + signal.SIGKILL
-    hello = next(line for line in out.splitlines() if line.startswith("hello"))
-    place, index = json.loads(hello[6:-2]), hello[-1]
+    said = "[worker 1] hello "
+    hello = next(line for line in err.splitlines() if line.startswith(said))
+    place, index = json.loads(hello[len(said) : -2]), hello[-1]
     assert index == "1"
     assert place == {
         "cluster": {"worker": ["x-0.x:2222", "x-1.x:2222"]},
         "task": {"type": "worker", "index": 1},
     }
     assert "\x1e" not in out + err
-    assert (tmp_path / "run" / "job.json").exists()
+    result = json.loads((tmp_path / "run" / "members" / "result-1.json").read_text())
+    assert (result["exit_code"], result["status"]) == (-9, 137)
+    assert "killed by SIGKILL" in result["failure"]["error"]
 
 
-def test_pod_forwards_sigterm_and_exit_code(start_pod):
+def test_pod_forwards_sigterm_and_exit_code(start_pod, tmp_path):
     pod = start_pod("wait", index="0")
-    assert pod.stdout is not None
+    assert pod.stderr is not None
     end = time.monotonic() + 60
-    while pod.stdout.readline() != "waiting\n":
+    shown = ""
+    while "] waiting\n" not in shown:
         assert time.monotonic() < end
+        shown += pod.stderr.readline()
     pod.send_signal(signal.SIGTERM)
     assert pod.wait(timeout=60) == 76
-    _, err = pod.communicate()
-    assert "epoch 1: loss 0.5" in err
+    pod.communicate()
+    assert "epoch 1: loss 0.5" in shown
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["state"] == "cancelled"
 
 
 @pytest.mark.parametrize(("how", "status"), [("blame", 75), ("fail", 1), ("leave", 3)])

@@ -1,7 +1,9 @@
 """Slurm: batch scripts, submitted to a real controller with two nodes, started by the test."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import time
 
@@ -18,6 +20,7 @@ from tenfold.launcher.backends.slurm import (
     parse_counts,
 )
 from tenfold.launcher.job.job_spec import JobSpec
+from tenfold.launcher.worker.python_argv import module_argv
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -238,3 +241,22 @@ def test_more_workers_than_tasks_are_refused():
     assert "--cpus-per-task=4" in backend.command(hosts[0], ["x"], {}).argv
     with pytest.raises(UserError, match="4 workers need as many slots"):
         backend.hosts(4)
+
+
+def test_steps_of_srun_join_one_job(launch, slurm):
+    """The batch script is no member; srun starts one on each node."""
+    program = launch.program('mark(f"config-{index}", os.environ["TF_CONFIG"])')
+    command = [*module_argv("tenfold"), "launch", "--backend=join", f"--run_dir={launch.run_dir}"]
+    step = shlex.join(["srun", "--nodes=2", "--ntasks=2", *command, "--", "python3", str(program)])
+    settings = f"#SBATCH --nodes=2\n#SBATCH --output={launch.folder.parent}/join.log"
+    alone = shlex.join([*command, "--", "true"])
+    script = f"#!/bin/bash\n{settings}\n{alone} 2> {launch.folder.parent}/alone\n{step}\n"
+    subprocess.run(
+        [*launch.prefix, "sbatch"], input=script, text=True, check=True, capture_output=True
+    )
+    wait_for_result(launch, "succeeded")
+    configs = [json.loads((launch.run_dir / f"config-{index}").read_text()) for index in range(2)]
+    assert configs[0]["cluster"] == configs[1]["cluster"]
+    assert [config["task"]["index"] for config in configs] == [0, 1]
+    alone = (launch.folder.parent / "alone").read_text()
+    assert "nothing here says which worker this is" in alone
