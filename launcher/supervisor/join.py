@@ -19,10 +19,16 @@ from tenfold.launcher.display.view import View
 from tenfold.launcher.job.environment_file import write_environment_file
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
-from tenfold.launcher.job.member_files import Introduction, introduction_file, to_json
+from tenfold.launcher.job.member_files import (
+    Introduction,
+    MemberResult,
+    introduction_file,
+    to_json,
+)
 from tenfold.launcher.job.member_run_dir import MemberDir
 from tenfold.launcher.supervisor.meeting import Meeting, new_nonce
 from tenfold.launcher.supervisor.member import Member
+from tenfold.launcher.supervisor.member_results import read_results
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.worker.stop_signals import StopRequest
 
@@ -109,6 +115,8 @@ def join(joining: Joining, view: View) -> tuple[int, JobResult | None]:
     run_dir = MemberDir(joining.spec.run_dir, index, note=view.note)
     try:
         with StopRequest() as stop:
+            # Read before this member introduces itself: where members meet, none can have ended.
+            earlier = read_results(open_folder(run_dir.where), joining.task.num_workers)
             cluster = _find_cluster(joining, run_dir, view, stop)
             if cluster is None:
                 return 128 + (stop.signal or 0), None
@@ -128,6 +136,7 @@ def join(joining: Joining, view: View) -> tuple[int, JobResult | None]:
                 watch=joining.watch,
                 restart=joining.restart,
                 passed_env=joining.passed_env,
+                earlier=_not_of_this_start(earlier, joining),
             )
             try:
                 result = member.run()
@@ -136,6 +145,17 @@ def join(joining: Joining, view: View) -> tuple[int, JobResult | None]:
                 recorded.close()
     finally:
         run_dir.close()
+
+
+def _not_of_this_start(
+    earlier: Mapping[int, MemberResult], joining: Joining
+) -> dict[int, MemberResult]:
+    """Return the results that an earlier start has left.
+
+    Where members do not meet, a short program may have succeeded before this member came.
+    """
+    has_met = known_cluster(joining) is None
+    return {index: each for index, each in earlier.items() if has_met or each.status != 0}
 
 
 def _find_cluster(

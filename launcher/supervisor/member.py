@@ -26,6 +26,7 @@ from tenfold.launcher.job.job_spec import (
     job_to_json,
     worker_env,
 )
+from tenfold.launcher.job.judge_members import judge_members
 from tenfold.launcher.job.member_files import (
     MemberResult,
     member_job_file,
@@ -36,11 +37,7 @@ from tenfold.launcher.job.member_run_dir import MemberDir
 from tenfold.launcher.job.run_dir import LOGS_FOLDER
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
-from tenfold.launcher.supervisor.member_results import (
-    collect_results,
-    judge_members,
-    remove_results,
-)
+from tenfold.launcher.supervisor.member_results import collect_results
 from tenfold.launcher.supervisor.peer_watch import PeerWatch
 from tenfold.launcher.supervisor.verdict import is_consequence
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
@@ -68,6 +65,7 @@ class Member:
       watch: the limits of the watchdog.
       restart: how often the platform has restarted the job.
       passed_env: further environment variables of the worker.
+      earlier: the results of an earlier start, which do not count.
     """
 
     spec: JobSpec
@@ -81,6 +79,7 @@ class Member:
     watch: WatchPolicy = field(default_factory=WatchPolicy)
     restart: int = 0
     passed_env: Mapping[str, str] = field(default_factory=dict)
+    earlier: Mapping[int, MemberResult] = field(default_factory=dict)
 
     def run(self) -> MemberResult:
         """Run the worker to its end; the run directory then holds the returned result.
@@ -91,11 +90,8 @@ class Member:
         agent.set_child_subreaper()
         started_at = time.monotonic()
         folder = open_folder(self.run_dir.where)
-        if self.index == 0:
-            remove_results(folder, self.cluster.num_workers)
-            self.run_dir.write_job(self.spec, self.cluster)
-        else:
-            folder.remove(member_result_file(self.index))
+        folder.remove(member_result_file(self.index))
+        self.run_dir.write_job(self.spec, self.cluster)
         logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, (self.index,))
         try:
             logs.begin(f"restart {self.restart}" if self.restart else "start")
@@ -112,7 +108,12 @@ class Member:
 
     def _attempt(self, logs: WorkerLogs) -> Attempt:
         folder = open_folder(self.run_dir.where)
-        peers = PeerWatch(folder, index=self.index, num_workers=self.cluster.num_workers)
+        peers = PeerWatch(
+            folder,
+            index=self.index,
+            num_workers=self.cluster.num_workers,
+            earlier=self.earlier,
+        )
         processes = WorkerProcesses([self._start()])
         attempt = Attempt(
             processes=processes,
@@ -182,7 +183,9 @@ class Member:
         if run_dir is None:
             return None
         folder = open_folder(self.run_dir.where)
-        members = collect_results(folder, result, num_workers=self.cluster.num_workers)
+        members = collect_results(
+            folder, result, num_workers=self.cluster.num_workers, earlier=self.earlier
+        )
         job = judge_members(members, self.cluster.num_workers, signal=self.stop.signal)
         try:
             run_dir.write_result(job)

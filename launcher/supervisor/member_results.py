@@ -1,13 +1,10 @@
-"""The results of a joined job's members, and the job's result from them."""
+"""The results of a joined job's members, as its chief collects them."""
 
 import time
 from collections.abc import Mapping
 from typing import Final
 
 from tenfold.data.storage.folder import Folder, is_url
-from tenfold.data.units import plural
-from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
-from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.member_files import (
     Introduction,
     MemberResult,
@@ -22,14 +19,22 @@ from tenfold.launcher.supervisor.meeting import LOCAL_POLL_S, REMOTE_POLL_S
 COLLECT_S: Final = 10.0
 
 
-def remove_results(folder: Folder, num_workers: int) -> None:
-    """Remove the results that the members of an earlier start have left."""
-    for index in range(num_workers):
-        folder.remove(member_result_file(index))
+def read_results(folder: Folder, num_workers: int) -> dict[int, MemberResult]:
+    """Return the results in the run directory, by worker index."""
+    results = (
+        (index, read_value(folder, member_result_file(index), MemberResult))
+        for index in range(num_workers)
+    )
+    return {index: result for index, result in results if result is not None}
 
 
 def collect_results(
-    folder: Folder, own: MemberResult, *, num_workers: int, timeout_s: float = COLLECT_S
+    folder: Folder,
+    own: MemberResult,
+    *,
+    num_workers: int,
+    earlier: Mapping[int, MemberResult],
+    timeout_s: float = COLLECT_S,
 ) -> dict[int, MemberResult]:
     """Return the results by worker index, of all members that end within `timeout_s`.
 
@@ -37,6 +42,7 @@ def collect_results(
       folder: the run directory.
       own: the result of the calling member.
       num_workers: the number of members.
+      earlier: results of an earlier start, which do not count.
       timeout_s: how long to wait.
     """
     found = {own.worker: own}
@@ -50,50 +56,10 @@ def collect_results(
     while waited:
         for index in sorted(waited):
             result = read_value(folder, member_result_file(index), MemberResult)
-            if result is not None:
+            if result is not None and result != earlier.get(index):
                 found[index] = result
         waited -= set(found)
         if not waited or time.monotonic() >= until:
             break
         time.sleep(REMOTE_POLL_S if is_url(folder.path) else LOCAL_POLL_S)
     return found
-
-
-def judge_members(
-    members: Mapping[int, MemberResult], num_workers: int, *, signal: int | None = None
-) -> JobResult:
-    """Return the job's result. Pure.
-
-    The first failure is the earliest that is no consequence. Hosts' clocks differ, so between
-    two causes on different hosts that order is uncertain.
-
-    Args:
-      members: the results that are known, by worker index; the chief's included.
-      num_workers: the number of workers.
-      signal: the signal by which the chief was asked to stop.
-    """
-    failed = [member for member in members.values() if member.failure is not None]
-    failed.sort(key=lambda member: (_is_consequence(member), member.failure.time))  # type: ignore[union-attr]
-    failures = [member.failure for member in failed if member.failure is not None]
-    unknown = [index for index in range(num_workers) if index not in members]
-    notes = []
-    if unknown:
-        names = ", ".join(map(str, unknown))
-        notes.append(f"no result from {plural(len(unknown), 'worker')}: {names}")
-    cancelled = any(member.cancelled for member in members.values())
-    return JobResult(
-        state="failed" if failures else "cancelled" if cancelled else "succeeded",
-        exit_codes=tuple(
-            members[index].exit_code if index in members else None for index in range(num_workers)
-        ),
-        first_failure=failures[0] if failures else None,
-        consequences=tuple(failures[1:]),
-        seconds=max(member.seconds for member in members.values()),
-        final=members[0].final if 0 in members else {},
-        signal=signal if cancelled else None,
-        notes=tuple(notes),
-    )
-
-
-def _is_consequence(member: MemberResult) -> bool:
-    return member.status in (EXIT_PEER_FAILED, EXIT_PREEMPTED)

@@ -6,7 +6,7 @@ TensorFlow, or in host work, would wait for ever.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -29,24 +29,29 @@ class PeerWatch:
     that thread alone, once, and read by the thread that calls `act`.
     """
 
-    def __init__(self, folder: Folder, *, index: int, num_workers: int) -> None:
-        """Begin to watch; results that are there already are of an earlier start.
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        index: int,
+        num_workers: int,
+        earlier: Mapping[int, MemberResult],
+    ) -> None:
+        """Begin to watch.
 
         Args:
           folder: the run directory.
           index: the worker that must not wait for ever.
           num_workers: the number of workers.
+          earlier: results of an earlier start, which do not count.
         """
         self._folder = folder
         self._peers = [peer for peer in range(num_workers) if peer != index]
-        self._old = {peer: self._read(peer) for peer in self._peers}
+        self._earlier = earlier
         self._failed: tuple[float, MemberResult] | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peer-watch", daemon=True)
         self._thread.start()
-
-    def _read(self, peer: int) -> MemberResult | None:
-        return read_value(self._folder, member_result_file(peer), MemberResult)
 
     def _run(self) -> None:
         interval_s = REMOTE_INTERVAL_S if is_url(self._folder.path) else LOCAL_INTERVAL_S
@@ -54,10 +59,8 @@ class PeerWatch:
             for peer in self._peers:
                 # Storage that fails for a while is read again at the next interval.
                 with suppress(OSError, JobError, UserError):
-                    result = self._read(peer)
-                    if result is None:
-                        self._old[peer] = None
-                    elif result.status != 0 and result != self._old[peer]:
+                    result = read_value(self._folder, member_result_file(peer), MemberResult)
+                    if result and result.status != 0 and result != self._earlier.get(peer):
                         self._failed = time.monotonic(), result
                         return
 

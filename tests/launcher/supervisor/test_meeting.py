@@ -9,6 +9,7 @@ import pytest
 from tenfold.data.errors import JobError
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec
+from tenfold.launcher.job.judge_members import judge_members
 from tenfold.launcher.job.member_files import (
     ROSTER_FILE,
     Introduction,
@@ -21,7 +22,7 @@ from tenfold.launcher.job.member_files import (
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor import peer_watch
 from tenfold.launcher.supervisor.meeting import Meeting, new_nonce
-from tenfold.launcher.supervisor.member_results import collect_results, judge_members
+from tenfold.launcher.supervisor.member_results import collect_results, read_results
 from tenfold.launcher.supervisor.peer_watch import PeerWatch
 from tenfold.launcher.supervisor.verdict import to_failure
 
@@ -97,8 +98,12 @@ def test_cause_comes_before_consequences_that_were_told_earlier(tmp_path: Path) 
     folder = open_folder(str(tmp_path))
     for index in (1, 2):
         folder.write(introduction_file(index), to_json(own(index, 4)))
+    old = failed(2, 1.0, 1)
     folder.write(member_result_file(1), to_json(failed(1, 3.0, 1)))
-    members = collect_results(folder, failed(0, 2.0, 75), num_workers=4, timeout_s=0.2)
+    folder.write(member_result_file(2), to_json(old))
+    members = collect_results(
+        folder, failed(0, 2.0, 75), num_workers=4, earlier={2: old}, timeout_s=0.2
+    )
     assert sorted(members) == [0, 1]
     result = judge_members(members, 4)
     assert result.state == "failed"
@@ -116,7 +121,7 @@ def test_peer_watch_ignores_results_of_earlier_starts(
     monkeypatch.setattr(peer_watch, "OWN_ERROR_S", 0.0)
     folder = open_folder(str(tmp_path))
     folder.write(member_result_file(1), to_json(failed(1, 1.0, 1, "old")))
-    watch = PeerWatch(folder, index=0, num_workers=2)
+    watch = PeerWatch(folder, index=0, num_workers=2, earlier=read_results(folder, 2))
     record = WorkerRecord(0)
     watch.act((record,), None)  # type: ignore[arg-type]
     assert not record.echo
