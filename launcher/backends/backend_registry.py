@@ -4,7 +4,8 @@ A back end is a module, or any object, with OPTIONS (its own flags of `launch`) 
 
 - ``create(options) -> Backend``: Tenfold runs and supervises the job on the back end's hosts;
 - ``submitter(options) -> Submitter | None``: a platform starts and supervises the job. A module
-  that has `create` too returns None where the job is to be supervised from here.
+  that has `create` too returns None where the job is to be supervised from here. With the
+  functions of `JobControl`, `tenfold status` and `cancel` reach the job on the platform.
 """
 
 import functools
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.runtime.user_code import import_user_module, load_user_object, names_user_object
-from tenfold.launcher.backends.base import Backend, Option, Submitter
+from tenfold.launcher.backends.base import Backend, JobControl, Option, Submitter
 
 BACKENDS: Final = {
     "local": "tenfold.launcher.backends.local",
@@ -68,6 +69,19 @@ def load_submitter(name: str, options: Mapping[str, str] | None = None) -> Submi
         return None
     submitter: Submitter | None = found.submitter(_checked(name, options or {}))
     return submitter
+
+
+def load_job_control(name: str) -> JobControl:
+    """Return the functions that look after jobs on the platform of a back end.
+
+    Raises:
+      UserError: there is no such back end, or it cannot look after jobs.
+    """
+    found = _load(name)
+    if not (hasattr(found, "job_state") and hasattr(found, "cancel_job")):
+        raise UserError(f"--backend={name} has no functions job_state and cancel_job")
+    control: JobControl = found
+    return control
 
 
 @functools.cache

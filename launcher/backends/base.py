@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tenfold.launcher.job.job_spec import HostCommand, JobSpec
+from tenfold.launcher.job.submitted_job import SubmittedJob
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,40 @@ class Submission:
     max_restarts: int
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """A job that a platform has taken: a message for the user, and the platform's name for it."""
+
+    message: str
+    job: SubmittedJob
+
+
+class JobControl(Protocol):
+    """Functions of a back end's module that `tenfold status` and `tenfold cancel` call."""
+
+    def job_state(self, job: SubmittedJob) -> str:
+        """Return the state of a job in the platform's words.
+
+        Raises:
+          UserError: the platform's commands are missing on this machine.
+          JobError: the platform does not answer.
+        """
+        ...
+
+    def cancel_job(self, job: SubmittedJob, *, running: bool) -> str:
+        """End a job; return a message, or "" to have its launcher asked in the run directory.
+
+        Args:
+          job: the job.
+          running: whether its launcher runs and will obey.
+
+        Raises:
+          UserError: the platform's commands are missing on this machine.
+          JobError: the platform refuses.
+        """
+        ...
+
+
 class Submitter(Protocol):
     """Hands a job to a platform. With `far`, its workers do not see this machine's files."""
 
@@ -121,8 +156,8 @@ class Submitter(Protocol):
         """Return the platform's description of the job: a batch script or manifests."""
         ...
 
-    def submit(self, text: str, submission: Submission) -> str:
-        """Submit a rendered text; return the message for the user.
+    def submit(self, text: str, submission: Submission) -> "Submitted | str":
+        """Submit a rendered text; return how the platform knows the job, or only a message.
 
         Raises:
           UserError: the platform's commands are missing on this machine.

@@ -1,5 +1,6 @@
 """The Kubernetes back end: options of `launch` to pod settings, manifests to kubectl."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
-from tenfold.launcher.backends.base import Option, Submission, Submitter
+from tenfold.launcher.backends.base import Option, Submission, Submitted, Submitter
 from tenfold.launcher.backends.kubernetes_manifests import (
     Mount,
     PodShape,
@@ -18,6 +19,7 @@ from tenfold.launcher.backends.kubernetes_manifests import (
     manifests,
     to_yaml,
 )
+from tenfold.launcher.job.submitted_job import SubmittedJob
 
 OPTIONS: Final = (
     Option("image", "container image with tenfold and your program"),
@@ -64,28 +66,76 @@ class KubernetesSubmitter:
         _check_run_dir(submission, self._shape)
         return to_yaml(manifests(submission, self._shape))
 
-    def submit(self, text: str, submission: Submission) -> str:
-        """Apply the manifests with kubectl; return its output and how to follow the job.
+    def submit(self, text: str, submission: Submission) -> Submitted:
+        """Apply the manifests with kubectl; return the job, with its output and how to follow it.
 
         Raises:
           UserError: there is no kubectl.
           JobError: kubectl fails.
         """
-        if shutil.which("kubectl") is None:
-            raise UserError(
-                "there is no kubectl here: install it, or give --dry_run and apply what it prints"
-            )
-        done = subprocess.run(
-            ["kubectl", "apply", "-f", "-"], input=text, text=True, capture_output=True
-        )
-        if done.returncode:
-            raise JobError(f"kubectl apply failed: {done.stderr.strip()}")
+        shown = _kubectl("apply", "-f", "-", text=text).rstrip()
         name = job_name(submission)
         namespace = f" --namespace {self._shape.namespace}" if self._shape.namespace else ""
         follow = (
             f"kubectl logs --follow --prefix{namespace} --selector app.kubernetes.io/instance="
         )
-        return f"{done.stdout.rstrip()}\nfollow it with: {follow}{name}"
+        return Submitted(
+            f"{shown}\nfollow it with: {follow}{name}",
+            SubmittedJob("kubernetes", name, self._shape.kind, self._shape.namespace),
+        )
+
+
+def _kubectl(*arguments: str, text: str = "") -> str:
+    """Return the output of kubectl.
+
+    Raises:
+      UserError: there is no kubectl.
+      JobError: kubectl fails.
+    """
+    if shutil.which("kubectl") is None:
+        raise UserError(
+            "there is no kubectl here: install it, or give --dry_run and apply what it prints"
+        )
+    done = subprocess.run(["kubectl", *arguments], input=text, text=True, capture_output=True)
+    if done.returncode:
+        raise JobError(f"kubectl {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _object_arguments(job: SubmittedJob) -> tuple[str, ...]:
+    namespace = ("--namespace", job.namespace) if job.namespace else ()
+    return (job.kind, job.job, *namespace)
+
+
+def job_state(job: SubmittedJob) -> str:
+    """Return the conditions of a job, or how many of its pods run, have succeeded and failed.
+
+    Raises:
+      UserError: there is no kubectl.
+      JobError: kubectl fails, as for a job that was deleted.
+    """
+    found = json.loads(_kubectl("get", *_object_arguments(job), "--output=json"))
+    status = found.get("status", {})
+    conditions = [
+        str(condition.get("type", "")).lower()
+        for condition in status.get("conditions", [])
+        if condition.get("status") == "True"
+    ]
+    if conditions:
+        return ", ".join(conditions)
+    counts = [f"{status.get(name, 0)} {name}" for name in ("active", "succeeded", "failed")]
+    return f"pods: {', '.join(counts)}" if job.kind == "job" else "running"
+
+
+def cancel_job(job: SubmittedJob, *, running: bool) -> str:
+    """Delete a job; its pods get SIGTERM, and the built-in trainer saves a checkpoint.
+
+    Raises:
+      UserError: there is no kubectl.
+      JobError: kubectl fails.
+    """
+    del running  # a worker that stopped by itself would be replaced
+    return _kubectl("delete", *_object_arguments(job), "--wait=false").rstrip()
 
 
 def _check_run_dir(submission: Submission, shape: PodShape) -> None:

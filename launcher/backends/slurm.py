@@ -19,10 +19,18 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
-from tenfold.launcher.backends.base import Backend, Host, Option, Submission, Submitter
+from tenfold.launcher.backends.base import (
+    Backend,
+    Host,
+    Option,
+    Submission,
+    Submitted,
+    Submitter,
+)
 from tenfold.launcher.backends.host_list import HostEntry, fill_slots
 from tenfold.launcher.backends.ports import far_ports
 from tenfold.launcher.job.job_spec import HostCommand, JobSpec
+from tenfold.launcher.job.submitted_job import SubmittedJob
 from tenfold.launcher.worker.python_argv import module_argv
 
 OPTIONS: Final = (
@@ -176,8 +184,8 @@ class SlurmSubmitter:
         lines += [f"--partition={_quoted(self.partition)}"] if self.partition else []
         return lines + [_quoted(word) for word in self.more]
 
-    def submit(self, text: str, submission: Submission) -> str:
-        """Hand the script to sbatch; return a message with the job's number and log.
+    def submit(self, text: str, submission: Submission) -> Submitted:
+        """Hand the script to sbatch; return the job's number, and a message with its log.
 
         Raises:
           UserError: there is no sbatch.
@@ -191,7 +199,8 @@ class SlurmSubmitter:
         if done.returncode:
             raise JobError(f"sbatch failed: {done.stderr.strip()}")
         number = done.stdout.strip().partition(";")[0]
-        return f"submitted job {number}: its log is {stem}.slurm-{number}.log"
+        message = f"submitted job {number}: its log is {stem}.slurm-{number}.log"
+        return Submitted(message, SubmittedJob("slurm", number))
 
 
 def _quoted(text: str) -> str:
@@ -246,6 +255,37 @@ if [ -n "$again" ] && [ $status -ne 0 ]; then
 fi
 exit $status
 """
+
+
+def job_state(job: SubmittedJob) -> str:
+    """Return the state of a batch job, with the reason why it waits.
+
+    Raises:
+      UserError: Slurm's commands are missing.
+    """
+    try:
+        state, _, reason = _ask("squeue", "--noheader", f"--jobs={job.job}", "--format=%T %r") \
+            .strip().partition(" ")  # fmt: skip
+    except UserError:
+        if shutil.which("squeue") is None:
+            raise
+        state, reason = "", ""  # squeue fails for a job that Slurm has forgotten
+    waits = f" ({reason})" if reason not in ("", "None") else ""
+    return f"{state.lower()}{waits}" if state else "not in the queue any more"
+
+
+def cancel_job(job: SubmittedJob, *, running: bool) -> str:
+    """Take a waiting job out of the queue; a running launch saves and stops by itself.
+
+    Raises:
+      UserError: Slurm's commands are missing, or there is no such job in the queue.
+    """
+    if running:
+        return ""
+    if job_state(job).startswith("not in"):
+        raise UserError(f"Slurm job {job.job} is not in the queue any more")
+    _ask("scancel", job.job)
+    return f"cancelled Slurm job {job.job}"
 
 
 def create(options: Mapping[str, str]) -> Backend:

@@ -31,6 +31,10 @@ COMMANDS: Final = {
     "simulate": "tries several numbers of simulated hosts, or estimates thousands (--dry_run)",
     "bench": "measures how fast the input pipeline alone reads, parses and decodes",
     "report": "shows a finished or running job as one HTML page",
+    "status": "tells how far a job is: its workers, its first failure, its platform",
+    "logs": "prints the output of a job's workers, also while it runs",
+    "cancel": "asks a job to save a checkpoint and stop",
+    "list": "lists the jobs whose run directories are in a folder",
     "doctor": "checks this machine and the hosts of a job before a launch",
 }
 

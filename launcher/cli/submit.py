@@ -1,18 +1,22 @@
 """Hand a job to a platform that starts and supervises it by itself."""
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
 from absl.flags import Flag, MultiFlag
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
+from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.backends.backend_registry import load_submitter
-from tenfold.launcher.backends.base import Submission, Submitter
+from tenfold.launcher.backends.base import Submission, Submitted, Submitter
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_training
 from tenfold.launcher.cli.prepare_job import prepare_far_job, prepare_job
 from tenfold.launcher.cli.prepare_launch import options_of_backend
 from tenfold.launcher.cli.write_flags import source_from_flags
+from tenfold.launcher.job.run_dir import SUBMISSION_FILE
 
 # The rendered script contains them itself, or they mean nothing where it runs.
 _NOT_PASSED_ON: Final = ("dry_run", "format", "run_dir", "flagfile")
@@ -50,7 +54,28 @@ def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> st
       JobError: the platform does not take it.
     """
     text = submitter.render(submission)
-    return text if dry_run else submitter.submit(text, submission) + "\n"
+    if dry_run:
+        return text
+    answer = submitter.submit(text, submission)
+    if isinstance(answer, str):
+        return answer + "\n"
+    return f"{answer.message}\n{_remember(answer, submission)}"
+
+
+def _remember(answer: Submitted, submission: Submission) -> str:
+    """Note the job in the run directory, for `status` and `cancel`; return what they would say.
+
+    A run directory on a volume of the platform cannot be seen from here.
+    """
+    where = submission.spec.run_dir
+    if not is_url(where) and not os.path.isdir(os.path.dirname(where)):
+        return ""
+    try:
+        open_folder(where).write(SUBMISSION_FILE, answer.job.to_json())
+    except (OSError, JobError, UserError) as error:
+        # The platform has taken the job: this must not look like a failed submission.
+        return f"'tenfold status' will not find the job: {error}\n"
+    return ""
 
 
 def _command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """The result of a joined job from those of its members. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tenfold.data.units import plural
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
-from tenfold.launcher.job.job_result import JobResult
+from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.member_files import MemberResult
 
 
@@ -31,7 +31,7 @@ def judge_members(
         notes.append(f"no result from {plural(len(unknown), 'worker')}: {names}")
     cancelled = any(member.cancelled for member in members.values())
     return JobResult(
-        state="failed" if failures else "cancelled" if cancelled else "succeeded",
+        state=_state(failures, cancelled=cancelled, is_chief_known=0 in members),
         exit_codes=tuple(
             members[index].exit_code if index in members else None for index in range(num_workers)
         ),
@@ -42,6 +42,14 @@ def judge_members(
         signal=signal if cancelled else None,
         notes=tuple(notes),
     )
+
+
+def _state(failures: Sequence[Failure], *, cancelled: bool, is_chief_known: bool) -> str:
+    if failures:
+        return "failed"
+    if cancelled:
+        return "cancelled"
+    return "succeeded" if is_chief_known else "failed"  # the chief was lost with its files
 
 
 def _is_consequence(member: MemberResult) -> bool:

@@ -33,6 +33,8 @@ LOCK_FILE: Final = "lock"
 RESERVE_FILE: Final = ".reserve"  # room for result.json on a full disk; removed at the end
 LEASE_FILE: Final = "lease.json"  # replaces the lock on remote storage
 LOGS_FOLDER: Final = "logs"
+SUBMISSION_FILE: Final = "submission.json"  # how a platform knows the job, see submitted_job
+CANCEL_FILE: Final = "cancel.json"  # asks the launcher to stop
 MEMBERS_FOLDER: Final = "members"  # of a joined job, see member_files
 SALVAGE_FOLDER: Final = "salvage"  # readable records of damaged shards
 SPOILED_SHARDS_FOLDER: Final = "spoiled-shards"  # of --inject=bad_shard
@@ -48,7 +50,7 @@ _OWN_NAMES: Final = (
 )  # fmt: skip
 
 _OF_A_JOB: Final = frozenset(
-    {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, LOGS_FOLDER, MEMBERS_FOLDER}
+    {JOB_FILE, RESULT_FILE, LOCK_FILE, LEASE_FILE, LOGS_FOLDER, MEMBERS_FOLDER, SUBMISSION_FILE}
 )
 _RESERVE_BYTES: Final = 1 << 16
 

@@ -17,6 +17,8 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.history_line import HistoryLine, decode_history, merge_history
 from tenfold.launcher.job.job_result import JobResult, result_from_json
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json
+from tenfold.launcher.job.judge_members import judge_members
+from tenfold.launcher.job.member_files import MemberResult, member_result_file, read_value
 from tenfold.launcher.job.remote_run_dir import is_held
 from tenfold.launcher.job.run_dir import (
     ENVIRONMENT_FILE,
@@ -78,7 +80,7 @@ def read_run(where: str | Path) -> RunFiles:
     """
     folder = open_folder(str(where))
     spec, cluster = _read_job(folder)
-    result = read_result(folder)
+    result = read_result(folder) or _result_of_members(folder, spec.num_workers)
     metrics, damaged_metrics = read_metrics(folder)
     events, damaged_events = _read_history(folder)
     manifest, problem = _find_manifest(spec)
@@ -131,6 +133,17 @@ def read_result(folder: Folder) -> JobResult | None:
         return None
     where = f"{folder.path}/{RESULT_FILE}"
     return result_from_json(text.decode(errors="replace"), where=where)
+
+
+def _result_of_members(folder: Folder, num_workers: int) -> JobResult | None:
+    """Return what the members of a joined job have reported, where its chief was lost."""
+    if not any(name.startswith("result-") for name in folder.sizes(MEMBERS_FOLDER)):
+        return None
+    results = (
+        read_value(folder, member_result_file(index), MemberResult) for index in range(num_workers)
+    )
+    members = {result.worker: result for result in results if result is not None}
+    return judge_members(members, num_workers) if members else None
 
 
 def _read_object(folder: Folder, name: str) -> Mapping[str, Any]:

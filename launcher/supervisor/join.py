@@ -26,6 +26,7 @@ from tenfold.launcher.job.member_files import (
     to_json,
 )
 from tenfold.launcher.job.member_run_dir import MemberDir
+from tenfold.launcher.supervisor.cancel_watch import CancelWatch
 from tenfold.launcher.supervisor.meeting import Meeting, new_nonce
 from tenfold.launcher.supervisor.member import Member
 from tenfold.launcher.supervisor.member_results import read_results
@@ -114,7 +115,7 @@ def join(joining: Joining, view: View) -> tuple[int, JobResult | None]:
     index = joining.task.index
     run_dir = MemberDir(joining.spec.run_dir, index, note=view.note)
     try:
-        with StopRequest() as stop:
+        with StopRequest() as stop, CancelWatch(run_dir.where, stop, is_chief=index == 0):
             # Read before this member introduces itself: where members meet, none can have ended.
             earlier = read_results(open_folder(run_dir.where), joining.task.num_workers)
             cluster = _find_cluster(joining, run_dir, view, stop)

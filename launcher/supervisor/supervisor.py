@@ -18,6 +18,7 @@ from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, wor
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
+from tenfold.launcher.supervisor.cancel_watch import CancelWatch
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
 from tenfold.launcher.supervisor.host_selection import select_hosts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
@@ -100,7 +101,11 @@ class Supervisor:
         started_at = time.monotonic()
         logs = WorkerLogs(self.run_dir.path / LOGS_FOLDER, range(self.spec.num_workers))
         try:
-            with StopRequest() as stop, self._preloaded(stop):
+            with (
+                StopRequest() as stop,
+                CancelWatch(self.run_dir.where, stop),
+                self._preloaded(stop),
+            ):
                 failure = self._check_build(stop)
                 attempt = None if failure else self._run_attempts(logs, stop)
             seconds = time.monotonic() - started_at

@@ -31,6 +31,12 @@ class StopRequest:
         self.signal: int | None = None
         self._old: dict[int, Any] = {}
 
+    def request(self, number: int) -> None:
+        """Count a request that another thread has read, unless there is one already."""
+        if self.count == 0:
+            self.signal = self.signal or number
+            self.count = 1
+
     def __enter__(self) -> "StopRequest":
         for number in _STOP_SIGNALS:
             self._old[number] = signal.signal(number, self._on_signal)

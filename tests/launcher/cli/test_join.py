@@ -49,7 +49,7 @@ class Members:
         (folder / "program.py").write_text(PROGRAM)
 
     def start(
-        self, environ: Mapping[str, str], *flags: str, program: tuple[str, ...] = ()
+        self, environ: Mapping[str, str], *flags: str, program: tuple[str, ...] | None = ()
     ) -> None:
         argv = module_argv("tenfold", ["launch", "--backend=join", "--run_dir=run", *flags])
         process = subprocess.Popen(
