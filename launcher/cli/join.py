@@ -45,7 +45,7 @@ def run_member(fv: FlagValues, args: Arguments) -> int:
     if fv.dry_run:
         print(_describe(joining))
         return 0
-    view = open_view(show_tf_logs=fv.show_tf_logs)
+    view = open_view(joining.spec, show_tf_logs=fv.show_tf_logs)
     try:
         status, result = join(joining, view)
     finally:

@@ -12,7 +12,7 @@ from tenfold.launcher.job.run_dir import CANCEL_FILE
 from tenfold.launcher.worker.stop_signals import StopRequest
 
 LOCAL_INTERVAL_S: Final = 1.0
-REMOTE_INTERVAL_S: Final = 10.0
+REMOTE_INTERVAL_S: Final = 5.0
 
 
 class CancelWatch:

@@ -16,6 +16,7 @@ from typing import Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.planning.cluster_task import ClusterTask
 from tenfold.launcher.display.plain import PlainView
+from tenfold.launcher.display.progress.job_progress import track_job
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.job.job_spec import job_from_json
 from tenfold.launcher.supervisor.join import Joining, join
@@ -72,7 +73,8 @@ def main() -> int:
         joining = _read_joining(os.environ)
         place = {"worker": joining.task.index, "workers": joining.task.addresses}
         print(json.dumps(place), flush=True)
-        status, result = join(joining, PlainView(show_tf_logs=True))
+        view = PlainView(tracker=track_job(joining.spec), show_tf_logs=True)
+        status, result = join(joining, view)
     except (UserError, OSError) as error:
         print(f"tenfold: {error}", file=sys.stderr)
         return EXIT_USAGE

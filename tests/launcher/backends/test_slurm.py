@@ -260,3 +260,18 @@ def test_steps_of_srun_join_one_job(launch, slurm):
     assert [config["task"]["index"] for config in configs] == [0, 1]
     alone = (launch.folder.parent / "alone").read_text()
     assert "nothing here says which worker this is" in alone
+
+
+def test_waiting_job_is_shown_and_cancelled(launch, slurm, slurm_conf, tenfold):
+    launch.run("--backend=slurm", "--num_workers=2", "--sbatch=--hold", text="pass")
+    number = submitted(launch)
+
+    def said(command: str, status: int = 0) -> str:
+        done = tenfold(command, launch.run_dir, SLURM_CONF=str(slurm_conf))
+        assert done.status == status, done
+        return done.out + done.err
+
+    assert f"slurm job {number}: pending (JobHeldUser)" in said("status")
+    assert said("cancel") == f"cancelled Slurm job {number}\n"
+    assert "not in the queue any more" in said("status")
+    assert "not in the queue any more" in said("cancel", status=2)
