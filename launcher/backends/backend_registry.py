@@ -23,6 +23,7 @@ BACKENDS: Final = {
     "ssh": "tenfold.launcher.backends.ssh",
     "slurm": "tenfold.launcher.backends.slurm",
     "kubernetes": "tenfold.launcher.backends.kubernetes",
+    "vertex": "tenfold.launcher.backends.vertex",
     "join": "tenfold.launcher.backends.join",
 }
 

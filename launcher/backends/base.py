@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from tenfold.launcher.job.job_spec import HostCommand, JobSpec
 from tenfold.launcher.job.submitted_job import SubmittedJob
+from tenfold.launcher.worker.python_argv import remote_module_argv
+
+MEMBER_RENDEZVOUS_S: Final = 3600
+MEMBER_GRACE_S: Final = 45
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,32 @@ class Submission:
       spec: the job.
       command_line: the launch command that runs the same job, without the program's name.
       max_restarts: restarts after crashes.
+      member_command: the launch command by which each worker joins the job, without the program's
+        name: for platforms that say by their own variables which worker a container is.
     """
 
     spec: JobSpec
     command_line: tuple[str, ...]
     max_restarts: int
+    member_command: tuple[str, ...] = ()
+
+    @property
+    def member_argv(self) -> tuple[str, ...]:
+        """The argv of a container in which one worker joins the job.
+
+        Containers start at different times, some after their machines were created, and the
+        platforms kill them about a minute after SIGTERM.
+        """
+        command = list(self.member_command)
+        for flag in (f"--rendezvous_timeout={MEMBER_RENDEZVOUS_S}", f"--grace={MEMBER_GRACE_S}"):
+            name = flag.partition("=")[0] + "="
+            if not any(word.startswith(name) for word in command[: _flags_end(command)]):
+                command.insert(1, flag)
+        return remote_module_argv("tenfold", command, python="python")
+
+
+def _flags_end(command: Sequence[str]) -> int:
+    return command.index("--") if "--" in command else len(command)
 
 
 @dataclass(frozen=True)

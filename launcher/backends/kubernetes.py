@@ -5,27 +5,29 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.launcher.backends.base import Option, Submission, Submitted, Submitter
 from tenfold.launcher.backends.kubernetes_manifests import (
+    SPOT_NODES,
     Mount,
     PodShape,
     SecretVariable,
     job_name,
     manifests,
-    to_yaml,
 )
+from tenfold.launcher.backends.yaml_text import import_yaml, to_yaml
 from tenfold.launcher.job.submitted_job import SubmittedJob
 
 OPTIONS: Final = (
     Option("image", "container image with tenfold and your program"),
     Option(
         "kubernetes_kind",
-        "job (an Indexed Job, the default) or jobset (restarts all workers together)",
+        "job (an Indexed Job, the default), jobset (restarts all workers together), trainjob "
+        "(Kubeflow Trainer) or tfjob (Kubeflow's Training Operator v1)",
     ),
     Option("namespace", "namespace of the job (default: kubectl's)"),
     Option("service_account", "the pods' service account, for example one bound to a GCS account"),
@@ -40,8 +42,16 @@ OPTIONS: Final = (
     Option("pod_cpus", "cores per worker: 4"),
     Option("pod_memory", "memory per worker, as Kubernetes writes it: 16Gi"),
     Option("pod_gpus", "GPUs per worker (nvidia.com/gpu): 1"),
+    Option(
+        "pod_patch", "YAML or JSON file to merge into the pod template (its metadata and spec)"
+    ),
+    Option("queue", "queue of Kueue for the job"),
+    Option("spot", "run on spot machines of gke, eks, aks or karpenter; yes on Vertex AI"),
+    Option("ttl", "how long the finished job is kept: 3600 (seconds), 90m, 12h, 7d"),
 )
-KINDS: Final = ("job", "jobset")
+KINDS: Final = ("job", "jobset", "trainjob", "tfjob")
+_TTL: Final = re.compile(r"(\d+)([smhd]?)")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SECRET_VARIABLE: Final = re.compile(
     rf"(?P<name>[A-Za-z_]\w*)=(?P<secret>{_NAME.pattern})(?::(?P<key>[\w.-]+))?", re.ASCII
@@ -185,7 +195,46 @@ def parse_pod_shape(options: Mapping[str, str]) -> PodShape:
         cpus=_quantity(options, "pod_cpus"),
         memory=_quantity(options, "pod_memory"),
         gpus=int(gpus),
+        queue=_name(options, "queue"),
+        spot=_parse_spot(options.get("spot", "")),
+        ttl_s=_parse_ttl(options.get("ttl", "")),
+        patch=_read_patch(options.get("pod_patch", "")),
     )
+
+
+def _parse_spot(name: str) -> str:
+    if name and name not in SPOT_NODES:
+        raise UserError(f"spot '{name}' is none of {', '.join(SPOT_NODES)}")
+    return name
+
+
+def _parse_ttl(text: str) -> int | None:
+    match = _TTL.fullmatch(text)
+    if text and match is None:
+        raise UserError(f"ttl '{text}': write 3600 (seconds), 90m, 12h or 7d")
+    return int(match[1]) * _SECONDS[match[2]] if match else None
+
+
+def _read_patch(path: str) -> Mapping[str, Any]:
+    """Return the patch in a YAML or JSON file; empty without a file.
+
+    Raises:
+      UserError: it cannot be read, or is not a patch of a pod template; or PyYAML is missing.
+    """
+    if not path:
+        return {}
+    yaml = import_yaml()
+    try:
+        patch = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"pod_patch '{path}' cannot be read: {reason}") from error
+    if not isinstance(patch, dict) or not set(patch) <= {"metadata", "spec"}:
+        raise UserError(
+            f"pod_patch '{path}' has to be an object with 'spec', 'metadata' or both, as a pod "
+            "template has them"
+        )
+    return patch
 
 
 def _name(options: Mapping[str, str], option: str) -> str:

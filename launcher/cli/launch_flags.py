@@ -31,8 +31,9 @@ def define_flags(fv: FlagValues) -> None:
     _define_job_flags(fv)
     _define_fault_flags(fv)
     _define_output_flags(fv)
-    for name in BACKENDS:
-        _define_options(fv, name, backend_options()[name])
+    for name in BACKENDS:  # some share an option, whose help the first one has
+        options = [option for option in backend_options()[name] if option.name not in fv]
+        _define_options(fv, name, options)
 
 
 def define_backend_flags(fv: FlagValues, argv: Sequence[str]) -> None:

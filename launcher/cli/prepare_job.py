@@ -64,7 +64,7 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
     if fv.pass_env:
         raise UserError(
             f"--pass_env is not for --backend={fv.backend}, where the values would be written "
-            "down: keep them in a secret of the cluster and give --secret_env"
+            "down: keep them in a secret of the platform, as --secret_env does on Kubernetes"
         )
     if not fv.run_dir or not _is_whole(fv.run_dir):
         raise UserError(

@@ -9,7 +9,7 @@ from absl.flags import Flag, MultiFlag
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.launcher.backends.backend_registry import load_submitter
+from tenfold.launcher.backends.backend_registry import backend_options, load_submitter
 from tenfold.launcher.backends.base import Submission, Submitted, Submitter
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.preflight import check_training
@@ -43,7 +43,8 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
         if spec.train and not source_from_flags(fv):
             check_training(spec.train, num_workers=spec.num_workers)
     command_line = _command_line(fv, args, run_dir=spec.run_dir)
-    return submitter, Submission(spec, command_line, fv.max_restarts)
+    member = _member_command(fv, args, run_dir=spec.run_dir)
+    return submitter, Submission(spec, command_line, fv.max_restarts, member)
 
 
 def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> str:
@@ -84,6 +85,17 @@ def _command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str
     own = [word for flag in given for word in _words(flag)]
     program = ["--", *args.program] if args.program else []
     return ("launch", *own, f"--run_dir={run_dir}", *program)
+
+
+def _member_command(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
+    """Return the launch command of one worker, which joins the others."""
+    options = {option.name for own in backend_options(fv.backend).values() for option in own}
+    left_out = {*_NOT_PASSED_ON, "backend", "num_workers", "max_restarts", *options}
+    given = [fv[name] for name in sorted(fv) if fv[name].present and name not in left_out]
+    own = [word for flag in given for word in _words(flag)]
+    number = f"--num_workers={fv.num_workers}"
+    program = ["--", *args.program] if args.program else []
+    return ("launch", "--backend=join", number, *own, f"--run_dir={run_dir}", *program)
 
 
 def _words(flag: Flag) -> Sequence[str]:

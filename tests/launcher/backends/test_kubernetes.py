@@ -18,7 +18,8 @@ from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.backends.base import Submission
-from tenfold.launcher.backends.kubernetes_manifests import job_name, pod_addresses, to_yaml
+from tenfold.launcher.backends.kubernetes_manifests import job_name, pod_addresses
+from tenfold.launcher.backends.yaml_text import to_yaml
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json, job_to_json
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
@@ -134,13 +135,16 @@ def test_schemas_refuse_unknown_field(tenfold):
     ("flags", "words"),
     [
         (["--image="], "needs --image"),
-        (["--kubernetes_kind=pod"], "kubernetes_kind 'pod' is none of job, jobset"),
+        (
+            ["--kubernetes_kind=pod"],
+            "'pod' is none of job, jobset, trainjob, tfjob",
+        ),
         (["--volumes=data"], "write NAME:/PATH"),
         (["--volumes=other:/elsewhere"], "is on none of --volumes"),
         (["--secrets=A_B:/x"], "write NAME:/PATH"),
         (["--pod_memory=lots"], "no quantity"),
         (["--secret_env=HF_TOKEN=hf_Abc"], "secret_env 'HF_TOKEN=…': write VARIABLE=SECRET:KEY"),
-        (["--pass_env=HOME"], "give --secret_env"),
+        (["--pass_env=HOME"], "as --secret_env does on Kubernetes"),
         (["--pod_gpus=-1"], "not a whole number"),
         (["--namespace=Mine"], "no name in Kubernetes"),
         (["--run_dir=here"], "needs --run_dir: gs://… or an absolute path"),
