@@ -20,11 +20,13 @@ PAGES = [
     "docs/join.md",
     "docs/lanes.md",
     "docs/manifest.md",
+    "docs/migrating.md",
     "docs/planning.md",
     "docs/reading.md",
     "docs/scripts.md",
     "docs/shell.md",
     "docs/training.md",
+    "docs/vertex.md",
     "docs/writing.md",
 ]
 ELSEWHERE = [
@@ -45,6 +47,11 @@ NOT_RUN = {
     ],
     "docs/jobs.md": ["there is no cluster here"],
     "docs/join.md": ["there is no cluster here"],
+    "docs/migrating.md": [
+        "there is no mpirun here",
+        "a test of the join starts such a step on a real Slurm",
+    ],
+    "docs/vertex.md": ["there is no project here"],
     "docs/shell.md": ["it changes the firewall"],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
     "docs/writing.md": [
