@@ -13,6 +13,7 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
+from tenfold.data.storage.local_folder import open_appending
 from tenfold.data.storage.mirror import Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
@@ -25,6 +26,7 @@ from tenfold.launcher.job.run_dir import (
     absolute_run_dir,
     check_usable,
     member_history_file,
+    refuse_links,
     worker_log_name,
 )
 
@@ -81,11 +83,13 @@ class MemberDir:
             self._mirror.start()
         else:
             self.path = Path(self.where)
-            self.path.joinpath(MEMBERS_FOLDER).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            refuse_links(self.path)
+            self.path.joinpath(MEMBERS_FOLDER).mkdir(exist_ok=True)
             self._lock(self.path / MEMBERS_FOLDER)
 
     def _lock(self, folder: Path) -> None:
-        self._locked = (folder / f"lock-{self._index}").open("a")
+        self._locked = open_appending(folder / f"lock-{self._index}")
         try:
             fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

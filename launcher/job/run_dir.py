@@ -46,7 +46,7 @@ TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
 _OWN_NAMES: Final = (
     JOB_FILE, RESULT_FILE, HISTORY_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOGS_FOLDER, SALVAGE_FOLDER,
     SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER,
-    MEMBERS_FOLDER,
+    MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE,
 )  # fmt: skip
 
 _OF_A_JOB: Final = frozenset(
@@ -113,7 +113,7 @@ class RunDir:
         try:
             check_usable(self.where, epochs=epochs)
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700 if work else 0o777)
-            _refuse_links(self.path)
+            refuse_links(self.path)
             self._lock = self._take_lock()
             self._reserve = self.path / RESERVE_FILE
             self._reserve.unlink(missing_ok=True)
@@ -162,7 +162,7 @@ class RunDir:
         self._lock.close()
 
 
-def _refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path) -> None:
     """Refuse symbolic links under the names that a run directory's own files have.
 
     Others could have planted them where they may write to the run directory. The user's own link

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tenfold.data.errors import JobError, UserError, os_error_text
+from tenfold.data.storage.local_folder import replace_file
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.backends.base import Host
 from tenfold.launcher.display.view import View
@@ -154,7 +155,7 @@ class Member:
     def _save_job(self) -> Path:
         """Write the job for this member's trainer, which may start before the chief's member."""
         path = self.run_dir.path / member_job_file(self.index)
-        path.write_text(job_to_json(self.spec, self.cluster), encoding="utf-8")
+        replace_file(path, job_to_json(self.spec, self.cluster).encode())
         return path.resolve()
 
     def _result(self, attempt: Attempt, seconds: float) -> MemberResult:
