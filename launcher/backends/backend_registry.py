@@ -22,8 +22,8 @@ BACKENDS: Final = {
     "netns": "tenfold.launcher.backends.netns",
     "ssh": "tenfold.launcher.backends.ssh",
     "slurm": "tenfold.launcher.backends.slurm",
-    "kubernetes": "tenfold.launcher.backends.kubernetes",
-    "vertex": "tenfold.launcher.backends.vertex",
+    "kubernetes": "tenfold.launcher.backends.platforms.kubernetes",
+    "vertex": "tenfold.launcher.backends.platforms.vertex",
     "join": "tenfold.launcher.backends.join",
 }
 

@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
-from tenfold.launcher.job.job_spec import HostCommand, JobSpec
-from tenfold.launcher.job.submitted_job import SubmittedJob
+from tenfold.launcher.job.job_spec import HostCommand, JobSpec, SubmittedJob
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
 MEMBER_RENDEZVOUS_S: Final = 3600

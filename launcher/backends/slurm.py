@@ -29,8 +29,7 @@ from tenfold.launcher.backends.base import (
 )
 from tenfold.launcher.backends.host_list import HostEntry, fill_slots
 from tenfold.launcher.backends.ports import far_ports
-from tenfold.launcher.job.job_spec import HostCommand, JobSpec
-from tenfold.launcher.job.submitted_job import SubmittedJob
+from tenfold.launcher.job.job_spec import HostCommand, JobSpec, SubmittedJob
 from tenfold.launcher.worker.python_argv import module_argv
 
 OPTIONS: Final = (

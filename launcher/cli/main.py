@@ -1,4 +1,4 @@
-"""The command line: one subcommand per module of `tenfold.launcher.cli.commands`.
+"""The command line: one subcommand per module of `tenfold.launcher.cli.commands` and `jobs`.
 
 A command module has
 
@@ -37,6 +37,9 @@ COMMANDS: Final = {
     "list": "lists the jobs whose run directories are in a folder",
     "doctor": "checks this machine and the hosts of a job before a launch",
 }
+
+# Commands on jobs that have been launched are in a folder of their own.
+_OF_JOBS: Final = ("status", "logs", "cancel", "list")
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -130,7 +133,8 @@ def command_module(name: str) -> ModuleType:
     """
     if name not in COMMANDS:
         raise UserError(f"unknown command '{name}': {did_you_mean(name, COMMANDS)}")
-    return importlib.import_module(f"tenfold.launcher.cli.commands.{name}")
+    folder = "jobs" if name in _OF_JOBS else "commands"
+    return importlib.import_module(f"tenfold.launcher.cli.{folder}.{name}")
 
 
 def _overview() -> str:

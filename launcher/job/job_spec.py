@@ -109,6 +109,27 @@ class HostCommand:
     env: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SubmittedJob:
+    """How a platform knows a job that was handed over to it: the content of submission.json.
+
+    Attributes:
+      backend: the name of the back end, as --backend gives it.
+      job: the platform's number or name of the job.
+      kind: the kind of object, where the platform has several.
+      namespace: the namespace, where the platform has some; "" is the default one.
+    """
+
+    backend: str
+    job: str
+    kind: str = ""
+    namespace: str = ""
+
+    def to_json(self) -> bytes:
+        """Return the content of submission.json."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+
 def worker_env(
     spec: JobSpec, cluster: ClusterSpec, index: int, *, restart: int = 0
 ) -> dict[str, str]:

@@ -33,9 +33,9 @@ LOCK_FILE: Final = "lock"
 RESERVE_FILE: Final = ".reserve"  # room for result.json on a full disk; removed at the end
 LEASE_FILE: Final = "lease.json"  # replaces the lock on remote storage
 LOGS_FOLDER: Final = "logs"
-SUBMISSION_FILE: Final = "submission.json"  # how a platform knows the job, see submitted_job
+SUBMISSION_FILE: Final = "submission.json"  # how a platform knows the job, see SubmittedJob
 CANCEL_FILE: Final = "cancel.json"  # asks the launcher to stop
-MEMBERS_FOLDER: Final = "members"  # of a joined job, see member_files
+MEMBERS_FOLDER: Final = "members"  # of a joined job, see job/members
 SALVAGE_FOLDER: Final = "salvage"  # readable records of damaged shards
 SPOILED_SHARDS_FOLDER: Final = "spoiled-shards"  # of --inject=bad_shard
 METRICS_FILE: Final = output_files.METRICS_FILE

@@ -17,8 +17,8 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.history_line import HistoryLine, decode_history, merge_history
 from tenfold.launcher.job.job_result import JobResult, result_from_json
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json
-from tenfold.launcher.job.judge_members import judge_members
-from tenfold.launcher.job.member_files import MemberResult, member_result_file, read_value
+from tenfold.launcher.job.members.judge_members import judge_members
+from tenfold.launcher.job.members.member_files import MemberResult, member_result_file, read_value
 from tenfold.launcher.job.remote_run_dir import is_held
 from tenfold.launcher.job.run_dir import (
     ENVIRONMENT_FILE,

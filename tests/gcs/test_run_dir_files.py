@@ -244,7 +244,7 @@ def test_pods_upload_their_files(bucket, tmp_path):
     job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222", "127.0.0.1:2223"))))
     pods = [
         subprocess.Popen(
-            module_argv("tenfold.launcher.supervisor.pod"),
+            module_argv("tenfold.launcher.supervisor.members.pod"),
             stderr=subprocess.PIPE,
             text=True,
             env={

@@ -11,10 +11,11 @@ from tenfold.data.integrity.salvage import salvage_shards
 from tenfold.data.reading.records.record_check import RecordCheck
 from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.launcher.cli import join, launch_flags
+from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.commands.write import remarks
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.host_check import check_hosts
+from tenfold.launcher.cli.jobs import run_member
 from tenfold.launcher.cli.preflight import training_notes
 from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
 from tenfold.launcher.cli.submit import prepare_submission, submit
@@ -54,8 +55,8 @@ def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Check everything, run the job, print its result; return the exit status."""
-    if fv.backend == join.BACKEND:
-        return join.run_member(fv, args)
+    if fv.backend == run_member.BACKEND:
+        return run_member.run_member(fv, args)
     submission = prepare_submission(fv, args)
     if submission is not None:
         print(submit(*submission, dry_run=fv.dry_run), end="")

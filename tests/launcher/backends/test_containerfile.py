@@ -87,6 +87,6 @@ def test_containerfile_commands_install_tenfold(tmp_path):
     assert "launch" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(str(tmp_path / "venv"))
     pod = builder.run(
-        shlex.join(remote_module_argv("tenfold.launcher.supervisor.pod", python="python"))
+        shlex.join(remote_module_argv("tenfold.launcher.supervisor.members.pod", python="python"))
     )
     assert (pod.returncode, pod.stderr[:9]) == (2, "tenfold: ")

@@ -18,8 +18,8 @@ from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.backends.base import Submission
-from tenfold.launcher.backends.kubernetes_manifests import job_name, pod_addresses
-from tenfold.launcher.backends.yaml_text import to_yaml
+from tenfold.launcher.backends.platforms.kubernetes_manifests import job_name, pod_addresses
+from tenfold.launcher.backends.platforms.yaml_text import to_yaml
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json, job_to_json
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
@@ -66,7 +66,7 @@ def test_indexed_job_fits_schemas(tenfold):
     assert container["resources"] == {"requests": wanted, "limits": wanted}
     # The image's Python may be 3.10, which has no -P.
     assert container["command"][:2] == ["python", "-c"]
-    assert "'tenfold.launcher.supervisor.pod'" in container["command"][2]
+    assert "'tenfold.launcher.supervisor.members.pod'" in container["command"][2]
 
 
 def test_failure_policy_excludes_preemptions(tenfold):
@@ -278,7 +278,7 @@ def start_pod(tmp_path):
         cluster = ClusterSpec(pod_addresses("x", 2, "job"))
         (tmp_path / "job.json").write_text(job_to_json(spec, cluster))
         return subprocess.Popen(
-            remote_module_argv("tenfold.launcher.supervisor.pod", python=sys.executable),
+            remote_module_argv("tenfold.launcher.supervisor.members.pod", python=sys.executable),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -346,7 +346,7 @@ def test_pod_without_index_is_refused(start_pod, index):
 @pytest.mark.parametrize("path", ["", "no/job.json"])
 def test_pod_without_job_file_is_refused(path):
     done = subprocess.run(
-        remote_module_argv("tenfold.launcher.supervisor.pod", python=sys.executable),
+        remote_module_argv("tenfold.launcher.supervisor.members.pod", python=sys.executable),
         capture_output=True, text=True, timeout=60, env={**os.environ, "TENFOLD_JOB_FILE": path},
     )  # fmt: skip
     assert done.returncode == 2

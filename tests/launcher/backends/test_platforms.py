@@ -15,8 +15,8 @@ import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 
 from tenfold.data.errors import UserError
+from tenfold.launcher.backends.platforms.strategic_merge import merge
 from tenfold.launcher.backends.ports import pick_ports
-from tenfold.launcher.backends.strategic_merge import merge
 from tenfold.launcher.cli.main import main
 from tenfold.launcher.job.job_spec import job_from_json
 

@@ -9,8 +9,8 @@ import pytest
 from tenfold.data.errors import JobError
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec
-from tenfold.launcher.job.judge_members import judge_members
-from tenfold.launcher.job.member_files import (
+from tenfold.launcher.job.members.judge_members import judge_members
+from tenfold.launcher.job.members.member_files import (
     ROSTER_FILE,
     Introduction,
     MemberResult,
@@ -20,10 +20,10 @@ from tenfold.launcher.job.member_files import (
     to_json,
 )
 from tenfold.launcher.job.worker_record import WorkerRecord
-from tenfold.launcher.supervisor import peer_watch
-from tenfold.launcher.supervisor.meeting import Meeting, new_nonce
-from tenfold.launcher.supervisor.member_results import collect_results, read_results
-from tenfold.launcher.supervisor.peer_watch import PeerWatch
+from tenfold.launcher.supervisor.members import peer_watch
+from tenfold.launcher.supervisor.members.meeting import Meeting, new_nonce
+from tenfold.launcher.supervisor.members.member_results import collect_results, read_results
+from tenfold.launcher.supervisor.members.peer_watch import PeerWatch
 from tenfold.launcher.supervisor.verdict import to_failure
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,7 +14,7 @@ from tenfold.launcher.job.history_line import (
     StepProgress,
     merge_history,
 )
-from tenfold.launcher.job.submitted_job import SubmittedJob
+from tenfold.launcher.job.job_spec import SubmittedJob
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -27,19 +27,19 @@ from tenfold.launcher.job.job_spec import (
     job_to_json,
     worker_env,
 )
-from tenfold.launcher.job.judge_members import judge_members
-from tenfold.launcher.job.member_files import (
+from tenfold.launcher.job.members.judge_members import judge_members
+from tenfold.launcher.job.members.member_files import (
     MemberResult,
     member_job_file,
     member_result_file,
     to_json,
 )
-from tenfold.launcher.job.member_run_dir import MemberDir
+from tenfold.launcher.job.members.member_run_dir import MemberDir
 from tenfold.launcher.job.run_dir import LOGS_FOLDER
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
-from tenfold.launcher.supervisor.member_results import collect_results
-from tenfold.launcher.supervisor.peer_watch import PeerWatch
+from tenfold.launcher.supervisor.members.member_results import collect_results
+from tenfold.launcher.supervisor.members.peer_watch import PeerWatch
 from tenfold.launcher.supervisor.verdict import is_consequence
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.supervisor.worker_processes import WorkerProcesses, WorkerStart, agent_argv

@@ -7,7 +7,7 @@ from typing import Final
 
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.submitted import (
+from tenfold.launcher.cli.jobs.platform_state import (
     define_format_flag,
     find_job,
     platform_state,

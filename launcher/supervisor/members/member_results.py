@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from tenfold.data.storage.folder import Folder, is_url
-from tenfold.launcher.job.member_files import (
+from tenfold.launcher.job.members.member_files import (
     Introduction,
     MemberResult,
     introduction_file,
     member_result_file,
     read_value,
 )
-from tenfold.launcher.supervisor.meeting import LOCAL_POLL_S, REMOTE_POLL_S
+from tenfold.launcher.supervisor.members.meeting import LOCAL_POLL_S, REMOTE_POLL_S
 
 # How long the chief waits at its end for the results of the other members. TensorFlow tells a
 # worker of a lost peer after up to 20 s, but the chief should not outlive a platform's grace.

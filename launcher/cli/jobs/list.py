@@ -12,7 +12,7 @@ from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import format_duration
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.submitted import define_format_flag, find_job, platform_state
+from tenfold.launcher.cli.jobs.platform_state import define_format_flag, find_job, platform_state
 from tenfold.launcher.job.run_dir import JOB_FILE, absolute_run_dir
 from tenfold.launcher.report_page.run_files import read_run
 from tenfold.launcher.report_page.run_status import RunStatus, run_status

@@ -19,17 +19,17 @@ from tenfold.launcher.display.view import View
 from tenfold.launcher.job.environment_file import write_environment_file
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
-from tenfold.launcher.job.member_files import (
+from tenfold.launcher.job.members.member_files import (
     Introduction,
     MemberResult,
     introduction_file,
     to_json,
 )
-from tenfold.launcher.job.member_run_dir import MemberDir
+from tenfold.launcher.job.members.member_run_dir import MemberDir
 from tenfold.launcher.supervisor.cancel_watch import CancelWatch
-from tenfold.launcher.supervisor.meeting import Meeting, new_nonce
-from tenfold.launcher.supervisor.member import Member
-from tenfold.launcher.supervisor.member_results import read_results
+from tenfold.launcher.supervisor.members.meeting import Meeting, new_nonce
+from tenfold.launcher.supervisor.members.member import Member
+from tenfold.launcher.supervisor.members.member_results import read_results
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.worker.stop_signals import StopRequest
 

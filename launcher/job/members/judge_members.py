@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tenfold.data.units import plural
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_result import Failure, JobResult
-from tenfold.launcher.job.member_files import MemberResult
+from tenfold.launcher.job.members.member_files import MemberResult
 
 
 def judge_members(

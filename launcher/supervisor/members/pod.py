@@ -1,4 +1,4 @@
-"""The entry point of a worker's pod: ``python -m tenfold.launcher.supervisor.pod``.
+"""The entry point of a worker's pod: ``python -m tenfold.launcher.supervisor.members.pod``.
 
 A member of a joined job (see `join`) whose job and cluster stand in the file that
 TENFOLD_JOB_FILE names; JOB_COMPLETION_INDEX, which Kubernetes sets in every pod of an Indexed
@@ -19,7 +19,7 @@ from tenfold.launcher.display.plain import PlainView
 from tenfold.launcher.display.progress.job_progress import track_job
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.job.job_spec import job_from_json
-from tenfold.launcher.supervisor.join import Joining, join
+from tenfold.launcher.supervisor.members.join_job import Joining, join
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.worker.environment import remote_worker_defaults
 

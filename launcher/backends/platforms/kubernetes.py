@@ -11,7 +11,7 @@ from typing import Any, Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.launcher.backends.base import Option, Submission, Submitted, Submitter
-from tenfold.launcher.backends.kubernetes_manifests import (
+from tenfold.launcher.backends.platforms.kubernetes_manifests import (
     SPOT_NODES,
     Mount,
     PodShape,
@@ -19,8 +19,8 @@ from tenfold.launcher.backends.kubernetes_manifests import (
     job_name,
     manifests,
 )
-from tenfold.launcher.backends.yaml_text import import_yaml, to_yaml
-from tenfold.launcher.job.submitted_job import SubmittedJob
+from tenfold.launcher.backends.platforms.yaml_text import import_yaml, to_yaml
+from tenfold.launcher.job.job_spec import SubmittedJob
 
 OPTIONS: Final = (
     Option("image", "container image with tenfold and your program"),

@@ -1,13 +1,16 @@
 """What a platform knows of a job that was handed over to it, for `status` and `cancel`."""
 
+import json
+
 from absl import flags
 
 from tenfold.data.errors import JobError, UserError
+from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.storage.folder import Folder
 from tenfold.launcher.backends.backend_registry import load_job_control
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.job.run_dir import absolute_run_dir
-from tenfold.launcher.job.submitted_job import SubmittedJob, read_submission
+from tenfold.launcher.job.job_spec import SubmittedJob
+from tenfold.launcher.job.run_dir import SUBMISSION_FILE, absolute_run_dir
 
 
 def run_dir_argument(command: str, args: Arguments) -> str:
@@ -30,7 +33,10 @@ def define_format_flag(fv: FlagValues) -> None:
 
 def find_job(folder: Folder) -> SubmittedJob | None:
     """Return how a platform knows the job of a run directory; None if none does."""
-    return read_submission(folder)
+    try:
+        return from_json_fields(SubmittedJob, json.loads(folder.read(SUBMISSION_FILE) or b""))
+    except ValueError:
+        return None
 
 
 def platform_state(job: SubmittedJob | None) -> str:

@@ -19,7 +19,7 @@ from tenfold.launcher.cli.prepare_launch import options_of_backend
 from tenfold.launcher.display.open_view import open_view
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.job.job_spec import worker_env
-from tenfold.launcher.supervisor.join import Joining, join, known_cluster
+from tenfold.launcher.supervisor.members.join_job import Joining, join, known_cluster
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.worker.environment import passed_environment, remote_worker_defaults
 

@@ -1,7 +1,7 @@
 """The Kubernetes manifests of a job, as values. Pure.
 
 An Indexed Job with a headless Service, or a JobSet. A ConfigMap holds the job. Each pod finds its
-worker index in a variable that Kubernetes sets (see `tenfold.launcher.supervisor.pod`).
+worker index in a variable that Kubernetes sets (see `tenfold.launcher.supervisor.members.pod`).
 Formats: kubernetes.io/docs/reference/kubernetes-api, jobset.sigs.k8s.io/docs/reference.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.base import Submission
-from tenfold.launcher.backends.strategic_merge import merge
+from tenfold.launcher.backends.platforms.strategic_merge import merge
 from tenfold.launcher.job.events import EXIT_NOT_FINITE, EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_spec import ClusterSpec, job_to_json
 from tenfold.launcher.job.run_dir import JOB_FILE
@@ -333,7 +333,9 @@ def _container(shape: PodShape, restart_label: str) -> dict[str, Any]:
     return {
         "name": "worker",
         "image": shape.image,
-        "command": [*remote_module_argv("tenfold.launcher.supervisor.pod", python="python")],
+        "command": [
+            *remote_module_argv("tenfold.launcher.supervisor.members.pod", python="python")
+        ],
         "env": _env(shape, restart_label),
         "ports": [{"name": "grpc", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": resources, "limits": resources} if resources else {},

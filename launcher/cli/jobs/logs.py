@@ -11,7 +11,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.submitted import run_dir_argument
+from tenfold.launcher.cli.jobs.platform_state import run_dir_argument
 from tenfold.launcher.job.remote_run_dir import is_held
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, worker_log_name
 

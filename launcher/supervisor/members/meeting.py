@@ -16,7 +16,7 @@ from tenfold.data.errors import JobError
 from tenfold.data.storage.folder import Folder, is_url
 from tenfold.data.units import format_duration
 from tenfold.launcher.job.job_spec import ClusterSpec
-from tenfold.launcher.job.member_files import (
+from tenfold.launcher.job.members.member_files import (
     ROSTER_FILE,
     Introduction,
     Roster,

@@ -12,7 +12,7 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import Folder, is_url
-from tenfold.launcher.job.member_files import MemberResult, member_result_file, read_value
+from tenfold.launcher.job.members.member_files import MemberResult, member_result_file, read_value
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.worker_processes import WorkerProcesses
 

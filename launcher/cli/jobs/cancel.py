@@ -10,7 +10,7 @@ from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.backends.backend_registry import load_job_control
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.submitted import find_job, run_dir_argument
+from tenfold.launcher.cli.jobs.platform_state import find_job, run_dir_argument
 from tenfold.launcher.job.remote_run_dir import is_held
 from tenfold.launcher.job.run_dir import CANCEL_FILE
 from tenfold.launcher.report_page.run_files import read_result

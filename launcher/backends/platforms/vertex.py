@@ -1,7 +1,7 @@
 """Vertex AI: a CustomJob for ``gcloud ai custom-jobs create``.
 
 The first worker pool is the chief, the second has the other workers. Vertex AI sets CLUSTER_SPEC
-in every container, by which the workers join (see `launcher.cli.join`).
+in every container, by which the workers join (see `launcher.cli.jobs.run_member`).
 Formats: cloud.google.com/vertex-ai/docs/reference/rest/v1/CustomJobSpec,
 cloud.google.com/sdk/gcloud/reference/ai/custom-jobs/create.
 """
@@ -18,8 +18,8 @@ from typing import Any, Final
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import GCS_SCHEMES
 from tenfold.launcher.backends.base import Option, Submission, Submitted, Submitter
-from tenfold.launcher.backends.yaml_text import to_yaml
-from tenfold.launcher.job.submitted_job import SubmittedJob
+from tenfold.launcher.backends.platforms.yaml_text import to_yaml
+from tenfold.launcher.job.job_spec import SubmittedJob
 
 OPTIONS: Final = (
     Option("image", "container image with tenfold and your program"),
