@@ -1,6 +1,7 @@
 """The options of --backend=join, whose members are started on each host by somebody else.
 
-A member runs on its own host only, so there is no `Backend` here: see `launcher.cli.jobs.run_member`.
+A member runs on its own host only, so there is no `Backend` here: see
+`launcher.cli.jobs.run_member`.
 """
 
 from collections.abc import Mapping

@@ -22,6 +22,7 @@ from tenfold.launcher.worker.python_argv import remote_module_argv
 PORT: Final = 2222
 JOB_FOLDER: Final = "/etc/tenfold"
 GRACE_S: Final = 60
+_POD_MODULE: Final = "tenfold.launcher.supervisor.members.pod"
 REPLICATED_JOB: Final = "workers"
 # The names by which Kubeflow's controllers know the job and the container to train in.
 TRAINER_JOB: Final = "node"

@@ -28,7 +28,7 @@ from tenfold.launcher.job.members.member_files import (
 from tenfold.launcher.job.members.member_run_dir import MemberDir
 from tenfold.launcher.supervisor.cancel_watch import CancelWatch
 from tenfold.launcher.supervisor.members.meeting import Meeting, new_nonce
-from tenfold.launcher.supervisor.members.member import Member
+from tenfold.launcher.supervisor.members.member import JobMember
 from tenfold.launcher.supervisor.members.member_results import read_results
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.worker.stop_signals import StopRequest
@@ -125,7 +125,7 @@ def join(joining: Joining, view: View) -> tuple[int, JobResult | None]:
             recorded = HistoryView(view, run_dir.history, hosts=hosts)
             if index == 0:
                 write_environment_file(run_dir.path)
-            member = Member(
+            member = JobMember(
                 spec=joining.spec,
                 cluster=cluster,
                 index=index,

@@ -51,7 +51,7 @@ EXIT_FAILED: Final = 1
 
 
 @dataclass
-class Member:
+class JobMember:
     """Runs one worker of a job, on the main thread.
 
     Attributes:
