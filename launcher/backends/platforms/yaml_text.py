@@ -33,7 +33,7 @@ def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
     """
     yaml = import_yaml()
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[name-defined]
         def ignore_aliases(self, data: Any) -> bool:
             del data
             return True  # a list that stands twice is written twice, without anchors

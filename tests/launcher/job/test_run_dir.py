@@ -132,7 +132,7 @@ def test_files_are_opened_without_following_links(tmp_path):
     for name in ("worker-0.log", "history.jsonl"):
         (tmp_path / name).symlink_to(victim)
     with pytest.raises(UserError, match=r"worker-0.log' is a symbolic link"):
-        WorkerLogs(tmp_path, 1)
+        WorkerLogs(tmp_path, range(1))
     with pytest.raises(UserError, match=r"history.jsonl' is a symbolic link"):
         HistoryView(cast(Any, None), tmp_path / "history.jsonl", hosts=["a"])
     assert victim.read_bytes() == b"precious"
