@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tenfold.data.runtime.tensorflow_hooks import EXIT_ERROR
+from tenfold.launcher.job.error_texts.graph_errors import lift_sentence
 from tenfold.launcher.job.events import (
     AGENT_MESSAGES,
     Error,
@@ -20,7 +21,6 @@ from tenfold.launcher.job.events import (
     Step,
     WorkerEvent,
 )
-from tenfold.launcher.job.graph_errors import lift_sentence
 
 TAIL_LINES: Final = 40
 TRACEBACK_LINES: Final = 400

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tenfold.data.runtime.user_code import install_hint
+from tenfold.launcher.job.error_texts.peer_errors import reports_lost_peer
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EXIT_PREEMPTED
 from tenfold.launcher.job.job_result import Failure
-from tenfold.launcher.job.peer_errors import reports_lost_peer
 from tenfold.launcher.job.worker_record import WorkerRecord, failure_text
 
 # TensorFlow's teardown keeps a process alive for up to half a minute after its exception.

@@ -22,6 +22,7 @@ from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.planning.cluster_task import find_task
 from tenfold.data.runtime.tensorflow_hooks import silence_native_stderr
 from tenfold.data.storage.open_folder import open_folder
+from tenfold.launcher.job.error_texts.peer_errors import is_peer_error
 from tenfold.launcher.job.events import (
     EXIT_NOT_FINITE,
     EXIT_PEER_FAILED,
@@ -33,7 +34,6 @@ from tenfold.launcher.job.events import (
 )
 from tenfold.launcher.job.faults import WorkerFaults
 from tenfold.launcher.job.job_spec import job_from_json
-from tenfold.launcher.job.peer_errors import is_peer_error
 from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.worker.event_reporter import EventReporter
 from tenfold.models.train_config import TrainConfig

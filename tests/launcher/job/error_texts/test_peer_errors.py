@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenfold.launcher.job.peer_errors import is_peer_error, reports_lost_peer
+from tenfold.launcher.job.error_texts.peer_errors import is_peer_error, reports_lost_peer
 
 
 @pytest.mark.parametrize(

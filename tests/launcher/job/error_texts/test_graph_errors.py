@@ -2,8 +2,8 @@
 
 import pytest
 
+from tenfold.launcher.job.error_texts.graph_errors import lift_sentence
 from tenfold.launcher.job.events import Error, WorkerEvent
-from tenfold.launcher.job.graph_errors import lift_sentence
 from tenfold.launcher.job.worker_record import WorkerRecord, failure_text
 
 LABELS = "Received a label value of 2 which is outside the valid range of [0, 2)."
