@@ -13,9 +13,9 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import format_duration
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.jobs.platform_state import define_format_flag, find_job, platform_state
+from tenfold.launcher.cli.jobs.run_status import RunStatus, run_status
 from tenfold.launcher.job.run_dir import JOB_FILE, absolute_run_dir
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.report_page.run_status import RunStatus, run_status
 
 USAGE: Final = "[FOLDER] [--flag=value …]"
 DEFAULT_FOLDER: Final = "runs"

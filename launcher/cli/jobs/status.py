@@ -13,9 +13,9 @@ from tenfold.launcher.cli.jobs.platform_state import (
     platform_state,
     run_dir_argument,
 )
+from tenfold.launcher.cli.jobs.run_status import run_status, status_text
 from tenfold.launcher.job.run_dir import JOB_FILE
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.report_page.run_status import run_status, status_text
 
 USAGE: Final = "RUN_DIR [--flag=value …]"
 
