@@ -1,10 +1,12 @@
 """The end of a write: the manifest and the files beside it."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Final
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import (
@@ -43,6 +45,9 @@ from tenfold.data.writing.splits.compare_splits import shared_records
 from tenfold.data.writing.statistics.shard_statistics import merge_statistics
 from tenfold.data.writing.tfds_metadata import NAMES as TFDS_NAMES
 from tenfold.data.writing.tfds_metadata import tfds_files
+
+# The folders of an absolute path or a URL at the beginning of a word or a quotation.
+_FOLDERS: Final = re.compile(r"(?<![^\s'])(?:\w+:/)?/(?! )(?:[^/;,'\n]+/)+")
 
 
 def publish(
@@ -83,7 +88,7 @@ def publish(
     _check_chosen(plan, ordered)
     manifest = replace(
         _manifest(stats, plan, keys, finished),
-        notes=(*notes, *_change_notes(ordered)),
+        notes=(*map(_without_folders, notes), *_change_notes(ordered)),
         shared_records=_shared_records(folder, plan),
     )
     try:
@@ -97,6 +102,11 @@ def publish(
     remove_temporaries(folder, (MANIFEST_NAME, QUARANTINE_NAME, *TFDS_NAMES))
     remove_ledger(folder)
     return manifest
+
+
+def _without_folders(note: str) -> str:
+    """Return a note with the names of files alone, so that equal data gives equal manifests."""
+    return _FOLDERS.sub("", note)
 
 
 def _check_chosen(plan: WritePlan, shards: Sequence[FinishedShard]) -> None:

@@ -296,7 +296,9 @@ def _write(
             f"output '{folder.path}': shards of this write have been removed meanwhile: "
             "run it again"
         )
-    notes = manifest.notes if manifest else source.notes
+    notes = source.notes
+    if manifest:  # whose notes begin with those of the source, shortened
+        notes += manifest.notes[len(notes) :]
     return WriteResult(manifest, plan, len(missing), len(own) - len(missing), notes)
 
 

@@ -86,6 +86,21 @@ def test_process_count_changes_no_byte(make_class_folder: MakeFolder, tmp_path: 
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "5")
 
 
+def test_place_of_the_source_changes_no_byte(
+    make_class_folder: MakeFolder, tmp_path: Path
+) -> None:
+    here = make_class_folder(12)
+    stray = min(path for path in here.iterdir() if path.is_dir()) / "notes.txt"
+    stray.write_text("no image")
+    there = tmp_path / "another place"
+    shutil.copytree(here, there)
+    result = write(here, tmp_path / "a")
+    assert str(stray) in "\n".join(result.notes)
+    write(there, tmp_path / "b")
+    assert "notes.txt" in (tmp_path / "a" / "manifest.json").read_text()
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
 def test_seed_changes_only_the_order(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source = make_class_folder(each=20)
     orders = []
