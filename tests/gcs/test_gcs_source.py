@@ -192,14 +192,13 @@ def test_download_survives_faulty_network(
         ("b/none.csv", "'gs://BUCKET/b/none.csv' does not exist: check the path"),
         ("b/none.npz:train", "'gs://BUCKET/b/none.npz' does not exist: check the path"),
         ("b/notes.zip", "'gs://BUCKET/b/notes.zip' is of an unknown kind"),
-        ("b/flat", "'gs://BUCKET/b/flat' has no class folders"),
         ("b/bad.jsonl", "'gs://BUCKET/b/bad.jsonl', line 1: not JSON"),
         ("b/bad.csv", "there is no image 'gs://BUCKET/b/gone.png'"),
         ("b/text", "class folder 'gs://BUCKET/b/text/cats' has no images"),
     ],
 )
 def test_unusable_url_is_one_line(bucket: Any, tmp_path: Path, path: str, message: str) -> None:
-    for name in ("b/notes.zip", "b/flat/1.png", "b/bad.jsonl", "b/text/cats/1.txt"):
+    for name in ("b/notes.zip", "b/bad.jsonl", "b/text/cats/1.txt"):
         bucket.write(name, b"no")
     bucket.write("b/bad.csv", b"path,label\ngone.png,1\n")
     with pytest.raises(UserError) as error:

@@ -166,8 +166,8 @@ class FeatureSums:
             not_finite=self.not_finite,
             minimum=numbers.low if some else None,
             maximum=numbers.high if some else None,
-            mean=numbers.mean if some else None,
-            std=math.sqrt(max(numbers.deviation, 0) / numbers.count) if some else None,
+            mean=_rounded(numbers.mean, numbers) if some else None,
+            std=_rounded(_std(numbers), numbers) if some else None,
             quantiles=_quantiles(self.kept, numbers) if some else (),
             distinct=distinct or None,
             distinct_exact=exact,
@@ -251,6 +251,16 @@ def _quantiles(kept: Sequence[float], numbers: Moments) -> tuple[float, ...]:
 def _top(counted: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     ordered = sorted(counted.items(), key=lambda entry: (-entry[1], entry[0]))
     return tuple(ordered[:MAX_TOP])
+
+
+def _std(moments: Moments) -> float:
+    return math.sqrt(max(moments.deviation, 0) / moments.count)
+
+
+def _rounded(value: float, moments: Moments) -> float:
+    """Round to nine digits of the largest number: the last ones depend on the order of sums."""
+    scale = max(abs(moments.low), abs(moments.high))
+    return round(value, 8 - math.floor(math.log10(scale))) if scale else value
 
 
 def _range(moments: Moments) -> tuple[int, int] | None:

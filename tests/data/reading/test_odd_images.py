@@ -200,7 +200,10 @@ def test_files_that_are_no_images_are_quarantined(
     assert tenfold(*write).status == 1
     done = tenfold(*write, "--on_bad_record=skip", PYTHONIOENCODING="utf-8:strict")
     assert done.status == 0, done.err
-    assert "and 4 more" in done.out
+    assert "left out, images of other formats: " in done.out
+    assert "odd/clip.gif and 1 more; --transform=encode:jpeg writes them too" in done.out
+    assert "ignored, not a .jpg, .jpeg, .png file in a class folder: " in done.out
+    assert "and 2 more" in done.out
     lines = (tmp_path / "shards" / "quarantine.jsonl").read_text().splitlines()
     reasons = {Path(entry["record"]).name: entry["reason"] for entry in map(json.loads, lines)}
     assert reasons.keys() == broken.keys()
@@ -222,7 +225,8 @@ def test_empty_class_is_refused(folder: Path, tenfold: Callable[..., Any]) -> No
     (folder / "empty class" / "a.webp").write_bytes(b"x")
     done = tenfold("plan", f"--source={folder}")
     assert done.status == 2
-    assert "empty class' has no images (.jpg, .jpeg, .png): add some, convert" in done.err
+    assert "empty class' has no images (.jpg, .jpeg, .png): 'empty class/a.webp' is" in done.err
+    assert "--transform=encode:jpeg" in done.err
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_beam_failure_is_one_clear_error(
 ) -> None:
     source = make_class_folder()
     (source / "class 1" / "0003.png").write_text("text")
-    with pytest.raises(JobError, match=r"^/\S.*class 1/0003\.png: .*neither JPEG nor PNG[^\n]*$"):
+    with pytest.raises(JobError, match=r"^/\S.*class 1/0003\.png: .*it cannot be decoded[^\n]*$"):
         write(str(source), tmp_path / "out", engine="beam")
     assert not (tmp_path / "out" / "manifest.json").exists()
     result = write(str(source), tmp_path / "out", engine="beam", max_bad_records=1)

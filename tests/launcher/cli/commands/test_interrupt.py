@@ -93,7 +93,7 @@ def test_interrupted_write_can_be_resumed(
     begin: Begin, until: Callable[..., None], tmp_path: Path, processes: int
 ) -> None:
     (tmp_path / "hold.py").write_text(HOLD)
-    (tmp_path / "rows.tsv").write_text("".join(f"{n}\t{n % 7}\n" for n in range(-1, 900)))
+    (tmp_path / "rows.tsv").write_text("n\tr\n" + "".join(f"{n}\t{n % 7}\n" for n in range(900)))
 
     def write(output: Path, **environment: str) -> Process:
         flags = ("--num_workers=4", "--min_shard_size=1B", "--transform=hold.py:hold")
