@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tenfold.data.format.example import read_varint, unpack_list, walk_sequences
 from tenfold.data.format.example_view import feature_lists
+from tenfold.data.format.image_header import image_shape, is_image
 from tenfold.data.format.manifest import Feature
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.statistics import SplitStatistics
@@ -111,7 +112,12 @@ def _add_column(sums: FeatureSums, column: "Column", used: "np.ndarray") -> None
     data = column.values.tobytes()
     begins, ends = column.offsets[:-1][each].tolist(), column.offsets[1:][each].tolist()
     items = [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
-    sums.add_items(items, scalars=scalars, image=column.kind == "image")
+    shapes = []
+    if column.kind == "image":  # only those that begin like an image are images
+        shapes = [image_shape(item) for item in items if is_image(item)]
+        sums.heights.add([shape[0] for shape in shapes])
+        sums.widths.add([shape[1] for shape in shapes])
+    sums.add_items(items, scalars=scalars, image=bool(shapes))
 
 
 class _Values:
@@ -140,7 +146,7 @@ class _Values:
         if self.kind in ("bytes", "image"):
             sums.heights.add([size[0] for size in self.sizes])
             sums.widths.add([size[1] for size in self.sizes])
-            sums.add_items(self.values, scalars=self.scalars, image=self.kind == "image")
+            sums.add_items(self.values, scalars=self.scalars, image=bool(self.sizes))
             return
         if not self.scalars:
             sums.lengths.add(self.counts)
