@@ -208,10 +208,7 @@ def check_usable(where: str, *, epochs: int | None = None) -> None:
       UserError: it holds a finished job, or files that are not a job's.
     """
     folder = open_folder(where)
-    names = _entries(folder)
-    if names and not names & _OF_A_JOB:
-        raise UserError(f"run_dir '{where}' holds other files: give a new or empty folder")
-    done = _epochs_done(folder) if names else None
+    done = _epochs_done(folder) if refuse_other_files(folder) else None
     if done is None or (epochs is not None and 0 < done < epochs and _has_checkpoint(folder)):
         return
     more = f"--epochs above {done} to train on, or " if epochs is not None and done else ""
@@ -220,6 +217,18 @@ def check_usable(where: str, *, epochs: int | None = None) -> None:
 
 def _has_checkpoint(folder: Folder) -> bool:
     return bool(open_folder(f"{folder.path}/{CHECKPOINTS_FOLDER}").sizes())
+
+
+def refuse_other_files(folder: Folder) -> bool:
+    """Return whether a run directory holds a job; False where it is new or empty.
+
+    Raises:
+      UserError: it holds files that are not a job's.
+    """
+    names = _entries(folder)
+    if names and not names & _OF_A_JOB:
+        raise UserError(f"run_dir '{folder.path}' holds other files: give a new or empty folder")
+    return bool(names)
 
 
 def _entries(folder: Folder) -> set[str]:

@@ -24,9 +24,9 @@ from tenfold.launcher.job.run_dir import (
     MEMBERS_FOLDER,
     RunDir,
     absolute_run_dir,
-    check_usable,
     member_history_file,
     refuse_links,
+    refuse_other_files,
     worker_log_name,
 )
 
@@ -41,17 +41,20 @@ class MemberDir:
       path: the local folder into which the member writes its log and its events.
     """
 
-    def __init__(self, where: str, index: int, *, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, where: str, index: int, *, note: Callable[[str], None], epochs: int | None = None
+    ) -> None:
         """Take the run directory.
 
         Args:
           where: a path or a URL.
           index: the worker's index.
           note: called with a sentence when this waits for another launch.
+          epochs: see `check_usable`.
 
         Raises:
-          UserError: it cannot be made or written, holds other files or a job that has
-            succeeded, or another process is this worker of this run directory.
+          UserError: it cannot be made or written, holds other files or, for the chief, a job
+            that has succeeded; or another process is this worker of this run directory.
         """
         self.where = absolute_run_dir(where)
         self._index = index
@@ -59,7 +62,7 @@ class MemberDir:
         self._mirror: Mirror | None = None
         try:
             if index == _CHIEF:
-                self._run_dir = open_run_dir(self.where, note=note)
+                self._run_dir = open_run_dir(self.where, note=note, epochs=epochs)
                 self.path = self._run_dir.path
             else:
                 self._take()
@@ -70,7 +73,9 @@ class MemberDir:
             raise UserError(f"run_dir '{where}': {reason}; give another --run_dir") from error
 
     def _take(self) -> None:
-        check_usable(self.where)
+        # Whether the job has succeeded is for the chief to say: it may have ended already where
+        # its program is short and this member comes late.
+        refuse_other_files(open_folder(self.where))
         if is_url(self.where):
             locks = work_folder(self.where) / MEMBERS_FOLDER
             locks.mkdir(parents=True, exist_ok=True, mode=0o700)

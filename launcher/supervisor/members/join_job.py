@@ -113,7 +113,9 @@ def join(joining: Joining, view: View) -> tuple[int, JobResult | None]:
       JobError: another member has not come, or runs another job; or storage fails.
     """
     index = joining.task.index
-    run_dir = MemberDir(joining.spec.run_dir, index, note=view.note)
+    train = joining.spec.train
+    epochs = train.epochs if train else None
+    run_dir = MemberDir(joining.spec.run_dir, index, note=view.note, epochs=epochs)
     try:
         with StopRequest() as stop, CancelWatch(run_dir.where, stop, is_chief=index == 0):
             # Read before this member introduces itself: where members meet, none can have ended.

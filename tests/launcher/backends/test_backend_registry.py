@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from tenfold.launcher.backends.base import Option
 from tenfold.launcher.backends.local import LocalBackend
 
-OPTIONS = (Option("queue", "where to queue"),)
+OPTIONS = (Option("lane_of_test", "where to queue"),)
 
 def create(options):
     backend = LocalBackend()
@@ -47,8 +47,8 @@ def test_own_backend_is_loaded(own_file: Path, form: str) -> None:
 
 
 def test_own_backend_gets_its_options(own_file: Path) -> None:
-    backend = load_backend(str(own_file), {"queue": "long"})
-    assert vars(backend)["options"] == {"queue": "long"}
+    backend = load_backend(str(own_file), {"lane_of_test": "long"})
+    assert vars(backend)["options"] == {"lane_of_test": "long"}
     assert set(backend_options(str(own_file))) == {*BACKENDS, str(own_file)}
     with pytest.raises(UserError, match=r"--hosts is for --backend=ssh, not for .*own_backend"):
         load_backend(str(own_file), {"hosts": "a"})
@@ -83,21 +83,23 @@ def test_own_options_are_flags_of_launch(tenfold, own_file, tmp_path):
     for argument in (f"--backend={own_file}", f"--flagfile={flagfile}"):
         done = tenfold("launch", argument, "--help")
         assert (done.status, done.err) == (0, "")
-        assert f"\n\nBack end {own_file}\n  --queue=…" in done.out
-    done = tenfold("launch", "--queue", "long", "--backend", own_file, "--dry_run", "--", "true")
+        assert f"\n\nBack end {own_file}\n  --lane_of_test=…" in done.out
+    done = tenfold(
+        "launch", "--lane_of_test", "long", "--backend", own_file, "--dry_run", "--", "true"
+    )
     assert (done.status, done.err) == (0, "")
-    done = tenfold("launch", "--queue=long", "--dry_run", "--", "true")
-    assert (done.status, "unknown flag --queue" in done.err) == (2, True)
+    done = tenfold("launch", "--lane_of_test=long", "--dry_run", "--", "true")
+    assert (done.status, "unknown flag --lane_of_test" in done.err) == (2, True)
 
 
 def test_own_options_may_share_names_with_other_backends(tenfold, own_file):
-    own_file.write_text(OWN.replace('"queue"', '"hosts"'))
+    own_file.write_text(OWN.replace('"lane_of_test"', '"hosts"'))
     done = tenfold("launch", f"--backend={own_file}", "--hosts=a", "--dry_run", "--", "true")
     assert (done.status, done.err) == (0, "")
 
 
 def test_own_option_named_like_a_flag_is_refused(tenfold, own_file):
-    own_file.write_text(OWN.replace('"queue"', '"epochs"'))
+    own_file.write_text(OWN.replace('"lane_of_test"', '"epochs"'))
     done = tenfold("launch", f"--backend={own_file}", "--dry_run", "--", "true")
     assert done.status == 2
     assert "has an option --epochs, which is a flag of launch already" in done.err

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tenfold.data.errors import JobError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec
 from tenfold.launcher.job.members.judge_members import judge_members
@@ -19,6 +19,7 @@ from tenfold.launcher.job.members.member_files import (
     member_result_file,
     to_json,
 )
+from tenfold.launcher.job.members.member_run_dir import MemberDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.members import peer_watch
 from tenfold.launcher.supervisor.members.meeting import Meeting, new_nonce
@@ -130,3 +131,17 @@ def test_peer_watch_ignores_results_of_earlier_starts(
         watch.act((record,), None)  # type: ignore[arg-type]
     assert record.echo == "stopped because worker 1 failed: new"
     watch.close()
+
+
+def test_late_member_of_a_short_program_may_still_run(tmp_path: Path) -> None:
+    """Where members do not meet, the chief may have succeeded before this member starts."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "result.json").write_text('{"state": "succeeded"}')
+    MemberDir(str(run_dir), 1, note=lambda _: None).close()
+    with pytest.raises(UserError, match="holds a job that succeeded"):
+        MemberDir(str(run_dir), 0, note=lambda _: None)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        MemberDir(str(tmp_path / "other"), 1, note=lambda _: None)
