@@ -100,6 +100,8 @@ def _add_column(sums: FeatureSums, column: "Column", used: "np.ndarray") -> None
     sums.missing -= int(present.sum())
     scalars, whole = column.shape == (), bool(present.all())
     if column.offsets is None and column.lengths is None:
+        if not scalars:
+            sums.lengths.add(column.counts()[present])
         values = column.values if whole else column.values[present]
         sums.add_numbers(values.reshape(-1), scalars=scalars)
         return
