@@ -39,7 +39,8 @@ def prepare_job(fv: FlagValues, args: Arguments, *, env: dict[str, str]) -> JobS
     _refuse_positional(args)
     _refuse_passwords(fv, args)
     run_dir = _run_dir(fv, args.program)
-    check_usable(run_dir, epochs=None if args.program else fv.epochs)
+    if fv.backend != "join":  # where a member may come when a short job has ended already
+        check_usable(run_dir, epochs=None if args.program else fv.epochs)
     if args.program:
         return _program_job(fv, args.program, run_dir, env=env)
     config = train_config(
