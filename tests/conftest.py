@@ -172,6 +172,34 @@ def read_metrics() -> Callable[[Path], list[dict[str, Any]]]:
     return read
 
 
+@pytest.fixture(scope="session")
+def break_jpeg() -> Callable[[Path], None]:
+    """Make a JPEG file undecodable though its header is sound."""
+
+    def damage(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
+        data[codes : codes + 16] = bytes([255] * 16)
+        path.write_bytes(data)
+
+    return damage
+
+
+@pytest.fixture
+def add_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Add a shell script to the head of the search path."""
+    folder = tmp_path / "commands"
+
+    def add(name: str, script: str) -> None:
+        if not folder.exists():
+            folder.mkdir()
+            monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+
+    return add
+
+
 class MakeImage(Protocol):
     def __call__(
         self, *, form: str = "PNG", height: int = 8, width: int = 8, mode: str = "L", seed: int = 0

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,27 +111,6 @@ def test_exclusive_write_refuses_other_bytes(folder: Folder, tmp_path: Path) -> 
     with pytest.raises(Conflict):
         folder.publish(tmp_path / "y", "x", replaces="")
     assert folder.read("x") == b"first"
-
-
-def test_exclusive_write_has_one_winner_of_many(bucket: Any) -> None:
-    """Only on Cloud Storage's emulator: moto and memory look for the file, then store it."""
-    url = bucket.url
-    for race in range(5):
-        winners: list[bytes] = []
-
-        def write(data: bytes, name: str = f"x{race}", winners: list[bytes] = winners) -> None:
-            try:
-                open_folder(url).write(name, data, replaces="")
-                winners.append(data)
-            except Conflict:
-                pass
-
-        threads = [threading.Thread(target=write, args=(b"%d" % n,)) for n in range(5)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert winners == [open_folder(url).read(f"x{race}")]
 
 
 def test_shards_equal_those_of_a_disk(

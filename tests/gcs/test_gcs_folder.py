@@ -115,6 +115,7 @@ def test_writes_respect_preconditions(bucket: Any) -> None:
 
 
 def test_one_of_many_writers_wins(bucket: Any) -> None:
+    """The emulators of other storage cannot show it: they look for the file, then store it."""
     for race in range(10):
         outcomes: list[bytes] = []
 

@@ -248,14 +248,12 @@ def test_training_on_odd_images(
 
 
 def test_undecodable_sample_is_named(
-    make_class_folder: Callable[..., Path], tenfold: Callable[..., Any], tmp_path: Path
-) -> None:
+    make_class_folder: Callable[..., Path], break_jpeg: Callable[[Path], None],
+    tenfold: Callable[..., Any], tmp_path: Path,
+) -> None:  # fmt: skip
     source, shards = make_class_folder(each=2, classes=1, form="JPEG"), tmp_path / "shards"
     (victim,) = (path for path in source.rglob("*") if path.is_file())
-    data = bytearray(victim.read_bytes())
-    codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
-    data[codes : codes + 16] = bytes([255] * 16)
-    victim.write_bytes(data)
+    break_jpeg(victim)
     written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")
     assert written.status == 0, written.err
     done = tenfold("inspect", f"--shards={shards}", f"--save_images={tmp_path / 'png'}")
@@ -268,15 +266,12 @@ def test_undecodable_sample_is_named(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_launch_skips_undecodable_image(
-    make_class_folder: Callable[..., Path], tenfold: Callable[..., Any],
-    read_metrics: Callable[..., Any], tmp_path: Path,
+    make_class_folder: Callable[..., Path], break_jpeg: Callable[[Path], None],
+    tenfold: Callable[..., Any], read_metrics: Callable[..., Any], tmp_path: Path,
 ) -> None:  # fmt: skip
     source, shards = make_class_folder(each=20, classes=2, form="JPEG"), tmp_path / "shards"
     victim, stray = sorted(path for path in source.rglob("*") if path.is_file())[:2]
-    data = bytearray(victim.read_bytes())
-    codes = data.index(b"\xff\xc4") + 5  # of the first Huffman table: impossible counts
-    data[codes : codes + 16] = bytes([255] * 16)
-    victim.write_bytes(data)
+    break_jpeg(victim)
     whole = stray.read_bytes()
     stray.write_bytes(whole[:-2] + bytes(range(24)) + whole[-2:])  # decodable, with a warning
     written = tenfold("write", f"--source={source}", f"--output={shards}", "--num_workers=1")

@@ -187,12 +187,8 @@ esac
 """
 
 
-def test_gcloud_gets_the_job_and_tells_its_state(capsys, tmp_path, monkeypatch):
-    gcloud = tmp_path / "bin" / "gcloud"
-    gcloud.parent.mkdir()
-    gcloud.write_text(GCLOUD.format(folder=tmp_path))
-    gcloud.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{gcloud.parent}:{os.environ['PATH']}")
+def test_gcloud_gets_the_job_and_tells_its_state(capsys, tmp_path, add_command):
+    add_command("gcloud", GCLOUD.format(folder=tmp_path))
     flags = ("--backend=vertex", "--image=x", "--run_dir=/gcs/bucket/run", "--", "true")
     out = rendered(capsys, *flags)
     name = "projects/1/locations/europe-west4/customJobs/2"

@@ -273,3 +273,17 @@ def test_dry_run_shows_the_place(
     assert "place          worker 1 of 2 by SM_HOSTS" in out
     assert '"worker": ["algo-1:4000", "algo-2:4000"]' in out
     assert not Path("run").exists()
+
+
+def test_members_may_come_to_the_directory_of_a_finished_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A member may come when the others have ended a short job."""
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "result.json").write_text('{"state": "succeeded"}')
+    for name, value in sagemaker(1).items():
+        monkeypatch.setenv(name, value)
+    flags = [f"--run_dir={tmp_path}", "--dry_run", "--", "true"]
+    assert main(["launch", "--backend=join", *flags]) == 0
+    assert main(["launch", "--backend=local", *flags]) == 2
+    assert "holds a job that succeeded" in capsys.readouterr().err

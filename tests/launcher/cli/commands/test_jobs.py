@@ -1,7 +1,6 @@
 """`status`, `logs`, `cancel` and `list`: jobs after their launch."""
 
 import json
-import os
 import time
 
 import pytest
@@ -97,12 +96,8 @@ esac
 """
 
 
-def test_job_on_kubernetes_is_shown_and_deleted(tmp_path, capsys, monkeypatch):
-    kubectl = tmp_path / "bin" / "kubectl"
-    kubectl.parent.mkdir()
-    kubectl.write_text(KUBECTL.format(folder=tmp_path))
-    kubectl.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{kubectl.parent}:{os.environ['PATH']}")
+def test_job_on_kubernetes_is_shown_and_deleted(tmp_path, capsys, add_command):
+    add_command("kubectl", KUBECTL.format(folder=tmp_path))
     run_dir = tmp_path / "run"  # as on a volume that this machine mounts too
     flags = ["--backend=kubernetes", "--image=x", "--namespace=ml", f"--run_dir={run_dir}"]
     said(capsys, "launch", *flags, "--num_workers=2", "--", "true")
