@@ -16,6 +16,7 @@ PAGES = [
     "README.md",
     "docs/README.md",
     "docs/failing.md",
+    "docs/inference.md",
     "docs/jobs.md",
     "docs/join.md",
     "docs/lanes.md",
@@ -44,6 +45,9 @@ NOT_RUN = {
         "it sets up an environment of its own; the tests run in that one",
         "it runs these tests",
         "the tests run elsewhere, with the same images",
+    ],
+    "docs/inference.md": [
+        "it needs a training that runs at the same time; a test runs one",
     ],
     "docs/jobs.md": ["there is no cluster here"],
     "docs/join.md": ["there is no cluster here"],

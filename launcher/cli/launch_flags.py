@@ -28,7 +28,12 @@ def define_flags(fv: FlagValues) -> None:
         )  # fmt: skip
     define_write_flags(fv)
     define_train_flags(fv)
-    _define_job_flags(fv)
+    define_job_flags(fv)
+
+
+def define_job_flags(fv: FlagValues) -> None:
+    """Define the flags of any job but --num_workers: where it runs, how, what is printed."""
+    _define_run_flags(fv)
     _define_fault_flags(fv)
     _define_output_flags(fv)
     for name in BACKENDS:  # some share an option, whose help the first one has
@@ -63,7 +68,7 @@ def _define_options(fv: FlagValues, backend: str, options: Sequence[Option]) -> 
 
 
 @in_group("Job")
-def _define_job_flags(fv: FlagValues) -> None:
+def _define_run_flags(fv: FlagValues) -> None:
     text = partial(flags.DEFINE_string, flag_values=fv)
     names = ", ".join(BACKENDS)
     text("backend", "local", f"where the workers run: {names}, file.py or module:name")

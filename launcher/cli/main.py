@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "verify": "reads every byte of a data set and checks it against the manifest",
     "inspect": "shows what is in a data set: schema, counts, classes, some records",
     "launch": "runs a job on several workers: the built-in trainer, or your own program",
+    "evaluate": "measures a trained model on a split: loss, metrics, each record once",
+    "predict": "writes a trained model's outputs for every record of a split",
     "simulate": "tries several numbers of simulated hosts, or estimates thousands (--dry_run)",
     "bench": "measures how fast the input pipeline alone reads, parses and decodes",
     "report": "shows a finished or running job as one HTML page",

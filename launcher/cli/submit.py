@@ -82,7 +82,7 @@ def _remember(answer: Submitted, submission: Submission) -> str:
 def _command_line(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[str, ...]:
     """Return the launch command that runs the same job, without the program's name."""
     given = [fv[name] for name in sorted(fv) if fv[name].present and name not in _NOT_PASSED_ON]
-    own = [word for flag in given for word in _words(flag)]
+    own = [word for flag in given for word in flag_words(flag)]
     program = ["--", *args.program] if args.program else []
     return ("launch", *own, f"--run_dir={run_dir}", *program)
 
@@ -92,13 +92,14 @@ def _member_command(fv: FlagValues, args: Arguments, *, run_dir: str) -> tuple[s
     options = {option.name for own in backend_options(fv.backend).values() for option in own}
     left_out = {*_NOT_PASSED_ON, "backend", "num_workers", "max_restarts", *options}
     given = [fv[name] for name in sorted(fv) if fv[name].present and name not in left_out]
-    own = [word for flag in given for word in _words(flag)]
+    own = [word for flag in given for word in flag_words(flag)]
     number = f"--num_workers={fv.num_workers}"
     program = ["--", *args.program] if args.program else []
     return ("launch", "--backend=join", number, *own, f"--run_dir={run_dir}", *program)
 
 
-def _words(flag: Flag) -> Sequence[str]:
+def flag_words(flag: Flag) -> Sequence[str]:
+    """Return the words of a command line that give a flag its value."""
     if isinstance(flag, MultiFlag):
         return [f"--{flag.name}={value}" for value in flag.value]
     return [flag.serialize()]

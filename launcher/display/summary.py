@@ -49,9 +49,11 @@ def _recovery(number: int, recovery: Recovery) -> str:
 def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield names and formatted values; nested groups of figures are flattened."""
     for name, value in final.items():
+        if name in ("model", "receipt"):
+            continue  # the model's path has a line of its own, a receipt a sentence
         if isinstance(value, dict):
             yield from _figures(value)
-        elif name != "model":  # its path has a line of its own
+        else:
             yield name.replace("_", " "), _shown(value)
 
 

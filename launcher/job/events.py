@@ -25,6 +25,7 @@ PHASES: Final = (
     "first_step",
     "training",
     "evaluation",
+    "prediction",
     "checkpoint",
     "diagnosis",
     "saving",

@@ -1,14 +1,18 @@
 """What to run (JobSpec) and where (ClusterSpec, HostCommand); job.json holds both."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
+
+# Arguments of Python that `worker.python_argv` makes for a module of this package.
+_OWN_PROGRAM: Final = re.compile(r"-P -m tenfold\.|-c import runpy, sys;.*run_module\('tenfold\.")
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,12 @@ class JobSpec:
     train: TrainConfig | None = None
 
     def argv_on(self, python: str) -> tuple[str, ...]:
-        """Return argv for a host; the built-in trainer runs under that host's `python`."""
-        return (python, *self.argv[1:]) if self.train else self.argv
+        """Return argv for a host; a program of this package runs under that host's `python`."""
+        return (python, *self.argv[1:]) if self._is_own else self.argv
+
+    @property
+    def _is_own(self) -> bool:
+        return self.train is not None or bool(_OWN_PROGRAM.match(" ".join(self.argv[1:4])))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ CANCEL_FILE: Final = "cancel.json"  # asks the launcher to stop
 MEMBERS_FOLDER: Final = "members"  # of a joined job, see job/members
 SALVAGE_FOLDER: Final = "salvage"  # readable records of damaged shards
 SPOILED_SHARDS_FOLDER: Final = "spoiled-shards"  # of --inject=bad_shard
+EVALUATIONS_FILE: Final = "evaluations.jsonl"  # of `evaluate --follow`, a line per checkpoint
 METRICS_FILE: Final = output_files.METRICS_FILE
 MODEL_FILE: Final = output_files.MODEL_FILE
 CHECKPOINTS_FOLDER: Final = output_files.CHECKPOINTS_FOLDER
@@ -46,7 +47,7 @@ TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
 _OWN_NAMES: Final = (
     JOB_FILE, RESULT_FILE, HISTORY_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOGS_FOLDER, SALVAGE_FOLDER,
     SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER,
-    MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE,
+    MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE, EVALUATIONS_FILE,
 )  # fmt: skip
 
 _OF_A_JOB: Final = frozenset(

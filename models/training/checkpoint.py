@@ -96,6 +96,11 @@ def checkpoint_names(folder: Folder) -> list[str]:
     return _newest_first(folder.sizes())
 
 
+def checkpoint_position(name: str) -> Position:
+    """Return the position in the name of a checkpoint; the inverse of `checkpoint_name`."""
+    return Position(*_position_key(name))
+
+
 def _newest_first(names: Iterable[str]) -> list[str]:
     return sorted(filter(_NAME.fullmatch, names), key=_position_key, reverse=True)
 

@@ -13,7 +13,7 @@ from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.commands.write import remarks
-from tenfold.launcher.cli.flags import Arguments, FlagValues
+from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
 from tenfold.launcher.cli.host_check import check_hosts
 from tenfold.launcher.cli.jobs import run_member
 from tenfold.launcher.cli.preflight import training_notes
@@ -80,6 +80,15 @@ def run(fv: FlagValues, args: Arguments) -> int:
     text = result.to_json() if launch.as_json else result_text(result, run_dir)
     print(text, end="", flush=True)
     return _exit_status(result)
+
+
+def run_words(words: Sequence[str], program: tuple[str, ...]) -> int:
+    """Run `launch` with the flags `words` and a program, for another command."""
+    fv = FlagValues()
+    define_flags(fv)
+    define_argv_flags(fv, words)
+    parse_flags(fv, words)
+    return run(fv, Arguments((), program))
 
 
 def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
