@@ -138,6 +138,37 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     return _finish(batches.concatenate(padding), config)
 
 
+def ordered_batches(
+    config: ReadConfig, shards: Sequence[ShardInfo], batch_size: int
+) -> tf.data.Dataset:
+    """Return batches of the records of `shards`, one shard after the other.
+
+    Evaluation interleaves shards. Here each batch has records of one shard.
+
+    Args:
+      config: how the shards are read; its place and batch size are not used.
+      shards: shards of the manifest of `config`.
+      batch_size: records of a batch; the last one of a shard may have fewer.
+
+    Returns:
+      `RecordBatch` elements.
+    """
+    reader = open_reader(config, shards, plan=(shard.name for shard in shards))
+    elements = reader.elements
+    locations = elements.constant([elements.locate(shard.name) for shard in shards])
+    counts = tf.constant([shard.records for shard in shards], tf.int64)
+    files = tf.data.Dataset.from_tensor_slices((locations, counts))
+    records = files.flat_map(
+        lambda location, count: elements.open_shard(location, count).batch(batch_size)
+    )
+
+    @plain_graph
+    def read(found: tf.Tensor) -> RecordBatch:
+        return reader.read(found, None)
+
+    return _finish(_map(records, read, config), config)
+
+
 def _remember(config: ReadConfig, *, drop_remainder: bool) -> None:
     entry = (config, drop_remainder)
     if entry in recent_configs:

@@ -12,8 +12,8 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.cli import launch_flags
+from tenfold.launcher.cli.checks.preflight import check_reach
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.preflight import check_reach
 from tenfold.launcher.cli.prepare_launch import options_of_backend
 from tenfold.launcher.cli.submit import flag_words
 from tenfold.launcher.cli.train_flags import define_cache_flags, image_size_from_flags

@@ -37,7 +37,7 @@ from tenfold.models.inference_config import (
 from tenfold.models.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from tenfold.models.inference.evaluate import EvaluationResult, Evaluator
+    from tenfold.models.inference.evaluator import EvaluationResult, Evaluator
 
 
 def main(config: str) -> NoReturn:
@@ -87,7 +87,7 @@ def _run(events: EventWriter, config: InferenceConfig) -> None:
     if config.task == EVALUATE:
         import tensorflow as tf
 
-        from tenfold.models.inference.evaluate import Evaluator
+        from tenfold.models.inference.evaluator import Evaluator
 
         events.enter("rendezvous")
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -101,7 +101,7 @@ def _run(events: EventWriter, config: InferenceConfig) -> None:
         else:
             figures = {"model": file.path, **_figures(evaluator.evaluate())}
     else:
-        from tenfold.models.inference.predict import predict
+        from tenfold.models.inference.predictor import predict
 
         events.enter("build")
         predict(config, manifest, file, place=place, reporter=reporter)

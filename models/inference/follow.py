@@ -7,7 +7,7 @@ from typing import Final
 
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import Folder
-from tenfold.models.inference.evaluate import EvaluationResult, Evaluator
+from tenfold.models.inference.evaluator import EvaluationResult, Evaluator
 from tenfold.models.inference.load_model import assign_checkpoint
 from tenfold.models.training.checkpoint import (
     checkpoint_from_bytes,

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from tenfold.data.units import format_size
 from tenfold.launcher.cli import launch_flags
+from tenfold.launcher.cli.checks.host_check import look_at
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.host_check import look_at
 from tenfold.launcher.cli.prepare_launch import choose_cluster, choose_hosts, prepare_launch
 from tenfold.launcher.host_checks.findings import ERROR, Finding, judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts

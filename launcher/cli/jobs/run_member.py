@@ -12,8 +12,8 @@ from tenfold.data.planning.cluster_task import (
     ClusterTask,
     find_task,
 )
+from tenfold.launcher.cli.checks.preflight import check_training
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.preflight import check_training
 from tenfold.launcher.cli.prepare_job import prepare_job
 from tenfold.launcher.cli.prepare_launch import options_of_backend
 from tenfold.launcher.display.open_view import open_view

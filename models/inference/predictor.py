@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, ShardInfo
-from tenfold.data.reading.batches import split_batch
-from tenfold.data.reading.ordered_batches import ordered_batches
+from tenfold.data.reading.batches import ordered_batches, split_batch
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace

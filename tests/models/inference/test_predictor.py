@@ -15,7 +15,7 @@ from tenfold.data.format.example import decode_example
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.inference.load_model import read_model_file
-from tenfold.models.inference.predict import predict
+from tenfold.models.inference.predictor import predict
 from tenfold.models.inference_config import PREDICT, TFRECORD, InferenceConfig
 
 MakeConfig = Callable[..., InferenceConfig]

@@ -12,7 +12,7 @@ from tenfold.data import read_manifest
 from tenfold.data.errors import UserError
 from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.models.inference.evaluate import Evaluator
+from tenfold.models.inference.evaluator import Evaluator
 from tenfold.models.inference.follow import EvaluatedCheckpoint, follow
 from tenfold.models.inference.load_model import read_model_file
 from tenfold.models.inference_config import InferenceConfig
