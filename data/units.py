@@ -19,6 +19,8 @@ _SHORT: Final = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _UNITS: Final = {**_DECIMAL, **_BINARY, **_SHORT}
 _SIZE = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h|d|)")
 _IMAGE_SIZE = re.compile(r"([0-9]+)(?:x([0-9]+))?")
 MAX_SIDE_PIXELS: Final = 16_384
 
@@ -62,6 +64,22 @@ def format_size(num_bytes: float) -> str:
         if abs(num_bytes) >= _DECIMAL[unit]:
             return f"{num_bytes / _DECIMAL[unit]:.3g} {unit}".replace("e+03", "000")
     return f"{num_bytes:.0f} B"
+
+
+def parse_duration(text: str, where: str) -> float:
+    """Return the seconds of ``10min``, ``90s``, ``2h`` or ``600`` (seconds).
+
+    Args:
+      text: the duration as the user wrote it.
+      where: the flag, for the message.
+
+    Raises:
+      UserError: `text` is no duration.
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise UserError(f"{where}={text}: write a time as 600 (seconds), 90s, 10min or 2h")
+    return float(match.group(1)) * _SECONDS[match.group(2)]
 
 
 def format_duration(seconds: float) -> str:

@@ -81,6 +81,24 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class ListedHosts(Protocol):
+    """A method of back ends whose hosts may change while a job runs; usable while it is opened.
+
+    `hosts(N)` returns the first N entries of the same list.
+    """
+
+    def list_hosts(self) -> tuple[Host, ...]:
+        """Return the hosts that workers can be started on now, one entry per worker, in order.
+
+        A thread of the supervisor calls it too, but never at the same time as another method.
+
+        Raises:
+          UserError: the list cannot be read now; the job then keeps the list that it has.
+        """
+        ...
+
+
+@runtime_checkable
 class FaultyHosts(Protocol):
     """Methods that a back end adds for --inject=unplug and freeze; usable while it is opened."""
 
@@ -111,12 +129,16 @@ class Submission:
       max_restarts: restarts after crashes.
       member_command: the launch command by which each worker joins the job, without the program's
         name: for platforms that say by their own variables which worker a container is.
+      spare_hosts: how many hosts stand by, besides those of the workers.
+      outlives_hosts: whether the job can go on without one of its hosts.
     """
 
     spec: JobSpec
     command_line: tuple[str, ...]
     max_restarts: int
     member_command: tuple[str, ...] = ()
+    spare_hosts: int = 0
+    outlives_hosts: bool = False
 
     @property
     def member_argv(self) -> tuple[str, ...]:

@@ -144,6 +144,8 @@ class NetnsBackend:
     def __init__(self, shape: HostShape) -> None:
         self._shape = shape
         self._network: Network | None = None
+        self._hosts: tuple[Host, ...] = ()
+        self._unplugged: frozenset[str] = frozenset()
         self._keeper: subprocess.Popen[str] | None = None
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
@@ -154,6 +156,11 @@ class NetnsBackend:
             Host(f"host-{i}", f"10.83.{i // 250}.{i % 250 + 1}", sys.executable)
             for i in range(num_workers)
         )
+
+    def list_hosts(self) -> tuple[Host, ...]:
+        """Return the hosts that are connected to the switch."""
+        unplugged = self._unplugged  # read once: another thread may replace it
+        return tuple(host for host in self._hosts if host.name not in unplugged)
 
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
@@ -174,6 +181,7 @@ class NetnsBackend:
         )
         try:
             answer = self._ask(spec)
+            self._hosts = tuple(hosts)
             self._network = Network(
                 hosts=dict(zip((host.name for host in hosts), answer["pids"], strict=True)),
                 switch=answer["switch"],
@@ -183,6 +191,7 @@ class NetnsBackend:
             yield
         finally:
             self._network = self._keeper = None
+            self._hosts = ()
             assert keeper.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 keeper.stdin.close()
@@ -225,10 +234,12 @@ class NetnsBackend:
     def unplug(self, host: Host) -> None:
         """Set the switch's end of the host's cable down."""
         self._ask({"unplug": self._number(host)})
+        self._unplugged |= {host.name}
 
     def heal(self, host: Host) -> None:
         """Set the cable up again."""
         self._ask({"heal": self._number(host)})
+        self._unplugged -= {host.name}
 
     def freeze(self, host: Host) -> None:
         """Stop all processes on the host."""

@@ -41,6 +41,12 @@ OPTIONS: Final = (
 )
 # Workers are asked to save a checkpoint and stop this long before the time limit.
 NOTICE_S: Final = 120
+# A controller that is busy may take long.
+ASK_TIMEOUT_S: Final = 60
+# States of nodes without the user's processes (man 1 sinfo, "NODE STATE CODES").
+_AWAY: Final = frozenset(
+    ("DOWN", "FAIL", "NO_RESPOND", "NOT_RESPONDING", "POWERED_DOWN", "POWERING_DOWN", "UNKNOWN")
+)
 _TIME: Final = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 _COUNT: Final = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
@@ -98,10 +104,27 @@ def node_addresses(text: str) -> dict[str, str]:
     return found
 
 
+def usable_nodes(text: str) -> frozenset[str]:
+    """Return the nodes that can run steps, from the output of ``scontrol --oneliner show node``.
+
+    A node that is drained ends no job that it has; one that does not respond has a ``*``.
+    """
+    usable = set()
+    for line in text.splitlines():
+        fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        state = fields.get("State", "")
+        if "*" not in state and not _AWAY.intersection(state.split("+")):
+            usable.add(fields.get("NodeName", ""))
+    return frozenset(usable)
+
+
 def _ask(*argv: str) -> str:
     if shutil.which(argv[0]) is None:
         raise UserError(f"there is no {argv[0]} here: --backend=slurm needs Slurm's commands")
-    done = subprocess.run(argv, capture_output=True, text=True)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=ASK_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{shlex.join(argv)} failed: no answer in {ASK_TIMEOUT_S} s") from error
     if done.returncode:
         raise UserError(f"{shlex.join(argv)} failed: {done.stderr.strip()}")
     return done.stdout
@@ -110,15 +133,30 @@ def _ask(*argv: str) -> str:
 class SlurmBackend:
     """Runs commands as job steps in an allocation."""
 
-    def __init__(self, allocation: Allocation) -> None:
+    def __init__(self, allocation: Allocation, *, job: str = "") -> None:
+        """Take an allocation; `job` is its number, with which its nodes can be asked for again."""
         self._allocation = allocation
+        self._job = job
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
         """Return the node of each worker; a node runs as many workers as it has tasks."""
-        return tuple(
-            Host(entry.name, entry.address or entry.name, sys.executable, remote=True)
-            for entry in fill_slots(self._allocation.nodes, num_workers)
-        )
+        return tuple(map(_host, fill_slots(self._allocation.nodes, num_workers)))
+
+    def list_hosts(self) -> tuple[Host, ...]:
+        """Return the slots of the nodes that the job still has and that are up.
+
+        Slurm takes a node that it has declared down out of a job that it does not kill.
+
+        Raises:
+          UserError: Slurm's commands fail.
+        """
+        nodes = self._allocation.nodes
+        if self._job:
+            kept = _ask("squeue", "--noheader", f"--jobs={self._job}", "--format=%N").strip()
+            names = set(_ask("scontrol", "show", "hostnames", kept).split())
+            names &= usable_nodes(_ask("scontrol", "--oneliner", "show", "node", kept))
+            nodes = tuple(entry for entry in nodes if entry.name in names)
+        return tuple(map(_host, fill_slots(nodes, sum(entry.slots for entry in nodes))))
 
     def opened(self, hosts: Sequence[Host]) -> contextlib.AbstractContextManager[None]:
         """Do nothing: the allocation exists already."""
@@ -138,6 +176,10 @@ class SlurmBackend:
             "--unbuffered", "--export=ALL", "--quiet",
         )  # fmt: skip
         return HostCommand((*step, "--", *argv), dict(env))
+
+
+def _host(entry: HostEntry) -> Host:
+    return Host(entry.name, entry.address or entry.name, sys.executable, remote=True)
 
 
 @dataclass(frozen=True)
@@ -171,7 +213,7 @@ class SlurmSubmitter:
         log = _log_pattern(submission.spec)
         lines = [
             f"--job-name={_quoted(PurePosixPath(submission.spec.run_dir).name)}",
-            f"--nodes={submission.spec.num_workers}",
+            f"--nodes={submission.spec.num_workers + submission.spare_hosts}",
             "--ntasks-per-node=1",
             f"--chdir={_quoted(submission.spec.cwd)}",
             f"--output={_quoted(log)}",
@@ -179,6 +221,8 @@ class SlurmSubmitter:
             "--requeue",
             f"--signal=B:USR1@{NOTICE_S}",
         ]
+        # By default Slurm ends a job that has lost a node.
+        lines += ["--no-kill"] if submission.outlives_hosts else []
         lines += [f"--time={self.time_limit}"] if self.time_limit else []
         lines += [f"--partition={_quoted(self.partition)}"] if self.partition else []
         return lines + [_quoted(word) for word in self.more]
@@ -294,7 +338,7 @@ def create(options: Mapping[str, str]) -> Backend:
       UserError: this process is not in an allocation.
     """
     del options  # the submission has used them
-    return SlurmBackend(read_allocation(os.environ))
+    return SlurmBackend(read_allocation(os.environ), job=os.environ.get("SLURM_JOB_ID", ""))
 
 
 def submitter(options: Mapping[str, str]) -> Submitter | None:

@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,22 +41,45 @@ _FOLDER_PREFIX: Final = "tenfold-ssh-"
 class SshBackend:
     """Runs commands on listed hosts, over connections that exist while it is opened."""
 
-    def __init__(self, entries: Sequence[HostEntry], *, config: str = "") -> None:
+    def __init__(
+        self,
+        entries: Sequence[HostEntry],
+        *,
+        config: str = "",
+        reread: Callable[[], Sequence[HostEntry]] | None = None,
+    ) -> None:
+        """Take a list of hosts.
+
+        Args:
+          entries: the hosts.
+          config: a configuration file of ssh, "" for the user's own.
+          reread: returns the hosts that are listed now, where the list may change.
+        """
         self._entries = {entry.name: entry for entry in entries}
         self._config = config
+        self._reread = reread
         self._sockets: Path | None = None
+        self._numbers: dict[str, int] = {}
 
     def hosts(self, num_workers: int) -> tuple[Host, ...]:
         """Return the host of each worker. Fills the slots of a host before those of the next."""
-        return tuple(
-            Host(
-                name=entry.name,
-                address=entry.address or entry.name,
-                python=entry.python or sys.executable,
-                remote=True,
-            )
-            for entry in fill_slots(list(self._entries.values()), num_workers)
-        )
+        return tuple(map(_host, fill_slots(list(self._entries.values()), num_workers)))
+
+    def list_hosts(self) -> tuple[Host, ...]:
+        """Return all slots of the hosts, as the host file lists them now.
+
+        Hosts that are added later have no shared connection: each command opens its own.
+
+        Raises:
+          UserError: the host file cannot be read, or is wrong.
+        """
+        if self._reread is None:
+            listed: Sequence[HostEntry] = list(self._entries.values())
+        else:
+            listed = self._reread()
+            # Hosts that are not listed any more are kept: they may still run a worker.
+            self._entries = {**self._entries, **{entry.name: entry for entry in listed}}
+        return tuple(map(_host, fill_slots(listed, sum(entry.slots for entry in listed))))
 
     @contextlib.contextmanager
     def opened(self, hosts: Sequence[Host]) -> Iterator[None]:
@@ -104,7 +128,7 @@ class SshBackend:
     def _socket(self, name: str) -> Path:
         assert self._sockets is not None, "the back end is not opened"
         # Numbers, not names: the path of a socket is limited to about a hundred bytes.
-        return self._sockets / str(list(self._entries).index(name))
+        return self._sockets / str(self._numbers.setdefault(name, len(self._numbers)))
 
     def _destination(self, host: Host) -> str:
         entry = self._entries[host.name]
@@ -138,6 +162,15 @@ class SshBackend:
         return HostCommand((*ssh, "--", self._destination(host), command))
 
 
+def _host(entry: HostEntry) -> Host:
+    return Host(
+        name=entry.name,
+        address=entry.address or entry.name,
+        python=entry.python or sys.executable,
+        remote=True,
+    )
+
+
 def _outlast_signals() -> None:
     """Keep a connection until the launcher closes it, but not longer than the launcher lives.
 
@@ -153,7 +186,11 @@ def create(options: Mapping[str, str]) -> Backend:
     Raises:
       UserError: no hosts are given, or the list is wrong.
     """
-    return SshBackend(read_entries(options), config=options.get("ssh_config", ""))
+    return SshBackend(
+        read_entries(options),
+        config=options.get("ssh_config", ""),
+        reread=partial(read_entries, options) if options.get("host_file") else None,
+    )
 
 
 def read_entries(options: Mapping[str, str]) -> tuple[HostEntry, ...]:

@@ -100,6 +100,14 @@ def _define_fault_flags(fv: FlagValues) -> None:
         "min_workers", None, "continue with as few workers where hosts stay away (default: all)",
         lower_bound=1,
     )  # fmt: skip
+    flags.DEFINE_string(
+        "regrow_after", "10min", "shortest time between two growths of a job whose lost hosts "
+        "answer again: 600 (seconds), 10min, 2h; 0 or never: do not grow", flag_values=fv,
+    )  # fmt: skip
+    number(
+        "spare_hosts", 0, "hosts after those of the workers that stand by to replace lost ones",
+        lower_bound=0,
+    )  # fmt: skip
     seconds("grace", 20.0, "seconds from SIGTERM to SIGKILL when a job is stopped or preempted")
     seconds("hang_timeout", 60.0, "seconds of silence that are never a hang; 0: no watchdog")
     seconds("rendezvous_timeout", 120.0, "seconds that workers wait for a missing worker")

@@ -2,10 +2,12 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.units import parse_duration, plural
 from tenfold.launcher.backends.backend_registry import backend_options, load_backend
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.cli.checks.preflight import check_training
@@ -15,7 +17,7 @@ from tenfold.launcher.cli.write_flags import WriteRequest, source_from_flags, wr
 from tenfold.launcher.job.faults import Fault
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.supervisor.fault_injection import check_backend, parse_fault
-from tenfold.launcher.supervisor.host_selection import worker_counts
+from tenfold.launcher.supervisor.hosts.host_selection import worker_counts
 from tenfold.launcher.supervisor.restarts import RestartPolicy
 from tenfold.launcher.supervisor.supervisor import Supervision
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
@@ -25,6 +27,9 @@ from tenfold.launcher.worker.environment import (
     remote_worker_defaults,
     worker_defaults,
 )
+
+# Slots that are looked through for spare hosts: this machine alone has as many as are asked for.
+MAX_FURTHER_SLOTS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Launch:
       backend: how commands run on `hosts`.
       hosts: the host of each worker, by worker index.
       first_port: worker N listens on this port + N; None: on ports that are free.
+      spares: hosts that stand by, after those of the workers.
       min_workers: the fewest workers that the job may continue with.
       supervision: restarts, time limits, and the worker counts that the job may run with.
       faults: what --inject asks for.
@@ -49,6 +55,7 @@ class Launch:
     spec: JobSpec
     backend: Backend
     hosts: tuple[Host, ...]
+    spares: tuple[Host, ...]
     first_port: int | None
     min_workers: int
     supervision: Supervision
@@ -58,6 +65,11 @@ class Launch:
     max_bad_records: int
     as_json: bool
     show_tf_logs: bool
+
+    @property
+    def all_hosts(self) -> tuple[Host, ...]:
+        """The hosts of all workers, then those that stand by."""
+        return (*self.hosts, *self.spares)
 
     def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
         """Return a cluster of `hosts` on ports that are free now."""
@@ -86,6 +98,7 @@ def prepare_launch(fv: FlagValues, args: Arguments) -> Launch:
         spec=spec,
         backend=backend,
         hosts=hosts,
+        spares=spare_hosts(backend, hosts, fv.spare_hosts),
         first_port=fv.port,
         min_workers=_min_workers(fv),
         supervision=_supervision(fv),
@@ -126,6 +139,50 @@ def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
     return backend, backend.hosts(fv.num_workers)
 
 
+def host_notes(launch: Launch) -> tuple[str, ...]:
+    """Return what the user should know about flags for hosts that come and go."""
+    is_given = launch.min_workers < len(launch.hosts) or launch.spares
+    if not is_given or launch.supervision.restarts.max_restarts:
+        return ()
+    return (
+        "--max_restarts is 0: a lost host ends the job, and --min_workers and --spare_hosts only "
+        "help after a preemption; give --max_restarts=3",
+    )
+
+
+def spare_hosts(backend: Backend, hosts: Sequence[Host], count: int) -> tuple[Host, ...]:
+    """Return all slots of the next `count` hosts after those of the workers.
+
+    Raises:
+      UserError: the back end has fewer hosts.
+    """
+    spares: list[Host] = []
+    for host in _further_slots(backend, len(hosts)):
+        if host.name in {each.name for each in hosts}:
+            continue  # a slot that is not needed, on a host that runs workers
+        names = {each.name for each in (*spares, host)}
+        if len(names) > count:
+            break
+        spares.append(host)
+    found = len({host.name for host in spares})
+    if found < count:
+        raise UserError(
+            f"--spare_hosts={count} needs {plural(count, 'host')} besides those of the "
+            f"{plural(len(hosts), 'worker')}, and there {'is' if found == 1 else 'are'} {found}: "
+            "name more hosts, or lower --spare_hosts"
+        )
+    return tuple(spares)
+
+
+def _further_slots(backend: Backend, start: int) -> Iterator[Host]:
+    """Yield the slots after the first `start`, as far as there are more."""
+    for number in range(start + 1, start + 1 + MAX_FURTHER_SLOTS):
+        try:
+            yield backend.hosts(number)[-1]
+        except UserError:
+            return
+
+
 def options_of_backend(fv: FlagValues) -> dict[str, str]:
     """Return the given options of back ends, those of other back ends included."""
     options = backend_options(fv.backend).values()
@@ -137,6 +194,21 @@ def _worker_defaults(hosts: Sequence[Host]) -> dict[str, str]:
     if any(host.remote for host in hosts):
         return remote_worker_defaults()
     return worker_defaults(os.environ, num_workers=len(hosts))
+
+
+def regrow_after_s(fv: FlagValues) -> float:
+    """Return the shortest time between two growths in seconds, 0 for never.
+
+    Raises:
+      UserError: --regrow_after is no time.
+    """
+    text = fv.regrow_after.strip().lower()
+    if text == "never":
+        return 0.0
+    try:
+        return parse_duration(text, "--regrow_after")
+    except UserError as error:
+        raise UserError(f"{error}, or never") from error
 
 
 def _min_workers(fv: FlagValues) -> int:
@@ -159,5 +231,6 @@ def _supervision(fv: FlagValues) -> Supervision:
         grace_s=fv.grace,
         restarts=RestartPolicy(fv.max_restarts, fv.max_preemptions),
         watch=WatchPolicy(fv.hang_timeout, fv.rendezvous_timeout),
+        regrow_after_s=regrow_after_s(fv),
         preload=fv.preload and sys.platform == "linux" and not has_gpu(),
     )

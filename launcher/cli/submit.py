@@ -37,6 +37,7 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
             f"backend '{fv.backend}' cannot: find them with 'tenfold verify'"
         )
     if submitter.far:
+        _refuse_sizes(fv)
         spec = prepare_far_job(fv, args)
     else:
         spec = prepare_job(fv, args, env={})
@@ -44,7 +45,35 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
             check_training(spec.train, num_workers=spec.num_workers)
     command_line = _command_line(fv, args, run_dir=spec.run_dir)
     member = _member_command(fv, args, run_dir=spec.run_dir)
-    return submitter, Submission(spec, command_line, fv.max_restarts, member)
+    submission = Submission(
+        spec,
+        command_line,
+        fv.max_restarts,
+        member,
+        spare_hosts=fv.spare_hosts,
+        outlives_hosts=_can_lose_a_host(fv),
+    )
+    return submitter, submission
+
+
+def _refuse_sizes(fv: FlagValues) -> None:
+    """Refuse the flags for hosts that come and go where a platform replaces lost workers.
+
+    Raises:
+      UserError: one of them is given.
+    """
+    for name in ("min_workers", "spare_hosts", "regrow_after"):
+        if fv[name].present:
+            raise UserError(
+                f"--{name} is for hosts that a launch supervises; on --backend={fv.backend} the "
+                "platform replaces a lost worker: leave it out, and to change the number of "
+                "workers, 'tenfold cancel' the job and launch it again with another --num_workers"
+            )
+
+
+def _can_lose_a_host(fv: FlagValues) -> bool:
+    fewer = fv.min_workers is not None and fv.min_workers < fv.num_workers
+    return bool(fewer or fv.spare_hosts)
 
 
 def submit(submitter: Submitter, submission: Submission, *, dry_run: bool) -> str:

@@ -32,6 +32,7 @@ from tenfold.launcher.job.history_line import (
     HistoryLine,
     LaunchBegun,
     Note,
+    Resized,
     StepProgress,
     WorkerExit,
     encode_history,
@@ -86,6 +87,11 @@ class HistoryView:
         """Write a message of the supervisor."""
         self._write(Note(text))
         self._view.note(text)
+
+    def resized(self, change: Resized) -> None:
+        """Write that the workers are going to start on other hosts."""
+        self._write(change)
+        self._view.resized(change)
 
     def wait(self, activity: str) -> None:
         """Write a message when the supervisor begins to wait for something."""

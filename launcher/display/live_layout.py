@@ -107,6 +107,8 @@ def cut(name: str, width: int) -> str:
 def figures_line(progress: JobProgress, *, width: int) -> RenderableType:
     """Return the rate, the loss and the best value, as far as they are known."""
     parts = []
+    if progress.size_text:
+        parts.append(progress.size_text)
     if progress.records_per_s is not None:
         parts.append(f"{progress.records_per_s:,.0f} records/s")
     if progress.loss is not None:

@@ -14,6 +14,7 @@ from tenfold.launcher.display.progress.epoch_lines import EpochLines
 from tenfold.launcher.display.progress.job_progress import ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
 from tenfold.launcher.job.events import Epoch, WorkerEvent
+from tenfold.launcher.job.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 REFRESH_S: Final = 0.25
@@ -69,6 +70,11 @@ class TableView:
     def note(self, text: str) -> None:
         """Show a message of the supervisor."""
         self._console.print(Text(f"[tenfold] {text}", style="bold"), soft_wrap=True)
+
+    def resized(self, change: Resized) -> None:
+        """Show that the workers are going to start on other hosts."""
+        self._tracker.take_resize(change.before)
+        self.note(change.text)
 
     def wait(self, activity: str) -> None:
         """Show the activity with a timer, in place of the table."""

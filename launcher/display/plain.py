@@ -10,6 +10,7 @@ from tenfold.launcher.display.progress.epoch_lines import EpochLines
 from tenfold.launcher.display.progress.job_progress import Activity, JobProgress, ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
 from tenfold.launcher.job.events import Epoch, WorkerEvent
+from tenfold.launcher.job.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 # Longer lines of a worker's output are cut on the screen; its log file holds them whole.
@@ -64,6 +65,11 @@ class PlainView:
         """Show a message of the supervisor."""
         self._print(f"[tenfold] {text}")
 
+    def resized(self, change: Resized) -> None:
+        """Show that the workers are going to start on other hosts."""
+        self._tracker.take_resize(change.before)
+        self.note(change.text)
+
     def wait(self, activity: str) -> None:
         """Print the activity when it begins, then its duration when the interval is over."""
         now = time.monotonic()
@@ -99,7 +105,7 @@ class PlainView:
 
 def progress_line(progress: JobProgress) -> str:
     """Return the progress of a job in one line, which changes only if the job does."""
-    parts = [*step_parts(progress), _activities_text(progress)]
+    parts = [*step_parts(progress), progress.size_text, _activities_text(progress)]
     if progress.is_training and progress.remaining_s:
         parts.append(f"about {format_duration(progress.remaining_s)} left")
     return "; ".join(part for part in parts if part)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import format_duration
-from tenfold.launcher.job.job_result import Failure, JobResult, Recovery
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, Resize
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, MODEL_FILE
 
 TRACEBACK_TAIL = 25
@@ -23,6 +23,7 @@ def result_text(result: JobResult, run_dir: str | Path) -> str:
     lines = [f"{result.state} in {format_duration(result.seconds)}"]
     lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
     lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
+    lines += [_resize(number, change) for number, change in enumerate(result.resizes, 1)]
     if result.first_failure is not None:
         lines += _failure_lines(result.first_failure)
         lines += [_consequence(failure) for failure in result.consequences]
@@ -44,6 +45,15 @@ def _recovery(number: int, recovery: Recovery) -> str:
     if recovery.seconds is not None:
         took = f"; next step after {format_duration(recovery.seconds)}"
     return f"restart {number}: worker {failure.worker}{step}: {cause}{took}"
+
+
+def _resize(number: int, change: Resize) -> str:
+    when = time.strftime("%H:%M:%S", time.localtime(change.time))
+    step = f", after step {change.step}" if change.step is not None else ""
+    took = ""
+    if change.seconds is not None:
+        took = f"; next step after {format_duration(change.seconds)}"
+    return f"change {number} at {when}{step}: {change.sentence}{took}"
 
 
 def _figures(final: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

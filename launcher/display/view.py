@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tenfold.launcher.job.events import WorkerEvent
+from tenfold.launcher.job.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 
@@ -20,6 +21,10 @@ class View(Protocol):
 
     def note(self, text: str) -> None:
         """Show a message of the supervisor."""
+        ...
+
+    def resized(self, change: Resized) -> None:
+        """Show that the workers are going to start on other hosts."""
         ...
 
     def wait(self, activity: str) -> None:

@@ -29,7 +29,7 @@ BY_SUPERVISOR: Final = {
     "lose": "is killed, and its host stays away for the next `restarts` starts",
 }
 AT_HOST: Final = {
-    "unplug": "its host loses the network, for `seconds` or until the next start",
+    "unplug": "its host loses the network, for `seconds`, or until the next start",
     "freeze": "its whole host is frozen, for `seconds` or until the next start",
 }
 # A worker to be killed at a step blocks after reporting it, so that a slow supervisor cannot miss

@@ -41,6 +41,23 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Resized:
+    """The next start of the workers has other hosts than the one before.
+
+    Attributes:
+      before: the number of workers until then.
+      num_workers: the number of workers from then on.
+      hosts: the host of each worker from then on.
+      text: the change and its reason, in words.
+    """
+
+    before: int = 0
+    num_workers: int = 0
+    hosts: tuple[str, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class StepProgress:
     """A worker's last step; at most one line per second and worker.
 
@@ -64,13 +81,14 @@ class WorkerExit(Exit):
 
 
 Entry = (
-    LaunchBegun | Note | StepProgress | WorkerExit | Started | Phase | Error | CheckpointSaved
-    | NotFinite | WorkerPreempted | Resumed | Unknown
+    LaunchBegun | Note | Resized | StepProgress | WorkerExit | Started | Phase | Error
+    | CheckpointSaved | NotFinite | WorkerPreempted | Resumed | Unknown
 )  # fmt: skip
 
 _ENTRIES: Final[dict[str, type]] = {
     "launch": LaunchBegun,
     "note": Note,
+    "resized": Resized,
     "step": StepProgress,
     "exit": WorkerExit,
     "started": Started,

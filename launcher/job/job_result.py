@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.units import plural
 
 STATES: Final = ("succeeded", "failed", "cancelled")
 
@@ -47,6 +48,34 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """A start of the job with other hosts than before.
+
+    Attributes:
+      time: when, in seconds since 1970.
+      before: the number of workers until then.
+      num_workers: the number of workers from then on.
+      reason: why the hosts changed.
+      step: the step after which the job stopped to change, None where none was reported.
+      seconds: the time from the stop to the next step, None where no step was reported.
+    """
+
+    time: float
+    before: int
+    num_workers: int
+    reason: str
+    step: int | None = None
+    seconds: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The change in words."""
+        if self.num_workers == self.before:
+            return self.reason
+        return f"{plural(self.num_workers, 'worker')} instead of {self.before}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class JobResult:
     """How a job ended.
 
@@ -62,6 +91,7 @@ class JobResult:
       reason: why the job was not restarted, empty where no restart was considered.
       signal: the number of the signal that cancelled the job.
       notes: further lines for a person.
+      resizes: the changes of the hosts, oldest first.
     """
 
     state: str
@@ -75,6 +105,7 @@ class JobResult:
     reason: str = ""
     signal: int | None = None
     notes: tuple[str, ...] = ()
+    resizes: tuple[Resize, ...] = ()
 
     def to_json(self) -> str:
         """Return the text of result.json."""

@@ -33,6 +33,7 @@ def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
         sections_outcome.curves(run),
         sections_machine.times(run, timeline),
         sections_outcome.recoveries(run),
+        sections_outcome.host_changes(run),
         sections_outcome.receipts(run),
         sections_machine.shards(run),
         sections_machine.environment(run),

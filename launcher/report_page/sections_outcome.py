@@ -179,6 +179,21 @@ def recoveries(run: RunFiles) -> Markup | None:
     return join(tag("h3", "Restarts"), tag("div", shown, cls="card"))
 
 
+def host_changes(run: RunFiles) -> Markup | None:
+    """Return the changes of the hosts during the job, or None if there were none."""
+    if run.result is None or not run.result.resizes:
+        return None
+    rows: list[tuple[Child, ...]] = []
+    for change in run.result.resizes:
+        when = time.strftime("%H:%M:%S", time.localtime(change.time))
+        step = "" if change.step is None else f"{change.step:,}"
+        took = format_duration(change.seconds) if change.seconds is not None else "no step since"
+        rows.append((when, step, took, change.before, change.num_workers, change.reason))
+    head = ("time", "after step", "time to next step", "workers before", "workers after", "cause")
+    shown = table(head, rows, numbers="nnnnn")
+    return join(tag("h3", "Changes of hosts"), tag("div", shown, cls="card"))
+
+
 def _first_line(text: str) -> str:
     return text.split("\n", 1)[0]
 

@@ -10,6 +10,7 @@ from tenfold.launcher.job.history_line import (
     HistoryLine,
     LaunchBegun,
     Note,
+    Resized,
     StepProgress,
     WorkerExit,
 )
@@ -250,5 +251,5 @@ def _marks(events: Iterable[HistoryLine]) -> Iterable[Mark]:
                 yield Mark(event.time, event.worker, f"{name}: {message}".split("\n", 1)[0])
             case WorkerExit(code=code, by_us=False) if code:
                 yield Mark(event.time, event.worker, f"exited with {code}")
-            case Note(text=text):
+            case Note(text=text) | Resized(text=text):
                 yield Mark(event.time, -1, text)

@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -44,6 +44,8 @@ SHOW_AFTER_S: Final = 0.5
 # TICK_S passes between two looks at the workers. A longer gap means that this process was
 # suspended: the machine slept, or the terminal took no more text.
 STALL_S: Final = 0.5
+# Time for the workers to save a checkpoint before the job grows. There is no hurry.
+GROWTH_GRACE_S: Final = 120.0
 
 
 class Injector(Protocol):
@@ -59,7 +61,9 @@ class Attempt:
     """One start of all workers; a member of a joined job supervises one worker of several.
 
     After `run`, `verdict` is the judgement on its failure, None where there was none, and `final`
-    holds the final figures that the chief reported.
+    holds the final figures that the chief reported. `find_growth` returns how the job could grow,
+    "" as long as it cannot; the attempt then stops the workers, and `growth` is its answer.
+    `stopped_at` is the time, in seconds since 1970, when it did so.
     """
 
     processes: WorkerProcesses
@@ -71,6 +75,9 @@ class Attempt:
     grace_s: float
     failure_grace_s: float
     injectors: Sequence[Injector] = ()
+    find_growth: Callable[[], str] = lambda: ""
+    growth: str = ""
+    stopped_at: float = 0.0
     verdict: Verdict | None = None
     final: dict[str, Any] = field(default_factory=dict)
     _failed_at: float | None = None
@@ -87,6 +94,12 @@ class Attempt:
         return self._stops_handled > 0 and not all(r.exit_code == 0 for r in self.records)
 
     @property
+    def stopped_to_grow(self) -> bool:
+        """Whether the attempt ended so that the job can grow."""
+        complete = all(_has_finished(record) for record in self.records)
+        return bool(self.growth) and not self.cancelled and not complete
+
+    @property
     def first_step_at(self) -> float | None:
         """When the first worker reported its first step, in seconds since 1970."""
         return min((r.first_step_at for r in self.records if r.first_step_at), default=None)
@@ -97,14 +110,19 @@ class Attempt:
             for message in self.processes.poll(TICK_S):
                 self._take(message)
             self._act_on_stop()
-            if not self._stops_handled and self.verdict is None:
+            if not self._is_stopping and self.verdict is None:
                 self._oversee()
             if self._failed_at is None or self.verdict:
                 self._show_lines(before=time.monotonic() - SHOW_AFTER_S)
             self.view.tick(self.records)
-        if not self._stops_handled and self.verdict is None and judge(self.records):
+        if not self._is_stopping and self.verdict is None and judge(self.records):
             self._conclude()
         self._show_lines(before=math.inf)
+
+    @property
+    def _is_stopping(self) -> bool:
+        """Whether the workers have been told to stop: their failures then mean nothing."""
+        return self._stops_handled > 0 or bool(self.growth)
 
     def _take(self, message: WorkerMessage) -> None:
         worker, now = message.worker, self._now()
@@ -182,6 +200,25 @@ class Attempt:
             self._settle()
         elif finding := find_hang(self.watch, self.records, now=now):
             self._dump(finding)
+        elif self._can_save():
+            self._stop_to_grow()
+
+    def _can_save(self) -> bool:
+        """Whether every worker runs, and has made a step if it reports any."""
+        return all(
+            record.pid is not None
+            and not record.ended
+            and (record.step is not None or not record.reports_phases)
+            for record in self.records
+        )
+
+    def _stop_to_grow(self) -> None:
+        """Have all workers save a checkpoint and stop, if the job can grow."""
+        self.growth = self.find_growth()
+        if self.growth:
+            self.stopped_at = time.time()
+            self.view.note(self.growth)
+            self._stop(max(self.grace_s, GROWTH_GRACE_S))
 
     def _settle(self) -> None:
         failed = [record for record in self.records if has_failed(record)]
@@ -242,6 +279,12 @@ class Attempt:
             worker for worker in suspects if holds_up_others(self._record_of(worker).stack)
         )
         return busy or suspects
+
+
+def _has_finished(record: WorkerRecord) -> bool:
+    """Whether a worker has done all its work; one that was told to stop may exit with 0 too."""
+    at_end = record.total_steps is not None and (record.step or 0) >= record.total_steps
+    return record.exit_code == 0 and (record.done or at_end or not record.stopped_by_us)
 
 
 def _settle_s(failed: Sequence[WorkerRecord], *, others_run: bool) -> float:

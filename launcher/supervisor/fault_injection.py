@@ -81,13 +81,24 @@ def check_backend(faults: Sequence[Fault], backend: Backend, name: str) -> None:
             )
 
 
+# When a fault of a host ends, on the monotonic clock, and the function that ends it.
+FaultEnd = tuple[float, Callable[[], None]]
+
+
 @dataclasses.dataclass
 class HostFaultInjector:
-    """Injects faults of whole hosts into one attempt, and ends each in time."""
+    """Injects faults of whole hosts into one attempt, and ends each in time.
+
+    Attributes:
+      backend: simulated hosts.
+      hosts: the host of each worker.
+      lasting: the faults that outlast an attempt; later attempts get the same list.
+    """
 
     backend: Backend
     hosts: Sequence[Host]
-    _ends: list[tuple[float, Callable[[], None]]] = dataclasses.field(default_factory=list)
+    lasting: list[FaultEnd]
+    _ends: list[FaultEnd] = dataclasses.field(default_factory=list)
 
     def begin(self, fault: Fault) -> None:
         """Inject `fault` on the host of its worker."""
@@ -100,14 +111,23 @@ class HostFaultInjector:
             backend.freeze(host)
             end = backend.thaw
         until = math.inf if fault.seconds is None else time.monotonic() + fault.seconds
-        self._ends.append((until, lambda: end(host)))
+        # The processes of a frozen host can only be ended once it is thawed.
+        lasts = fault.kind == "unplug" and fault.seconds is not None
+        (self.lasting if lasts else self._ends).append((until, lambda: end(host)))
 
     def end(self, *, now: float) -> None:
-        """End the faults that are due at `now` of the monotonic clock; infinity ends all."""
-        due = [entry for entry in self._ends if entry[0] <= now]
-        for entry in due:
-            self._ends.remove(entry)
-            entry[1]()
+        """End the faults that are due at `now` of the monotonic clock."""
+        for ends in (self._ends, self.lasting):
+            for entry in [entry for entry in ends if entry[0] <= now]:
+                ends.remove(entry)
+                entry[1]()
+
+    def end_attempt(self) -> None:
+        """End the faults that last no longer than the attempt, and those that are due."""
+        self.end(now=time.monotonic())
+        for _, end in self._ends:
+            end()
+        self._ends.clear()
 
 
 class FaultInjector:
@@ -121,6 +141,7 @@ class FaultInjector:
         self.restart = 0
         self._done: set[int] = set()
         self._at_hosts: HostFaultInjector | None = None
+        self._lasting: list[FaultEnd] = []
 
     def act(self, records: Sequence[WorkerRecord], processes: WorkerProcesses) -> None:
         """Inject the faults that are due; called several times a second."""
@@ -144,23 +165,28 @@ class FaultInjector:
         reached = record.step is not None and record.step >= fault.step
         return not record.ended and record.pid is not None and (reached or fault.step == 0)
 
-    def is_unavailable(self, worker: int, *, restart: int) -> bool:
-        """Whether the fault ``lose`` keeps the host of `worker` away from attempt `restart`."""
-        return any(
-            fault.kind == "lose"
-            and fault.worker == worker
-            and fault.restart < restart <= fault.restart + fault.restarts
-            for fault in self.faults
+    def lost_workers(self, start: int) -> tuple[tuple[int, int], ...]:
+        """Return (start, worker) of each worker whose host ``lose`` keeps away from `start`."""
+        return tuple(
+            (fault.restart, fault.worker)
+            for number, fault in enumerate(self.faults)
+            if fault.kind == "lose"
+            and number in self._done
+            and fault.restart < start <= fault.restart + fault.restarts
         )
 
     @contextlib.contextmanager
     def at_hosts(self, backend: Backend, hosts: Sequence[Host]) -> Iterator[None]:
-        """Allow faults of `hosts`, by worker, within the context; ends them at its exit."""
-        self._at_hosts = HostFaultInjector(backend, hosts)
+        """Allow faults of `hosts`, by worker, within the context.
+
+        Its exit ends them, but a host that is unplugged for a time stays so: other starts of the
+        job can do without it.
+        """
+        self._at_hosts = HostFaultInjector(backend, hosts, self._lasting)
         try:
             yield
         finally:
-            self._at_hosts.end(now=math.inf)
+            self._at_hosts.end_attempt()
             self._at_hosts = None
 
     @contextlib.contextmanager

@@ -13,14 +13,15 @@ from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.faults import faults_to_env
-from tenfold.launcher.job.job_result import Failure, JobResult, Recovery
+from tenfold.launcher.job.history_line import Resized
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, Resize
 from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.supervisor.cancel_watch import CancelWatch
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
-from tenfold.launcher.supervisor.host_selection import select_hosts
+from tenfold.launcher.supervisor.hosts.job_hosts import Choice, HostPolicy, JobHosts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
 from tenfold.launcher.supervisor.run_build_check import run_build_check
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
@@ -50,6 +51,7 @@ class Supervision:
       restarts: the budgets for restarts.
       watch: the limits of the watchdog.
       counts: permitted numbers of workers; empty: the number of hosts alone.
+      regrow_after_s: the shortest time between two growths of the job; 0: it never grows.
       preload: fork local workers from a process that has imported TensorFlow.
     """
 
@@ -57,6 +59,7 @@ class Supervision:
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
     watch: WatchPolicy = field(default_factory=WatchPolicy)
     counts: tuple[int, ...] = ()
+    regrow_after_s: float = 0.0
     preload: bool = False
 
 
@@ -68,6 +71,7 @@ class Supervisor:
       spec: what to run.
       backend: where to run it.
       hosts: one host per worker of the full job.
+      spares: hosts that stand by.
       run_dir: the run directory, held by this process.
       view: shows the job to a person.
       choose_cluster: returns free addresses on hosts; called for each attempt.
@@ -84,10 +88,14 @@ class Supervisor:
     view: View
     choose_cluster: Callable[[Sequence[Host]], ClusterSpec]
     how: Supervision = field(default_factory=Supervision)
+    spares: Sequence[Host] = ()
     injector: FaultInjector = field(default_factory=FaultInjector)
     passed_env: Mapping[str, str] = field(default_factory=dict)
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
+    _resizes: list[Resize] = field(default_factory=list)
+    _starts: int = 0
+    _resized_for: int = 0  # the number of starts with the one that follows the last resize
     _reason: str = ""
     _server: ForkServer | None = None
     _losses: LossCheck = field(default_factory=LossCheck)
@@ -167,45 +175,78 @@ class Supervisor:
         return self._server.spawn() if self._server and self._server.usable else None
 
     def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
-        hosts = self._select_hosts()
+        counts = self.how.counts or (len(self.hosts),)
+        job_hosts = JobHosts(
+            self.backend,
+            (*self.hosts, *self.spares),
+            HostPolicy(counts, self.how.regrow_after_s),
+            self.injector.lost_workers,
+        )
+        choice = self._choose_hosts(job_hosts)
+        hosts = choice.hosts
+        if choice.reason:
+            self._note_resize(choice, stopped_at=time.time(), step=None)
         if not hosts:
             raise UserError(
                 f"too few of the {len(self.hosts)} hosts answer: lower --min_workers, or find the "
                 "reason with 'tenfold doctor'"
             )
         while True:
-            attempt = self._attempt(hosts, logs, stop)
+            with job_hosts.watch() as watch:
+                attempt = self._attempt(hosts, logs, stop, find_growth=watch.find_growth)
             self._note_recovery(attempt)
-            if attempt.verdict is None or attempt.cancelled or stop.count:
+            if attempt.cancelled or stop.count or not (attempt.verdict or attempt.stopped_to_grow):
                 return attempt
-            self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
-            hosts = self._hosts_for_restart()
+            hosts = self._hosts_after(attempt, job_hosts)
             if not hosts:
                 return attempt
 
-    def _hosts_for_restart(self) -> tuple[Host, ...]:
+    def _hosts_after(self, attempt: Attempt, job_hosts: JobHosts) -> tuple[Host, ...]:
         """Return the hosts for another attempt, none if the job ends here."""
-        decision = decide(self.how.restarts, self._endings)
-        self._reason = decision.reason
-        hosts = self._select_hosts() if decision.restart else ()
-        if hosts:
-            self.view.note(f"restarting with {plural(len(hosts), 'worker')}: {decision.reason}")
-            self._reason = ""
-        elif decision.restart:
+        cause = ""
+        if attempt.verdict:
+            self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
+            decision = decide(self.how.restarts, self._endings)
+            self._reason, cause = decision.reason, decision.reason
+            if not decision.restart:
+                return ()
+        choice = self._choose_hosts(job_hosts)
+        if not choice.hosts:
             self._reason = "too few hosts answer for any permitted number of workers"
-        return hosts
+            return ()
+        self._reason = ""
+        if choice.reason:
+            steps = [record.step for record in attempt.records if record.step is not None]
+            first = attempt.verdict.first if attempt.verdict else None
+            stopped_at = first.time if first else attempt.stopped_at
+            self._note_resize(choice, stopped_at=stopped_at, step=max(steps, default=None))
+        number = plural(len(choice.hosts), "worker")
+        self.view.note(f"restarting with {number}" + (f": {cause}" if cause else ""))
+        return choice.hosts
 
-    def _select_hosts(self) -> tuple[Host, ...]:
-        restart = len(self._endings)
-        return select_hosts(
-            self.backend,
-            self.hosts,
-            self.how.counts or (len(self.hosts),),
-            is_unavailable=lambda host: self.injector.is_unavailable(host, restart=restart),
-        )
+    def _choose_hosts(self, job_hosts: JobHosts) -> Choice:
+        choice = job_hosts.choose()
+        for note in choice.notes:
+            self.view.note(note)
+        return choice
 
-    def _attempt(self, hosts: Sequence[Host], logs: WorkerLogs, stop: StopRequest) -> Attempt:
-        number = self.injector.restart = len(self._endings)
+    def _note_resize(self, choice: Choice, *, stopped_at: float, step: int | None) -> None:
+        change = Resize(stopped_at, choice.before, len(choice.hosts), choice.reason, step)
+        self._resizes.append(change)
+        self._resized_for = self._starts + 1
+        names = tuple(host.name for host in choice.hosts)
+        self.view.resized(Resized(change.before, change.num_workers, names, change.sentence))
+
+    def _attempt(
+        self,
+        hosts: Sequence[Host],
+        logs: WorkerLogs,
+        stop: StopRequest,
+        *,
+        find_growth: Callable[[], str],
+    ) -> Attempt:
+        number = self.injector.restart = self._starts
+        self._starts += 1
         cluster = self.choose_cluster(hosts)
         self.run_dir.write_job(replace(self.spec, num_workers=len(hosts)), cluster)
         logs.begin(f"restart {number}" if number else "start")
@@ -222,6 +263,7 @@ class Supervisor:
                 grace_s=self.how.grace_s,
                 failure_grace_s=self._failure_grace_s,
                 injectors=(self.injector,),
+                find_growth=find_growth,
             )
             try:
                 with self.injector.at_hosts(self.backend, hosts):
@@ -237,7 +279,7 @@ class Supervisor:
     def _start(self, cluster: ClusterSpec, host: Host, index: int) -> WorkerStart:
         env = {
             **self.passed_env,
-            **worker_env(self.spec, cluster, index, restart=len(self._endings)),
+            **worker_env(self.spec, cluster, index, restart=self.injector.restart),
             **no_proxy_for(os.environ, cluster.workers),
             **faults_to_env(self.injector.faults, worker=index, restart=self.injector.restart),
         }
@@ -252,19 +294,21 @@ class Supervisor:
         return WorkerStart(index, self.backend.command(host, agent_argv(host), {}), agent_spec)
 
     def _note_recovery(self, attempt: Attempt) -> None:
-        """Note the failure before `attempt`, and the time from it to the next step."""
+        """Note what came before `attempt`, and the time from it to the next step."""
         if self.injector.faults:
             self._losses.take(
                 read_losses(self.run_dir.read(METRICS_FILE)), attempt.records[0].resumed_step
             )
-        if not self._endings:
-            return
-        last = self._endings[-1]
         step_at = attempt.first_step_at
-        seconds = round(step_at - last.failure.time, 3) if step_at else None
-        self._recoveries.append(
-            Recovery(last.failure, last.preempted, len(attempt.records), seconds)
-        )
+        if self._resizes and self._resized_for == self._starts and step_at:
+            seconds = round(step_at - self._resizes[-1].time, 3)
+            self._resizes[-1] = replace(self._resizes[-1], seconds=seconds)
+        if len(self._endings) > len(self._recoveries):
+            last = self._endings[-1]
+            seconds_after = round(step_at - last.failure.time, 3) if step_at else None
+            self._recoveries.append(
+                Recovery(last.failure, last.preempted, len(attempt.records), seconds_after)
+            )
 
     def _failed_result(self, error: OSError, seconds: float) -> JobResult:
         """Return the result of a job that ended because of an error of this process."""
@@ -274,6 +318,7 @@ class Supervisor:
             restarts=len(self._recoveries),
             seconds=round(seconds, 3),
             recoveries=tuple(self._recoveries),
+            resizes=tuple(self._resizes),
             notes=(f"the launcher had to stop the workers: {os_error_text(error)}",),
         )
 
@@ -288,7 +333,8 @@ class Supervisor:
 
     def _result(self, attempt: Attempt, seconds: float) -> JobResult:
         verdict = attempt.verdict
-        state = "cancelled" if attempt.cancelled else "failed" if verdict else "succeeded"
+        is_failed = verdict is not None or attempt.stopped_to_grow  # and could not start again
+        state = "cancelled" if attempt.cancelled else "failed" if is_failed else "succeeded"
         return JobResult(
             state=state,
             exit_codes=tuple(record.exit_code for record in attempt.records),
@@ -298,6 +344,7 @@ class Supervisor:
             seconds=round(seconds, 3),
             final=attempt.final,
             recoveries=tuple(self._recoveries),
+            resizes=tuple(self._resizes),
             reason=self._reason,
             notes=tuple(filter(None, [self._losses.sentence(), _not_finite_note(attempt)])),
             signal=attempt.stop.signal if attempt.cancelled else None,

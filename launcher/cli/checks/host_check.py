@@ -30,11 +30,12 @@ def look_at(launch: Launch) -> tuple[HostReport, ...]:
 def _look_once(launch: Launch) -> tuple[HostReport, ...]:
     spec = launch.spec
     shards = (spec.train.shards, spec.train.validation_shards) if spec.train else ()
-    any_remote = any(host.remote for host in launch.hosts)
+    hosts = launch.all_hosts
+    any_remote = any(host.remote for host in hosts)
     return look_at_hosts(
         launch.backend,
-        launch.hosts,
-        launch.choose_cluster(launch.hosts).workers,
+        hosts,
+        launch.choose_cluster(hosts).workers,
         folder=disk_of(spec.run_dir),
         paths=[spec.cwd, *(path for path in shards if path and not is_url(path))],
         shared=spec.run_dir if any_remote and not is_url(spec.run_dir) else "",

@@ -40,7 +40,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
     Arguments(args.positional).expect_none()
     if args.program or fv.shards:
         launch = prepare_launch(fv, args)
-        with launch.backend.opened(launch.hosts):
+        with launch.backend.opened(launch.all_hosts):
             reports = look_at(launch)
         trains = bool(launch.spec.train)
         findings = judge_hosts(reports, needs_tensorflow=trains)

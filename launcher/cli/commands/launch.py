@@ -17,7 +17,7 @@ from tenfold.launcher.cli.checks.preflight import training_notes
 from tenfold.launcher.cli.commands.write import remarks
 from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
 from tenfold.launcher.cli.jobs import run_member
-from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
+from tenfold.launcher.cli.prepare_launch import Launch, check_shards, host_notes, prepare_launch
 from tenfold.launcher.cli.submit import prepare_submission, submit
 from tenfold.launcher.cli.write_flags import run_write
 from tenfold.launcher.display.history import HistoryView
@@ -71,10 +71,12 @@ def run(fv: FlagValues, args: Arguments) -> int:
             for line in remarks(written.manifest, launch.write_first.output):
                 print(line, file=sys.stderr)
         launch = check_shards(launch)
-    with launch.backend.opened(launch.hosts):
+    with launch.backend.opened(launch.all_hosts):
         view = open_view(launch.spec, show_tf_logs=launch.show_tf_logs)
         check_hosts(launch, view)
         for note in training_notes(launch.spec.train) if launch.spec.train else ():
+            view.note(note)
+        for note in host_notes(launch):
             view.note(note)
         result, run_dir = _supervise(launch, view)
     text = result.to_json() if launch.as_json else result_text(result, run_dir)
@@ -107,6 +109,7 @@ def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
             view=_recorded(launch, view, run_dir.path),
             choose_cluster=launch.choose_cluster,
             how=launch.supervision,
+            spares=launch.spares,
             injector=FaultInjector(launch.faults),
             passed_env=launch.passed_env,
         )
@@ -183,4 +186,5 @@ def _describe(launch: Launch) -> str:
         lines.append(f"worker {index} on {host.name}")
         env = worker_env(spec, cluster, index)
         lines += [f"  {name}={value}" for name, value in env.items()]
+    lines += [f"spare host {name}" for name in dict.fromkeys(host.name for host in launch.spares)]
     return "\n".join(lines)

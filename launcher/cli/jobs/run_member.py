@@ -30,6 +30,8 @@ _NOT_FOR_MEMBERS: Final = {
     "max_restarts": "what starts the workers restarts them, as sbatch --requeue does",
     "max_preemptions": "what starts the workers restarts them, as sbatch --requeue does",
     "min_workers": "what starts the workers decides how many there are",
+    "spare_hosts": "what starts the workers decides how many there are",
+    "regrow_after": "what starts the workers decides how many there are",
     "inject": "faults are for --backend=local and simulated hosts",
 }
 

@@ -11,6 +11,7 @@ from tenfold.launcher.job.history_line import (
     NO_WORKER,
     HistoryLine,
     LaunchBegun,
+    Resized,
     StepProgress,
     WorkerExit,
 )
@@ -46,6 +47,16 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True)
+class HostChange:
+    """A start of the workers on other hosts than before, at `time` in seconds since 1970."""
+
+    time: float
+    before: int
+    num_workers: int
+    text: str
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """The state of one run directory.
 
@@ -60,6 +71,7 @@ class RunStatus:
       workers: one per worker.
       first_failure: the first failure in words, "" without one.
       platform: what the platform says of the job, "" without a platform.
+      changes: the changes of the hosts in the last launch, oldest first.
     """
 
     run_dir: str
@@ -72,6 +84,7 @@ class RunStatus:
     workers: tuple[WorkerStatus, ...]
     first_failure: str = ""
     platform: str = ""
+    changes: tuple[HostChange, ...] = ()
 
     @property
     def step(self) -> int | None:
@@ -102,6 +115,11 @@ def run_status(run: RunFiles, *, platform: str = "") -> RunStatus:
         workers=tuple(_worker_status(index, last) for index in range(run.spec.num_workers)),
         first_failure=f"worker {failure.worker}: {failure.error}" if failure else "",
         platform=platform,
+        changes=tuple(
+            HostChange(event.time, event.entry.before, event.entry.num_workers, event.entry.text)
+            for event in last
+            if isinstance(event.entry, Resized)
+        ),
     )
 
 
@@ -152,11 +170,16 @@ def status_text(status: RunStatus, *, now: float) -> str:
         lines.append(f"  begun: {begun}")
     if status.epochs:
         lines.append(f"  epochs: {status.epochs}")
+    lines += [f"  {_clock(change.time)}: {change.text}" for change in status.changes]
     lines += [f"  worker {each.worker}: {_worker_text(each, now)}" for each in status.workers]
     if status.first_failure:
         lines.append(f"first failure: {status.first_failure}")
     lines.append(f"run directory: {status.run_dir}")
     return "\n".join(lines) + "\n"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def _worker_text(worker: WorkerStatus, now: float) -> str:

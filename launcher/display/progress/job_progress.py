@@ -58,6 +58,8 @@ class JobProgress:
       remaining_s: the estimated time until the last step.
       stalled_s: seconds since the last step.
       best: the best value so far.
+      num_workers: the number of workers that run now.
+      all_workers: the most workers that the job had in one of its starts.
     """
 
     activities: tuple[Activity, ...] = ()
@@ -70,6 +72,15 @@ class JobProgress:
     remaining_s: float | None = None
     stalled_s: float = 0.0
     best: BestValue | None = None
+    num_workers: int = 0
+    all_workers: int = 0
+
+    @property
+    def size_text(self) -> str:
+        """``3 of 4 workers`` while the job runs with fewer workers than before, else empty."""
+        if self.num_workers >= self.all_workers:
+            return ""
+        return f"{self.num_workers:,} of {self.all_workers:,} workers"
 
     @property
     def is_training(self) -> bool:
@@ -86,11 +97,13 @@ class ProgressTracker:
       epochs: the epochs of the whole job, None until it is known.
       rate_is_total: whether a worker reports the rate of the whole job, as the built-in trainer
         does, or its own.
+      all_workers: the most workers that the job had in one of its starts.
     """
 
     name: str = ""
     epochs: int | None = None
     rate_is_total: bool = False
+    all_workers: int = 0
     _finished: dict[int, dict[str, float]] = field(default_factory=dict)
     _best: BestValue | None = None
     _rates: deque[tuple[float, float]] = field(default_factory=deque)
@@ -105,6 +118,10 @@ class ProgressTracker:
             self._finished[epoch.epoch] = epoch_figures(epoch)
             self._best = best_value(self._finished.items())
 
+    def take_resize(self, before: int) -> None:
+        """Take the number of workers that the job has had before it started on other hosts."""
+        self.all_workers = max(self.all_workers, before)
+
     def progress(self, records: Sequence[WorkerRecord], now: float) -> JobProgress:
         """Return the progress of a job.
 
@@ -115,12 +132,19 @@ class ProgressTracker:
         if records and self._record is not records[0]:
             self._record, self._first = records[0], None
             self._rates.clear()
+        self.all_workers = max(self.all_workers, len(records))
         running = [record for record in records if not record.ended] or list(records)
         reported = [record for record in running if record.step is not None]
         behind = min(reported, key=lambda record: record.step or 0, default=None)
         activities = group_activities(records, now)
         if behind is None or behind.step is None:
-            return JobProgress(activities, epochs=self.epochs, best=self._best)
+            return JobProgress(
+                activities,
+                epochs=self.epochs,
+                best=self._best,
+                num_workers=len(records),
+                all_workers=self.all_workers,
+            )
         self._note_step(behind.step, now)
         progress = behind.progress
         return JobProgress(
@@ -134,6 +158,8 @@ class ProgressTracker:
             remaining_s=self._remaining_s(behind.total_steps),
             stalled_s=now - self._last[0],
             best=self._best,
+            num_workers=len(records),
+            all_workers=self.all_workers,
         )
 
     def _note_step(self, step: int, now: float) -> None:

@@ -1,10 +1,15 @@
 """`tenfold.worker()` in a user's own program, and injected faults."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+
+from tenfold.launcher.cli.jobs.run_status import run_status, status_text
+from tenfold.launcher.report_page.page import render_page
+from tenfold.launcher.report_page.run_files import read_run
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -162,6 +167,64 @@ mark(f"count-{restart}-{index}", str(count))
     counts = [(launch.run_dir / f"count-{restart}-0").read_text() for restart in range(4)]
     assert counts == ["4", "3", "3", "4"]
     assert json.loads((launch.run_dir / "job.json").read_text())["num_workers"] == 4
+
+
+GROWING = """
+done = os.path.join(run_dir, "steps")
+first = int(open(done).read()) if os.path.exists(done) else 0
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+mark(f"count-{restart}-{index}", str(count))
+for step in range(first + 1, 1000):
+    say("step", "training", step=step)
+    if index == 0:
+        mark("steps", str(step))
+    if stopped or (restart == 2 and step > first + 3):
+        break
+    time.sleep(0.05)
+"""
+
+
+def test_job_grows_back_when_a_host_answers_again(launch):
+    """4 workers, 3 while one host is away, then 4; growing is no restart after a failure."""
+    launch.run(
+        "--num_workers=4",
+        "--min_workers=2",
+        "--max_restarts=1",
+        "--regrow_after=1s",
+        "--inject=lose:worker=1,step=3",
+        text=GROWING,
+    )
+    assert launch.status == 0, launch.err
+    counts = [(launch.run_dir / f"count-{restart}-0").read_text() for restart in range(3)]
+    assert counts == ["4", "3", "4"]
+    assert launch.result["restarts"] == 1
+    lost, grown = launch.result["resizes"]
+    assert (lost["before"], lost["num_workers"]) == (4, 3)
+    assert lost["reason"] == "a slot of localhost is gone"
+    assert (grown["before"], grown["num_workers"]) == (3, 4)
+    assert grown["reason"] == "a slot of localhost is back"
+    assert grown["step"] > lost["step"]
+    assert grown["seconds"] > 0
+    assert "is back: saving a checkpoint to go on with 4 workers" in launch.err
+    assert "4 workers instead of 3: a slot of localhost is back" in launch.err
+    assert re.search(r"change 2 at ..:..:.., after step \d+: 4 workers instead of 3", launch.out)
+    told = [line for line in launch.history if line["kind"] == "resized"]
+    assert [(line["before"], len(line["hosts"])) for line in told] == [(4, 3), (3, 4)]
+    run = read_run(launch.run_dir)
+    status = run_status(run)
+    assert [change.num_workers for change in status.changes] == [3, 4]
+    assert ": 4 workers instead of 3: a slot of localhost is back" in status_text(status, now=0)
+    assert "Changes of hosts" in render_page(run)
+    launch.assert_nothing_left()
+
+
+def test_job_does_not_grow_where_that_is_turned_off(launch):
+    text = GROWING.replace("restart == 2", "restart == 1").replace("+ 3", "+ 60")
+    flags = ("--num_workers=2", "--min_workers=1", "--max_restarts=1", "--regrow_after=never")
+    launch.run(*flags, "--inject=lose:worker=1,step=3", text=text)
+    assert launch.status == 0, launch.err
+    assert [change["num_workers"] for change in launch.result["resizes"]] == [1]
 
 
 def test_too_few_hosts_end_the_job(launch):
