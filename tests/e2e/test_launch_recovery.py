@@ -54,6 +54,7 @@ def test_two_kills_and_a_lost_host_keep_the_losses(run_job, undisturbed):
         "--num_workers=2",
         "--min_workers=1",
         "--max_restarts=3",
+        "--regrow_after=never",
         "--inject=kill:worker=1,step=9",
         "--inject=lose:worker=0,step=15,restart=1",
         "--inject=kill:worker=0,step=30,restart=2",

@@ -11,7 +11,7 @@ PINGS = """
 import math, socket
 config = json.loads(os.environ["TF_CONFIG"])
 places = [worker.rsplit(":", 1) for worker in config["cluster"]["worker"]]
-peer = (places[1 - index][0], int(places[1 - index][1]))
+peer = (places[index - 1][0], int(places[index - 1][1]))
 box = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 box.bind((places[index][0], int(places[index][1])))
 box.settimeout(0.1)
@@ -101,6 +101,23 @@ def test_frozen_host_ends_with_killed_launcher(launch, netns_place, until, cgrou
     launch.finish()
     launch.assert_nothing_left(within_s=60)
     assert not cgroups_of(launch.process.pid)
+
+
+def test_spare_host_takes_the_place_of_a_lost_one(launch, netns_place):
+    """3 workers, one of which loses its network, and a fourth host that stands by."""
+    text = f"if restart: mark(f'again-{{index}}', str(count))\nif restart: sys.exit(0)\n{PINGS}"
+    text = text.replace("STEPS", "300").replace("PATIENCE", "25")
+    flags = ("--num_workers=3", "--spare_hosts=1", "--max_restarts=1", "--grace=1")
+    fault = "--inject=unplug:worker=1,step=5,seconds=60"
+    launch.run(*netns_place.flags, *flags, fault, text=text)
+    assert launch.status == 0, launch.err
+    assert [(launch.run_dir / f"again-{index}").read_text() for index in range(3)] == ["3"] * 3
+    (change,) = launch.result["resizes"]
+    assert (change["before"], change["num_workers"]) == (3, 3)
+    assert "[tenfold] host-3 takes the place of host-1\n" in launch.err
+    (told,) = [line for line in launch.history if line["kind"] == "resized"]
+    assert told["hosts"] == ["host-0", "host-2", "host-3"]
+    launch.assert_nothing_left()
 
 
 def test_unplug_needs_simulated_hosts(launch):

@@ -18,6 +18,7 @@ from tenfold.launcher.backends.slurm import (
     SlurmSubmitter,
     node_addresses,
     parse_counts,
+    usable_nodes,
 )
 from tenfold.launcher.job.job_spec import JobSpec
 from tenfold.launcher.worker.python_argv import module_argv
@@ -226,6 +227,57 @@ def test_malformed_number_lists_are_refused():
 def test_node_addresses_are_parsed():
     text = "NodeName=a Arch=x86_64 NodeAddr=10.0.0.1 Boards=1\nNodeName=b NodeAddr=b Boards=1\n"
     assert node_addresses(text) == {"a": "10.0.0.1", "b": "b"}
+
+
+def test_nodes_that_are_up_are_found():
+    states = {
+        "a": "ALLOCATED", "b": "MIXED+DRAIN", "c": "DOWN", "d": "IDLE*",
+        "e": "DOWN+NOT_RESPONDING", "f": "ALLOCATED+NOT_RESPONDING",
+        "g": "IDLE+POWERED_DOWN", "h": "IDLE",
+    }  # fmt: skip
+    lines = [
+        f"NodeName={name} Arch=x86_64 State={state} Boards=1" for name, state in states.items()
+    ]
+    assert usable_nodes("\n".join(lines)) == {"a", "b", "h"}
+
+
+def test_elastic_job_keeps_its_allocation(tenfold, tmp_path):
+    flags = ("--backend=slurm", "--num_workers=2", f"--run_dir={tmp_path}/run", "--dry_run")
+    elastic = tenfold("launch", *flags, "--spare_hosts=1", "--", "true").out
+    assert "#SBATCH --nodes=3\n" in elastic
+    assert "#SBATCH --no-kill\n" in elastic
+    assert "--spare_hosts=1" in elastic.partition("launch")[2]
+    assert "--no-kill" in tenfold("launch", *flags, "--min_workers=1", "--", "true").out
+    plain = tenfold("launch", *flags, "--", "true").out
+    assert "#SBATCH --nodes=2\n" in plain
+    assert "--no-kill" not in plain
+
+
+@pytest.mark.slow
+def test_job_goes_on_without_a_node_that_is_down(launch, slurm):
+    text = """
+    mark(f"up-{restart}-{index}", f"{count} on " + os.environ["SLURMD_NODENAME"])
+    while not restart:
+        say("step", "training", step=1)
+        time.sleep(0.1)
+    """
+    flags = ("--backend=slurm", "--num_workers=2", "--min_workers=1", "--max_restarts=1")
+    launch.run(*flags, "--grace=1", text=text)
+    number = submitted(launch)
+    end = time.monotonic() + 100
+    while not (launch.run_dir / "up-0-1").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    try:
+        slurm("scontrol", "update", "nodename=sn1", "state=down", "reason=test")
+        wait_for_result(launch, "succeeded")
+    finally:
+        resume = ("scontrol", "update", "nodename=sn1", "state=resume")
+        subprocess.run([*launch.prefix, *resume], check=False)  # it may be up again by itself
+    assert (launch.run_dir / "up-1-0").read_text() == "1 on sn0"
+    (change,) = launch.result["resizes"]
+    assert (change["before"], change["num_workers"], change["reason"]) == (2, 1, "sn1 is gone")
+    assert "Requeue=1 Restarts=0" in slurm("scontrol", "show", "job", number)
 
 
 def test_missing_node_list_is_refused(tenfold):

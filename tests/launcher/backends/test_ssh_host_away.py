@@ -39,6 +39,46 @@ def network_of(pid: int) -> str:
         return ""
 
 
+GROWING = """
+import socket
+mark(f"up-{restart}-{index}", f"{count} on {socket.gethostname()}")
+step = 0
+while restart < 2:
+    step += 1
+    say("step", "training", step=step)
+    time.sleep(0.1)
+"""
+
+
+def test_job_grows_onto_the_host_of_an_edited_file(launch, ssh_nodes, until, tmp_path):
+    """Two hosts, one of which loses its network; later the other one's place is filled again.
+
+    The file names the lost host by another setting then, as after a move: it is a new host.
+    """
+    launch.prefix = ssh_nodes.prefix
+    file = tmp_path / "hosts"
+    file.write_text("node-a\nnode-b\n")
+    flags = ("--backend=ssh", f"--host_file={file}", f"--ssh_config={ssh_nodes.config}")
+    count = ("--num_workers=2", "--min_workers=1", "--max_restarts=1", "--regrow_after=1s")
+    launch.start(*flags, *count, "--grace=1", text=GROWING)
+    launch.wait_for("up-0-0", "up-0-1")
+    lost = next(host for host in ssh_nodes.hosts if host.name == "node-b")
+    ssh_nodes.backend.unplug(lost)
+    try:
+        launch.wait_for("up-1-0")
+        file.write_text(f"node-a\nnode-b address={lost.address}\n")
+    finally:
+        ssh_nodes.backend.heal(lost)
+    launch.finish()
+    assert launch.status == 0, launch.err
+    assert (launch.run_dir / "up-1-0").read_text() == "1 on node-a"
+    assert (launch.run_dir / "up-2-1").read_text() == "2 on node-b"
+    sizes = [(change["num_workers"], change["reason"]) for change in launch.result["resizes"]]
+    assert sizes == [(1, "node-b is gone"), (2, "node-b is there")]
+    assert launch.result["restarts"] == 1
+    launch.assert_nothing_left()
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_job_continues_without_missing_host(launch, ssh_nodes, until, lost):
     launch.prefix = ssh_nodes.prefix

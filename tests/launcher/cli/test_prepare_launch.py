@@ -10,7 +10,12 @@ from tenfold.data import LayoutPolicy, WriteOptions, write_shards
 from tenfold.data.errors import UserError
 from tenfold.launcher.cli.commands import launch as command
 from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
-from tenfold.launcher.cli.prepare_launch import Launch, check_shards, prepare_launch
+from tenfold.launcher.cli.prepare_launch import (
+    Launch,
+    check_shards,
+    host_notes,
+    prepare_launch,
+)
 from tenfold.launcher.cli.submit import prepare_submission
 
 
@@ -93,6 +98,11 @@ def test_sources_of_splits_are_written_first(tmp_path: Path) -> None:
         (["--inject=bad_shard"], "--inject=bad_shard is for the built-in trainer"),
         (["--min_workers=9"], "min_workers 9 is above num_workers 4"),
         (["--num_workers=0"], "num_workers is 0"),
+        (
+            ["--regrow_after=soon"],
+            "--regrow_after=soon: write a time as 600 .seconds., .*or never",
+        ),
+        (["--spare_hosts=1"], "--spare_hosts=1 needs 1 host besides those of the 4 workers, and"),
         (["--epochs=3"], "--epochs is for the built-in trainer"),
         (["train.py"], "a program goes after '--' .tenfold launch … -- train.py true."),
     ],
@@ -101,6 +111,31 @@ def test_wrong_flags_are_refused_before_start(tmp_path: Path, argv, words) -> No
     with pytest.raises(UserError, match=words):
         prepare(f"--run_dir={tmp_path}/run", *argv, program=("true",))
     assert not (tmp_path / "run").exists()
+
+
+def test_spare_hosts_follow_those_of_the_workers(tmp_path: Path) -> None:
+    """All slots of a spare host stand by; further slots of a worker's host do not."""
+    (tmp_path / "hosts").write_text("a slots=2\nb slots=2\nc slots=2\nd\ne\n")
+    flags = ("--backend=ssh", f"--host_file={tmp_path}/hosts", "--num_workers=3")
+    run = (f"--run_dir={tmp_path}/run", "--regrow_after=2min", "--max_restarts=1")
+    launch = prepare(*flags, *run, "--spare_hosts=2", program=("true",))
+    assert [host.name for host in launch.hosts] == ["a", "a", "b"]
+    assert [host.name for host in launch.spares] == ["c", "c", "d"]
+    assert launch.supervision.regrow_after_s == 120
+    assert host_notes(launch) == ()
+    with pytest.raises(UserError, match="and there are 3: name more hosts, or lower"):
+        prepare(*flags, *run, "--spare_hosts=4", program=("true",))
+    without = prepare(*flags, *run[:2], "--min_workers=2", program=("true",))
+    assert [note.partition(":")[0] for note in host_notes(without)] == ["--max_restarts is 0"]
+
+
+@pytest.mark.parametrize("flag", ["--min_workers=1", "--spare_hosts=1", "--regrow_after=1h"])
+def test_platforms_refuse_hosts_that_come_and_go(flag: str) -> None:
+    fv = FlagValues()
+    command.define_flags(fv)
+    parse_flags(fv, ["--backend=kubernetes", "--image=x", flag])
+    with pytest.raises(UserError, match=f"{flag.partition('=')[0]} is for hosts that a launch"):
+        prepare_submission(fv, Arguments((), ("true",)))
 
 
 def test_only_platforms_get_a_submission() -> None:

@@ -155,6 +155,7 @@ mark(f"count-{restart}-{index}", str(count))
         "--num_workers=4",
         "--min_workers=2",
         "--max_restarts=3",
+        "--regrow_after=never",
         "--grace=0.2",
         "--inject=lose:worker=1,step=3,restarts=2",
         "--inject=kill:worker=0,step=8,restart=1",
