@@ -7,7 +7,7 @@ from typing import Any
 
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.units import format_duration
-from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, Resize
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, SizeChange
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, MODEL_FILE
 
 TRACEBACK_TAIL = 25
@@ -47,7 +47,7 @@ def _recovery(number: int, recovery: Recovery) -> str:
     return f"restart {number}: worker {failure.worker}{step}: {cause}{took}"
 
 
-def _resize(number: int, change: Resize) -> str:
+def _resize(number: int, change: SizeChange) -> str:
     when = time.strftime("%H:%M:%S", time.localtime(change.time))
     step = f", after step {change.step}" if change.step is not None else ""
     took = ""

@@ -48,7 +48,7 @@ class Recovery:
 
 
 @dataclass(frozen=True)
-class Resize:
+class SizeChange:
     """A start of the job with other hosts than before.
 
     Attributes:
@@ -105,7 +105,7 @@ class JobResult:
     reason: str = ""
     signal: int | None = None
     notes: tuple[str, ...] = ()
-    resizes: tuple[Resize, ...] = ()
+    resizes: tuple[SizeChange, ...] = ()
 
     def to_json(self) -> str:
         """Return the text of result.json."""

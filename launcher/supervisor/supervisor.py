@@ -14,7 +14,7 @@ from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.faults import faults_to_env
 from tenfold.launcher.job.history_line import Resized
-from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, Resize
+from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, SizeChange
 from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
@@ -93,7 +93,7 @@ class Supervisor:
     passed_env: Mapping[str, str] = field(default_factory=dict)
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
-    _resizes: list[Resize] = field(default_factory=list)
+    _resizes: list[SizeChange] = field(default_factory=list)
     _starts: int = 0
     _resized_for: int = 0  # the number of starts with the one that follows the last resize
     _reason: str = ""
@@ -231,7 +231,7 @@ class Supervisor:
         return choice
 
     def _note_resize(self, choice: Choice, *, stopped_at: float, step: int | None) -> None:
-        change = Resize(stopped_at, choice.before, len(choice.hosts), choice.reason, step)
+        change = SizeChange(stopped_at, choice.before, len(choice.hosts), choice.reason, step)
         self._resizes.append(change)
         self._resized_for = self._starts + 1
         names = tuple(host.name for host in choice.hosts)
