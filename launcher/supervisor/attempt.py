@@ -46,6 +46,9 @@ SHOW_AFTER_S: Final = 0.5
 STALL_S: Final = 0.5
 # Time for the workers to save a checkpoint before the job grows. There is no hurry.
 GROWTH_GRACE_S: Final = 120.0
+# A worker that has reported nothing for this long since its start belongs to a program that
+# reports no steps. Others are left alone until their first step: they have nothing to save yet.
+SILENT_START_S: Final = 30.0
 
 
 class Injector(Protocol):
@@ -80,6 +83,7 @@ class Attempt:
     stopped_at: float = 0.0
     verdict: Verdict | None = None
     final: dict[str, Any] = field(default_factory=dict)
+    _began: float = field(default_factory=lambda: time.monotonic())
     _failed_at: float | None = None
     _dump_until: float | None = None
     _finding: Hang | None = None
@@ -204,11 +208,12 @@ class Attempt:
             self._stop_to_grow()
 
     def _can_save(self) -> bool:
-        """Whether every worker runs, and has made a step if it reports any."""
+        """Whether every worker runs, and has made a step if its program reports any."""
+        is_silent = time.monotonic() - self._began > SILENT_START_S
         return all(
             record.pid is not None
             and not record.ended
-            and (record.step is not None or not record.reports_phases)
+            and (record.step is not None or (is_silent and not record.reports_phases))
             for record in self.records
         )
 

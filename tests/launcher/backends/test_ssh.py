@@ -14,7 +14,9 @@ from unittest import mock
 import psutil
 import pytest
 
+from tenfold.data.errors import UserError
 from tenfold.data.runtime.scratch_folder import NEW_FOLDER_S, scratch_folder
+from tenfold.launcher.backends import ssh
 from tenfold.launcher.backends.host_list import parse_hosts
 from tenfold.launcher.backends.ssh import SshBackend
 
@@ -169,6 +171,23 @@ def test_hostile_arguments_survive_the_remote_shell(tmp_path):
     assert (dashes, destination) == ("--", "a")
     shown = subprocess.run(["sh", "-c", far], capture_output=True, text=True, check=True)
     assert shown.stdout == f"{['1' + chr(39) + '; id', *words]}\n"
+
+
+def test_host_file_is_read_again(tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("a slots=2\nb\n")
+    backend = ssh.create({"host_file": str(file)})
+    assert backend.list_hosts()[:2] == backend.hosts(2)
+    assert [host.name for host in backend.list_hosts()] == ["a", "a", "b"]
+    file.write_text("a\nc address=10.0.0.9\n")
+    assert [(host.name, host.address) for host in backend.list_hosts()] == [
+        ("a", "a"), ("c", "10.0.0.9")
+    ]  # fmt: skip
+    file.write_text("a color=red\n")
+    with pytest.raises(UserError, match="line 1: 'color=red' is not a setting"):
+        backend.list_hosts()
+    listed = SshBackend(parse_hosts("a,b"))
+    assert listed.list_hosts() == listed.hosts(2)
 
 
 def test_hosts_need_exactly_one_list(tenfold):

@@ -10,6 +10,7 @@ import pytest
 
 from tenfold.launcher.display.plain import PLAIN_INTERVAL_S, PlainView
 from tenfold.launcher.display.progress.job_progress import ProgressTracker
+from tenfold.launcher.job.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 Worker = Callable[..., WorkerRecord]
@@ -47,6 +48,20 @@ def test_progress_is_one_line_per_interval(clock: SimpleNamespace, worker: Worke
         "step 10/2,000 (0%), epoch 1/4, loss 0.1235",
         "step 20/2,000 (1%), epoch 1/4, loss 0.1235; 1,234 records/s; about 33 min 00 s left",
     ]
+
+
+def test_progress_tells_missing_workers(clock: SimpleNamespace, worker: Worker) -> None:
+    """As long as a job runs with fewer workers than before its hosts changed."""
+    stream = io.StringIO()
+    view = PlainView(stream, tracker=ProgressTracker("run", 4, rate_is_total=True))
+    view.resized(Resized(4, 3, ("a", "b", "c"), "3 workers instead of 4: d is gone"))
+    for workers in (3, 4):
+        clock.now += 3 * PLAIN_INTERVAL_S
+        view.tick([worker(index, step=STEP) for index in range(workers)])
+    told, small, full = lines_of(stream)
+    assert told == "3 workers instead of 4: d is gone"
+    assert "; 3 of 4 workers" in small
+    assert "workers" not in full
 
 
 def test_progress_that_stands_still_is_shown_ever_less(
