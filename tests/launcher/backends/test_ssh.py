@@ -17,6 +17,7 @@ import pytest
 from tenfold.data.errors import UserError
 from tenfold.data.runtime.scratch_folder import NEW_FOLDER_S, scratch_folder
 from tenfold.launcher.backends import ssh
+from tenfold.launcher.backends.base import ListedHosts
 from tenfold.launcher.backends.host_list import parse_hosts
 from tenfold.launcher.backends.ssh import SshBackend
 
@@ -177,6 +178,7 @@ def test_host_file_is_read_again(tmp_path):
     file = tmp_path / "hosts"
     file.write_text("a slots=2\nb\n")
     backend = ssh.create({"host_file": str(file)})
+    assert isinstance(backend, ListedHosts)
     assert backend.list_hosts()[:2] == backend.hosts(2)
     assert [host.name for host in backend.list_hosts()] == ["a", "a", "b"]
     file.write_text("a\nc address=10.0.0.9\n")
