@@ -9,7 +9,12 @@ from tenfold.data.units import format_size
 from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.checks.host_check import look_at
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare_launch import choose_cluster, choose_hosts, prepare_launch
+from tenfold.launcher.cli.prepare_launch import (
+    choose_cluster,
+    choose_hosts,
+    prepare_launch,
+    spare_hosts,
+)
 from tenfold.launcher.host_checks.findings import ERROR, Finding, judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 
@@ -57,6 +62,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
 def _look_at_hosts_only(fv: FlagValues) -> tuple[HostReport, ...]:
     """Return the reports of the hosts where nothing to run is given."""
     backend, hosts = choose_hosts(fv)
+    hosts += spare_hosts(backend, hosts, fv.spare_hosts)
     with backend.opened(hosts):
         workers = choose_cluster(backend, hosts, first_port=fv.port).workers
         return look_at_hosts(backend, hosts, workers, folder=".")

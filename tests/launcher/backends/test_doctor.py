@@ -86,6 +86,11 @@ def test_open_ports_are_noted_except_in_namespaces(tenfold, netns_works):
         assert ("listen on all network interfaces" in done.out) == noted
 
 
+def test_spare_hosts_are_checked_too(tenfold, netns_works):
+    done = tenfold("doctor", "--backend=netns", "--num_workers=1", "--spare_hosts=1")
+    assert [line.partition(" (")[0] for line in done.out.splitlines()[:2]] == ["host-0", "host-1"]
+
+
 def test_missing_shards_are_refused(tenfold, tmp_path):
     done = tenfold("doctor", f"--shards={tmp_path / 'none'}", "--format=json")
     assert (done.status, done.out) == (2, "")
