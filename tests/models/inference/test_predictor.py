@@ -58,7 +58,7 @@ def test_every_record_is_predicted_once_by_any_number_of_workers(
             assert (row["shard"], row["index"]) == (shard, index)
             assert (row["name"], row["label"]) == (features["name"][1][0], features["label"][1][0])
             np.testing.assert_array_equal(row["x"], features["x"][1])
-        x = {"x": np.float32([row["x"] for row in rows]), "name": np.array(["a"] * 103)}
+        x = {"x": np.array([row["x"] for row in rows], np.float32), "name": np.array(["a"] * 103)}
         expected = model(x)
         np.testing.assert_allclose([row["prediction"] for row in rows], expected, rtol=1e-5)
     assert {step[1] for step in reporter.steps[:10]} == {10}
