@@ -34,7 +34,7 @@ def open_folder(path: str) -> Folder:
     if not is_url(bare):
         return LocalFolder(bare)
     if bare.startswith(GCS_SCHEMES):
-        from tenfold.data.storage.gcs import GcsFolder
+        from tenfold.data.storage.gcs.gcs_folder import GcsFolder
 
         return GcsFolder(bare)
     from tenfold.data.storage.fsspec_folder import FsspecFolder

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.tfrecord import crc32c
-from tenfold.data.storage import gcs_client
 from tenfold.data.storage.folder import GCS_SCHEMES, Conflict, Entry
+from tenfold.data.storage.gcs import gcs_client
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import RetryPolicy, TransientError, with_retries
 

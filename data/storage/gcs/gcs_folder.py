@@ -19,7 +19,9 @@ from urllib.parse import quote
 from tenfold.data.errors import UserError
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.storage.folder import Conflict, Entry, LocalPart, conflict_text
-from tenfold.data.storage.gcs_client import Answer, client
+from tenfold.data.storage.gcs.download_process import fetch_in_process
+from tenfold.data.storage.gcs.gcs_client import client
+from tenfold.data.storage.gcs.response_trace import Answer
 from tenfold.data.storage.retry import TransientError, with_retries
 
 Receiver = TypeVar("Receiver", "_MemoryParts", LocalPart)
@@ -67,6 +69,11 @@ class GcsFolder:
 
     def fetch_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
         """Copy a range to a local file; see `Folder`."""
+        found = fetch_in_process(self.path, name, offset, length, descriptor)
+        return self.download_range(name, offset, length, descriptor) if found is None else found
+
+    def download_range(self, name: str, offset: int, length: int, descriptor: int) -> int:
+        """Do what `fetch_range` does, in this process."""
         return self._receive(name, offset, length, partial(LocalPart, descriptor)).crc32c
 
     def _receive(

@@ -5,13 +5,8 @@ domains, requester pays (set it as fsspec reads it: FSSPEC_GCS_REQUESTER_PAYS). 
 once per call, is given up when no byte moves, and its failure is sorted by kind; `retry` repeats
 it within a budget of seconds.
 
-gcsfs repeats failed requests by itself: six times, up to 17 s apart, each failure logged with a
-traceback. Its loop has no budget, so an aiohttp trace (`_trace`) ends it: the trace sees every
-response before gcsfs does and raises what the response means.
-
-gcsfs also joins the whole body of a response in memory, which takes more processor time than
-receiving it. So the trace passes a large body on in the blocks in which it arrives, and leaves an
-empty one to gcsfs.
+`response_trace` keeps failures and large bodies from gcsfs, which would repeat requests without a
+budget.
 """
 
 import asyncio
@@ -20,14 +15,23 @@ import json
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 from urllib.request import getproxies_environment
 
 from tenfold.data.errors import JobError, UserError
+from tenfold.data.storage.gcs.response_trace import (
+    Answer,
+    Exchange,
+    FailedResponse,
+    Receive,
+    ReceiverFailed,
+    UntrustedServer,
+    current_exchange,
+    describe_error,
+    response_trace,
+)
 from tenfold.data.storage.retry import TransientError, stall_s
 
 EMULATOR_VARIABLE: Final = "STORAGE_EMULATOR_HOST"
@@ -43,78 +47,6 @@ _LOG_IN: Final = (
     "run 'gcloud auth application-default login', or name a key file in "
     "GOOGLE_APPLICATION_CREDENTIALS"
 )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response of the server with status 2xx, 404, 412 or 416; every other one is raised."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        """Parse the body as a JSON object.
-
-        Raises:
-          TransientError: it is none: the body was damaged on the way.
-        """
-        try:
-            document = json.loads(self.body)
-        except ValueError as error:
-            raise TransientError(f"the answer is no JSON: {self.body[:80]!r}") from error
-        if not isinstance(document, dict):
-            raise TransientError(f"the answer is no JSON object: {self.body[:80]!r}")
-        return document
-
-
-class _Failed(Exception):
-    """A response that gcsfs must not see: it would repeat the request, or log a traceback."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-class _NotTaken(Exception):
-    """The receiver of a body has failed with `error`, as on a full disk."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class _Untrusted(Exception):
-    """The server's certificate is not trusted: no retry changes that."""
-
-
-# Exceptions of a request that the trace has raised itself.
-_RAISED: Final = (_Failed, _NotTaken, TransientError)
-
-
-class _Exchange:
-    """One request in the event loop's thread, between the trace and the body that is sent.
-
-    `receive` is that of `GcsClient.request`.
-    """
-
-    def __init__(self, receive: "Receive | None") -> None:
-        self.receive = receive
-        self.task: asyncio.Task[Any] | None = None
-        self.is_stalled = False
-
-    def give_up(self) -> None:
-        """Cancel the request: the server has stopped reading its body."""
-        self.is_stalled = True
-        if self.task is not None:
-            self.task.cancel()
-
-
-# Is called with the headers of a successful answer; returns what takes the blocks of its body.
-Receive = Callable[[Mapping[str, str]], Callable[[bytes], object]]
-
-# fsspec starts the request in its own thread with a copy of the caller's context.
-_exchange: ContextVar[_Exchange] = ContextVar("_exchange")
 
 
 class GcsClient:
@@ -158,8 +90,8 @@ class GcsClient:
           JobError: the server refused.
         """
         self._renew_credentials(bucket)
-        exchange, num_bytes = _Exchange(receive), sum(map(len, body))
-        _exchange.set(exchange)
+        exchange, num_bytes = Exchange(receive), sum(map(len, body))
+        current_exchange.set(exchange)
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         if body:
             sent["Content-Length"] = str(num_bytes)
@@ -171,16 +103,16 @@ class GcsClient:
                 **(params or {}),
             )  # fmt: skip
             return Answer(200, received, content)
-        except _Failed as failed:
+        except FailedResponse as failed:
             return self._judged(failed.answer, method, bucket)
-        except _NotTaken as failed:
+        except ReceiverFailed as failed:
             raise failed.error from None
-        except _Untrusted as error:
+        except UntrustedServer as error:
             raise JobError(f"{self.base}: its certificate is not trusted: {error}") from error
         except TransientError:
             raise
         except (OSError, asyncio.TimeoutError, _client_error()) as error:
-            raise TransientError(_describe(error)) from error
+            raise TransientError(describe_error(error)) from error
 
     def _renew_credentials(self, bucket: str) -> None:
         """Renew the credentials if they are about to expire, here in the caller's thread.
@@ -227,12 +159,6 @@ class GcsClient:
         )
 
 
-def _describe(error: BaseException) -> str:
-    """Return a broken connection's failure in one line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"timed out: {text}" if isinstance(error, asyncio.TimeoutError) else text
-
-
 def _client_error() -> type[Exception]:
     import aiohttp
 
@@ -240,7 +166,7 @@ def _client_error() -> type[Exception]:
 
 
 async def _sending(
-    parts: Sequence[bytes], exchange: _Exchange, stall_seconds: float
+    parts: Sequence[bytes], exchange: Exchange, stall_seconds: float
 ) -> AsyncIterator[memoryview]:
     """Yield the parts in blocks; give up where the server takes too long to read one.
 
@@ -260,59 +186,6 @@ def _blocks(parts: Sequence[bytes]) -> Iterator[memoryview]:
         view = memoryview(part)
         for begin in range(0, len(view), _BLOCK_BYTES):
             yield view[begin : begin + _BLOCK_BYTES]
-
-
-async def _pass_on(response: Any, receive: Receive) -> None:
-    """Pass the body on in the blocks in which it arrives.
-
-    Raises:
-      _NotTaken: the receiver has failed; errors of the network pass unchanged.
-    """
-    take: Callable[[bytes], object] | None = None
-    while block := await response.content.readany():
-        try:
-            take = take or receive(response.headers)
-            take(block)
-        except Exception as error:
-            response.close()
-            raise _NotTaken(error) from error
-
-
-def _trace() -> Any:
-    """Return the aiohttp trace that takes every failure out of gcsfs's hands.
-
-    All three callbacks run in the event loop's thread, in the task of the request.
-    """
-    import aiohttp
-
-    async def on_start(_: Any, __: Any, ___: Any) -> None:
-        exchange = _exchange.get()
-        if exchange.task is not None:  # the answer's body broke off, and gcsfs tries again
-            raise TransientError("the answer broke off")
-        exchange.task = asyncio.current_task()
-
-    async def on_end(_: Any, __: Any, params: Any) -> None:
-        response = params.response
-        if response.status >= 400:
-            raise _Failed(Answer(response.status, response.headers, await response.read()))
-        receive = _exchange.get().receive
-        if receive is not None:
-            await _pass_on(response, receive)
-
-    async def on_exception(_: Any, __: Any, params: Any) -> None:
-        exchange, error = _exchange.get(), params.exception
-        if exchange.is_stalled:
-            raise TransientError("timed out: the server stopped reading what it was sent")
-        if isinstance(error, Exception) and not isinstance(error, _RAISED):
-            text = _describe(error)
-            untrusted = "CERTIFICATE_VERIFY_FAILED" in text
-            raise (_Untrusted(text) if untrusted else TransientError(text)) from error
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(on_start)
-    trace.on_request_end.append(on_end)
-    trace.on_request_exception.append(on_exception)
-    return trace
 
 
 def _filesystem(token: Any, stall_seconds: float) -> Any:
@@ -341,7 +214,7 @@ def _filesystem(token: Any, stall_seconds: float) -> Any:
         "session_kwargs": {
             "trust_env": _has_proxy(),
             "read_bufsize": _BLOCK_BYTES,
-            "trace_configs": [_trace()],
+            "trace_configs": [response_trace()],
         },
     }
     try:
