@@ -12,10 +12,10 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.cli import launch_flags
-from tenfold.launcher.cli.checks.preflight import check_reach
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare_launch import options_of_backend
-from tenfold.launcher.cli.submit import flag_words
+from tenfold.launcher.cli.prepare.preflight import check_reach
+from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
+from tenfold.launcher.cli.prepare.submit import flag_words
 from tenfold.launcher.cli.train_flags import define_cache_flags, image_size_from_flags
 from tenfold.launcher.job.run_dir import JOB_FILE, default_run_dir
 from tenfold.launcher.worker.python_argv import module_argv, remote_module_argv

@@ -16,7 +16,11 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.storage.gcs import download_process
-from tenfold.data.storage.gcs.download_process import DownloadProcess, _Failure, fetch_in_process
+from tenfold.data.storage.gcs.download_process import (
+    DownloadProcess,
+    RangeFailure,
+    fetch_in_process,
+)
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import TransientError
 
@@ -78,9 +82,9 @@ def test_errors_of_the_process_are_raised_here(
             fetch(bucket, Path("/dev/full"), 0)
         assert caught.value.errno == errno.ENOSPC
     for kind in (UserError, JobError, TransientError):
-        error = _Failure(kind.__name__, "said there").error()
+        error = RangeFailure(kind.__name__, "said there").error()
         assert (type(error), str(error)) == (kind, "said there")
-    assert type(_Failure("KeyError", "unknown here").error()) is JobError
+    assert type(RangeFailure("KeyError", "unknown here").error()) is JobError
 
 
 def test_killed_process_leaves_the_download_to_the_caller(

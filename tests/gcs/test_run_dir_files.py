@@ -242,10 +242,10 @@ def test_pods_upload_their_files(bucket, tmp_path):
     spec = JobSpec((sys.executable, "-c", say), 2, where)
     job = tmp_path / "job.json"
     job.write_text(job_to_json(spec, ClusterSpec(("127.0.0.1:2222", "127.0.0.1:2223"))))
-    pods = [
-        subprocess.Popen(
+    for index in ("1", "0"):  # the chief waits for the ends of the others, but not for long
+        pod = subprocess.run(
             module_argv("tenfold.launcher.supervisor.members.pod"),
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             env={
                 **os.environ,
@@ -254,16 +254,12 @@ def test_pods_upload_their_files(bucket, tmp_path):
                 "XDG_CACHE_HOME": str(tmp_path / index),
             },
         )
-        for index in ("0", "1")
-    ]
-    for pod in pods:
-        _, err = pod.communicate(timeout=120)
-        assert pod.returncode == 0, err
-        assert f"] {where}" in err
+        assert pod.returncode == 0, pod.stderr
+        assert f"] {where}" in pod.stderr
     assert bucket.read("run/job.json") == job.read_bytes()
     assert json.loads(bucket.read("run/result.json"))["exit_codes"] == [0, 0]
-    for index in range(2):
-        assert where in bucket.read(f"run/logs/worker-{index}.log").decode()
+    for worker in range(2):
+        assert where in bucket.read(f"run/logs/worker-{worker}.log").decode()
     assert b'"started"' in bucket.read("run/members/history-1.jsonl")
 
 

@@ -6,22 +6,21 @@ has no TensorFlow, and writes what it receives to the descriptor that comes with
 
 Protocol, over a few connections that each serve one request at a time: the parent sends a JSON
 object and the descriptor of the local file; the process answers with the range's CRC32C, or with
-the error. A connection that breaks means that the other side has ended.
+the error. A connection that breaks means that the other side has ended. `download_server` is the
+other side.
 """
 
 import contextlib
 import itertools
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.runtime.process_pool import usable_cpus
@@ -31,11 +30,10 @@ from tenfold.data.storage.retry import TransientError
 # Smaller ranges are not worth the way to another process.
 MIN_RANGE_BYTES: Final = 8 << 20
 _CONNECTIONS: Final = 4
-_MAX_MESSAGE_BYTES: Final = 1 << 16
-_PARENT_CHECK_S: Final = 1.0
+MAX_MESSAGE_BYTES: Final = 1 << 16
 _PROGRAM: Final = (
     "import sys; sys.path = [place for place in sys.path if place]; "
-    "from tenfold.data.storage.gcs.download_process import serve; serve(*map(int, sys.argv[1:]))"
+    "from tenfold.data.storage.gcs.download_server import serve; serve(*map(int, sys.argv[1:]))"
 )
 _ERRORS: Final[dict[str, type[Exception]]] = {
     kind.__name__: kind
@@ -48,7 +46,9 @@ class ProcessLost(Exception):
 
 
 @dataclass(frozen=True)
-class _Request:
+class RangeRequest:
+    """A range of an object, as a message."""
+
     folder: str
     name: str
     offset: int
@@ -56,14 +56,15 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Failure:
-    """An error of a request; `number` is its errno, 0 for none."""
+class RangeFailure:
+    """An error of a request, as a message; `number` is its errno, 0 for none."""
 
     kind: str
     message: str
     number: int = 0
 
     def error(self) -> Exception:
+        """Return the error to raise."""
         kind = _ERRORS.get(self.kind, JobError)
         if issubclass(kind, OSError) and self.number:
             return kind(self.number, self.message)
@@ -94,7 +95,7 @@ class DownloadProcess:
     def _await_ready(self) -> None:
         for connection in self._connections:
             with contextlib.suppress(OSError):
-                if connection.recv(_MAX_MESSAGE_BYTES):
+                if connection.recv(MAX_MESSAGE_BYTES):
                     self._idle.put(connection)
 
     @property
@@ -117,7 +118,9 @@ class DownloadProcess:
         except Empty:
             return None
 
-    def fetch_range(self, connection: socket.socket, request: _Request, descriptor: int) -> int:
+    def fetch_range(
+        self, connection: socket.socket, request: RangeRequest, descriptor: int
+    ) -> int:
         """Copy a range to a local file and return its CRC32C.
 
         Args:
@@ -132,7 +135,7 @@ class DownloadProcess:
         try:
             message = json.dumps(asdict(request)).encode()
             socket.send_fds(connection, [message], [descriptor])
-            answer = connection.recv(_MAX_MESSAGE_BYTES)
+            answer = connection.recv(MAX_MESSAGE_BYTES)
         except OSError as error:
             raise ProcessLost from error
         if not answer:
@@ -141,7 +144,7 @@ class DownloadProcess:
         found = json.loads(answer)
         if isinstance(found, int):
             return found
-        raise _Failure(**found).error()
+        raise RangeFailure(**found).error()
 
 
 def fetch_in_process(
@@ -169,7 +172,9 @@ def fetch_in_process(
     if connection is None:
         return None
     try:
-        return process.fetch_range(connection, _Request(folder, name, offset, length), descriptor)
+        return process.fetch_range(
+            connection, RangeRequest(folder, name, offset, length), descriptor
+        )
     except ProcessLost:
         return None
 
@@ -194,52 +199,3 @@ def _current_process() -> DownloadProcess:
                 _current[1].close()
             _current = (key, DownloadProcess())
         return _current[1]
-
-
-# --- the download process ---
-
-
-def serve(parent: int, *descriptors: int) -> None:
-    """Serve requests until the process that has started this one ends.
-
-    Args:
-      parent: its number.
-      descriptors: the connections' descriptors.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    from tenfold.data.storage.gcs.gcs_folder import GcsFolder
-
-    def fetch(request: _Request, descriptor: int) -> int:
-        folder = GcsFolder(request.folder)
-        return folder.download_range(request.name, request.offset, request.length, descriptor)
-
-    threads = [
-        threading.Thread(target=_serve_connection, args=(socket.socket(fileno=number), fetch))
-        for number in descriptors
-    ]
-    for thread in threads:
-        thread.daemon = True
-        thread.start()
-    # A process that the parent has forked may hold our connections open when the parent is gone.
-    while os.getppid() == parent and any(thread.is_alive() for thread in threads):
-        threads[0].join(_PARENT_CHECK_S)
-    os._exit(0)
-
-
-def _serve_connection(connection: socket.socket, fetch: Callable[[_Request, int], int]) -> None:
-    connection.send(b"ready")
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, 1)
-        if not message:
-            return
-        answer: Any
-        try:
-            answer = fetch(_Request(**json.loads(message)), descriptors[0])
-        except Exception as error:  # noqa: BLE001  the parent raises it
-            number = error.errno if isinstance(error, OSError) else None
-            text = error.strerror if number and isinstance(error, OSError) else str(error)
-            answer = asdict(_Failure(type(error).__name__, str(text), number or 0))
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        connection.send(json.dumps(answer).encode())

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from tenfold.data.units import format_size
 from tenfold.launcher.cli import launch_flags
-from tenfold.launcher.cli.checks.host_check import look_at
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare_launch import (
+from tenfold.launcher.cli.prepare.host_check import look_at
+from tenfold.launcher.cli.prepare.prepare_launch import (
     choose_cluster,
     choose_hosts,
     prepare_launch,

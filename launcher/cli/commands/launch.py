@@ -12,13 +12,18 @@ from tenfold.data.reading.records.record_check import RecordCheck
 from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.cli import launch_flags
-from tenfold.launcher.cli.checks.host_check import check_hosts
-from tenfold.launcher.cli.checks.preflight import training_notes
 from tenfold.launcher.cli.commands.write import remarks
 from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
 from tenfold.launcher.cli.jobs import run_member
-from tenfold.launcher.cli.prepare_launch import Launch, check_shards, host_notes, prepare_launch
-from tenfold.launcher.cli.submit import prepare_submission, submit
+from tenfold.launcher.cli.prepare.host_check import check_hosts
+from tenfold.launcher.cli.prepare.preflight import training_notes
+from tenfold.launcher.cli.prepare.prepare_launch import (
+    Launch,
+    check_shards,
+    host_notes,
+    prepare_launch,
+)
+from tenfold.launcher.cli.prepare.submit import prepare_submission, submit
 from tenfold.launcher.cli.write_flags import run_write
 from tenfold.launcher.display.history import HistoryView
 from tenfold.launcher.display.open_view import open_view

@@ -20,8 +20,8 @@ from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.backends.netns import OPTIONS, parse_rate, parse_shape
-from tenfold.launcher.cli.checks.preflight import check_reach
 from tenfold.launcher.cli.flags import Arguments, FlagValues, define_counts, define_size
+from tenfold.launcher.cli.prepare.preflight import check_reach
 from tenfold.launcher.display.plots import check_plot_path
 from tenfold.launcher.simulation.estimated import (
     DataSet,

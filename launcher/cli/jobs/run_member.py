@@ -12,10 +12,10 @@ from tenfold.data.planning.cluster_task import (
     ClusterTask,
     find_task,
 )
-from tenfold.launcher.cli.checks.preflight import check_training
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare_job import prepare_job
-from tenfold.launcher.cli.prepare_launch import options_of_backend
+from tenfold.launcher.cli.prepare.preflight import check_training
+from tenfold.launcher.cli.prepare.prepare_job import prepare_job
+from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
 from tenfold.launcher.display.open_view import open_view
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.job.job_spec import worker_env

@@ -11,7 +11,7 @@ import pytest
 
 from tenfold.launcher.backends.backend_registry import load_backend
 from tenfold.launcher.backends.ports import pick_ports
-from tenfold.launcher.cli.checks.host_check import look_at
+from tenfold.launcher.cli.prepare.host_check import look_at
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.worker.python_argv import module_argv
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.cli.checks.preflight import check_resume, check_training, training_notes
+from tenfold.launcher.cli.prepare.preflight import check_resume, check_training, training_notes
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.job.run_dir import RunDir
 from tenfold.models.train_config import TrainConfig

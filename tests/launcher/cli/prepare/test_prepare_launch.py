@@ -10,13 +10,13 @@ from tenfold.data import LayoutPolicy, WriteOptions, write_shards
 from tenfold.data.errors import UserError
 from tenfold.launcher.cli.commands import launch as command
 from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
-from tenfold.launcher.cli.prepare_launch import (
+from tenfold.launcher.cli.prepare.prepare_launch import (
     Launch,
     check_shards,
     host_notes,
     prepare_launch,
 )
-from tenfold.launcher.cli.submit import prepare_submission
+from tenfold.launcher.cli.prepare.submit import prepare_submission
 
 
 def prepare(*argv: str, program: tuple[str, ...] = ()) -> Launch:

@@ -11,10 +11,10 @@ from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.backends.backend_registry import backend_options, load_submitter
 from tenfold.launcher.backends.base import Submission, Submitted, Submitter
-from tenfold.launcher.cli.checks.preflight import check_training
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare_job import prepare_far_job, prepare_job
-from tenfold.launcher.cli.prepare_launch import options_of_backend
+from tenfold.launcher.cli.prepare.preflight import check_training
+from tenfold.launcher.cli.prepare.prepare_job import prepare_far_job, prepare_job
+from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
 from tenfold.launcher.cli.write_flags import source_from_flags
 from tenfold.launcher.job.run_dir import SUBMISSION_FILE
 

@@ -10,9 +10,9 @@ from tenfold.data.errors import UserError
 from tenfold.data.units import parse_duration, plural
 from tenfold.launcher.backends.backend_registry import backend_options, load_backend
 from tenfold.launcher.backends.base import Backend, Host
-from tenfold.launcher.cli.checks.preflight import check_training
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare_job import prepare_job
+from tenfold.launcher.cli.prepare.preflight import check_training
+from tenfold.launcher.cli.prepare.prepare_job import prepare_job
 from tenfold.launcher.cli.write_flags import WriteRequest, source_from_flags, write_request
 from tenfold.launcher.job.faults import Fault
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec

@@ -4,7 +4,7 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import is_url
-from tenfold.launcher.cli.prepare_launch import Launch
+from tenfold.launcher.cli.prepare.prepare_launch import Launch
 from tenfold.launcher.display.view import View
 from tenfold.launcher.host_checks.findings import ERROR, judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
