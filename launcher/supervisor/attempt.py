@@ -104,6 +104,21 @@ class Attempt:
         return bool(self.growth) and not self.cancelled and not complete
 
     @property
+    def failed_at_start(self) -> bool:
+        """Whether the worker that failed first had not made a step."""
+        if self.verdict is None or self.verdict.preempted:
+            return False
+        record = self._record_of(self.failed_worker)
+        is_silent = not record.reports_phases and time.monotonic() - self._began > SILENT_START_S
+        return not record.first_step_at and not is_silent
+
+    @property
+    def failed_worker(self) -> int:
+        """The worker that failed first; only after a failure."""
+        assert self.verdict is not None
+        return self.verdict.first.worker
+
+    @property
     def first_step_at(self) -> float | None:
         """When the first worker reported its first step, in seconds since 1970."""
         return min((r.first_step_at for r in self.records if r.first_step_at), default=None)

@@ -204,7 +204,8 @@ class Supervisor:
     def _hosts_after(self, attempt: Attempt, job_hosts: JobHosts) -> tuple[Host, ...]:
         """Return the hosts for another attempt, none if the job ends here."""
         cause = ""
-        if attempt.verdict:
+        is_left_out = attempt.failed_at_start and job_hosts.leave_out(attempt.failed_worker)
+        if attempt.verdict and not is_left_out:  # a failed growth uses up no restart
             self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
             decision = decide(self.how.restarts, self._endings)
             self._reason, cause = decision.reason, decision.reason

@@ -9,6 +9,7 @@ from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.supervisor.hosts.host_pool import HostPool
 from tenfold.launcher.supervisor.hosts.host_selection import (
     Slot,
+    choose_count,
     describe_change,
     describe_list_change,
     growth_allowed_in_s,
@@ -67,6 +68,8 @@ class JobHosts:
     _starts: list[tuple[Slot, ...]] = field(default_factory=list)
     _last_growth_at: float | None = None
     _problem: str = ""
+    _left_out: set[Slot] = field(default_factory=set)
+    _left_out_reason: str = ""
 
     def __post_init__(self) -> None:
         self._pool = HostPool(self.backend, self.hosts)
@@ -86,12 +89,35 @@ class JobHosts:
         self._listed, self._problem = look.listed, look.problem
         reason = ""
         if chosen:
-            reason = describe_change(current, chosen, up=look.up, known=self._known)
+            change = describe_change(current, chosen, up=look.up, known=self._known)
+            reason, self._left_out_reason = self._left_out_reason or change, ""
             if len(chosen) > len(current):
                 self._last_growth_at = time.monotonic()
             self._starts.append(chosen)
         hosts = tuple(slot.host for slot in chosen)
         return Choice(hosts, len(current), reason, tuple(filter(None, notes)))
+
+    def leave_out(self, worker: int) -> bool:
+        """Leave a host out for good if it has failed as it joined; called after a failed start.
+
+        A host may answer and still be unable to run a worker. The job has run without it before,
+        and must not end because it tried to grow.
+
+        Args:
+          worker: the worker of the last start that failed before its first step.
+
+        Returns:
+          Whether the host has just joined, and the job can go on without it.
+        """
+        before = self._starts[-2] if len(self._starts) > 1 else self._current
+        slot = self._current[worker]
+        failed = {s for s in self._current if s.host == slot.host and s not in before}
+        left = len(self._current) - len(failed)
+        if slot not in failed or not choose_count(left, self.policy.counts):
+            return False
+        self._left_out |= failed
+        self._left_out_reason = f"{slot.host.name} failed before its first step and is left out"
+        return True
 
     def watch(self) -> HostWatch:
         """Return a context that watches for hosts to grow with, if the job may grow."""
@@ -119,9 +145,9 @@ class JobHosts:
 
     def _lost(self) -> Collection[Slot]:
         pairs = self.lost_workers(len(self._starts))
-        return {
-            self._starts[start][worker] for start, worker in pairs if start < len(self._starts)
-        }
+        starts = self._starts
+        lost = {starts[start][worker] for start, worker in pairs if start < len(starts)}
+        return lost | self._left_out
 
     def _find_growth(self, stopped: Callable[[], bool]) -> str:
         """Return how the job could grow; called by the watch's thread while the job runs.

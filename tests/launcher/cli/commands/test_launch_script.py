@@ -220,6 +220,19 @@ def test_job_grows_back_when_a_host_answers_again(launch):
     launch.assert_nothing_left()
 
 
+def test_failed_growth_does_not_end_the_job(launch):
+    """The host that is back answers, but its worker fails: the job goes on without it."""
+    text = "if restart == 2 and index == count - 1: sys.exit(3)\n" + GROWING
+    flags = ("--num_workers=3", "--min_workers=2", "--max_restarts=1", "--regrow_after=1s")
+    fault = "--inject=lose:worker=2,step=3"
+    launch.run(*flags, fault, text=text.replace("restart == 2 and step", "restart == 3 and step"))
+    assert launch.status == 0, launch.err
+    assert [change["num_workers"] for change in launch.result["resizes"]] == [2, 3, 2]
+    assert launch.result["restarts"] == 1
+    told = "2 workers instead of 3: localhost failed before its first step and is left out"
+    assert told in launch.err
+
+
 def test_job_does_not_grow_where_that_is_turned_off(launch):
     text = GROWING.replace("restart == 2", "restart == 1").replace("+ 3", "+ 60")
     flags = ("--num_workers=2", "--min_workers=1", "--max_restarts=1", "--regrow_after=never")

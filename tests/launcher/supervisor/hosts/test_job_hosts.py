@@ -116,6 +116,31 @@ def test_watch_finds_a_host_that_is_back(until: Callable[..., None]) -> None:
         assert not watch.is_watching  # nothing is missing
 
 
+def test_host_that_fails_as_it_joins_is_left_out() -> None:
+    backend = ListBackend("abc", silent="b")
+    found = job(backend, "abc", 3, 2, regrow_after_s=1)
+    found.choose()
+    assert not found.leave_out(1)  # c: it has not joined later
+    backend.silent = ""
+    assert names(found.choose()) == "abc"
+    assert not found.leave_out(0)
+    assert found.leave_out(1)
+    again = found.choose()
+    assert (names(again), again.reason) == ("ac", "b failed before its first step and is left out")
+    assert found.choose().reason == ""
+    assert names(found.choose()) == "ac"
+
+
+def test_host_that_the_job_needs_is_tried_again() -> None:
+    backend = ListBackend("abcd")
+    found = job(backend, "abcd", 3)
+    found.choose()
+    backend.silent = "b"
+    assert names(found.choose()) == "acd"
+    assert not found.leave_out(2)
+    assert names(found.choose()) == "acd"
+
+
 @pytest.mark.parametrize("regrow_after_s", [0.0, 600.0])
 def test_no_watch_after_a_growth(regrow_after_s: float) -> None:
     """With 0 the job never grows; with ten minutes it does not so soon again."""
