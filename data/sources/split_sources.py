@@ -136,7 +136,14 @@ class JoinedSource:
         number, index_in_part = self._locate(index)
         return self._parts[number].name(index_in_part)
 
-    def columns(self, indices: "np.ndarray") -> "Columns | None":
+    @property
+    def columns(self) -> "Callable[[np.ndarray], Columns | None] | None":
+        """`Source.columns` if one of the sources has columns; else None."""
+        if any(getattr(part, "columns", None) is not None for part in self._parts):
+            return self._columns
+        return None
+
+    def _columns(self, indices: "np.ndarray") -> "Columns | None":
         """Return the examples `indices`, int64 [n], as columns if their source can; else None."""
         number, _ = self._locate(int(indices[0]))
         first, end = self._firsts[number], self._firsts[number + 1]

@@ -1,13 +1,16 @@
 """Exact duplicates between the splits of a data set, by the fingerprints of their records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tenfold.data.format.manifest import SharedRecords
 
 if TYPE_CHECKING:
     import numpy as np
+
+# Up to so many records, all splits together are compared without numpy.
+_MAX_SMALL: Final = 1 << 16
 
 
 def shared_records(fingerprints: Mapping[str, Iterable[bytes]]) -> tuple[SharedRecords, ...]:
@@ -21,22 +24,46 @@ def shared_records(fingerprints: Mapping[str, Iterable[bytes]]) -> tuple[SharedR
       fingerprints: for each split the fingerprints of its records, as uint64 in native byte
         order, shard by shard.
     """
-    ordered = {name: _sorted(parts) for name, parts in fingerprints.items()}
-    found = []
+    joined = {name: _joined(parts) for name, parts in fingerprints.items()}
+    if sum(map(len, joined.values())) <= _MAX_SMALL * 8:
+        counts = _count_small(joined)
+    else:
+        counts = _count_large(joined)
+    return tuple(
+        SharedRecords(later, earlier, count) for (earlier, later), count in counts if count
+    )
+
+
+# Pairs of splits, each with the number of records of the later one that are in the earlier one.
+Counts = Iterator[tuple[tuple[str, str], int]]
+
+
+def _count_small(joined: Mapping[str, bytearray]) -> Counts:
+    """Count without numpy, whose import takes longer than this for a few records."""
+    numbers = {name: memoryview(data).cast("Q").tolist() for name, data in joined.items()}
+    distinct = {name: set(found) for name, found in numbers.items()}
+    for earlier, later in combinations(numbers, 2):
+        yield (earlier, later), sum(number in distinct[earlier] for number in numbers[later])
+
+
+def _count_large(joined: Mapping[str, bytearray]) -> Counts:
+    ordered = {name: _sorted(data) for name, data in joined.items()}
     for earlier, later in combinations(ordered, 2):
-        count = _count_in(ordered[later], ordered[earlier])
-        if count:
-            found.append(SharedRecords(later, earlier, count))
-    return tuple(found)
+        yield (earlier, later), _count_in(ordered[later], ordered[earlier])
 
 
-def _sorted(parts: Iterable[bytes]) -> "np.ndarray":
-    import numpy as np
-
+def _joined(parts: Iterable[bytes]) -> bytearray:
     joined = bytearray()
     for part in parts:
         joined += part
-    numbers = np.frombuffer(joined, np.uint64)
+    return joined
+
+
+def _sorted(data: bytearray) -> "np.ndarray":
+    """Return the fingerprints in ascending order; sorts `data`."""
+    import numpy as np
+
+    numbers = np.frombuffer(data, np.uint64)
     numbers.sort()  # in place: a bytearray is writable
     return numbers
 

@@ -109,15 +109,15 @@ def to_text(manifest: Manifest, split: Split | None = None) -> str:
     lines = ["features"]
     lines += [f"  {feature.name:<16} {describe_feature(feature)}" for feature in manifest.features]
     lines += ["", "splits"]
-    for split in manifest.splits:
-        lines.append(
-            f"  {split.name:<16} {plural(split.num_records, 'record')}, "
-            f"{format_size(split.num_bytes)} in {plural(len(split.shards), 'shard')}"
-        )
+    lines += [
+        f"  {each.name:<16} {plural(each.num_records, 'record')}, "
+        f"{format_size(each.num_bytes)} in {plural(len(each.shards), 'shard')}"
+        for each in manifest.splits
+    ]
     lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_worker_counts(manifest)}")
     if manifest.quarantined:
         lines.append(f"  {plural(manifest.quarantined, 'broken record')} left out")
-    if any(split.label_counts for split in manifest.splits):
+    if any(each.label_counts for each in manifest.splits):
         lines += ["", "classes", *_class_balance(manifest)]
     if table := statistics_lines(manifest, split or manifest.splits[0]):
         lines += ["", *table]

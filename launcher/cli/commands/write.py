@@ -100,7 +100,8 @@ def to_json(result: "WriteResult", output: str, seconds: float) -> dict[str, Any
 
 def summary(result: "WriteResult", output: str, seconds: float) -> str:
     """Return the result of a write in lines of text."""
-    lines = list(result.notes)
+    shown = set(result.plan.notes)  # printed with the plan
+    lines = [note for note in result.notes if note not in shown]
     if result.dry_run:
         kept = f", {result.kept} would be kept" if result.kept else ""
         shards = plural(result.written, "shard")
