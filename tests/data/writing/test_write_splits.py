@@ -1,12 +1,16 @@
 """Splits on the way from a source to its shards, and what they have in common."""
 
 import csv
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tenfold.data import LayoutPolicy, UserError, WriteOptions, write_shards
 from tenfold.data.format.example import decode_example
@@ -17,6 +21,7 @@ from tenfold.data.format.manifest import (
     manifest_to_json,
 )
 from tenfold.data.format.tfrecord import read_records
+from tenfold.data.writing.splits import compare_splits
 
 OPTIONS = WriteOptions(policy=LayoutPolicy(num_workers=2), processes=1)
 
@@ -127,3 +132,18 @@ def test_last_of_several_writers_counts_duplicates(table: Path, tmp_path: Path) 
     assert result.manifest is not None
     assert result.manifest.shared_records == (SharedRecords("test", "train", 60),)
     assert not (tmp_path / "out" / ".tenfold-write").exists()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c"]), st.lists(st.integers(0, 5), max_size=8), min_size=2
+    )
+)
+def test_few_and_many_records_are_compared_alike(numbers: dict[str, list[int]]) -> None:
+    joined = {name: bytearray(array("Q", found).tobytes()) for name, found in numbers.items()}
+    expected = {
+        (earlier, later): sum(number in numbers[earlier] for number in numbers[later])
+        for earlier, later in combinations(numbers, 2)
+    }
+    assert dict(compare_splits._count_small(joined)) == expected
+    assert dict(compare_splits._count_large(joined)) == expected

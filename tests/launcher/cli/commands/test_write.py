@@ -237,6 +237,22 @@ def test_verify_names_the_damaged_record(
     assert tenfold("verify", f"--shards={output}").status == 0
 
 
+def test_statistics_are_those_of_the_split_in_question(tenfold: Any, tmp_path: Path) -> None:
+    for name, rows in (("train", range(30)), ("validation", range(100, 120))):
+        text = "".join(f"{row},{row % 2}\n" for row in rows)
+        (tmp_path / f"{name}.csv").write_text("x,label\n" + text)
+    split = f"--split=train={tmp_path}/train.csv,validation={tmp_path}/validation.csv"
+    done = tenfold("write", split, f"--output={tmp_path}/out", "--num_workers=1")
+    assert done.status == 0, done.err
+    kept = "splits: train, validation, as the source has them"
+    assert (done.out + done.err).count(kept) == 1, "said with the plan alone"
+    shown = tenfold("inspect", f"--shards={tmp_path}/out").out
+    assert "statistics of train, 30 records" in shown
+    assert "statistics of validation" not in shown
+    shown = tenfold("inspect", f"--shards={tmp_path}/out", "--split=validation").out
+    assert "statistics of validation, 20 records" in shown
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_code_printed_by_inspect_runs(
