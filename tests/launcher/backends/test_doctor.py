@@ -111,7 +111,7 @@ def test_taken_port_is_replaced_unless_requested(taken_port, tmp_path, asked_for
     backend = load_backend("local")
     launch: Any = SimpleNamespace(
         backend=backend,
-        hosts=backend.hosts(1),
+        all_hosts=backend.hosts(1),
         spec=JobSpec(("true",), 1, str(tmp_path)),
         first_port=taken_port if asked_for else None,
         choose_cluster=lambda hosts: ClusterSpec((f"127.0.0.1:{next(picked)}",)),
