@@ -26,6 +26,7 @@ class ReceiptLine:
     fingerprint: str = ""
     expected_fingerprint: str = ""
     broken: tuple[str, ...] = ()
+    repeated: int = 0
 
 
 @dataclass(frozen=True)

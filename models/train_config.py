@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
+from tenfold.data.planning.lanes import DROP, check_remainder
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
@@ -49,6 +50,7 @@ class TrainConfig:
       callbacks: the user's Keras callbacks, as ``module:name``.
       decoder: one of DECODERS or AUTO.
       augment: see `data.reading.decoding.augment_options`; empty for none.
+      remainder: see `data.reading.read_options.ReadOptions`.
       salvage: the folder with the readable records of damaged shards; empty for none.
       steps_per_execution: steps per call into TensorFlow.
       checkpoint_every_steps: checkpoints within an epoch, 0 for none.
@@ -79,6 +81,7 @@ class TrainConfig:
     callbacks: tuple[str, ...] = ()
     decoder: str = AUTO
     augment: str = ""
+    remainder: str = DROP
     salvage: str = ""
     steps_per_execution: int = 16
     checkpoint_every_steps: int = 0
@@ -106,6 +109,7 @@ class TrainConfig:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
         check_decoder(self.decoder)
         parse_augment(self.augment)
+        check_remainder(self.remainder)
         self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:
             raise UserError(f"image_size is {self.image_size}: both sides must be at least 1")

@@ -1,14 +1,24 @@
 """Lanes: the division of shards that makes global batches independent of the worker count.
 
 Shard i of a split belongs to lane i % num_lanes. Each of W workers reads num_lanes / W
-neighbouring lanes, and every global batch takes the same number of records from every lane.
+neighbouring lanes, rounded up or down. Every global batch takes the same records from every lane
+on any number of workers.
 """
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, ShardInfo, Split
+from tenfold.data.planning.batch_shares import BatchShares
+
+# What becomes of the records that are too few for a whole batch at the end of an epoch.
+DROP: Final = "drop"
+PAD: Final = "pad"
+REPEAT: Final = "repeat"
+REMAINDERS: Final = (DROP, PAD, REPEAT)
 
 
 @dataclass(frozen=True)
@@ -26,44 +36,127 @@ class Lane:
 
 @dataclass(frozen=True)
 class WorkerShards:
-    """The shards of a split that one worker reads, and the number of steps.
+    """The shards of a split that one worker reads, and the steps of an epoch.
 
     Attributes:
       worker: the index of the worker, from 0.
       num_workers: the number of workers.
       lanes: the worker's lanes.
-      lane_batch: the records that each global batch takes from each lane.
-      steps_per_epoch: the steps of an epoch, equal on all workers.
-      tail_steps: further steps that would reach every record that the epoch leaves over; equal
-        on all workers.
+      shares: how many records of each global batch come from each lane.
+      full_steps: the steps in which every lane of the split gives its whole share.
+      short_steps: the records of each further global batch that would reach the end of the split;
+        the same on all workers, as `full_steps` is.
+      remainder: what the short steps are: DROP: no steps, but `tail_steps`; PAD: steps with
+        fewer records; REPEAT: full steps, in which lanes begin again from their first record.
     """
 
     worker: int
     num_workers: int
     lanes: tuple[Lane, ...]
-    lane_batch: int
-    steps_per_epoch: int
-    tail_steps: int = 0
+    shares: BatchShares
+    full_steps: int
+    short_steps: tuple[int, ...] = ()
+    remainder: str = DROP
+    _sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sizes", tuple(lane.num_records for lane in self.lanes))
 
     @property
-    def batch_size(self) -> int:
-        """Records of each global batch that this worker reads."""
-        return self.lane_batch * len(self.lanes)
+    def steps_per_epoch(self) -> int:
+        """The steps of an epoch, equal on all workers."""
+        return self.full_steps + (0 if self.remainder == DROP else len(self.short_steps))
+
+    @property
+    def tail_steps(self) -> int:
+        """Further steps that would reach every record that the epoch leaves over."""
+        return len(self.short_steps) if self.remainder == DROP else 0
 
     @property
     def num_records(self) -> int:
         """Records over the worker's lanes."""
-        return sum(lane.num_records for lane in self.lanes)
+        return sum(self._sizes)
 
     @property
     def shards(self) -> tuple[ShardInfo, ...]:
         """The worker's shards, lane by lane."""
         return tuple(shard for lane in self.lanes for shard in lane.shards)
 
+    @property
+    def max_records(self) -> int:
+        """The most records that the worker may get of a global batch."""
+        return self.shares.max_lane_records * len(self.lanes)
+
+    def lane_records(self, step: int) -> tuple[int, ...]:
+        """Return the worker's records of a step of an epoch, or of its tail, by lane."""
+        shares, repeats = self.shares, self.remainder == REPEAT
+        counts = []
+        for lane, size in zip(self.lanes, self._sizes, strict=True):
+            begin, end = shares.taken(lane.index, step), shares.taken(lane.index, step + 1)
+            counts.append(end - begin if repeats else min(end, size) - min(begin, size))
+        return tuple(counts)
+
+    def records(self, step: int) -> int:
+        """Return the worker's records of a step of an epoch, or of its tail."""
+        return sum(self.lane_records(step))
+
+    def global_records(self, step: int) -> int:
+        """Return all workers' records of a step of an epoch."""
+        short = step >= self.full_steps and self.remainder == PAD
+        return self.short_steps[step - self.full_steps] if short else self.shares.batch_size
+
+    @property
+    def epoch_records(self) -> int:
+        """All workers' records of an epoch, repeated ones included."""
+        steps = range(self.full_steps, self.steps_per_epoch)
+        return self.full_steps * self.shares.batch_size + sum(map(self.global_records, steps))
+
+    @property
+    def repeated_records(self) -> int:
+        """All workers' records that an epoch reads again."""
+        if self.remainder != REPEAT:
+            return 0
+        return len(self.short_steps) * self.shares.batch_size - sum(self.short_steps)
+
+    def is_even(self, replicas: int) -> bool:
+        """Whether the parts of all workers' replicas are equal at every step of an epoch.
+
+        Args:
+          replicas: the replicas of each worker.
+        """
+        shares = self.shares
+        alike = shares.are_equal and shares.num_lanes % self.num_workers == 0
+        return (
+            (alike or self.num_workers == 1)
+            and shares.batch_size % (self.num_workers * replicas) == 0
+            and (self.remainder != PAD or not self.short_steps)
+        )
+
+    def may_be_empty(self, replicas: int) -> bool:
+        """Whether a replica of some worker may get no record of a step.
+
+        Args:
+          replicas: the replicas of each worker.
+        """
+        fewest_lanes = self.shares.num_lanes // self.num_workers
+        fewest = self.shares.batch_size // self.shares.num_lanes * fewest_lanes
+        return fewest < replicas or (self.remainder == PAD and bool(self.short_steps))
+
+
+def split_evenly(records: int, parts: int) -> tuple[int, ...]:
+    """Return the records of each part, which differ by at most one."""
+    bounds = [index * records // parts for index in range(parts + 1)]
+    return tuple(end - begin for begin, end in itertools.pairwise(bounds))
+
 
 def deal_lanes(split: Split, num_lanes: int) -> tuple[Lane, ...]:
     """Return all lanes of a split."""
     return tuple(Lane(lane, split.shards[lane::num_lanes]) for lane in range(num_lanes))
+
+
+def lanes_of_worker(worker: int, *, num_workers: int, num_lanes: int) -> range:
+    """Return the indices of a worker's lanes."""
+    return range(worker * num_lanes // num_workers, (worker + 1) * num_lanes // num_workers)
 
 
 def assign_lanes(
@@ -72,70 +165,93 @@ def assign_lanes(
     *,
     num_workers: int,
     global_batch_size: int,
-    drop_remainder: bool = True,
+    remainder: str = DROP,
 ) -> tuple[WorkerShards, ...]:
     """Return the shards of every worker, by worker index.
 
     Args:
       manifest: the manifest of the data set.
       split: the name of the split.
-      num_workers: the number of workers; it must divide the number of lanes.
-      global_batch_size: records per step over all workers, a multiple of the number of lanes.
-      drop_remainder: True for training: an epoch ends with the last step for which every lane has
-        a full batch. False for evaluation: it ends with the step that reads the last record of
-        the longest lane, and the caller pads the other lanes.
+      num_workers: the number of workers, at most the number of lanes.
+      global_batch_size: records per step over all workers.
+      remainder: what becomes of the records that are too few for a whole batch at the end of an
+        epoch; see `WorkerShards`.
 
     Raises:
-      UserError: the lanes cannot be divided among the workers, or the batch among the lanes, or
-        the split has too few records for one batch.
+      UserError: there are more workers than lanes, or the split has too few records for one
+        batch.
     """
     num_lanes = manifest.num_lanes
-    check_divides(num_lanes, num_workers, global_batch_size)
+    check_workers(num_lanes, num_workers, global_batch_size)
+    check_remainder(remainder)
+    shares = BatchShares(global_batch_size, num_lanes)
     lanes = deal_lanes(manifest.split(split), num_lanes)
-    lane_batch = global_batch_size // num_lanes
-    all_steps = _steps_per_epoch(lanes, lane_batch, drop_remainder=False)
-    steps = _steps_per_epoch(lanes, lane_batch, drop_remainder=drop_remainder)
-    if steps == 0:
+    sizes = [lane.num_records for lane in lanes]
+    full_steps = min(shares.full_steps(lane, size) for lane, size in enumerate(sizes))
+    all_steps = max(shares.steps_to_end(lane, size) for lane, size in enumerate(sizes))
+    if full_steps == 0 and remainder == DROP:
         raise UserError(
-            f"split '{split}' has {sum(lane.num_records for lane in lanes)} records, too few "
-            f"for one global batch of {global_batch_size}: lower --global_batch_size"
+            f"split '{split}' has {sum(sizes)} records, too few for one global batch of "
+            f"{global_batch_size}: lower --global_batch_size, or give --remainder=pad"
         )
-    per_worker = num_lanes // num_workers
+    short_steps = tuple(
+        _records_left(shares, sizes, step) for step in range(full_steps, all_steps)
+    )
     return tuple(
         WorkerShards(
             worker=worker,
             num_workers=num_workers,
-            lanes=lanes[worker * per_worker : (worker + 1) * per_worker],
-            lane_batch=lane_batch,
-            steps_per_epoch=steps,
-            tail_steps=all_steps - steps,
+            lanes=tuple(
+                lanes[index]
+                for index in lanes_of_worker(worker, num_workers=num_workers, num_lanes=num_lanes)
+            ),
+            shares=shares,
+            full_steps=full_steps,
+            short_steps=short_steps,
+            remainder=remainder,
         )
         for worker in range(num_workers)
     )
 
 
-def check_divides(num_lanes: int, num_workers: int, global_batch_size: int) -> None:
-    """Check that the number of workers divides the lanes, and the lanes the batch.
+def _records_left(shares: BatchShares, sizes: Sequence[int], step: int) -> int:
+    """Return the records that lanes of `sizes` records have left for a global batch."""
+    return sum(
+        min(shares.taken(lane, step + 1), size) - min(shares.taken(lane, step), size)
+        for lane, size in enumerate(sizes)
+    )
+
+
+def check_workers(num_lanes: int, num_workers: int, global_batch_size: int) -> None:
+    """Check that each worker has a lane, and each global batch a record.
 
     Raises:
-      UserError: one does not; the message lists numbers that would.
+      UserError: there are more workers than lanes, or a number is below 1.
     """
-    if num_workers < 1 or num_lanes % num_workers:
-        counts = [count for count in range(1, num_lanes + 1) if num_lanes % count == 0]
+    if num_workers < 1:
+        raise UserError(f"num_workers is {num_workers}: it must be at least 1")
+    if num_workers > num_lanes:
         raise UserError(
-            f"{num_workers} workers cannot share {num_lanes} lanes evenly: take one of "
-            f"{counts[:12]} workers, or write the shards with --worker_counts={num_workers}"
+            f"{num_workers} workers cannot share {num_lanes} lanes: take at most {num_lanes} "
+            f"workers, or write the shards with --num_workers={num_workers}"
         )
-    if global_batch_size < 1 or global_batch_size % num_lanes:
-        below = global_batch_size // num_lanes * num_lanes
-        near = f"{below} or {below + num_lanes}" if below > 0 else str(num_lanes)
-        raise UserError(
-            f"global_batch_size {global_batch_size} is not a multiple of the {num_lanes} lanes "
-            f"of these shards (every batch takes equally from each): take {near}"
-        )
+    if global_batch_size < 1:
+        raise UserError(f"global_batch_size is {global_batch_size}: it must be at least 1")
 
 
-def _steps_per_epoch(lanes: Sequence[Lane], lane_batch: int, *, drop_remainder: bool) -> int:
-    if drop_remainder:
-        return min(lane.num_records for lane in lanes) // lane_batch
-    return -(-max(lane.num_records for lane in lanes) // lane_batch)
+def check_remainder(remainder: str) -> None:
+    """Check that `remainder` is one of REMAINDERS.
+
+    Raises:
+      UserError: it is not.
+    """
+    if remainder not in REMAINDERS:
+        raise UserError(f"remainder is '{remainder}', none of {', '.join(REMAINDERS)}")
+
+
+def imbalance(num_lanes: int, num_workers: int) -> float:
+    """Return how much longer a step takes than with equal parts, as a share.
+
+    A step waits for the workers with the most lanes: 0.5 means 1.5 times as long.
+    """
+    return -(-num_lanes // num_workers) * num_workers / num_lanes - 1

@@ -6,10 +6,9 @@ on the seed, the epoch and the counts of the manifest.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 
 from tenfold.data.reading.batches import shuffle_order
-from tenfold.data.reading.order import shuffled_elements
+from tenfold.data.reading.order import shuffled_elements, without_fillers
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.reading.records.shard_elements import counted_elements
@@ -26,12 +25,13 @@ def global_batch_records(config: ReadConfig, position: Position) -> tuple[str, .
       position: the epoch, and the steps of it before the batch.
     """
     everything = replace(config, place=WorkerPlace())
-    shards = everything.shards(drop_remainder=True)
+    shards = everything.shards
     names = [shard.name for shard in shards.shards]
     order = shuffle_order(everything, position, None, tail=False)
-    ids = shuffled_elements(shards, order, counted_elements(names))
-    batch = islice(ids.as_numpy_iterator(), config.global_batch_size)
-    return _record_names(names, [int(record_id) for record_id in batch])
+    elements = counted_elements(names)
+    step = shuffled_elements(shards, order, elements).batch(shards.max_records).take(1)
+    batch = without_fillers(step.get_single_element(), elements)
+    return _record_names(names, batch.numpy().tolist())
 
 
 def _record_names(names: Sequence[str], record_ids: Sequence[int]) -> tuple[str, ...]:

@@ -5,15 +5,18 @@ threads. Where images of local shards are decoded in Python, record ids pass thr
 buffer instead of records (see `image_records`); the order is the same. Memory: the shuffle
 buffers (`shuffle_buffer_bytes` over all lanes of all workers, or the ids only), and
 (threads + replicas + 2) batches.
+
+Where the parts of a batch differ in size, their batch dimension is not static.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import tensorflow as tf
 
 from tenfold.data.format.manifest import LABEL, ShardInfo
+from tenfold.data.planning.lanes import REPEAT
 from tenfold.data.reading.decoding.decoders import PythonDecoder, make_decoder
 from tenfold.data.reading.order import (
     ShuffleOrder,
@@ -21,8 +24,9 @@ from tenfold.data.reading.order import (
     ordered_elements,
     ordered_id_batches,
     reading_plan,
+    shuffled_batches,
     shuffled_elements,
-    shuffled_id_batches,
+    without_fillers,
 )
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position
@@ -34,6 +38,7 @@ from tenfold.data.reading.records.record_reader import (
     Batch,
     RecordBatch,
     RecordReader,
+    TrainingBatch,
     WeightedBatch,
 )
 from tenfold.data.reading.records.shard_elements import (
@@ -43,13 +48,15 @@ from tenfold.data.reading.records.shard_elements import (
     record_id_elements,
 )
 from tenfold.data.reading.records.shard_index import ShardIndex
+from tenfold.data.reading.step_parts import StepParts
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 
-# The configurations of the pipelines that this process made last, each with `drop_remainder` of
-# `ReadConfig.shards`: TensorFlow's errors about records do not tell which shards they are in.
-# An append is atomic, so no lock is needed.
-recent_configs: Final[deque[tuple[ReadConfig, bool]]] = deque(maxlen=8)
+AnyBatch = TypeVar("AnyBatch", RecordBatch, TrainingBatch, WeightedBatch)
+
+# The configurations of the pipelines that this process made last: TensorFlow's errors about
+# records do not tell which shards they are in. An append is atomic, so no lock is needed.
+recent_configs: Final[deque[ReadConfig]] = deque(maxlen=8)
 
 
 def training_batches(
@@ -69,40 +76,39 @@ def training_batches(
         only the fingerprints of the leftover records.
 
     Returns:
-      `RecordBatch` elements of a fixed size.
+      `TrainingBatch` elements.
     """
-    shards = config.shards(drop_remainder=True)
-    _remember(config, drop_remainder=True)
+    shards = config.shards
+    _remember(config)
     order = shuffle_order(config, start, epochs, tail)
     reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
-    size, replicas = config.replica_batch, config.place.replicas
-    used = shards.steps_per_epoch * replicas
-    per_epoch = used + (shards.tail_steps * replicas if tail else 0)
+    parts = StepParts(shards, replicas=config.place.replicas, tail=tail)
 
     @plain_graph
-    def read(number: tf.Tensor, records: tf.Tensor) -> RecordBatch:
+    def read(number: tf.Tensor, records: tf.Tensor) -> TrainingBatch:
         def read_leftover() -> RecordBatch:
-            features, prints = empty_features(config.spec, size), reader.fingerprints(records)
-            return RecordBatch(features, prints, tf.zeros([], tf.float64))
+            features = empty_features(config.spec, tf.size(records))
+            return RecordBatch(features, reader.fingerprints(records), tf.zeros([], tf.float64))
 
         def read_records() -> RecordBatch:
-            return reader.read(records, number // per_epoch)
+            return reader.read(records, number // parts.per_epoch)
 
-        if per_epoch == used:
-            return _with_size(read_records(), size)
-        in_steps = number % per_epoch < used
-        return _with_size(tf.cond(in_steps, read_records, read_leftover), size)
+        if parts.has_tail:
+            batch = tf.cond(parts.is_leftover(number), read_leftover, read_records)
+        else:
+            batch = read_records()
+        share = parts.share(number, tf.size(records, tf.int64))
+        prints = parts.without_repeats(number, batch.fingerprints)
+        return _with_size(TrainingBatch(batch.features, prints, batch.decode_s, share), parts.size)
 
-    if reader.elements.are_ids:
-        records = shuffled_id_batches(shards, order, reader.elements, replicas=replicas)
-    else:
-        records = shuffled_elements(shards, order, reader.elements)
-        records = records.batch(size, drop_remainder=True)
-    first = start.epoch * per_epoch + start.step * replicas
+    records = shuffled_batches(shards, order, reader.elements, parts)
+    first = start.epoch * parts.per_epoch + start.step * parts.replicas
     numbered = records.enumerate(first)
-    group = reader.records_at_once // size
+    # A group has parts of one size, and no repeats.
+    fixed = parts.size is not None and shards.remainder != REPEAT
+    group = reader.records_at_once // parts.size if fixed and parts.size else 1
     if group > 1:
-        batches = _map_groups(numbered.batch(group), reader, config, used, per_epoch)
+        batches = _map_groups(numbered.batch(group), reader, config, parts)
     else:
         batches = _map(numbered, read, config)
     if epochs is None:
@@ -116,11 +122,11 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
 
     The number of batches is the same on every worker; padding has weight 0.
     """
-    shards = config.shards(drop_remainder=False)
-    _remember(config, drop_remainder=False)
+    shards = config.evaluation_shards
+    _remember(config)
     names = (shard.name for shard in shards.shards)
     reader = open_reader(config, shards.shards, plan=names)
-    size = config.replica_batch
+    size = config.evaluation_batch
 
     @plain_graph
     def read(records: tf.Tensor) -> WeightedBatch:
@@ -131,7 +137,7 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     else:
         records = ordered_elements(shards.shards, reader.elements).batch(size)
     batches = _map(records, read, config)
-    total = shards.steps_per_epoch * config.place.replicas
+    total = config.evaluation_steps * config.place.replicas
     own = -(-shards.num_records // size)
     empty = empty_elements(batches.element_spec)
     padding = tf.data.Dataset.from_tensors(empty).repeat(total - own)
@@ -169,21 +175,21 @@ def ordered_batches(
     return _finish(_map(records, read, config), config)
 
 
-def _remember(config: ReadConfig, *, drop_remainder: bool) -> None:
-    entry = (config, drop_remainder)
-    if entry in recent_configs:
-        recent_configs.remove(entry)
-    recent_configs.append(entry)
+def _remember(config: ReadConfig) -> None:
+    if config in recent_configs:
+        recent_configs.remove(config)
+    recent_configs.append(config)
 
 
 def raw_records(
     config: ReadConfig, *, start: Position = BEGINNING, epochs: int | None = None
 ) -> tf.data.Dataset:
     """Return a worker's raw training records in their order, as string scalars."""
-    shards = config.shards(drop_remainder=True)
+    shards = config.shards
     order = shuffle_order(config, start, epochs, tail=False)
     elements = _raw_elements(config, shards.shards, reading_plan(shards, order))
-    return shuffled_elements(shards, order, elements)
+    steps = shuffled_elements(shards, order, elements).batch(shards.max_records)
+    return steps.map(plain_graph(lambda step: without_fillers(step, elements))).unbatch()
 
 
 def open_reader(
@@ -280,7 +286,7 @@ def _map(
 
 
 def _map_groups(
-    groups: tf.data.Dataset, reader: RecordReader, config: ReadConfig, used: int, per_epoch: int
+    groups: tf.data.Dataset, reader: RecordReader, config: ReadConfig, parts: StepParts
 ) -> tf.data.Dataset:
     """Return the training batches of groups of (number, records), each group read in one call.
 
@@ -288,28 +294,27 @@ def _map_groups(
       groups: int64 [group] and elements [group, records of a batch].
       reader: reads them.
       config: what the worker reads.
-      used: batches of an epoch before its tail.
-      per_epoch: batches of an epoch.
+      parts: the parts of the steps, all of one size.
     """
-    size = config.replica_batch
 
     @plain_graph
-    def read_group(numbers: tf.Tensor, records: tf.Tensor) -> RecordBatch:
+    def read_group(numbers: tf.Tensor, records: tf.Tensor) -> TrainingBatch:
         batch = reader.read(tf.reshape(records, [-1]), None)
-        in_steps = numbers % per_epoch < used
+        is_leftover = parts.is_leftover(numbers)
 
         def split(value: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(value, [-1, size, *value.shape[1:]])
+            return tf.reshape(value, [-1, parts.size, *value.shape[1:]])
 
         def without_leftover(value: tf.Tensor) -> tf.Tensor:
             value = split(value)
-            kept = tf.reshape(in_steps, [-1] + [1] * (value.shape.rank - 1))
-            return value if per_epoch == used else tf.where(kept, value, zero(value.dtype))
+            cleared = tf.reshape(is_leftover, [-1] + [1] * (value.shape.rank - 1))
+            return tf.where(cleared, zero(value.dtype), value) if parts.has_tail else value
 
         features = {name: without_leftover(value) for name, value in batch.features.items()}
         count = tf.shape(numbers)[0]
         seconds = tf.fill([count], batch.decode_s / tf.cast(count, tf.float64))
-        return RecordBatch(features, split(batch.fingerprints), seconds)
+        share = parts.share(numbers, tf.fill([count], tf.constant(parts.size, tf.int64)))
+        return TrainingBatch(features, split(batch.fingerprints), seconds, share)
 
     return _map(groups, read_group, config).unbatch()
 
@@ -319,14 +324,14 @@ def _finish(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:
     return batches.prefetch(config.place.replicas + 1).with_options(options)
 
 
-def _with_size(batch: RecordBatch, size: int) -> RecordBatch:
-    """Return the batch with its static size set."""
+def _with_size(batch: AnyBatch, size: int | None) -> AnyBatch:
+    """Return the batch with its static size set, which may be unknown."""
 
     def sized(value: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(value, [size, *value.shape[1:]])
 
     features = {name: sized(value) for name, value in batch.features.items()}
-    return RecordBatch(features, sized(batch.fingerprints), batch.decode_s)
+    return batch._replace(features=features, fingerprints=sized(batch.fingerprints))
 
 
 def _pad(batch: RecordBatch, size: int) -> WeightedBatch:
@@ -338,14 +343,16 @@ def _pad(batch: RecordBatch, size: int) -> WeightedBatch:
         return tf.pad(value, rows, constant_values=zero(value.dtype))
 
     features = {name: pad(value) for name, value in batch.features.items()}
-    padded = _with_size(RecordBatch(features, pad(batch.fingerprints), batch.decode_s), size)
     weights = tf.ensure_shape(pad(tf.ones([num_records], tf.float32)), [size])
-    return WeightedBatch(*padded, weights)
+    padded = WeightedBatch(features, pad(batch.fingerprints), batch.decode_s, weights)
+    return _with_size(padded, size)
 
 
 def empty_elements(spec: Any) -> Any:
     """Return elements of a data set with the given element spec, all zeros and empty strings."""
-    return tf.nest.map_structure(lambda part: tf.fill(part.shape, zero(part.dtype)), spec)
+    return tf.nest.map_structure(
+        lambda part: tf.fill([size or 1 for size in part.shape], zero(part.dtype)), spec
+    )
 
 
 def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:

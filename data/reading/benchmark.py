@@ -16,14 +16,14 @@ from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
-from tenfold.data.reading.records.record_reader import RecordBatch
+from tenfold.data.reading.records.record_reader import TrainingBatch
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 # Batches per call are adapted so that a call takes about this long.
 _CALL_S: Final = 0.1
 
 # Takes a number of batches from an iterator; returns the seconds that decoding them took.
-_TakeFunction = Callable[[Any, tf.Tensor], tf.Tensor]
+_TakeFunction = Callable[[Any, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def measure_reading(
     )
     records = config.manifest.split(split)
     mean_bytes = records.num_bytes / max(1, records.num_records)
-    raw = raw_records(config).batch(config.replica_batch)
+    raw = raw_records(config).batch(config.evaluation_batch)
     raw = raw.with_options(reading_options(config.parallel_batches))
     with explain_errors():
         raw_rate, _ = _measure(raw, config, mean_bytes, seconds)
@@ -100,7 +100,7 @@ def measure_reading(
     return ReadBench(
         threads=config.parallel_batches,
         decoder=resolve_decoder(decoder) if images else None,
-        batch_size=config.replica_batch,
+        batch_size=config.evaluation_batch,
         mean_record_bytes=mean_bytes,
         raw=raw_rate,
         decoded=rate,
@@ -116,9 +116,8 @@ def _measure(
     take = tf.function(_take, autograph=False)
     _take_for(seconds / 4, iterator, take)
     begin_s, cpu_s = time.perf_counter(), time.process_time()
-    batches, decode_s = _take_for(seconds, iterator, take)
+    records, decode_s = _take_for(seconds, iterator, take)
     wall_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - cpu_s
-    records = batches * config.replica_batch
     rate = Rate(records / wall_s, records * mean_bytes / wall_s / 1e6, 1e3 * cpu_s / records)
     return rate, min(1.0, decode_s / wall_s / config.parallel_batches)
 
@@ -126,28 +125,28 @@ def _measure(
 def _take_for(
     seconds: float, iterator: tf.data.Iterator, take: _TakeFunction
 ) -> tuple[int, float]:
-    """Take batches for `seconds`, at least one; return their number and decoding seconds."""
+    """Take batches for `seconds`, at least one; return their records and decoding seconds."""
     end_s = time.perf_counter() + seconds
-    batches, per_call, decode_s = 0, 1, 0.0
-    while batches == 0 or time.perf_counter() < end_s:
+    records, per_call, decode_s = 0, 1, 0.0
+    while records == 0 or time.perf_counter() < end_s:
         begin_s = time.perf_counter()
-        decode_s += float(take(iterator, tf.constant(per_call)))
-        batches += per_call
+        count, seconds_decoding = take(iterator, tf.constant(per_call))
+        records, decode_s = records + int(count), decode_s + float(seconds_decoding)
         is_short = time.perf_counter() - begin_s < _CALL_S
         per_call = per_call * 2 if is_short else max(1, per_call // 2)
-    return batches, decode_s
+    return records, decode_s
 
 
-def _take(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+def _take(iterator: Any, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The body of a `_TakeFunction`; run as a graph function."""
 
-    def take_one(index: tf.Tensor, decode_s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def take_one(index: tf.Tensor, records: tf.Tensor, decode_s: tf.Tensor) -> tuple[Any, ...]:
         batch = iterator.get_next()
-        if isinstance(batch, RecordBatch):
-            decode_s += batch.decode_s
-        return index + 1, decode_s
+        if not isinstance(batch, TrainingBatch):
+            return index + 1, records + tf.size(batch), decode_s
+        return index + 1, records + tf.size(batch.fingerprints), decode_s + batch.decode_s
 
-    begin = (tf.constant(0), tf.zeros([], tf.float64))
-    more = lambda index, _: index < count  # noqa: E731
-    _, decode_s = tf.while_loop(more, take_one, begin, parallel_iterations=1)
-    return decode_s
+    begin = (tf.constant(0), tf.constant(0), tf.zeros([], tf.float64))
+    more = lambda index, *_: index < count  # noqa: E731
+    _, records, decode_s = tf.while_loop(more, take_one, begin, parallel_iterations=1)
+    return records, decode_s

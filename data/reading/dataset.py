@@ -186,7 +186,7 @@ def _place(
 
 def _check_start(config: ReadConfig, start: Position) -> Position:
     """Return `start`; the end of an epoch is the beginning of the next one."""
-    steps = config.shards(drop_remainder=True).steps_per_epoch
+    steps = config.shards.steps_per_epoch
     if start.step > steps:
         raise UserError(f"start: step {start.step} is not between 0 and the {steps} steps of an "
                         "epoch")  # fmt: skip

@@ -16,10 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
-from tenfold.data.planning.lanes import WorkerShards
+from tenfold.data.planning.lanes import REPEAT, WorkerShards
 from tenfold.data.reading.read_options import BEGINNING, Position
 from tenfold.data.reading.record_order import ChunkedEpochs, interleaved, shuffled
 from tenfold.data.reading.records.shard_elements import ShardElements, plain_graph
+from tenfold.data.reading.step_parts import StepParts
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Shards of a lane that are interleaved, and records taken from one before the next. Both are part
@@ -42,7 +43,7 @@ class ShuffleOrder:
       start: where reading begins.
       epochs: epochs of the run; None never ends.
       tail: let each epoch's steps be followed by the leftover records, in
-        `WorkerShards.tail_steps` steps, filled up with no records.
+        `WorkerShards.tail_steps` steps.
     """
 
     seed: int
@@ -51,6 +52,10 @@ class ShuffleOrder:
     start: Position = BEGINNING
     epochs: int | None = None
     tail: bool = False
+
+    def steps(self, shards: WorkerShards) -> int:
+        """Return the steps that are read of each epoch."""
+        return shards.steps_per_epoch + (shards.tail_steps if self.tail else 0)
 
 
 def lane_buffer_records(buffer_bytes: int, num_lanes: int, mean_record_bytes: float) -> int:
@@ -69,15 +74,43 @@ def shuffled_elements(
 ) -> tf.data.Dataset:
     """Return the elements of a worker's lanes for the epochs from `order.start` on.
 
-    They come as `lane_batch` elements of the worker's first lane, as many of the next lane, and
-    so on; then again from the first.
+    Each step has `BatchShares.max_lane_records` elements of the worker's first lane, as many of
+    the next lane, and so on. Where a lane gives less, fillers follow its elements.
     """
     return tf.data.Dataset.range(len(shards.lanes)).interleave(
         _lane_reader(shards, order, elements),
         cycle_length=len(shards.lanes),
-        block_length=shards.lane_batch,
+        block_length=shards.shares.max_lane_records,
         **elements.interleave_options(len(shards.lanes)),
     )
+
+
+def shuffled_batches(
+    shards: WorkerShards, order: ShuffleOrder, elements: ShardElements, parts: StepParts
+) -> tf.data.Dataset:
+    """Return the elements of `shuffled_elements` as the batches of the worker's replicas.
+
+    Without the fillers, where the size of the batches is not fixed.
+    """
+    if elements.are_ids:
+        return _id_batches(shards, order, elements, parts)
+    records = shuffled_elements(shards, order, elements)
+    if parts.size is not None:
+        return records.batch(parts.size, drop_remainder=True)
+
+    @plain_graph
+    def split(step: tf.Tensor) -> tf.data.Dataset:
+        found = without_fillers(step, elements)
+        bounds = tf.range(parts.replicas + 1) * tf.size(found) // parts.replicas
+        replicas = tf.data.Dataset.range(parts.replicas)
+        return replicas.map(plain_graph(lambda index: found[bounds[index] : bounds[index + 1]]))
+
+    return records.batch(shards.max_records, drop_remainder=True).flat_map(split)
+
+
+def without_fillers(found: tf.Tensor, elements: ShardElements) -> tf.Tensor:
+    """Return the elements [n] that stand for records."""
+    return tf.boolean_mask(found, found != elements.constant(elements.filler))
 
 
 def ordered_elements(shards: Sequence[ShardInfo], elements: ShardElements) -> tf.data.Dataset:
@@ -88,17 +121,10 @@ def ordered_elements(shards: Sequence[ShardInfo], elements: ShardElements) -> tf
     return _interleave(files, elements, max_threads=SHARDS_ABREAST)
 
 
-def shuffled_id_batches(
-    shards: WorkerShards, order: ShuffleOrder, elements: ShardElements, *, replicas: int
+def _id_batches(
+    shards: WorkerShards, order: ShuffleOrder, elements: ShardElements, parts: StepParts
 ) -> tf.data.Dataset:
-    """Return the batches of record ids, int64 [n], that `shuffled_elements` has singly.
-
-    Args:
-      shards: what the worker reads.
-      order: the order.
-      elements: record ids.
-      replicas: replicas of the worker, which share the batch of a step.
-    """
+    """Return the batches of `shuffled_batches` where the elements are record ids, int64 [n]."""
 
     def draw(lane: int, epoch: int) -> tuple[list[int], int]:
         with tf.device("CPU:0"):
@@ -106,36 +132,45 @@ def shuffled_id_batches(
             shard_order, seed = _draw_order(len(shards.lanes[lane].shards), order.seed, stream)
         return shard_order.numpy().tolist(), int(seed)
 
+    def lane_ids(number: int, epoch: int) -> Iterator[Any]:
+        lane = shards.lanes[number]
+        shard_order, seed = draw(number, epoch)
+        firsts = [int(elements.locate(lane.shards[index].name)) for index in shard_order]
+        counts = [lane.shards[index].records for index in shard_order]
+        found = interleaved(firsts, counts, abreast=SHARDS_ABREAST, block=BLOCK_RECORDS)
+        return shuffled(found, sum(counts), buffer=order.buffer_records, seed=seed)
+
+    def all_passes(number: int, epoch: int) -> Iterator[Any]:
+        yield from lane_ids(number, epoch)
+        while shards.remainder == REPEAT:
+            yield from lane_ids(number, epoch)
+
     def lanes(epoch: int) -> list[Iterator[Any]]:
-        ids = []
-        for number, lane in enumerate(shards.lanes):
-            shard_order, seed = draw(number, epoch)
-            firsts = [int(elements.locate(lane.shards[index].name)) for index in shard_order]
-            counts = [lane.shards[index].records for index in shard_order]
-            found = interleaved(firsts, counts, abreast=SHARDS_ABREAST, block=BLOCK_RECORDS)
-            ids.append(shuffled(found, sum(counts), buffer=order.buffer_records, seed=seed))
-        return ids
+        return [all_passes(number, epoch) for number in range(len(shards.lanes))]
 
     chunks = ChunkedEpochs(
-        lanes,
-        lane_batch=shards.lane_batch,
-        num_lanes=len(shards.lanes),
-        steps=shards.steps_per_epoch + (shards.tail_steps if order.tail else 0),
-        filler=int(elements.filler),
-    )
-    per_step = shards.lane_batch * len(shards.lanes)
-    take = guarded_callback(lambda number: chunks.chunk(int(number)))
+        lanes, parts.lane_counts, steps=order.steps(shards),
+        step_ids=shards.max_records, filler=int(elements.filler),
+    )  # fmt: skip
+
+    @guarded_callback
+    def take(number: Any) -> tuple[Any, Any]:
+        ids, counts = chunks.chunk(int(number))
+        return ids, parts.sizes(counts)
 
     @plain_graph
-    def read_chunk(number: tf.Tensor) -> tf.Tensor:
-        ids = tf.numpy_function(take, [number], tf.int64, stateful=False)
-        return tf.reshape(ids, [-1, per_step // replicas])
+    def read_chunk(number: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
+        ids, sizes = tf.numpy_function(take, [number], [tf.int64, tf.int64], stateful=False)
+        if parts.size is not None:
+            return tf.reshape(ids, [-1, parts.size])
+        ids, sizes = tf.ensure_shape(ids, [None]), tf.ensure_shape(sizes, [None])
+        return tf.RaggedTensor.from_row_lengths(ids, sizes, validate=False)
 
     skipped, done = divmod(order.start.step, chunks.steps_per_chunk)
     first = order.start.epoch * chunks.chunks_per_epoch + skipped
     end = tf.int64.max if order.epochs is None else order.epochs * chunks.chunks_per_epoch
     numbers = tf.data.Dataset.range(first, end)
-    return numbers.map(read_chunk).prefetch(1).unbatch().skip(done * replicas)
+    return numbers.map(read_chunk).prefetch(1).unbatch().skip(done * parts.replicas)
 
 
 def ordered_id_batches(
@@ -186,8 +221,11 @@ def _lane_reader(
     )
     counts = tf.constant([[s.records for s in lane.shards] for lane in shards.lanes], tf.int64)
     lane_numbers = tf.constant([lane.index for lane in shards.lanes], tf.int64)
-    used = shards.steps_per_epoch * shards.lane_batch
-    length = used + shards.tail_steps * shards.lane_batch if order.tail else used
+    shares, steps = shards.shares, order.steps(shards)
+    lengths = tf.constant([shares.taken(lane.index, steps) for lane in shards.lanes], tf.int64)
+    skipped = tf.constant(
+        [shares.taken(lane.index, order.start.step) for lane in shards.lanes], tf.int64
+    )
     end_epoch = order.epochs if order.epochs is not None else tf.int64.max
 
     @plain_graph
@@ -196,16 +234,42 @@ def _lane_reader(
         def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             stream = epoch * order.num_lanes + lane_numbers[lane]
             records = _shuffle_epoch(locations[lane], counts[lane], stream, order, elements)
-            if order.tail:
-                missing = tf.maximum(length - tf.reduce_sum(counts[lane]), 0)
-                filler = tf.data.Dataset.from_tensors(elements.constant(elements.filler))
+            filler = tf.data.Dataset.from_tensors(elements.constant(elements.filler))
+            if shards.remainder == REPEAT:
+                records = records.repeat()
+            elif order.steps(shards) > shards.full_steps:
+                missing = tf.maximum(lengths[lane] - tf.reduce_sum(counts[lane]), 0)
                 records = records.concatenate(filler.repeat(missing))
-            done = tf.where(epoch == order.start.epoch, order.start.step * shards.lane_batch, 0)
-            return records.take(length).skip(tf.cast(done, tf.int64))
+            is_first = epoch == order.start.epoch
+            records = records.take(lengths[lane]).skip(tf.where(is_first, skipped[lane], 0))
+            if shares.are_equal:
+                return records
+            places = _share_places(shards, lane_numbers[lane])
+            begin = tf.where(is_first, tf.constant(order.start.step, tf.int64), 0)
+            choices = tf.data.Dataset.range(begin, steps).flat_map(places)
+            return tf.data.Dataset.choose_from_datasets(
+                [records, filler.repeat()], choices, stop_on_empty_dataset=False
+            )
 
         return tf.data.Dataset.range(order.start.epoch, end_epoch).flat_map(read_epoch)
 
     return read_lane
+
+
+def _share_places(shards: WorkerShards, lane: tf.Tensor) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Return the function from a step to what a lane's places in it hold.
+
+    That is 0 for each record that the lane gives, then 1 for a filler up to the largest share.
+    """
+    shares = shards.shares
+
+    @plain_graph
+    def places(step: tf.Tensor) -> tf.data.Dataset:
+        given = shares.taken(lane, step + 1) - shares.taken(lane, step)
+        row = tf.range(shares.max_lane_records, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices(tf.cast(row >= given, tf.int64))
+
+    return places
 
 
 def _shuffle_epoch(

@@ -3,6 +3,7 @@
 Imports no TensorFlow; `batches` builds the pipelines.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import LABEL, Feature, Manifest
-from tenfold.data.planning.lanes import WorkerShards, assign_lanes
+from tenfold.data.planning.lanes import PAD, WorkerShards, assign_lanes
 from tenfold.data.reading.decoding.augment_options import (
     NO_AUGMENT,
     AugmentOptions,
@@ -104,9 +105,6 @@ class ReadConfig:
       place: which worker reads.
       options: how records are decoded, shuffled and fetched.
       moved: path by name of the shards that lie outside `folder`.
-
-    Raises:
-      UserError: the batch cannot be divided by the replicas of all workers.
     """
 
     folder: str
@@ -116,13 +114,6 @@ class ReadConfig:
     place: WorkerPlace = SOLE_WORKER
     options: ReadOptions = DEFAULT_OPTIONS
     moved: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.global_batch_size % (self.place.num_workers * self.place.replicas):
-            raise UserError(
-                f"global_batch_size {self.global_batch_size} is not a multiple of "
-                f"{self.place.num_workers} workers × {self.place.replicas} replicas"
-            )
 
     @cached_property
     def spec(self) -> InputSpec:
@@ -137,28 +128,49 @@ class ReadConfig:
         return parse_augment(self.options.augment)
 
     @property
-    def replica_batch(self) -> int:
-        """Records that one replica gets in a step."""
-        return self.global_batch_size // (self.place.num_workers * self.place.replicas)
+    def mean_batch(self) -> float:
+        """Records that one replica gets in a step, as the mean over all replicas."""
+        return self.global_batch_size / (self.place.num_workers * self.place.replicas)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Records of a replica's batch in evaluation, padding included."""
+        return math.ceil(self.mean_batch)
+
+    @cached_property
+    def evaluation_steps(self) -> int:
+        """Steps of an evaluation, in which every worker reaches its last record."""
+        per_step = self.evaluation_batch * self.place.replicas
+        workers = self._assign(PAD)
+        return max(-(-worker.num_records // per_step) for worker in workers)
 
     @property
     def parallel_batches(self) -> int:
         """Batches that are decoded in parallel."""
         return self.options.threads or available_threads()
 
-    def shards(self, *, drop_remainder: bool) -> WorkerShards:
-        """Return the worker's lanes and the steps of an epoch.
+    @cached_property
+    def shards(self) -> WorkerShards:
+        """The worker's lanes and the steps of a training epoch.
 
-        An epoch ends with the last whole batch (`drop_remainder`, for training) or with the
-        last record (for evaluation).
+        Raises:
+          UserError: there are more workers than lanes, or too few records for one batch.
         """
+        return self._assign(self.options.remainder)[self.place.index]
+
+    @cached_property
+    def evaluation_shards(self) -> WorkerShards:
+        """The worker's lanes, of which evaluation reads every record once."""
+        return self._assign(PAD)[self.place.index]
+
+    def _assign(self, remainder: str) -> tuple[WorkerShards, ...]:
         return assign_lanes(
             self.manifest,
             self.split,
             num_workers=self.place.num_workers,
             global_batch_size=self.global_batch_size,
-            drop_remainder=drop_remainder,
-        )[self.place.index]
+            remainder=remainder,
+        )
 
     def path_of(self, shard: str) -> str:
         """Return the path of the shard named `shard`."""

@@ -86,8 +86,8 @@ def _lacks_record(error: BaseException, cause: Exception | None) -> bool:
 
 def _search_recent() -> JobError | None:
     """Return the error of the first unreadable record of the recent pipelines, or None."""
-    for config, drop_remainder in reversed(recent_configs):
-        shards = config.shards(drop_remainder=drop_remainder).shards
+    for config in reversed(recent_configs):
+        shards = config.evaluation_shards.shards  # the same as those of training
         found = _damaged_record(config, shards) or _search_unreadable(config, shards)
         if found is not None:
             return found
@@ -160,7 +160,7 @@ def explain_read_error(
     cause = cause_of(error)
     if cause is not None and not isinstance(cause, UnreadableRecord):
         return None  # a failed fetch
-    shards = config.shards(drop_remainder=True).shards
+    shards = config.shards.shards
     damaged = _damaged_record(config, shards)
     if damaged is not None:
         return damaged
@@ -175,9 +175,10 @@ def explain_read_error(
 
 def _find_undecodable(config: ReadConfig, start: Position, steps: int) -> tuple[bytes, str] | None:
     """Return the first record of some steps that cannot be parsed or decoded, and why."""
-    shards = config.shards(drop_remainder=True).shards
+    shards = config.shards.shards
     reader = open_reader(config, shards, plan=iter(()), by_id=False)
-    count = steps * config.replica_batch * config.place.replicas
+    first = start.step
+    count = sum(config.shards.records(step) for step in range(first, first + steps))
     for record in islice(raw_records(config, start=start).as_numpy_iterator(), count):
         if problem := _problem(config, reader, [record]):
             return record, problem

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.planning.cluster_task import ClusterTask, find_task, read_tf_config
+from tenfold.data.planning.lanes import DROP, check_remainder
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, DecoderFactory, check_decoder
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
@@ -24,8 +25,8 @@ IMAGE_DTYPES: Final = ("float32", "uint8")
 class ReadOptions:
     """How records are decoded, shuffled and fetched.
 
-    Evaluation ignores `augment`, `seed` and `shuffle_buffer_bytes`, so one value can serve
-    training and evaluation.
+    Evaluation ignores `augment`, `seed`, `shuffle_buffer_bytes` and `remainder`, so one value can
+    serve training and evaluation.
 
     Args:
       image_size: (height, width) in pixels that images are resized to. None takes the size of
@@ -40,6 +41,9 @@ class ReadOptions:
       shuffle_buffer_bytes: memory of the shuffle buffers of all workers together.
       threads: batches decoded in parallel; 0 takes one per usable core.
       cache: whether, where and how large shards of remote storage are cached.
+      remainder: what becomes of the records that are too few for a whole batch at the end of an
+        epoch: ``drop``, ``pad`` (a smaller batch) or ``repeat`` (a batch with records of the
+        epoch's beginning).
 
     Raises:
       UserError: a value is out of range, or there is no such decoder.
@@ -53,6 +57,7 @@ class ReadOptions:
     shuffle_buffer_bytes: int = 256 * 10**6
     threads: int = 0
     cache: CacheOptions = DEFAULT_CACHE
+    remainder: str = DROP
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -63,6 +68,7 @@ class ReadOptions:
         for name in ("shuffle_buffer_bytes", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}: it cannot be below 0")
+        check_remainder(self.remainder)
         parse_augment(self.augment)
         check_decoder(self.decoder)
 

@@ -16,6 +16,7 @@ from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.records.record_reader import Batch
 from tenfold.data.reading.records.shard_elements import plain_graph
+from tenfold.data.reading.step_parts import StepParts
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
 
@@ -31,6 +32,7 @@ class Receipt:
       fingerprint: sum modulo 2**64 of the fingerprints of `records` and `left_out`.
       expected_fingerprint: that of all records by the manifest.
       broken: names of records that were damaged before the run began; they are not expected.
+      repeated: records that were read again to fill the last batches.
     """
 
     records: int
@@ -39,6 +41,7 @@ class Receipt:
     fingerprint: int
     expected_fingerprint: int
     broken: tuple[str, ...] = ()
+    repeated: int = 0
 
     @property
     def exact(self) -> bool:
@@ -59,6 +62,8 @@ class Receipt:
             text += (
                 f", {self.left_out:,} left over (too few for a batch; different ones each epoch)"
             )
+        if self.repeated:
+            text += f", {self.repeated:,} of them a second time to fill the last batch"
         if self.broken:
             text += f"; {plural(len(self.broken), 'damaged record')} skipped: {self.broken[0]}"
             text += ", …" if len(self.broken) > 1 else ""
@@ -74,6 +79,7 @@ class Receipt:
             "expected_fingerprint": f"{self.expected_fingerprint:016x}",
             "exact": self.exact,
             "broken": list(self.broken),
+            "repeated": self.repeated,
         }
 
 
@@ -84,6 +90,7 @@ def make_receipt(
     fingerprint: int,
     left_out: int = 0,
     broken: Sequence[str] = (),
+    repeated: int = 0,
 ) -> Receipt:
     """Return the receipt of a pass over `split`.
 
@@ -93,6 +100,7 @@ def make_receipt(
       fingerprint: sum of the fingerprints of `records` and `left_out`, of any sign.
       left_out: leftover records.
       broken: names of records that were damaged before the run began.
+      repeated: records that were read again.
     """
     return Receipt(
         records=records,
@@ -101,6 +109,7 @@ def make_receipt(
         fingerprint=fingerprint % 2**64,
         expected_fingerprint=split.fingerprint,
         broken=tuple(broken),
+        repeated=repeated,
     )
 
 
@@ -146,10 +155,9 @@ def add_training_counts(
       batches: batches with tails.
       config, start, epochs: those that `batches` were made with.
     """
-    shards = config.shards(drop_remainder=True)
-    replicas = config.place.replicas
-    used = shards.steps_per_epoch * replicas
-    per_epoch = used + shards.tail_steps * replicas
+    shards, replicas = config.shards, config.place.replicas
+    parts = StepParts(shards, replicas=replicas, tail=True)
+    used, per_epoch = parts.used, parts.per_epoch
 
     @plain_graph
     def fold(last: Counted, item: tuple[tf.Tensor, Batch]) -> Any:

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 # Record ids that are made at once.
-_CHUNK_IDS: Final = 1 << 16
+_CHUNK_IDS: Final = 1 << 16  # also the most steps of a chunk, see `ChunkedEpochs`
 # From this size on, few of the numbers that leave a shuffle buffer at once depend on each other.
 _LARGE_BUFFER: Final = 1 << 14
 # States that are kept for iterators which go on; each has the shuffle buffers of an epoch.
@@ -207,7 +207,7 @@ class IdStream:
             parts.append(self._rest[:missing])
             missing -= len(parts[-1])
             self._rest = self._rest[len(parts[-1]) :]
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 class ChunkedEpochs:
@@ -218,32 +218,37 @@ class ChunkedEpochs:
 
     Args:
       lanes: gives the ids of each of the worker's lanes in an epoch.
-      lane_batch: ids of one lane in a step.
+      lane_counts: gives the ids of each lane in the steps from one to another of an epoch, int64
+        [steps, lanes].
       steps: steps of an epoch.
-      filler: the id of no record.
+      step_ids: about the ids of a step.
+      filler: the id of no record, which follows the last id of a lane.
     """
 
     def __init__(
         self,
         lanes: Callable[[int], Sequence[Iterator[np.ndarray]]],
+        lane_counts: Callable[[int, int], np.ndarray],
         *,
-        lane_batch: int,
         steps: int,
+        step_ids: int,
         filler: int,
-        num_lanes: int,
     ) -> None:
         self._lanes = lanes
-        self._lane_batch = lane_batch
+        self._lane_counts = lane_counts
         self._steps = steps
         self._filler = filler
-        self.steps_per_chunk = max(1, min(steps, _CHUNK_IDS // max(1, lane_batch * num_lanes)))
+        self.steps_per_chunk = max(1, min(steps, _CHUNK_IDS // step_ids))
         self.chunks_per_epoch = -(-steps // self.steps_per_chunk)
         # States by the number of the next chunk, taken out while they are used.
         self._states: dict[int, list[IdStream]] = {}
         self._lock = threading.Lock()
 
-    def chunk(self, number: int) -> np.ndarray:
-        """Return the ids of chunk `number` of the run, int64 [steps, ids of a step]."""
+    def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of chunk `number` of the run, step by step, and the ids of each step.
+
+        They are int64 [ids] and int64 [steps].
+        """
         epoch, index = divmod(number, self.chunks_per_epoch)
         with self._lock:
             streams = self._states.pop(number, None) if index else None
@@ -251,18 +256,23 @@ class ChunkedEpochs:
             streams = [IdStream(arrays, self._filler) for arrays in self._lanes(epoch)]
             for before in range(index):
                 self._take(streams, before)
-        ids = self._take(streams, index)
+        found = self._take(streams, index)
         if index + 1 < self.chunks_per_epoch:
             with self._lock:
                 self._states[number + 1] = streams
                 while len(self._states) > _MAX_STATES:
                     self._states.pop(next(iter(self._states)))
-        return ids
+        return found
 
-    def _take(self, streams: Sequence[IdStream], index: int) -> np.ndarray:
-        steps = min(self.steps_per_chunk, self._steps - index * self.steps_per_chunk)
-        parts = [
-            stream.take(steps * self._lane_batch).reshape(steps, self._lane_batch)
-            for stream in streams
+    def _take(self, streams: Sequence[IdStream], index: int) -> tuple[np.ndarray, np.ndarray]:
+        begin = index * self.steps_per_chunk
+        counts = self._lane_counts(begin, min(begin + self.steps_per_chunk, self._steps))
+        by_lane = [
+            stream.take(total)
+            for stream, total in zip(streams, counts.sum(axis=0).tolist(), strict=True)
         ]
-        return np.concatenate(parts, axis=1)
+        # The step of each of these ids; 16 bits are enough for a chunk's steps, and sort fastest.
+        steps = np.arange(len(counts), dtype=np.uint16)
+        of_id = np.concatenate([np.repeat(steps, lane) for lane in counts.T])
+        by_step = np.argsort(of_id, kind="stable")
+        return np.concatenate(by_lane)[by_step], counts.sum(axis=1)

@@ -8,6 +8,7 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.lanes import DROP, REMAINDERS
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
@@ -82,6 +83,10 @@ def define_train_flags(fv: FlagValues) -> None:
         CLASS_WEIGHTS,
         "balanced gives records of rare classes more weight",
     )
+    choice(
+        "remainder", DROP, REMAINDERS, "records too few for a whole batch at an epoch's end: drop "
+        "them (others each epoch), pad (a smaller batch) or repeat (with the epoch's first records)",
+    )  # fmt: skip
     choice("precision", "float32", PRECISIONS, "number format of the layers' computations")
     choice(
         "on_nan",
@@ -148,6 +153,7 @@ def train_config(
         class_weights=fv.class_weights,
         precision=fv.precision,
         on_nan=fv.on_nan,
+        remainder=fv.remainder,
         jit_compile=fv.jit_compile,
         callbacks=tuple(fv.callback),
         steps_per_execution=fv.steps_per_execution,

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
-from tenfold.data.planning.lanes import WorkerShards, assign_lanes
+from tenfold.data.planning.batch_shares import BatchShares
+from tenfold.data.planning.lanes import PAD, WorkerShards, assign_lanes
 from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.job.run_dir import LOGS_FOLDER
 from tenfold.launcher.report_page.charts import Stretch, strip
@@ -274,7 +275,7 @@ def _split_parts(
             split.name,
             num_workers=run.cluster.num_workers,
             global_batch_size=train.global_batch_size,
-            drop_remainder=split.name == train.train_split,
+            remainder=train.remainder if split.name == train.train_split else PAD,
         )
     except UserError as error:
         yield tag("p", str(error), cls="bad")
@@ -283,11 +284,17 @@ def _split_parts(
     yield tag(
         "p",
         f"{plural(first.steps_per_epoch, 'step')} per epoch; each step takes "
-        f"{plural(first.lane_batch, 'record')} from every lane. A block is a shard; the "
+        f"{_records_of_lane(first.shares)} from every lane. A block is a shard; the "
         "shade alternates from lane to lane.",
         cls="muted",
     )
     yield tag("div", *_reader_rows(assigned, split), cls="rows")
+
+
+def _records_of_lane(shares: BatchShares) -> str:
+    if shares.are_equal:
+        return plural(shares.max_lane_records, "record")
+    return f"{shares.max_lane_records - 1:,} or {plural(shares.max_lane_records, 'record')}"
 
 
 def _reader_rows(assigned: Sequence[WorkerShards], split: Split) -> Iterable[Markup]:

@@ -7,7 +7,8 @@ one record, and are assigned to lanes in turn, so that closed formulas give the 
 from dataclasses import dataclass
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.lanes import check_divides
+from tenfold.data.planning.batch_shares import BatchShares
+from tenfold.data.planning.lanes import check_workers, imbalance, lanes_of_worker
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,21 @@ def lane_records(data: DataSet, lane: int) -> int:
 
 
 def worker_records(data: DataSet, worker: int, num_workers: int) -> int:
-    """Return the records of a worker, which reads num_lanes / num_workers neighbouring lanes.
+    """Return the records of a worker, which reads neighbouring lanes.
 
     The first lanes may hold one record more than the last.
     """
-    lanes = data.num_lanes // num_workers
+    lanes = lanes_of_worker(worker, num_workers=num_workers, num_lanes=data.num_lanes)
     longer_lanes = (data.num_records % data.num_shards) % data.num_lanes
-    own_longer_lanes = min(max(longer_lanes - worker * lanes, 0), lanes)
-    return lanes * lane_records(data, data.num_lanes - 1) + own_longer_lanes
+    own_longer_lanes = min(max(longer_lanes - lanes.start, 0), len(lanes))
+    return len(lanes) * lane_records(data, data.num_lanes - 1) + own_longer_lanes
+
+
+def _steps_per_epoch(data: DataSet, shares: BatchShares) -> int:
+    shortest = lane_records(data, data.num_lanes - 1)
+    if shares.are_equal:
+        return shortest // shares.max_lane_records
+    return min(shares.full_steps(lane, lane_records(data, lane)) for lane in range(data.num_lanes))
 
 
 def estimate(data: DataSet, *, num_workers: int, global_batch_size: int, rates: Rates) -> Estimate:
@@ -95,30 +103,31 @@ def estimate(data: DataSet, *, num_workers: int, global_batch_size: int, rates: 
 
     Args:
       data: the sizes of the training split.
-      num_workers: number of hosts; it must divide the lanes.
-      global_batch_size: records per step over all hosts; a multiple of the number of lanes.
+      num_workers: number of hosts, at most the number of lanes.
+      global_batch_size: records per step over all hosts.
       rates: the rates of one host.
 
     Raises:
-      UserError: the hosts do not divide the lanes, the lanes do not divide the batch, or the
-        records are too few for one step.
+      UserError: there are more hosts than lanes, or the records are too few for one step.
     """
-    check_divides(data.num_lanes, num_workers, global_batch_size)
-    steps = lane_records(data, data.num_lanes - 1) // (global_batch_size // data.num_lanes)
+    check_workers(data.num_lanes, num_workers, global_batch_size)
+    steps = _steps_per_epoch(data, BatchShares(global_batch_size, data.num_lanes))
     if steps == 0:
         raise UserError(
             f"{data.num_records:,} records are too few for a global batch of "
             f"{global_batch_size:,}: lower --global_batch_size"
         )
-    batch = global_batch_size / num_workers
+    # A step waits for the host with the most lanes.
+    batch = global_batch_size / num_workers * (1 + imbalance(data.num_lanes, num_workers))
+    records = [worker_records(data, worker, num_workers) for worker in range(num_workers)]
     batch_bytes = batch * data.num_bytes / data.num_records
     ring_bits = 2 * (num_workers - 1) / num_workers * rates.gradient_bytes * 8
     return Estimate(
         num_workers=num_workers,
-        shards_per_worker=data.num_shards // num_workers,
-        records_per_worker_min=worker_records(data, num_workers - 1, num_workers),
-        records_per_worker_max=worker_records(data, 0, num_workers),
-        bytes_per_worker=-(-data.num_bytes // num_workers),
+        shards_per_worker=-(-data.num_lanes // num_workers) * data.num_shards // data.num_lanes,
+        records_per_worker_min=min(records),
+        records_per_worker_max=max(records),
+        bytes_per_worker=-(-data.num_bytes * max(records) // data.num_records),
         steps_per_epoch=steps,
         left_out=data.num_records - steps * global_batch_size,
         compute_s=_seconds(batch, rates.records_per_s),

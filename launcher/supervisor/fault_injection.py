@@ -14,7 +14,7 @@ from typing import Final
 
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import MANIFEST_NAME
-from tenfold.data.planning.lanes import deal_lanes
+from tenfold.data.planning.lanes import deal_lanes, lanes_of_worker
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
@@ -217,7 +217,8 @@ def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) ->
         raise UserError("--inject=bad_shard needs shards on a local disk")
     manifest = read_manifest(shards)
     lanes = deal_lanes(manifest.split("train"), manifest.num_lanes)
-    bad = lanes[worker * manifest.num_lanes // num_workers].shards[0].name
+    own = lanes_of_worker(worker, num_workers=num_workers, num_lanes=manifest.num_lanes)
+    bad = lanes[own[0]].shards[0].name
     folder.mkdir(parents=True, exist_ok=True)
     for name in os.listdir(shards):
         target = folder / name

@@ -22,7 +22,8 @@ from tenfold.models.model_registry import find_attribute
 from tenfold.models.training.build import build_metrics
 from tenfold.models.training.check_model import naming_misfit
 from tenfold.models.training.collectives import WorkerCollectives
-from tenfold.models.training.steps import EvaluateSteps, metric_results
+from tenfold.models.training.metric_totals import metric_results
+from tenfold.models.training.steps import EvaluateSteps
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Evaluator:
         Raises:
           JobError: a record cannot be read, or some were not read exactly once.
         """
-        total = self._reading.shards(drop_remainder=False).steps_per_epoch
+        total = self._reading.evaluation_steps
         loss, records, fingerprint = 0.0, 0, 0
         batches = self._strategy.distribute_datasets_from_function(
             lambda _: evaluation_batches(self._reading)

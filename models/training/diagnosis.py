@@ -9,7 +9,7 @@ eagerly on a copy of the model outside of the strategy, where every layer's outp
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Final
 
 import keras
@@ -113,11 +113,10 @@ def _inspect(
     if first.kind == _NOWHERE and not updated:
         return None
     names = global_batch_records(session.reading, position)
-    num_local = len(names) // session.place.num_workers
-    same = [(worker, place) for worker, place in enumerate(places) if _is_same(place, first)]
-    offending = tuple(
-        names[worker * num_local + at] for worker, place in same for at in place.positions
-    )
+    counts = [int(count) for (count,) in session.gather([session.shards.records(position.step)])]
+    starts = accumulate(counts, initial=0)
+    same = [(start, place) for start, place in zip(starts, places) if _is_same(place, first)]  # noqa: B905
+    offending = tuple(names[start + at] for start, place in same for at in place.positions)
     count = sum(place.records for _, place in same)
     what, where = step.describe(first, updated)
     if offending:
@@ -154,7 +153,7 @@ class _Step:
         for batch in islice(batches, self._session.place.replicas):
             x, y, _ = split_batch(batch)
             self._compute_replica(model, x, y, first)
-            first += self._session.reading.replica_batch
+            first += int(tf.size(batch.fingerprints))
 
     def _compute_replica(self, model: keras.Model, x: Any, y: Any, first: int) -> None:
         self._inputs = [feature.name for feature in self._session.reading.spec.inputs]

@@ -38,13 +38,9 @@ from tenfold.models.training.checkpoint import (
 from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.measuring.timing import Stopwatch, time_all_reduce
+from tenfold.models.training.metric_totals import metric_results
 from tenfold.models.training.optimizer import balanced_weights
-from tenfold.models.training.steps import (
-    EvaluateSteps,
-    StepsResult,
-    TrainSteps,
-    metric_results,
-)
+from tenfold.models.training.steps import EvaluateSteps, StepsResult, TrainSteps
 
 
 class Session:
@@ -74,7 +70,7 @@ class Session:
         )
         self._reading = self._read_config()
         self._validation = self._validation_config()
-        self.shards: WorkerShards = self._reading.shards(drop_remainder=True)
+        self.shards: WorkerShards = self._reading.shards
         with strategy.scope():
             batch_spec = training_batches(self._reading).element_spec
             self.model = build_model(config, self._model_spec())
@@ -88,6 +84,8 @@ class Session:
             max_steps=config.steps_per_execution,
             class_weights=balanced_weights(self.split) if balanced else (),
             jit_compile=config.jit_compile,
+            equal_parts=self.shards.is_even(replicas),
+            empty_parts=self.shards.may_be_empty(replicas),
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
         self._collectives = WorkerCollectives(
@@ -149,6 +147,7 @@ class Session:
             decoder=load_decoder(self.config.decoder, working_dir=self.config.working_dir),
             seed=self.config.seed,
             shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
+            remainder=self.config.remainder,
             cache=self.config.cache_options(),
         )
 
@@ -216,15 +215,20 @@ class Session:
         self.state = replace(
             self.state,
             position=Position(position.epoch, position.step + steps),
-            loss_sum=self.state.loss_sum + float(result.losses.sum(dtype="float64")),
+            loss_sum=self.state.loss_sum + self._loss_sum(position.step, result.losses),
             records=self.state.records + result.records,
             fingerprint=(self.state.fingerprint + result.fingerprint) % 2**64,
         )
         return result
 
+    def _loss_sum(self, first: int, losses: Any) -> float:
+        """Return the sum of the losses of steps, each weighed by its records per full batch."""
+        full = self.config.global_batch_size
+        records = [self.shards.global_records(first + index) for index in range(len(losses))]
+        return sum(float(loss) * n / full for loss, n in zip(losses, records, strict=True))
+
     def finish_epoch(self) -> tuple[float, dict[str, float], Receipt]:
         """Return the epoch's (mean loss, metrics, receipt) and move on to the next epoch."""
-        steps = self.shards.steps_per_epoch
         leftover, leftover_fingerprint = self._train.read_tail(
             self._iterator, self.shards.tail_steps
         )
@@ -237,8 +241,10 @@ class Session:
             fingerprint=fingerprint,
             left_out=left_out,
             broken=self._broken(self.split),
+            repeated=self.shards.repeated_records,
         )
-        loss, metrics = self.state.loss_sum / steps, self._take_metrics()
+        full_batches = self.shards.epoch_records / self.config.global_batch_size
+        loss, metrics = self.state.loss_sum / full_batches, self._take_metrics()
         self.state = replace(
             self.state,
             position=Position(self.state.position.epoch + 1, 0),

@@ -15,9 +15,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tenfold.data.errors import UserError
 from tenfold.data.reading.batches import split_batch
-from tenfold.data.reading.records.record_reader import RecordBatch, WeightedBatch
+from tenfold.data.reading.records.record_reader import RecordBatch, TrainingBatch, WeightedBatch
 from tenfold.models.training.collectives import sum_over_workers
+from tenfold.models.training.metric_totals import MetricTotals
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class TrainSteps:
       max_steps: the largest number of steps of one call.
       class_weights: the weight of each class, or empty for equal weights.
       jit_compile: whether XLA compiles the forward and backward pass.
+      equal_parts: whether all replicas get equally many records of every step.
+      empty_parts: whether a replica may get no record of a step.
+
+    Raises:
+      UserError: the model has a step of its own, or normalizes over all replicas, and the parts
+        do not allow it.
     """
 
     def __init__(
@@ -66,8 +74,11 @@ class TrainSteps:
         max_steps: int,
         class_weights: Sequence[float] = (),
         jit_compile: bool = False,
+        equal_parts: bool = True,
+        empty_parts: bool = False,
     ) -> None:
         self._model = model
+        self._empty_parts = empty_parts
         self._class_weights = class_weights
         # Only the forward and backward pass of one replica is compiled: XLA has no collectives
         # on CPUs.
@@ -78,8 +89,9 @@ class TrainSteps:
         )
         self._strategy = strategy
         self._max_steps = max_steps
-        self._names = sorted(metric_results(model))
+        self._metrics = MetricTotals(model)
         self._own_step = type(model).train_step is not keras.Model.train_step
+        _check_parts(model, self._own_step, equal_parts=equal_parts, empty_parts=empty_parts)
         self._run = tf.function(self._run_steps, reduce_retracing=True, autograph=False)
         self._run_tail = tf.function(self._tail_step, reduce_retracing=True, autograph=False)
 
@@ -114,31 +126,29 @@ class TrainSteps:
 
         Losses, metrics and requests of all workers are summed in one all-reduce after the steps.
         """
-        names = self._names
         begin = (
             tf.constant(0),
             tf.zeros([self._max_steps]),
-            tf.zeros([len(names)]),
             tf.constant(0, tf.int64),
             tf.constant(0, tf.int64),
             tf.zeros([2], tf.float64),
         )
 
-        def body(step: Any, losses: Any, _: Any, records: Any, total: Any, seconds: Any) -> Any:
+        def body(step: Any, losses: Any, records: Any, total: Any, seconds: Any) -> Any:
             batch, wait_s = _timed_next(iterator, after=records)
             seconds += tf.stack([wait_s, self._sum_replicas(batch.decode_s)])
-            loss, metrics, count, fingerprint = self._run_replicas(batch)
+            loss, count, fingerprint = self._run_replicas(batch)
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
-            return step + 1, losses, metrics, records + count, total + fingerprint, seconds
+            return step + 1, losses, records + count, total + fingerprint, seconds
 
-        _, losses, metrics, records, fingerprint, seconds = tf.while_loop(
+        _, losses, records, fingerprint, seconds = tf.while_loop(
             lambda step, *_: step < steps, body, begin, parallel_iterations=1
         )
+        with tf.control_dependencies([records]):
+            metrics = self._metrics.local_values(self._strategy)
         summed = sum_over_workers(self._strategy, tf.concat([losses, metrics, requests], axis=0))
-        losses, metrics, requests = tf.split(summed, [self._max_steps, len(names), 2])
-        means = metrics / self._strategy.num_replicas_in_sync
-        named = {name: means[index] for index, name in enumerate(names)}
-        return losses, named, requests, records, fingerprint, seconds
+        losses, metrics, requests = tf.split(summed, [self._max_steps, self._metrics.size, 2])
+        return losses, self._metrics.results(metrics), requests, records, fingerprint, seconds
 
     def read_tail(self, iterator: Any, steps: int) -> tuple[int, int]:
         """Read the batches of leftover records that follow an epoch's training steps.
@@ -170,12 +180,11 @@ class TrainSteps:
         outputs = self._strategy.run(self._replica_step, args=(batch,))
         return tuple(self._sum_replicas(value) for value in outputs)
 
-    def _replica_step(self, batch: RecordBatch) -> tuple[tf.Tensor, ...]:
+    def _replica_step(self, batch: TrainingBatch) -> tuple[tf.Tensor, ...]:
         """Run one replica's step.
 
         Returns:
-          Its share of the global loss, its metrics, and the count and the fingerprint sum of
-          its records.
+          Its share of the global loss, and the count and the fingerprint sum of its records.
         """
         x, y, weight = split_batch(batch)
         if self._class_weights:
@@ -184,30 +193,52 @@ class TrainSteps:
             logs = self._model.train_step(tuple(v for v in (x, y, weight) if v is not None))
             loss = logs["loss"] / self._strategy.num_replicas_in_sync
         else:
-            loss, logs = self._standard_step(x, y, weight)
-        metrics = tf.stack([tf.cast(logs[name], tf.float32) for name in self._names])
-        fingerprints = batch.fingerprints
+            loss = self._standard_step(x, y, weight, batch.share)
         # The count depends on the updated variables, so that the clock of the next step, which
         # waits for the count, starts when this step is over.
         updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
         with tf.control_dependencies(updated):
-            count = tf.identity(tf.size(fingerprints, tf.int64))
-        return tf.cast(loss, tf.float32), metrics, count, tf.reduce_sum(fingerprints)
+            count = tf.math.count_nonzero(batch.fingerprints)  # 0 for repeated records
+        return tf.cast(loss, tf.float32), count, tf.reduce_sum(batch.fingerprints)
 
-    def _standard_step(self, x: Any, y: Any, weight: Any) -> tuple[tf.Tensor, dict[str, Any]]:
+    def _standard_step(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tf.Tensor:
         model = self._model
-        loss, predicted, gradients = self._gradients(x, y, weight)
+        loss, gradients = (
+            tf.cond(
+                share > 0,
+                lambda: _dense(self._loss_and_gradients(x, y, weight, share)),
+                self._no_gradients,
+            )
+            if self._empty_parts
+            else self._loss_and_gradients(x, y, weight, share)
+        )
         if _clips(model.optimizer):
             gradients = self._clipped(gradients)
         model.optimizer.apply(gradients, model.trainable_variables)
-        return loss, model.compute_metrics(x, y, predicted, sample_weight=weight)
+        return loss
 
-    def _forward_and_back(self, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
-        """Return (loss, predictions, gradients) of one replica's batch."""
+    def _loss_and_gradients(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> Any:
+        """Return the loss and the gradients of one replica's batch; update its metrics."""
+        loss, predicted, gradients = self._gradients(x, y, weight, share)
+        self._model.compute_metrics(x, y, predicted, sample_weight=weight)
+        return loss, gradients
+
+    def _no_gradients(self) -> Any:
+        """Return what `_loss_and_gradients` does, of a batch without records."""
+        variables = self._model.trainable_variables
+        return tf.zeros([]), [tf.zeros(v.shape, v.dtype) for v in variables]
+
+    def _forward_and_back(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tuple[Any, ...]:
+        """Return (loss, predictions, gradients) of one replica's batch.
+
+        Keras divides the mean loss of a replica's batch by the number of replicas, which is its
+        part of the mean over the global batch where `share` is 1.
+        """
         model = self._model
         with tf.GradientTape() as tape:
             predicted = model(x, training=True)
             loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
+            loss *= tf.cast(share, loss.dtype)
             scaled = model.optimizer.scale_loss(loss)
         return loss, predicted, tape.gradient(scaled, model.trainable_variables)
 
@@ -237,13 +268,32 @@ def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:
         return batch, tf.timestamp() - before
 
 
-def metric_results(model: keras.Model) -> dict[str, Any]:
-    """Return the values of the model's compiled metrics by name, without the loss.
+def _check_parts(
+    model: keras.Model, own_step: bool, *, equal_parts: bool, empty_parts: bool
+) -> None:
+    way_out = (
+        "take a number of workers that divides the lanes, and a --global_batch_size that is a "
+        "multiple of the lanes ('tenfold plan' and 'tenfold inspect' print them)"
+    )
+    if own_step and not equal_parts:
+        raise UserError(
+            f"model '{model.name}' has a train_step of its own, which cannot weigh parts of a "
+            f"batch that differ in size: {way_out}"
+        )
+    if not empty_parts:
+        return
+    for layer in model._flatten_layers():
+        if getattr(layer, "synchronized", False):
+            raise UserError(
+                f"layer '{layer.name}' normalizes over all replicas, but some get no record of a "
+                f"step: {way_out}"
+            )
 
-    Under a strategy this sums over the replicas: it blocks until all workers call it.
-    """
-    results = model.get_metrics_result()
-    return {name: value for name, value in results.items() if name != "loss"}
+
+def _dense(result: Any) -> Any:
+    """Return (loss, gradients) with gradients that are tensors, zeros where there is none."""
+    loss, gradients = result
+    return tf.cast(loss, tf.float32), [tf.convert_to_tensor(value) for value in gradients]
 
 
 def _clips(optimizer: keras.Optimizer) -> bool:

@@ -118,7 +118,7 @@ def tenfold(data: Path, kind: str, decoder: str = "turbo") -> Epochs:
     config = read_config(shards, split="train", global_batch_size=BATCH, options=options)
     iterator = iter(training_batches(config, tail=True))
     steps = steps_per_epoch(shards, global_batch_size=BATCH)
-    tail = config.shards(drop_remainder=True).tail_steps
+    tail = config.shards.tail_steps
     taken = in_graph()
 
     def epoch() -> Iterator[object]:

@@ -87,7 +87,7 @@ def parse_features(records: tf.Tensor, features: Sequence[Feature]) -> dict[str,
     return values
 
 
-def empty_features(spec: InputSpec, size: int) -> dict[str, tf.Tensor]:
+def empty_features(spec: InputSpec, size: int | tf.Tensor) -> dict[str, tf.Tensor]:
     """Return the features of `size` records, all zeros and empty strings."""
     features = {}
     for feature in spec.features:

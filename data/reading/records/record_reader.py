@@ -27,6 +27,22 @@ class RecordBatch(NamedTuple):
     decode_s: tf.Tensor
 
 
+class TrainingBatch(NamedTuple):
+    """A `RecordBatch` for one replica's part of a training step.
+
+    Attributes:
+      features, decode_s: those of `RecordBatch`.
+      fingerprints: the same, and 0 for a record that is read again in the epoch.
+      share: float32 scalar, the records of the part as a multiple of the mean over the parts of
+        all replicas; 1 where they are equal.
+    """
+
+    features: dict[str, tf.Tensor]
+    fingerprints: tf.Tensor
+    decode_s: tf.Tensor
+    share: tf.Tensor
+
+
 class WeightedBatch(NamedTuple):
     """A `RecordBatch` whose records count differently.
 
@@ -41,7 +57,7 @@ class WeightedBatch(NamedTuple):
     weights: tf.Tensor
 
 
-Batch: TypeAlias = RecordBatch | WeightedBatch
+Batch: TypeAlias = RecordBatch | TrainingBatch | WeightedBatch
 
 
 class RecordReader(Protocol):

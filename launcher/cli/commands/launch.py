@@ -79,7 +79,11 @@ def run(fv: FlagValues, args: Arguments) -> int:
     with launch.backend.opened(launch.all_hosts):
         view = open_view(launch.spec, show_tf_logs=launch.show_tf_logs)
         check_hosts(launch, view)
-        for note in training_notes(launch.spec.train) if launch.spec.train else ():
+        for note in (
+            training_notes(launch.spec.train, num_workers=launch.spec.num_workers)
+            if launch.spec.train
+            else ()
+        ):
             view.note(note)
         for note in host_notes(launch):
             view.note(note)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from absl import flags
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.lanes import check_divides
+from tenfold.data.planning.lanes import check_workers
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import plan_layout
 from tenfold.data.runtime.process_pool import usable_cpus
@@ -193,12 +193,12 @@ def _print_measurements(fv: FlagValues) -> int:
 
 
 def _measurable_counts(fv: FlagValues) -> list[int]:
-    """Return the numbers of hosts, after checking that lanes and batch divide by each of them."""
+    """Return the numbers of hosts, after checking that there is a lane for each."""
     lanes = read_manifest(fv.shards).num_lanes
     doubling = [2**i for i in range(fv.num_workers.bit_length())]
-    counts = _host_counts(fv, [count for count in doubling if lanes % count == 0])
+    counts = _host_counts(fv, [count for count in doubling if count <= lanes])
     for count in counts:
-        check_divides(lanes, count, fv.global_batch_size)
+        check_workers(lanes, count, fv.global_batch_size)
     return counts
 
 

@@ -10,7 +10,7 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import LABEL, Manifest
 from tenfold.data.integrity.inspect_shards import first_records, image_of
-from tenfold.data.planning.lanes import assign_lanes
+from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.validation_split import validation_split
 from tenfold.data.reading.read_config import DEFAULT_SIDE
 from tenfold.data.storage.folder import is_url
@@ -22,6 +22,8 @@ from tenfold.models.model_registry import BUILT_IN
 from tenfold.models.train_config import TrainConfig
 
 _IMAGE_MODELS: Final = ("cnn", "resnet50")
+# From this imbalance on, a launch says what it costs.
+_NOTABLE_IMBALANCE: Final = 0.05
 # Images whose headers are read to say how much sizes vary.
 _SAMPLED_IMAGES: Final = 64
 
@@ -31,8 +33,8 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
 
     Raises:
       UserError: there are no such shards, they do not have what a built-in model needs, the
-        workers cannot share the lanes evenly, the lanes do not divide the batch, there are too
-        few records, or the run directory holds a run in another order.
+        workers are more than the lanes, there are too few records, or the run directory holds a
+        run in another order.
     """
     manifest = read_manifest(config.shards)
     _check_built_in(config.model, manifest)
@@ -42,6 +44,7 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
         config.train_split,
         num_workers=num_workers,
         global_batch_size=config.global_batch_size,
+        remainder=config.remainder,
     )
     where = config.validation_shards
     other = read_manifest(where) if where else None
@@ -52,7 +55,7 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
             split.name,
             num_workers=num_workers,
             global_batch_size=config.global_batch_size,
-            drop_remainder=False,
+            remainder=PAD,
         )
     return manifest.num_lanes
 
@@ -102,10 +105,10 @@ def _config_before(run_dir: str) -> TrainConfig | None:
         return None
 
 
-def training_notes(config: TrainConfig) -> list[str]:
+def training_notes(config: TrainConfig, *, num_workers: int) -> list[str]:
     """Return what a person should know of a training before it starts, one sentence each."""
     manifest = read_manifest(config.shards)
-    notes = []
+    notes = _imbalance_notes(manifest.num_lanes, num_workers)
     own = validation_split(manifest, config.validation_split)
     if own is None and not config.validation_shards:
         names = ", ".join(split.name for split in manifest.splits)
@@ -116,6 +119,19 @@ def training_notes(config: TrainConfig) -> list[str]:
     if config.image_size is None and (varying := _varying_images(config, manifest)):
         notes.append(varying)
     return notes
+
+
+def _imbalance_notes(num_lanes: int, num_workers: int) -> list[str]:
+    """Return a note if a step takes notably longer than with evenly shared lanes."""
+    longer = imbalance(num_lanes, num_workers)
+    if longer < _NOTABLE_IMBALANCE:
+        return []
+    even = max(count for count in range(1, num_workers) if num_lanes % count == 0)
+    return [
+        f"{num_workers} workers share {num_lanes} lanes: a step waits for a worker with "
+        f"{-(-num_lanes // num_workers)} of them, and computes {1 + longer:.2f} times as long as "
+        f"with equal parts; {even} workers would share them evenly"
+    ]
 
 
 def _varying_images(config: TrainConfig, manifest: Manifest) -> str:

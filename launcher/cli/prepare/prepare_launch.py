@@ -141,19 +141,12 @@ def choose_hosts(fv: FlagValues) -> tuple[Backend, tuple[Host, ...]]:
 
 def host_notes(launch: Launch) -> tuple[str, ...]:
     """Return what the user should know about flags for hosts that come and go."""
-    most, least, counts = len(launch.hosts), launch.min_workers, launch.supervision.counts
+    most, least = len(launch.hosts), launch.min_workers
     notes = []
     if (least < most or launch.spares) and not launch.supervision.restarts.max_restarts:
         notes.append(
             "--max_restarts is 0: a lost host ends the job, and --min_workers and --spare_hosts "
             "only help after a preemption; give --max_restarts=3"
-        )
-    if counts and len(counts) < most - least + 1:
-        listed = ", ".join(map(str, counts))
-        notes.append(
-            f"of {least} to {most} workers, only {listed} can share these shards: the job "
-            "continues with such a number when hosts are lost; 'tenfold plan' chooses others "
-            "(--worker_counts)"
         )
     return tuple(notes)
 

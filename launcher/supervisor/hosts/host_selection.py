@@ -35,11 +35,11 @@ def worker_counts(num_workers: int, min_workers: int, *, num_lanes: int | None) 
     Args:
       num_workers: the largest count.
       min_workers: the smallest count.
-      num_lanes: lanes of the shards, which every count must divide; None for a user's program,
+      num_lanes: lanes of the shards, of which each worker needs one; None for a user's program,
         which may run with any count.
     """
     counts = range(num_workers, min_workers - 1, -1)
-    return tuple(count for count in counts if num_lanes is None or num_lanes % count == 0)
+    return tuple(count for count in counts if num_lanes is None or count <= num_lanes)
 
 
 def choose_count(available: int, counts: Sequence[int]) -> int:

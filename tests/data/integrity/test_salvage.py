@@ -117,7 +117,7 @@ def test_unparsable_record_is_named(make_shards: MakeShards) -> None:
     config = config_of(folder)
     with pytest.raises(READ_ERRORS):
         list(training_batches(config, epochs=1))
-    steps = config.shards(drop_remainder=True).steps_per_epoch
+    steps = config.shards.steps_per_epoch
     explained = explain_read_error(config, start=BEGINNING, steps=steps)
     offset = bounds(shard(folder, 2))[12][0]
     # Example 50 is the 13th of shard 2.
@@ -134,7 +134,7 @@ def test_unrelated_errors_are_not_explained(shards: Path) -> None:
 
 def read_all(config: ReadConfig) -> tuple[list[int], int]:
     """Return the ids of all full steps, and the sum of fingerprints including the tail."""
-    steps = config.shards(drop_remainder=True).steps_per_epoch
+    steps = config.shards.steps_per_epoch
     batches = list(training_batches(config, epochs=1, tail=True))
     ids = [int(number) for batch in batches[:steps] for number in batch.features["id"].numpy()]
     return ids, sum(int(batch.fingerprints.numpy().sum()) for batch in batches) % 2**64

@@ -129,14 +129,14 @@ def test_tail_holds_the_leftover_records(
     records = total = left_out = 0
     for worker in range(workers):
         config = read_config(shards, WorkerPlace(worker, workers, replicas))
-        tail = config.shards(drop_remainder=True).tail_steps
+        tail = config.shards.tail_steps
         part = list(training_batches(config, start=Position(1, start), epochs=2, tail=True))
         assert len(part) == (STEPS - start + tail) * replicas
         if start == 0:
             records += sum(int((batch.fingerprints != 0).numpy().sum()) for batch in part)
             total += sum(int(batch.fingerprints.numpy().sum()) for batch in part)
         for batch in part[-tail * replicas :]:
-            assert batch.features["id"].numpy().tolist() == [0] * config.replica_batch
+            assert batch.features["id"].numpy().tolist() == [0] * int(config.mean_batch)
             left_out += int((batch.fingerprints != 0).numpy().sum())
     assert left_out == COUNT - STEPS * BATCH
     if start == 0:
@@ -146,7 +146,7 @@ def test_tail_holds_the_leftover_records(
 
 def test_next_epoch_follows_the_tail(shards: Path) -> None:
     config = read_config(shards)
-    tail = config.shards(drop_remainder=True).tail_steps
+    tail = config.shards.tail_steps
     with_tail = [
         b.features["id"].numpy().tolist() for b in training_batches(config, epochs=2, tail=True)
     ]

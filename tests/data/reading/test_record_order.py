@@ -66,18 +66,19 @@ def test_chunks_are_the_same_in_any_order_of_asking() -> None:
     def chunks() -> ChunkedEpochs:
         return ChunkedEpochs(
             lambda epoch: [iter([np.arange(10) + 100 * epoch]), iter([np.arange(7) + 50])],
-            lane_batch=2,
+            lambda begin, end: np.array([[2, 2], [2, 2], [1, 3], [3, 1], [2, 2]])[begin:end],
             steps=5,
+            step_ids=4,
             filler=-1,
-            num_lanes=2,
         )
 
     with mock.patch.object(record_order, "_CHUNK_IDS", 8):  # two steps, two steps, one step
         forward = chunks()
-        found = [forward.chunk(number).tolist() for number in range(6)]
-        assert found[0] == [[0, 1, 50, 51], [2, 3, 52, 53]]
-        assert found[1] == [[4, 5, 54, 55], [6, 7, 56, -1]]
-        assert found[5] == [[108, 109, -1, -1]]
+        found = [forward.chunk(number)[0].tolist() for number in range(6)]
+        assert found[0] == [0, 1, 50, 51, 2, 3, 52, 53]
+        assert found[1] == [4, 54, 55, 56, 5, 6, 7, -1]
+        assert found[5] == [108, 109, -1, -1]
+        assert forward.chunk(4)[1].tolist() == [4, 4]
         scattered = chunks()
         for number in (4, 1, 2, 1, 5, 0):
-            assert scattered.chunk(number).tolist() == found[number]
+            assert scattered.chunk(number)[0].tolist() == found[number]

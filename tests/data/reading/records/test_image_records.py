@@ -96,7 +96,7 @@ def test_record_ids_give_the_batches_of_raw_records(
 ) -> None:
     config = read_config(shards, WorkerPlace(worker, 2), augment=augment)
     other = by_tensorflow(config)
-    assigned = config.shards(drop_remainder=True)
+    assigned = config.shards
     steps = assigned.steps_per_epoch
     assert (steps, assigned.tail_steps) == (11, 1)
     for start in (BEGINNING, Position(1, steps - 2)):

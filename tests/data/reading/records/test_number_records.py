@@ -137,7 +137,7 @@ def test_numbers_are_read_as_by_tensorflow(
     shards: Path, by_tensorflow: Callable[..., list[Any]], place: WorkerPlace, buffer_bytes: int
 ) -> None:
     config = read_config(shards, place, buffer_bytes)
-    reader = open_reader(config, config.shards(drop_remainder=True).shards, plan=iter(()))
+    reader = open_reader(config, config.shards.shards, plan=iter(()))
     assert isinstance(reader, NumberRecordReader)
     for start in (Position(0, 0), Position(1, 11)):
         arguments: dict[str, Any] = {"start": start, "epochs": 3, "tail": True}

@@ -1,0 +1,53 @@
+"""The same losses and metrics on numbers of workers that do not divide the lanes or the batch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("uneven_program.py")
+
+
+@pytest.fixture(scope="module")
+def eight_lanes(
+    write_digits: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    output = tmp_path_factory.mktemp("eight_lanes") / "shards"
+    write_digits(output, "--num_workers=8")
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("batch", "remainder", "counts"),
+    [
+        (64, "drop", (1, 3, 5, 7, 8)),  # lanes are shared unevenly
+        (203, "pad", (1, 2, 4, 7)),  # nor do the lanes divide the batch
+        (203, "repeat", (1, 3, 8)),
+        (5, "drop", (1, 7)),  # some workers have no record of a step
+    ],
+)
+def test_losses_do_not_depend_on_the_number_of_workers(
+    eight_lanes: Path, batch: int, remainder: str, counts: tuple[int, ...]
+) -> None:
+    command = [sys.executable, str(PROGRAM), str(eight_lanes), str(batch), remainder]
+    done = subprocess.run(
+        [*command, ",".join(map(str, counts))],
+        capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    expected = found.pop("1")
+    assert len(set(expected["losses"])) > 3
+    for result in found.values():
+        assert result["losses"] == pytest.approx(expected["losses"], rel=1e-4, abs=1e-6)
+        assert result["records"] == expected["records"]
+        for one, other in zip(result["metrics"], expected["metrics"], strict=True):
+            assert one == pytest.approx(other, abs=2e-3)
+    if remainder != "drop":
+        assert set(expected["records"]) == {1617}  # all records, each counted once
+    assert any(result["empty"] for result in found.values()) == (batch == 5 or remainder == "pad")

@@ -1,0 +1,92 @@
+"""Trains on replicas in one process, each fed as one of so many workers, from the same weights.
+
+python uneven_program.py SHARDS BATCH REMAINDER WORKERS,…  ->  one line of JSON: for each number of
+workers the losses of two epochs, the metrics after each, and the counts of records
+"""
+
+import json
+import sys
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tenfold.data.reading.batches import training_batches
+from tenfold.data.reading.read_config import ReadConfig, read_config
+from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
+from tenfold.models.training.build import build_metrics
+from tenfold.models.training.steps import TrainSteps
+
+SHARDS, BATCH, REMAINDER = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+COUNTS = [int(count) for count in sys.argv[4].split(",")]
+EPOCHS = 2
+
+
+def make_model() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    layers: list[Any] = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Flatten(),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Dense(16, "relu", kernel_regularizer="l2"),
+        keras.layers.Dense(10, "softmax"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(
+        optimizer=keras.optimizers.Adam(0.01, global_clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy", keras.metrics.IoU(10, [1, 2], sparse_y_pred=False, name="iou")],
+    )
+    return model
+
+
+def reading(worker: int, num_workers: int) -> ReadConfig:
+    return read_config(
+        SHARDS,
+        split="train",
+        global_batch_size=BATCH,
+        place=WorkerPlace(worker, num_workers),
+        options=ReadOptions(remainder=REMAINDER, seed=2),
+    )
+
+
+def batches(num_workers: int) -> tf.data.Dataset:
+    """Return the batches of all workers in turn, which a strategy deals to its replicas in turn."""
+    parts = [training_batches(reading(worker, num_workers)) for worker in range(num_workers)]
+    endless = tf.data.Dataset.range(num_workers).repeat()
+    return tf.data.Dataset.choose_from_datasets(parts, endless)
+
+
+def train(num_workers: int) -> dict[str, Any]:
+    devices = [f"CPU:{index}" for index in range(num_workers)]
+    # One process cannot use collectives of several groups.
+    strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+    shards = reading(0, num_workers).shards
+    with strategy.scope():
+        model = make_model()
+        model.optimizer.build(model.trainable_variables)
+        build_metrics(model, training_batches(reading(0, num_workers)).element_spec)
+    train_steps = TrainSteps(
+        model,
+        strategy,
+        max_steps=shards.steps_per_epoch,
+        class_weights=[1.0 + label / 10 for label in range(10)],
+        equal_parts=shards.is_even(1),
+        empty_parts=shards.may_be_empty(1),
+    )
+    iterator = iter(strategy.distribute_datasets_from_function(lambda _: batches(num_workers)))
+    results = [train_steps(iterator, shards.steps_per_epoch) for _ in range(EPOCHS)]
+    return {
+        "losses": [float(loss) for result in results for loss in result.losses],
+        "metrics": [result.metrics for result in results],
+        "records": [result.records for result in results],
+        "even": shards.is_even(1),
+        "empty": shards.may_be_empty(1),
+    }
+
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * max(COUNTS)
+)
+print(json.dumps({count: train(count) for count in COUNTS}))
