@@ -6,7 +6,6 @@ parsed only here, so that none can point outside of the manifest's folder.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -239,12 +238,14 @@ class Manifest:
         if self.num_lanes < 1:
             raise UserError(f"manifest: num_lanes is {self.num_lanes}, it must be at least 1")
         counts = self.worker_counts
-        if list(counts) != sorted({count for count in counts if count > 0}) or (
-            self.num_lanes != math.lcm(*counts)
-        ):
+        if not counts or list(counts) != sorted({count for count in counts if count > 0}):
             raise UserError(
-                f"manifest: worker_counts is {list(counts)}, but must ascend from 1 or more and "
-                f"have num_lanes, {self.num_lanes}, as their least common multiple"
+                f"manifest: worker_counts is {list(counts)}, but must ascend from 1 or more"
+            )
+        if counts[-1] > self.num_lanes:
+            raise UserError(
+                f"manifest: num_lanes is {self.num_lanes}, but each of {counts[-1]} workers "
+                "(worker_counts) needs a lane"
             )
         for name in ("quarantined", "left_out"):
             if not 0 <= getattr(self, name) < _MAX_BYTES:

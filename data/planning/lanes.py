@@ -6,8 +6,10 @@ on any number of workers.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from tenfold.data.errors import UserError
@@ -19,6 +21,9 @@ DROP: Final = "drop"
 PAD: Final = "pad"
 REPEAT: Final = "repeat"
 REMAINDERS: Final = (DROP, PAD, REPEAT)
+
+# Of more lanes, the parts of workers are not counted step by step.
+_MAX_COUNTED_LANES: Final = 400
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,28 @@ class WorkerShards:
         Args:
           replicas: the replicas of each worker.
         """
-        fewest_lanes = self.shares.num_lanes // self.num_workers
-        fewest = self.shares.batch_size // self.shares.num_lanes * fewest_lanes
-        return fewest < replicas or (self.remainder == PAD and bool(self.short_steps))
+        if self.remainder == PAD and self.short_steps:
+            return True
+        return _fewest_records(self.shares, self.num_workers) < replicas
+
+
+@cache
+def _fewest_records(shares: BatchShares, num_workers: int) -> int:
+    """Return the fewest records that a worker gets of a full batch; less where that is costly."""
+    num_lanes = shares.num_lanes
+    bound = shares.batch_size // num_lanes * (num_lanes // num_workers)
+    if shares.are_equal or num_lanes > _MAX_COUNTED_LANES:
+        return bound
+    fewest = shares.batch_size
+    for step in range(num_lanes // math.gcd(shares.batch_size, num_lanes)):  # then they repeat
+        given = [
+            shares.taken(lane, step + 1) - shares.taken(lane, step) for lane in range(num_lanes)
+        ]
+        sums = list(itertools.accumulate(given, initial=0))
+        for worker in range(num_workers):
+            lanes = lanes_of_worker(worker, num_workers=num_workers, num_lanes=num_lanes)
+            fewest = min(fewest, sums[lanes.stop] - sums[lanes.start])
+    return fewest
 
 
 def split_evenly(records: int, parts: int) -> tuple[int, ...]:

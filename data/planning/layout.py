@@ -1,6 +1,5 @@
 """The input and output of planning: source statistics, layout policy, shard layout."""
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,11 +36,11 @@ class SourceStats:
 
 @dataclass(frozen=True)
 class LayoutPolicy:
-    """The bounds of a layout: the rule of thumb, and the worker counts to divide evenly.
+    """The bounds of a layout: the rule of thumb, and the numbers of workers that it is for.
 
     Attributes:
       num_workers: the number of workers that will train.
-      worker_counts: further numbers of workers that must divide the shards evenly.
+      worker_counts: further numbers of workers that should share the shards evenly.
       shards_per_worker: shards for each worker to read, within the bounds on their size.
       min_shard_bytes: the smallest size of a shard.
       max_shard_bytes: the largest size of a shard.
@@ -70,13 +69,8 @@ class LayoutPolicy:
 
     @property
     def all_counts(self) -> tuple[int, ...]:
-        """All worker counts that must divide the shards evenly, ascending."""
+        """All numbers of workers that the layout is for, ascending."""
         return tuple(sorted({self.num_workers, *self.worker_counts}))
-
-    @property
-    def num_lanes(self) -> int:
-        """The smallest number of lanes that every worker count divides."""
-        return math.lcm(*self.all_counts)
 
 
 @dataclass(frozen=True)
@@ -85,9 +79,9 @@ class ShardLayout:
 
     Attributes:
       num_shards: the number of shards, a multiple of `num_lanes`.
-      num_lanes: the number of lanes, a multiple of every worker count.
+      num_lanes: the number of lanes, a multiple of `num_workers`.
       num_workers: the number of workers that the layout is planned for.
-      worker_counts: all worker counts that divide the shards evenly by plan.
+      worker_counts: all numbers of workers that the layout is planned for.
       total_bytes: the size of all records in shards.
       num_examples: the number of records; None if only the size of the data is known.
       max_record_bytes: the size of the largest record; 0 if it is not known.
@@ -107,7 +101,7 @@ class ShardLayout:
 
     def __post_init__(self) -> None:
         assert self.num_shards % self.num_lanes == 0, (self.num_shards, self.num_lanes)
-        assert all(self.num_lanes % count == 0 for count in self.worker_counts)
+        assert self.num_lanes % self.num_workers == 0, (self.num_lanes, self.num_workers)
 
     @property
     def shards_per_worker(self) -> int:

@@ -8,6 +8,7 @@ division among workers.
 from collections.abc import Sequence
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.lane_count import SplitSize, choose_num_lanes
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 from tenfold.data.units import format_size, plural
 
@@ -17,6 +18,7 @@ def plan_layout(
     num_examples: int | None = None,
     policy: LayoutPolicy | None = None,
     *,
+    num_lanes: int | None = None,
     max_record_bytes: int = 0,
     split: str = "",
 ) -> ShardLayout:
@@ -26,6 +28,8 @@ def plan_layout(
       total_bytes: the size of all records in shards, framing included.
       num_examples: the number of records; None if it is not known.
       policy: the bounds; by default ten shards of 10 to 250 MB for each of four workers.
+      num_lanes: the number of lanes, a multiple of the number of workers; None chooses it for this
+        size.
       max_record_bytes: the size of the largest record, for warnings; 0 if it is not known.
       split: the name of the split, for messages; "" for a whole data set.
 
@@ -34,11 +38,17 @@ def plan_layout(
     """
     policy = policy or LayoutPolicy()
     subject = f"split '{split}'" if split else "the data set"
-    _check_sizes(total_bytes, num_examples, policy, subject)
-    num_shards, reasons = _num_shards(total_bytes, num_examples, policy)
+    _check_sizes(total_bytes, num_examples, subject)
+    lanes = num_lanes or choose_num_lanes(policy, [SplitSize(total_bytes, num_examples)])
+    if num_examples is not None and num_examples < lanes:
+        raise UserError(
+            f"{subject} has {plural(num_examples, 'example')}, which cannot fill the {lanes} "
+            f"lanes for {_listing(policy.all_counts)} workers: take fewer workers or more data"
+        )
+    num_shards, reasons = _num_shards(total_bytes, num_examples, policy, lanes)
     layout = ShardLayout(
         num_shards=num_shards,
-        num_lanes=policy.num_lanes,
+        num_lanes=lanes,
         num_workers=policy.num_workers,
         worker_counts=policy.all_counts,
         total_bytes=total_bytes,
@@ -49,9 +59,7 @@ def plan_layout(
     return _with_warnings(layout, policy)
 
 
-def _check_sizes(
-    total_bytes: int, num_examples: int | None, policy: LayoutPolicy, subject: str
-) -> None:
+def _check_sizes(total_bytes: int, num_examples: int | None, subject: str) -> None:
     if total_bytes < 1:
         raise UserError(f"{subject} has {total_bytes} bytes: there is nothing to plan")
     if num_examples is None:
@@ -63,34 +71,27 @@ def _check_sizes(
             f"{num_examples:,} examples do not fit into {total_bytes:,} bytes: "
             "check --dataset_size and --num_examples"
         )
-    if num_examples < policy.num_lanes:
-        raise UserError(
-            f"{subject} has {plural(num_examples, 'example')}, which cannot fill "
-            f"{policy.num_lanes} lanes (the least common multiple of the worker counts "
-            f"{list(policy.all_counts)}): take fewer workers or more data"
-        )
 
 
 def _num_shards(
-    total_bytes: int, num_examples: int | None, policy: LayoutPolicy
+    total_bytes: int, num_examples: int | None, policy: LayoutPolicy, lanes: int
 ) -> tuple[int, list[str]]:
     """Return the number of shards, and the reasons for deviating from the rule of thumb."""
-    lanes = policy.num_lanes
     target = policy.shards_per_worker * policy.num_workers
     num_shards = _round_up(target, lanes)
     reasons = []
     if num_shards != target:
         reasons.append(
-            f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of {lanes} "
-            f"divides evenly among {_listing(policy.all_counts)} workers"
+            f"{plural(num_shards, 'shard')} instead of {target:,}: a multiple of the {lanes:,} "
+            f"lanes, which {_listing(policy.all_counts)} {_workers_share(policy, lanes)}"
         )
-    highest = _max_shards(total_bytes, policy)
-    lowest = _min_shards(total_bytes, num_examples, policy)
+    highest = _max_shards(total_bytes, policy, lanes)
+    lowest = _min_shards(total_bytes, num_examples, policy, lanes)
     if num_shards > highest:
         reasons.append(
             f"{plural(highest, 'shard')} instead of {num_shards:,}: more would each be under "
             f"{format_size(policy.min_shard_bytes)}"
-            + (f" (one per lane, {lanes}, is the fewest)" if highest == lanes else "")
+            + (f" (one per lane, {lanes:,}, is the fewest)" if highest == lanes else "")
         )
         num_shards = highest
     if num_shards < lowest:
@@ -102,18 +103,20 @@ def _num_shards(
     return _no_empty_shard(num_shards, num_examples, lanes, reasons), reasons
 
 
-def _max_shards(total_bytes: int, policy: LayoutPolicy) -> int:
+def _max_shards(total_bytes: int, policy: LayoutPolicy, lanes: int) -> int:
     """The highest number of shards that have the minimum size; at least one per lane."""
     num_shards = total_bytes // policy.min_shard_bytes
-    return max(num_shards // policy.num_lanes * policy.num_lanes, policy.num_lanes)
+    return max(num_shards // lanes * lanes, lanes)
 
 
-def _min_shards(total_bytes: int, num_examples: int | None, policy: LayoutPolicy) -> int:
+def _min_shards(
+    total_bytes: int, num_examples: int | None, policy: LayoutPolicy, lanes: int
+) -> int:
     """The lowest number of shards that keep to the maximum size, in whole records."""
     if num_examples is None:
-        return _round_up(-(-total_bytes // policy.max_shard_bytes), policy.num_lanes)
+        return _round_up(-(-total_bytes // policy.max_shard_bytes), lanes)
     records_per_shard = max(policy.max_shard_bytes * num_examples // total_bytes, 1)
-    return _round_up(-(-num_examples // records_per_shard), policy.num_lanes)
+    return _round_up(-(-num_examples // records_per_shard), lanes)
 
 
 def _no_empty_shard(
@@ -133,8 +136,14 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def _workers_share(policy: LayoutPolicy, lanes: int) -> str:
+    even = all(lanes % count == 0 for count in policy.all_counts)
+    worker = "worker shares" if policy.all_counts == (1,) else "workers share"
+    return f"{worker} {'evenly' if even else 'as evenly as the size of the shards allows'}"
+
+
 def _listing(counts: Sequence[int]) -> str:
-    *others, last = (str(count) for count in counts)
+    *others, last = (f"{count:,}" for count in counts)
     return f"{', '.join(others)} and {last}" if others else last
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tenfold.data.format.manifest import shard_name
 from tenfold.data.planning.deal_splits import DealtSplits
+from tenfold.data.planning.lane_count import SplitSize, choose_num_lanes
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 from tenfold.data.planning.permutation import Permutation
 from tenfold.data.planning.plan_layout import plan_layout
@@ -182,15 +183,18 @@ def plan_write(
     Raises:
       UserError: a split has too few examples for its lanes, or a size is not positive.
     """
+    sizes = [
+        _size(split.examples * estimate.copies, estimate)
+        for split, estimate in zip(dealt.splits, estimates, strict=True)
+    ]
+    num_lanes = choose_num_lanes(policy, sizes)
     plans: list[SplitPlan] = []
-    for split, estimate in zip(dealt.splits, estimates, strict=True):
-        copies = split.examples * estimate.copies
-        expected = estimate.record_bytes * estimate.records_per_copy * copies
+    for split, estimate, size in zip(dealt.splits, estimates, sizes, strict=True):
         layout = plan_layout(
-            # A copy takes at least a byte of the plan, however few records become of it.
-            max(round(expected), copies if estimate.records_per_copy < 1 else 1),
-            copies,
+            size.total_bytes,
+            size.num_examples,
             policy,
+            num_lanes=num_lanes,
             max_record_bytes=estimate.max_record_bytes,
             split=split.name if len(dealt.splits) > 1 else "",
         )
@@ -206,4 +210,12 @@ def plan_write(
                 records_per_copy=estimate.records_per_copy,
             )
         )
-    return WritePlan(tuple(plans), shuffle_seed, policy.num_lanes, policy.all_counts, dealt.notes)
+    return WritePlan(tuple(plans), shuffle_seed, num_lanes, policy.all_counts, dealt.notes)
+
+
+def _size(copies: int, estimate: SizeEstimate) -> SplitSize:
+    """Return the expected size of a split of so many copies of examples."""
+    expected = estimate.record_bytes * estimate.records_per_copy * copies
+    # A copy takes at least a byte of the plan, however few records become of it.
+    least = copies if estimate.records_per_copy < 1 else 1
+    return SplitSize(max(round(expected), least), copies)

@@ -18,7 +18,7 @@ from tenfold.data.reading.read_options import (
     WorkerPlace,
 )
 from tenfold.data.reading.receipts import add_evaluation_counts, add_training_counts
-from tenfold.data.reading.records.record_reader import Batch
+from tenfold.data.reading.records.record_reader import Batch, TrainingBatch
 from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
@@ -33,6 +33,7 @@ def training_dataset(
     place: WorkerPlace | None = None,
     start: Position = BEGINNING,
     epochs: int | None = None,
+    weights: bool = False,
     receipt: bool = False,
 ) -> tf.data.Dataset:
     """Return this worker's training batches, read from its own lanes' shards only.
@@ -48,17 +49,20 @@ def training_dataset(
       place: which worker this is; None takes `WorkerPlace.from_environment()`.
       start: where to begin, on any number of workers.
       epochs: epochs of the whole run, those before `start` included; None never ends.
+      weights: add `weight` to the elements; needed where the parts of a batch differ in size.
       receipt: add `counts` to the elements.
 
     Elements:
-      (x, y), or (x, y, counts) with `receipt`; without y where records have no ``label``. An
-      element is the part of a batch that one replica gets: n = global_batch_size / workers /
-      replicas.
+      (x, y), with `weight` and `counts` after them where asked for; without y where records have
+      no ``label``. An element is the part of a batch that one replica gets: n = global_batch_size
+      / workers / replicas, or with `weights` about as many.
 
       x: the feature beside the label, or a dict of features where there are several: images
         float32 or uint8 [n, height, width, channels] with values 0 to 255, numbers float32 or
         int64 [n, …], bytes as string [n, …].
       y: int64 [n].
+      weight: float32 [n], all of one value: n as a multiple of its mean over all replicas. The
+        mean over the replicas of their mean weighted losses is the mean loss of the batch.
       counts: int64 [3]: records, leftover records (in an epoch's last element), and the sum of
         both's fingerprints modulo 2**64. `epoch_receipt` takes the sum of an epoch's counts.
 
@@ -66,11 +70,13 @@ def training_dataset(
       UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
     config = _config(shards, split, global_batch_size, options, place)
+    if not weights:
+        _check_even(config)
     start = _check_start(config, start)
     batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
     if receipt:
         batches = add_training_counts(batches, config, start=start, epochs=epochs)
-    return _as_tuples(batches, options.image_dtype)
+    return _as_tuples(batches, options.image_dtype, weights=weights)
 
 
 def evaluation_dataset(
@@ -106,7 +112,7 @@ def evaluation_dataset(
     batches = evaluation_batches(_config(shards, split, global_batch_size, options, place))
     if receipt:
         batches = add_evaluation_counts(batches)
-    return _as_tuples(batches, options.image_dtype)
+    return _as_tuples(batches, options.image_dtype, weights=True)
 
 
 def worker_dataset(
@@ -193,19 +199,32 @@ def _check_start(config: ReadConfig, start: Position) -> Position:
     return Position(start.epoch + 1, 0) if start.step == steps else start
 
 
-def _as_tuples(batches: tf.data.Dataset, image_dtype: str) -> tf.data.Dataset:
+def _check_even(config: ReadConfig) -> None:
+    """Check that all parts of a batch have the same number of records.
+
+    Raises:
+      UserError: they have not, so that the mean of their losses is not that of the batch.
+    """
+    place, lanes = config.place, config.manifest.num_lanes
+    if not config.shards.is_even(place.replicas):
+        raise UserError(
+            f"a batch of {config.global_batch_size} from {lanes} lanes has parts of other sizes "
+            f"on {place.num_workers} workers × {place.replicas} replicas: give weights=True to "
+            "training_dataset, and use the weight in the loss, or take numbers that divide evenly"
+        )
+
+
+def _as_tuples(batches: tf.data.Dataset, image_dtype: str, *, weights: bool) -> tf.data.Dataset:
     """Return batches, or (batch, counts), as the tuples that users get."""
 
     @plain_graph
     def convert(batch: Batch, *counts: tf.Tensor) -> tuple[Any, ...]:
-        return *_as_tuple(batch, image_dtype), *counts
+        inputs, label, weight = split_batch(batch)
+        if image_dtype == "uint8" and IMAGE in batch.features:
+            images = batch.features[IMAGE]
+            inputs = {**inputs, IMAGE: images} if isinstance(inputs, dict) else images
+        if isinstance(batch, TrainingBatch) and weights:
+            weight = tf.fill(tf.shape(batch.fingerprints), batch.share)
+        return inputs, *(part for part in (label, weight) if part is not None), *counts
 
     return batches.map(convert)
-
-
-def _as_tuple(batch: Batch, image_dtype: str) -> tuple[Any, ...]:
-    inputs, label, weight = split_batch(batch)
-    if image_dtype == "uint8" and IMAGE in batch.features:
-        images = batch.features[IMAGE]
-        inputs = {**inputs, IMAGE: images} if isinstance(inputs, dict) else images
-    return inputs, *(part for part in (label, weight) if part is not None)

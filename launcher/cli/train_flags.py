@@ -85,7 +85,7 @@ def define_train_flags(fv: FlagValues) -> None:
     )
     choice(
         "remainder", DROP, REMAINDERS, "records too few for a whole batch at an epoch's end: drop "
-        "them (others each epoch), pad (a smaller batch) or repeat (with the epoch's first records)",
+        "them (others each epoch), pad (a smaller batch) or repeat (with records from its start)",
     )  # fmt: skip
     choice("precision", "float32", PRECISIONS, "number format of the layers' computations")
     choice(

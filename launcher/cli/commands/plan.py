@@ -9,6 +9,8 @@ from typing import Any, Final
 from absl import flags
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.lane_count import counts_that_matter
+from tenfold.data.planning.lanes import imbalance
 from tenfold.data.planning.layout import ShardLayout
 from tenfold.data.planning.plan_layout import plan_layout
 from tenfold.data.runtime.scratch_folder import scratch_folder
@@ -129,6 +131,10 @@ _FIELDS: Final = (
 def to_json(plan: SourcePlan) -> dict[str, Any]:
     """Return the plan for --format=json: the whole data set, and with several splits each."""
     document = _fields_of(plan.whole)
+    document["imbalance"] = {
+        str(count): round(imbalance(plan.whole.num_lanes, count), 4)
+        for count in counts_that_matter(plan.whole)
+    }
     if plan.splits:
         layouts = [layout for _, layout in plan.splits]
         for name, choose in (
@@ -157,8 +163,10 @@ def rows_of(plan: SourcePlan) -> list[tuple[str, str]]:
     rows += [
         ("shards", f"{layout.num_shards:,} of {format_size(layout.shard_bytes_mean)}"),
         ("workers", f"{layout.num_workers:,}, {plural(layout.shards_per_worker, 'shard')} each"),
-        ("lanes", f"{layout.num_lanes:,}: evenly read by {_show_counts(layout)}"),
+        ("lanes", f"{layout.num_lanes:,}: evenly read by {_even_counts(layout)}"),
     ]
+    if uneven := _uneven_counts(layout):
+        rows.append(("", uneven))
     if layout.num_examples is not None and not plan.splits:
         rows.append(("records per shard", _records(layout)))
     rows += [("because", reason) for reason in layout.reasons]
@@ -192,7 +200,17 @@ def _records(layout: ShardLayout) -> str:
     return f"{most:,}" if fewest == most else f"{fewest:,} or {most:,}"
 
 
-def _show_counts(layout: ShardLayout) -> str:
-    divisors = [n for n in range(1, layout.num_lanes + 1) if layout.num_lanes % n == 0]
-    counts = ", ".join(f"{count:,}" for count in divisors)
-    return f"{counts} {'worker' if divisors == [1] else 'workers'}"
+def _even_counts(layout: ShardLayout) -> str:
+    counts = [n for n in counts_that_matter(layout) if layout.num_lanes % n == 0]
+    shown = ", ".join(f"{count:,}" for count in counts)
+    return f"{shown} {'worker' if counts == [1] else 'workers'}"
+
+
+def _uneven_counts(layout: ShardLayout) -> str:
+    """Return what other numbers of workers cost, "" if none is to be shown."""
+    costs = [
+        f"{count:,} workers +{100 * imbalance(layout.num_lanes, count):.0f} %"
+        for count in counts_that_matter(layout)
+        if layout.num_lanes % count
+    ]
+    return f"a step waits for the largest part: {', '.join(costs)}" if costs else ""

@@ -26,6 +26,8 @@ FREE = {
     ("splits", "*", "shards", "*", "crc32c"),
     # The order of features and splits, and data sets without a feature, a split or class names.
     ("features",), ("features", "*"), ("splits",), ("splits", "*"), ("label_names",),
+    # The numbers of workers that the lanes were planned for; any number may read them.
+    ("worker_counts",), ("worker_counts", "*"),
 }  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 7, 1.0, 1.5, float("inf"), float("nan"), 10**30, -(10**400),

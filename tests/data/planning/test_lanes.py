@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, ShardInfo, Split, shard_name
-from tenfold.data.planning.lanes import assign_lanes, deal_lanes
+from tenfold.data.planning.batch_shares import BatchShares
+from tenfold.data.planning.lanes import DROP, PAD, REMAINDERS, assign_lanes, deal_lanes
 
 
 def manifest_of(records: list[int], num_lanes: int) -> Manifest:
@@ -34,7 +35,7 @@ def test_steps_of_training_and_evaluation(
 ) -> None:
     manifest = manifest_of(records, lanes)
     (whole,) = assign_lanes(
-        manifest, "train", num_workers=1, global_batch_size=batch, drop_remainder=False
+        manifest, "train", num_workers=1, global_batch_size=batch, remainder=PAD
     )
     assert (whole.steps_per_epoch, whole.tail_steps) == (evaluation, 0)
     if training == (0, 0):
@@ -46,44 +47,77 @@ def test_steps_of_training_and_evaluation(
 
 
 @given(
-    per_lane=st.integers(1, 4),
-    lanes=st.sampled_from([1, 2, 4, 6, 8, 12]),
-    least=st.integers(5, 40),
-    lane_batch=st.integers(1, 5),
+    lanes=st.integers(1, 12),
+    per_lane=st.integers(1, 3),
+    batch=st.integers(1, 60),
+    remainder=st.sampled_from(REMAINDERS),
     data=st.data(),
 )
-def test_every_worker_count_shares_the_same_lanes(
-    per_lane: int, lanes: int, least: int, lane_batch: int, data: st.DataObject
+def test_every_number_of_workers_shares_the_same_batches(
+    lanes: int, per_lane: int, batch: int, remainder: str, data: st.DataObject
 ) -> None:
     count = per_lane * lanes
-    records = data.draw(st.lists(st.integers(least, least + 3), min_size=count, max_size=count))
+    records = data.draw(st.lists(st.integers(20, 23), min_size=count, max_size=count))
+    if remainder == DROP:
+        batch = min(batch, 20 * count // 2)
     manifest = manifest_of(records, lanes)
-    for workers in (n for n in range(1, lanes + 1) if lanes % n == 0):
+    for workers in range(1, lanes + 1):
         shares = assign_lanes(
-            manifest, "train", num_workers=workers, global_batch_size=lane_batch * lanes
+            manifest, "train", num_workers=workers, global_batch_size=batch, remainder=remainder
         )
         assert [lane for share in shares for lane in share.lanes] == list(
             deal_lanes(manifest.split("train"), lanes)
         )
-        assert len({(s.steps_per_epoch, s.tail_steps, s.batch_size) for s in shares}) == 1
-        assert sum(share.num_records for share in shares) == sum(records)
-        length = (shares[0].steps_per_epoch + shares[0].tail_steps) * lane_batch
-        longest = max(lane.num_records for share in shares for lane in share.lanes)
-        assert longest <= length < longest + lane_batch
+        assert max(len(s.lanes) for s in shares) - min(len(s.lanes) for s in shares) <= 1
+        assert len({(s.steps_per_epoch, s.tail_steps) for s in shares}) == 1
+        first = shares[0]
+        steps = range(first.steps_per_epoch)
+        per_step = [[share.records(step) for share in shares] for step in steps]
+        assert [sum(parts) for parts in per_step] == [first.global_records(s) for s in steps]
+        assert sum(map(sum, per_step)) == first.epoch_records
+        tail = range(first.steps_per_epoch, first.steps_per_epoch + first.tail_steps)
+        left = sum(share.records(step) for share in shares for step in tail)
+        assert first.epoch_records + left - first.repeated_records == sum(records)
+        assert first.tail_steps == 0 or remainder == DROP
+        if first.is_even(1):
+            assert all(len(set(parts)) == 1 for parts in per_step)
+        if not first.may_be_empty(1):
+            assert all(min(parts) > 0 for parts in per_step)
+
+
+@given(lanes=st.integers(1, 40), batch=st.integers(1, 100), steps=st.integers(0, 60))
+def test_shares_of_lanes_make_whole_batches(lanes: int, batch: int, steps: int) -> None:
+    shares = BatchShares(batch, lanes)
+    taken = [shares.taken(lane, steps) for lane in range(lanes)]
+    assert sum(taken) == steps * batch
+    assert max(taken) - min(taken) <= 1
+    for lane, count in enumerate(taken):
+        assert shares.full_steps(lane, count) >= steps
+        assert shares.steps_to_end(lane, count) <= steps
+        assert count - shares.taken(lane, max(0, steps - 1)) <= shares.max_lane_records
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4, 6])
+def test_a_small_batch_is_spread_over_the_workers(workers: int) -> None:
+    """Of 24 lanes, 12 give a record to a batch of 12: near each other in turn, not in place."""
+    manifest = manifest_of([50] * 24, 24)
+    shares = assign_lanes(manifest, "train", num_workers=workers, global_batch_size=12)
+    for step in range(shares[0].steps_per_epoch):
+        parts = [share.records(step) for share in shares]
+        assert max(parts) - min(parts) <= 2
+    assert not shares[0].may_be_empty(1)
 
 
 @pytest.mark.parametrize(
     ("workers", "batch", "message"),
     [
-        (3, 8, r"3 workers cannot share 4 lanes evenly: take one of \[1, 2, 4\]"),
-        (0, 8, "0 workers cannot share"),
-        (2, 6, "take 4 or 8"),
-        (2, 3, "take 4"),
-        (2, 0, "take 4"),
+        (5, 8, "5 workers cannot share 4 lanes: take at most 4 workers"),
+        (0, 8, "num_workers is 0"),
+        (2, 0, "global_batch_size is 0"),
         (2, 400, "80 records, too few for one global batch of 400"),
     ],
 )
-def test_uneven_numbers_are_refused_with_near_ones(workers: int, batch: int, message: str) -> None:
+def test_impossible_numbers_are_refused(workers: int, batch: int, message: str) -> None:
     manifest = manifest_of([20] * 4, 4)
     with pytest.raises(UserError, match=message):
         assign_lanes(manifest, "train", num_workers=workers, global_batch_size=batch)

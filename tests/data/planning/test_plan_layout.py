@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.lane_count import SplitSize, choose_num_lanes, counts_that_matter
+from tenfold.data.planning.lanes import imbalance
 from tenfold.data.planning.layout import MB, LayoutPolicy
 from tenfold.data.planning.plan_layout import (
     plan_layout,
@@ -18,30 +20,31 @@ GB = 1000 * MB
 @pytest.mark.parametrize(
     ("total", "examples", "policy", "shards"),
     [
-        # the rule of thumb's own example: ten shards of 250 MB for each of four workers
-        (10 * GB, None, LayoutPolicy(num_workers=4), 40),
-        # within the bounds: the target
-        (4 * GB, None, LayoutPolicy(num_workers=4), 40),
+        # the rule of thumb's own example, ten shards for each of four workers: twelve, as 24
+        # lanes are shared evenly by 1, 2, 3, 4, 6 and 8 workers
+        (10 * GB, None, LayoutPolicy(num_workers=4), 48),
+        # within the bounds: the same
+        (4 * GB, None, LayoutPolicy(num_workers=4), 48),
         # one byte over 250 MB a shard: one more for each lane
-        (10 * GB + 1, None, LayoutPolicy(num_workers=4), 44),
-        # 100 GB needs 400 shards of 250 MB
-        (100 * GB, None, LayoutPolicy(num_workers=4), 400),
-        # 200 MB: 20 shards of 10 MB
-        (200 * MB, None, LayoutPolicy(num_workers=4), 20),
+        (12 * GB + 1, None, LayoutPolicy(num_workers=4), 72),
+        # 100 GB needs 400 shards of 250 MB, a multiple of 24
+        (100 * GB, None, LayoutPolicy(num_workers=4), 408),
+        # 200 MB: 20 shards of 10 MB would not divide among 8 lanes, 16 do
+        (200 * MB, None, LayoutPolicy(num_workers=4), 16),
         # 79 MB: seven of 10 MB would not divide among four workers, four do
         (79 * MB, None, LayoutPolicy(num_workers=4), 4),
         # far too small: one shard per lane all the same
         (1000, None, LayoutPolicy(num_workers=4), 4),
         # a multiple of every worker count: 8 lanes
         (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(1, 2, 4, 8)), 40),
-        # lcm(3, 4) = 12: 40 becomes 48
+        # lcm(3, 4) = 12 divides 24
         (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(3,)), 48),
-        # one worker
-        (2500 * MB, None, LayoutPolicy(num_workers=1), 10),
+        # one worker: four lanes
+        (2500 * MB, None, LayoutPolicy(num_workers=1), 12),
         # whole records: 250 MB holds two records of 100 MB, so 100 of them need 50, rounded up
-        (10 * GB, 100, LayoutPolicy(num_workers=4), 52),
+        (10 * GB, 100, LayoutPolicy(num_workers=4), 72),
         # fewer records than shards: none may be empty
-        (10 * GB, 30, LayoutPolicy(num_workers=4), 28),
+        (10 * GB, 30, LayoutPolicy(num_workers=4), 24),
         # exactly as many records as lanes
         (10 * GB, 4, LayoutPolicy(num_workers=4), 4),
     ],
@@ -97,14 +100,13 @@ policies = st.builds(
 
 @given(st.integers(1, 10**13), st.integers(1, 10**7), policies)
 def test_properties_of_every_layout(total: int, examples: int, policy: LayoutPolicy) -> None:
-    examples = min(max(examples, policy.num_lanes), max(total, policy.num_lanes))
+    enough = math.lcm(*policy.all_counts)
+    examples = min(max(examples, enough), max(total, enough))
     total = max(total, examples)
     layout = plan_layout(total, examples, policy)
-    for count in policy.all_counts:
-        assert layout.num_lanes % count == 0
-        assert layout.num_shards % count == 0
-    assert layout.num_lanes == math.lcm(*policy.all_counts)
-    assert layout.num_lanes <= layout.num_shards <= examples
+    assert layout.num_lanes % layout.num_workers == 0
+    assert layout.num_shards % layout.num_lanes == 0
+    assert policy.all_counts[-1] <= layout.num_lanes <= layout.num_shards <= examples
     fewest, most = layout.records_per_shard_min, layout.records_per_shard_max
     assert fewest is not None
     assert most is not None
@@ -114,6 +116,43 @@ def test_properties_of_every_layout(total: int, examples: int, policy: LayoutPol
         assert layout.warnings
     if layout.shard_bytes_mean < policy.min_shard_bytes:
         assert layout.warnings
+
+
+@pytest.mark.parametrize("num_workers", [2, 3, 4, 6, 8, 12, 16, 32, 64, 1000])
+def test_fewer_workers_share_a_large_data_set_nearly_evenly(num_workers: int) -> None:
+    num_lanes = plan_layout(num_workers * 3 * GB, None, LayoutPolicy(num_workers)).num_lanes
+    assert imbalance(num_lanes, num_workers) == 0
+    assert imbalance(num_lanes, max(1, num_workers - 1)) < 0.18
+    counts = range(1, num_workers // 2 + 1)
+    assert all(imbalance(num_lanes, count) < 0.18 for count in counts)
+
+
+def test_lanes_keep_to_the_size_of_the_smallest_split() -> None:
+    policy = LayoutPolicy(num_workers=4)
+    large, small = SplitSize(100 * GB), SplitSize(30 * MB)
+    assert choose_num_lanes(policy, [large]) == 24
+    assert choose_num_lanes(policy, [large, small]) == 4
+    assert choose_num_lanes(policy, [large, SplitSize(100 * GB, 10)]) == 8
+
+
+def test_wished_counts_are_weighed() -> None:
+    """Their least common multiple is taken where it is small, whatever the size of the data."""
+    small = [SplitSize(MB)]
+    assert choose_num_lanes(LayoutPolicy(4, worker_counts=(1, 2, 3)), small) == 12
+    assert choose_num_lanes(LayoutPolicy(4, worker_counts=(5, 7)), small) == 8
+    primes = LayoutPolicy(100_000, worker_counts=(1, 2, 3, 5, 7, 11, 13))
+    lanes = choose_num_lanes(primes, [SplitSize(250 * 10**12)])
+    assert lanes % 100_000 == 0
+    assert lanes <= 600_000
+
+
+def test_shown_counts_are_few_and_fit() -> None:
+    layout = plan_layout(10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(7,)))
+    counts = counts_that_matter(layout)
+    assert {2, 3, 4, 5, 6, 7} <= set(counts)
+    assert len(counts) <= 10
+    assert list(counts) == sorted(set(counts))
+    assert counts_that_matter(plan_layout(1000, None, LayoutPolicy(num_workers=1))) == (1,)
 
 
 def test_whole_records_keep_to_the_maximum_size() -> None:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data.reading import benchmark
-from tenfold.data.reading.records.record_reader import RecordBatch
+from tenfold.data.reading.records.record_reader import TrainingBatch
 
 
 def test_benchmark_counts_the_batches_it_takes() -> None:
@@ -17,7 +17,9 @@ def test_benchmark_counts_the_batches_it_takes() -> None:
     assert (int(next(iterator)), decode_s) == (count, 0.0)
 
     iterator = iter(
-        numbers.map(lambda number: RecordBatch({}, number, tf.constant(0.25, tf.float64)))
+        numbers.map(
+            lambda number: TrainingBatch({}, number, tf.constant(0.25, tf.float64), tf.ones([]))
+        )
     )
     count, decode_s = benchmark._take_for(
         0.2, iterator, tf.function(benchmark._take, autograph=False)
@@ -46,10 +48,10 @@ def test_benchmark_call_takes_a_tenth_of_a_second(
 
     clock, taken = Clock(), []
 
-    def take(iterator: Any, count: Any) -> float:
+    def take(iterator: Any, count: Any) -> tuple[int, float]:
         taken.append(int(count))
         clock.now += batch_s * int(count)
-        return 0.0
+        return int(count), 0.0
 
     monkeypatch.setattr(benchmark, "time", clock)
     assert benchmark._take_for(seconds, None, take) == (sum(calls), 0.0)

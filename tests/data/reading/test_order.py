@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,13 @@ import pytest
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Manifest
-from tenfold.data.reading.batches import evaluation_batches, raw_records, training_batches
+from tenfold.data.reading import batches as batches_module
+from tenfold.data.reading.batches import (
+    evaluation_batches,
+    open_reader,
+    raw_records,
+    training_batches,
+)
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
 from tenfold.data.reading.order import lane_buffer_records
 from tenfold.data.reading.read_config import ReadConfig
@@ -142,6 +150,56 @@ def test_tail_holds_the_leftover_records(
     if start == 0:
         split = read_manifest(str(shards)).split("train")
         assert (records, total % 2**64) == (COUNT, split.fingerprint)
+
+
+@pytest.mark.parametrize("remainder", ["drop", "pad", "repeat"])
+@pytest.mark.parametrize("batch", [BATCH, 29, 5])
+@pytest.mark.parametrize("by_id", [True, False])
+def test_any_number_of_workers_reads_the_same_batches(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, remainder: str, batch: int, by_id: bool
+) -> None:
+    """Also from a start within an epoch, by record ids as by TensorFlow's own reading."""
+    if not by_id:
+        monkeypatch.setattr(batches_module, "open_reader", partial(open_reader, by_id=False))
+    options = {"global_batch_size": batch, "remainder": remainder, "epochs": 2}
+    expected = read_ids(shards, **options)
+    steps = read_config(shards, global_batch_size=batch, remainder=remainder).shards
+    assert len(expected) == 2 * steps.steps_per_epoch
+    epoch = flatten(expected[: steps.steps_per_epoch])
+    if remainder != "drop":
+        assert set(epoch) == set(range(COUNT))
+        assert len(epoch) == COUNT + steps.repeated_records
+    for workers, start in ((3, 0), (5, 7), (8, steps.steps_per_epoch - 1)):
+        found = read_ids(shards, workers=workers, start=Position(0, start), **options)
+        assert found == expected[start:]
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+@pytest.mark.parametrize("place", [WorkerPlace(1, 3, replicas=2), WorkerPlace(6, 7)])
+def test_receipt_of_uneven_parts(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, place: WorkerPlace, by_id: bool
+) -> None:
+    """Fingerprints of repeated records are 0, and tails have what the steps left over."""
+    if not by_id:
+        monkeypatch.setattr(batches_module, "open_reader", partial(open_reader, by_id=False))
+    split = read_manifest(str(shards)).split("train")
+    for remainder in ("drop", "pad", "repeat"):
+        records = total = 0
+        shares: list[float] = []
+        for worker in range(place.num_workers):
+            config = read_config(
+                shards, replace(place, index=worker), global_batch_size=29, remainder=remainder
+            )
+            for batch in training_batches(config, epochs=1, tail=True):
+                records += int((batch.fingerprints != 0).numpy().sum())
+                total += int(batch.fingerprints.numpy().sum())
+                shares.append(float(batch.share))
+        assert (records, total % 2**64) == (COUNT, split.fingerprint)
+        parts = config.shards.steps_per_epoch * place.num_workers * place.replicas
+        if remainder == "drop":  # the tails have shares too
+            assert sum(shares) > parts
+        else:
+            assert sum(shares) == pytest.approx(parts)
 
 
 def test_next_epoch_follows_the_tail(shards: Path) -> None:

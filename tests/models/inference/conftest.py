@@ -31,7 +31,7 @@ def reporter() -> QuietReporter:
 
 @pytest.fixture
 def row_shards(tmp_path: Path) -> Path:
-    """103 rows of three numbers, a label and a name, in five shards."""
+    """103 rows of three numbers, a label and a name, in six shards."""
     import numpy as np
 
     rng = np.random.default_rng(3)
@@ -39,7 +39,7 @@ def row_shards(tmp_path: Path) -> Path:
     names = np.array([f"row {number}".encode() for number in range(103)])
     values = rng.normal(size=(103, 3)).astype(np.float32)
     np.savez(source, x=values, label=rng.integers(0, 4, 103), name=names)
-    policy = LayoutPolicy(num_workers=1, min_shard_bytes=1, shards_per_worker=5)
+    policy = LayoutPolicy(num_workers=1, min_shard_bytes=1, shards_per_worker=6)
     write_shards(str(source), str(output), policy=policy)
     return output
 

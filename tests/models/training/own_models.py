@@ -135,7 +135,7 @@ class Bomb(keras.layers.Layer):
 
 def _with(layer, spec: ModelSpec) -> keras.Model:
     image, flat = keras.Input(spec.image_shape), keras.layers.Flatten()
-    hidden = keras.layers.Dense(32, "relu", name="hidden")(flat(layer(image)))
+    hidden = keras.layers.Dense(32, "tanh", name="hidden")(flat(layer(image)))
     outputs = keras.layers.Dense(spec.num_classes, "softmax", name="out")(hidden / 16.0)
     return keras.Model(image, outputs)
 

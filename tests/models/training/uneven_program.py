@@ -51,7 +51,7 @@ def reading(worker: int, num_workers: int) -> ReadConfig:
 
 
 def batches(num_workers: int) -> tf.data.Dataset:
-    """Return the batches of all workers in turn, which a strategy deals to its replicas in turn."""
+    """Return the batches of all workers in turn, as a strategy deals them to its replicas."""
     parts = [training_batches(reading(worker, num_workers)) for worker in range(num_workers)]
     endless = tf.data.Dataset.range(num_workers).repeat()
     return tf.data.Dataset.choose_from_datasets(parts, endless)
