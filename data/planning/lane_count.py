@@ -15,13 +15,15 @@ from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 # Lanes for each worker of the largest count that the planner tends to, and looks at at most.
 _LANES_PER_WORKER: Final = 4
 _MAX_LANES_PER_WORKER: Final = 6
+# Shards of a lane where there are enough: the records of several mix better than those of one.
+_SHARDS_PER_LANE: Final = 2
 # The numbers of workers that a layout is judged by beside the wished ones, at most.
 _JUDGED_COUNTS: Final = 12
 _SHOWN_COUNTS: Final = 10
 # What counts, beside 1 for a mean imbalance of 100 % over the judged counts: that of the wished
 # counts; each doubling away from the usual lanes per worker; a share of shards above the target.
 _WISH_WEIGHT: Final = 4.0
-_DOUBLING_WEIGHT: Final = 0.02
+_DOUBLING_WEIGHT: Final = 0.05
 _SHARDS_WEIGHT: Final = 0.05
 
 
@@ -71,8 +73,8 @@ def _fewest_lanes(policy: LayoutPolicy) -> int:
 
 
 def _max_lanes(policy: LayoutPolicy, split: SplitSize) -> int:
-    """Return the number of lanes of which each can have two shards of the minimum size."""
-    lanes = split.total_bytes // policy.min_shard_bytes // 2
+    """Return the number of lanes that can have _SHARDS_PER_LANE shards of the minimum size."""
+    lanes = split.total_bytes // policy.min_shard_bytes // _SHARDS_PER_LANE
     return lanes if split.num_examples is None else min(lanes, split.num_examples)
 
 
@@ -86,8 +88,8 @@ def _judged_counts(num_workers: int) -> list[int]:
 
 
 def _cost(num_lanes: int, policy: LayoutPolicy, judged: Iterable[int]) -> float:
-    usual = _LANES_PER_WORKER * policy.all_counts[-1]
     target = policy.shards_per_worker * policy.num_workers
+    usual = min(_LANES_PER_WORKER * policy.all_counts[-1], max(1, target // _SHARDS_PER_LANE))
     num_shards = -(-target // num_lanes) * num_lanes
     return (
         _WISH_WEIGHT * _mean_imbalance(num_lanes, policy.all_counts)
