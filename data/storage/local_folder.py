@@ -206,11 +206,16 @@ class LocalFolder:
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Return the sizes in bytes of the plain files directly in the folder `prefix`."""
+        sizes = {}
         try:
             with os.scandir(self._path_of(prefix)) as entries:
-                return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                        if entry.is_file():
+                            sizes[entry.name] = entry.stat().st_size
         except FileNotFoundError:
             return {}
+        return sizes
 
     def entry(self, name: str) -> Entry | None:
         """Return the entry of one file, or None if there is no such file."""

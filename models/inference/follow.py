@@ -9,7 +9,7 @@ from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import Folder
 from tenfold.models.inference.evaluator import EvaluationResult, Evaluator
 from tenfold.models.inference.load_model import assign_checkpoint
-from tenfold.models.training.checkpoint import (
+from tenfold.models.training.checkpoints.checkpoint import (
     checkpoint_from_bytes,
     checkpoint_name,
     checkpoint_names,

@@ -17,7 +17,7 @@ from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER, MODEL_FILE
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.build import build_model
-from tenfold.models.training.checkpoint import (
+from tenfold.models.training.checkpoints.checkpoint import (
     Checkpoint,
     checkpoint_from_bytes,
     checkpoint_names,

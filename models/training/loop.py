@@ -82,8 +82,12 @@ def train(
     run = _Run(session, reporter, stop, before_leaving)
     if resumed:
         reporter.resumed(epoch=session.state.position.epoch, step=session.steps_done)
-    with explain_errors():
-        return run.to_end()
+    try:
+        with explain_errors():
+            return run.to_end()
+    except BaseException:
+        session.finish_saving()
+        raise
 
 
 class _Run:
@@ -125,13 +129,15 @@ class _Run:
         except NotFiniteError as error:
             if error.finding.kept_step is None:
                 raise
+        self.reporter.enter("checkpoint")
+        self._report_saved(wait=True)
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
         return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
 
     def _has_next_epoch(self) -> bool:
-        """Whether another epoch follows; the last one has then been checkpointed.
+        """Whether another epoch follows; a checkpoint of the last one is then being saved.
 
         Raises:
           Preempted: an epoch would follow, but any worker has requested to stop.
@@ -142,6 +148,7 @@ class _Run:
         if session.any_worker(bool(session.model.stop_training)):  # by a callback
             return False
         if self.stop_requested:  # the same on all workers
+            self._report_saved(wait=True)
             raise Preempted
         return True
 
@@ -199,7 +206,9 @@ class _Run:
             self._checkpoint()
         if result.stop and not at_end:
             self._checkpoint()
+            self._report_saved(wait=True)
             raise Preempted
+        self._report_saved(wait=False)
         # At its end the epoch is finished first: its receipt and validation are then complete.
         self.stop_requested = result.stop
         return result.wait_s
@@ -228,6 +237,7 @@ class _Run:
             finding = replace(finding, kept_step=session.steps_done)
         self.reporter.not_finite(finding)
         if self.config.on_nan != "ignore":
+            self._report_saved(wait=True)
             self._end_together()
             raise NotFiniteError(finding)
 
@@ -265,11 +275,16 @@ class _Run:
             self.reporter.enter("checkpoint")
         if self.log:
             self.log.flush()
-        path = self.session.save()
-        if path is not None:
-            position = self.session.state.position
-            self.reporter.checkpoint(path, epoch=position.epoch, step=self.session.steps_done)
+        self._report_saved(wait=True)
+        self.session.save()
         self.reporter.enter("training")
+
+    def _report_saved(self, *, wait: bool) -> None:
+        """Report the checkpoints that have become whole; with `wait`, all."""
+        for saved in self.session.saved_checkpoints(wait=wait):
+            epoch, step = saved.position.epoch, saved.position.step
+            steps_done = epoch * self.session.shards.steps_per_epoch + step
+            self.reporter.checkpoint(saved.path, epoch=epoch, step=steps_done)
 
     def _evaluate(self, metrics: dict[str, float]) -> Receipt | None:
         """Evaluate on the validation split; returns its receipt, None without such a split.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
@@ -27,13 +28,16 @@ from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.build import build_metrics, build_model
 from tenfold.models.training.check_model import check_model, naming_misfit
-from tenfold.models.training.checkpoint import (
+from tenfold.models.training.checkpoints.checkpoint import (
     Checkpoint,
     RunState,
     check_fits,
     check_same_run,
     newest_checkpoint,
-    save_checkpoint,
+)
+from tenfold.models.training.checkpoints.checkpoint_writer import (
+    CheckpointWriter,
+    SavedCheckpoint,
 )
 from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
@@ -96,6 +100,7 @@ class Session:
         self._watch = Stopwatch()
         self._all_reduce_s = 0.0
         self.last_save = time.monotonic()
+        self._writer = CheckpointWriter(self._checkpoint_folder(), keep=config.keep_checkpoints)
 
     @property
     def split(self) -> Split:
@@ -313,20 +318,43 @@ class Session:
 
     # --- checkpoints ---
 
-    def save(self) -> str | None:
-        """Save a checkpoint; return its path on the chief, None on the other workers."""
+    def save(self) -> None:
+        """Copy the state, and let the chief save it while training goes on.
+
+        Waits for the checkpoint before it.
+
+        Raises:
+          OSError, JobError: the checkpoint before it could not be saved.
+        """
         records, fingerprint = self._collectives.sum_ints(
             self.state.records, self.state.fingerprint
         )
-        values = tuple(keras.ops.convert_to_numpy(v) for v in self._variables())
+        values = [keras.ops.convert_to_numpy(v) for v in self._variables()]
         self.last_save = time.monotonic()
         if not self.place.is_chief:
-            return None
+            return
         state = replace(self.state, records=records, fingerprint=fingerprint)
         paths = tuple(variable.path for variable in self._variables())
-        folder = self._checkpoint_folder()
-        keep = self.config.keep_checkpoints
-        return save_checkpoint(folder, Checkpoint(state, values, paths), keep=keep)
+        # An array may share the memory of its variable, which the next step changes.
+        copies = tuple(np.array(value) for value in values)
+        self._writer.start(Checkpoint(state, copies, paths))
+
+    def saved_checkpoints(self, *, wait: bool) -> list[SavedCheckpoint]:
+        """Return the checkpoints that have become whole since the last call, on the chief.
+
+        Args:
+          wait: whether to wait for the one that is being saved.
+
+        Raises:
+          OSError, JobError: one could not be saved.
+        """
+        if wait:
+            self._writer.wait()
+        return self._writer.take_saved()
+
+    def finish_saving(self) -> None:
+        """Give the checkpoint that is being saved a few seconds, when the run has failed."""
+        self._writer.wait_shortly()
 
     def restore(self) -> bool:
         """Restore the newest intact checkpoint of the run directory; return True if there is one.
@@ -354,6 +382,8 @@ class Session:
 
     def rewind(self) -> bool:
         """Restore the newest checkpoint, or else the initial state; return as `restore`."""
+        self._writer.wait()
+        self.barrier()  # the chief may have had to wait
         restored = self.restore()
         if not restored:
             initial = build_model(self.config, self._model_spec())

@@ -12,7 +12,7 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
 from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.checkpoint import Checkpoint, RunState, save_checkpoint
+from tenfold.models.training.checkpoints.checkpoint import Checkpoint, RunState, save_checkpoint
 
 WORKER = """
 import os, sys

@@ -16,7 +16,7 @@ from tenfold.models.inference.evaluator import Evaluator
 from tenfold.models.inference.follow import EvaluatedCheckpoint, follow
 from tenfold.models.inference.load_model import read_model_file
 from tenfold.models.inference_config import InferenceConfig
-from tenfold.models.training.checkpoint import Checkpoint, RunState, save_checkpoint
+from tenfold.models.training.checkpoints.checkpoint import Checkpoint, RunState, save_checkpoint
 
 MakeConfig = Callable[..., InferenceConfig]
 

@@ -24,7 +24,7 @@ import numpy as np
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.models.training.checkpoint import (
+from tenfold.models.training.checkpoints.checkpoint import (
     Checkpoint,
     RunState,
     checkpoint_from_bytes,

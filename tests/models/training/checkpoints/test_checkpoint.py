@@ -15,7 +15,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.checkpoint import (
+from tenfold.models.training.checkpoints.checkpoint import (
     Checkpoint,
     RunState,
     check_fits,
