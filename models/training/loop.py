@@ -134,6 +134,7 @@ class _Run:
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
         path = self._save_model()
+        session.remove_copy()
         return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
 
     def _has_next_epoch(self) -> bool:

@@ -39,6 +39,7 @@ from tenfold.models.training.checkpoints.checkpoint_writer import (
     CheckpointWriter,
     SavedCheckpoint,
 )
+from tenfold.models.training.checkpoints.memory_copy import memory_copy
 from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.measuring.timing import Stopwatch, time_all_reduce
@@ -100,7 +101,12 @@ class Session:
         self._watch = Stopwatch()
         self._all_reduce_s = 0.0
         self.last_save = time.monotonic()
-        self._writer = CheckpointWriter(self._checkpoint_folder(), keep=config.keep_checkpoints)
+        self._copy = memory_copy(config.run_dir)
+        self._writer = CheckpointWriter(
+            self._checkpoint_folder() if place.is_chief else None,
+            keep=config.keep_checkpoints,
+            copy=self._copy,
+        )
 
     @property
     def split(self) -> Split:
@@ -331,7 +337,7 @@ class Session:
         )
         values = [keras.ops.convert_to_numpy(v) for v in self._variables()]
         self.last_save = time.monotonic()
-        if not self.place.is_chief:
+        if self._writer.is_idle:
             return
         state = replace(self.state, records=records, fingerprint=fingerprint)
         paths = tuple(variable.path for variable in self._variables())
@@ -363,7 +369,8 @@ class Session:
           UserError: the checkpoint is of another run or model, or the workers found different
             ones.
         """
-        checkpoint = newest_checkpoint(self._checkpoint_folder())
+        folder = self._checkpoint_folder()
+        checkpoint = newest_checkpoint(folder, copy=lambda name: self._read_copy(folder, name))
         self._check_agreement(checkpoint)
         if checkpoint is None:
             return False
@@ -379,6 +386,17 @@ class Session:
             state = replace(state, records=0, fingerprint=0)
         self.state = state
         return True
+
+    def _read_copy(self, folder: Folder, name: str) -> bytes | None:
+        data = self._copy.read(folder, name) if self._copy else None
+        if data is not None:
+            print(f"restoring {name} from this host's memory, not from {folder.path}", flush=True)
+        return data
+
+    def remove_copy(self) -> None:
+        """Remove this host's copy of the newest checkpoint, when the run has ended."""
+        if self._copy is not None:
+            self._copy.remove()
 
     def rewind(self) -> bool:
         """Restore the newest checkpoint, or else the initial state; return as `restore`."""

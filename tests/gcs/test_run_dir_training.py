@@ -73,6 +73,10 @@ def test_killed_run_resumes_on_another_machine(
     result = json.loads(bucket.read("runs/one/result.json"))
     assert (result["state"], result["restarts"]) == ("failed", 1)
     assert result["first_failure"]["worker"] == 1
+    # Both hosts restored the copy of the checkpoint in their memory.
+    for worker in (0, 1):
+        log = bucket.read(f"runs/one/logs/worker-{worker}.log").decode()
+        assert re.search(r"restoring checkpoint-\S+ from this host's memory", log)
     # The steps between the checkpoint and the kill were run again, with the same losses.
     (note,) = result["notes"]
     match = re.search(r"repeated after a restart: (?:equal|at most (\S+) apart)", note)

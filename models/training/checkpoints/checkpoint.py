@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -66,7 +66,19 @@ def checkpoint_name(position: Position) -> str:
     return f"checkpoint-{position.epoch:05d}-{position.step:08d}.npz"
 
 
-def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str:
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return the file of a checkpoint; equal checkpoints give equal bytes."""
+    buffer = io.BytesIO()
+    header = json.dumps({"state": asdict(checkpoint.state), "paths": list(checkpoint.paths)})
+    arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8)}
+    arrays |= {f"v{index:05d}": np.asarray(v) for index, v in enumerate(checkpoint.values)}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def save_checkpoint(
+    folder: Folder, checkpoint: Checkpoint, *, keep: int, data: bytes | None = None
+) -> str:
     """Write a checkpoint, then remove all but the newest `keep`; return its path.
 
     Only the chief may call this function: it also removes the temporary files of every save that
@@ -76,14 +88,10 @@ def save_checkpoint(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> str
       folder: the folder of the run's checkpoints.
       checkpoint: the state and variables to save.
       keep: how many checkpoints stay, this one included.
+      data: `checkpoint_bytes` of it, where they are at hand.
     """
-    buffer = io.BytesIO()
-    header = json.dumps({"state": asdict(checkpoint.state), "paths": list(checkpoint.paths)})
-    arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8)}
-    arrays |= {f"v{index:05d}": np.asarray(v) for index, v in enumerate(checkpoint.values)}
-    np.savez(buffer, **arrays)
     name = checkpoint_name(checkpoint.state.position)
-    folder.write(name, buffer.getvalue())
+    folder.write(name, checkpoint_bytes(checkpoint) if data is None else data)
     names = list(folder.sizes())
     temporary = [name for name in names if name.endswith(TEMPORARY_SUFFIX)]
     for old in [*_newest_first(names)[keep:], *temporary]:
@@ -111,11 +119,18 @@ def _position_key(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in match.groups())
 
 
-def newest_checkpoint(folder: Folder) -> Checkpoint | None:
-    """Return the newest intact checkpoint of `folder`, or None if there is none."""
+def newest_checkpoint(
+    folder: Folder, *, copy: Callable[[str], bytes | None] = lambda _: None
+) -> Checkpoint | None:
+    """Return the newest intact checkpoint of `folder`, or None if there is none.
+
+    Args:
+      folder: the folder of the run's checkpoints.
+      copy: gives the bytes of a checkpoint by its name where they are at hand.
+    """
     for name in checkpoint_names(folder):
         with contextlib.suppress(zipfile.BadZipFile, ValueError, KeyError, EOFError):
-            return checkpoint_from_bytes(folder.read(name) or b"")
+            return checkpoint_from_bytes(copy(name) or folder.read(name) or b"")
         # This file is damaged; the checkpoint before it may be intact.
     return None
 

@@ -7,7 +7,13 @@ from typing import Final
 from tenfold.data.reading.read_options import Position
 from tenfold.data.runtime.threads import DaemonExecutor
 from tenfold.data.storage.folder import Folder
-from tenfold.models.training.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from tenfold.models.training.checkpoints.checkpoint import (
+    Checkpoint,
+    checkpoint_bytes,
+    checkpoint_name,
+    save_checkpoint,
+)
+from tenfold.models.training.checkpoints.memory_copy import MemoryCopy
 
 # A failed run waits so long for its last checkpoint, as losing it costs the steps before it.
 _SHORT_WAIT_S: Final = 5.0
@@ -28,17 +34,26 @@ class CheckpointWriter:
     is given must not change any more. The methods are for one thread.
 
     Args:
-      folder: the folder of the run's checkpoints.
+      folder: the folder of the run's checkpoints; None on all workers but the chief.
       keep: how many checkpoints stay.
+      copy: this host's copy of the newest; None for none.
     """
 
-    def __init__(self, folder: Folder, *, keep: int) -> None:
+    def __init__(
+        self, folder: Folder | None, *, keep: int, copy: MemoryCopy | None = None
+    ) -> None:
         self._folder = folder
         self._keep = keep
+        self._copy = copy
         # A thread that hangs in storage must not keep the process from ending.
         self._executor = DaemonExecutor(1, "checkpoint")
-        self._pending: Future[SavedCheckpoint] | None = None
+        self._pending: Future[SavedCheckpoint | None] | None = None
         self._saved: list[SavedCheckpoint] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether this worker saves nothing at all."""
+        return self._folder is None and self._copy is None
 
     def start(self, checkpoint: Checkpoint) -> None:
         """Save `checkpoint` in the background, when the one before it has been saved.
@@ -49,9 +64,14 @@ class CheckpointWriter:
         self.wait()
         self._pending = self._executor.submit(lambda: self._save(checkpoint))
 
-    def _save(self, checkpoint: Checkpoint) -> SavedCheckpoint:
-        path = save_checkpoint(self._folder, checkpoint, keep=self._keep)
-        return SavedCheckpoint(path, checkpoint.state.position)
+    def _save(self, checkpoint: Checkpoint) -> SavedCheckpoint | None:
+        position, data = checkpoint.state.position, checkpoint_bytes(checkpoint)
+        if self._copy is not None:
+            self._copy.write(checkpoint_name(position), data)
+        if self._folder is None:
+            return None
+        path = save_checkpoint(self._folder, checkpoint, keep=self._keep, data=data)
+        return SavedCheckpoint(path, position)
 
     def wait(self) -> None:
         """Return when every checkpoint has been saved.
@@ -61,7 +81,9 @@ class CheckpointWriter:
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            self._saved.append(pending.result())
+            saved = pending.result()
+            if saved is not None:
+                self._saved.append(saved)
 
     def wait_shortly(self) -> None:
         """Wait a few seconds at most for the last checkpoint; an error of it is left alone."""

@@ -1,18 +1,30 @@
 """Checkpoints that are written while the training goes on."""
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.reading.read_options import Position
+from tenfold.data.storage.folder import Entry
 from tenfold.data.storage.local_folder import LocalFolder
-from tenfold.models.training.checkpoints.checkpoint import Checkpoint, RunState, checkpoint_names
+from tenfold.models.training.checkpoints.checkpoint import (
+    Checkpoint,
+    RunState,
+    checkpoint_names,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from tenfold.models.training.checkpoints.checkpoint_writer import CheckpointWriter
+from tenfold.models.training.checkpoints.memory_copy import MemoryCopy
 
 DELAYED = """
 import sys, threading
@@ -90,6 +102,64 @@ def test_failed_save_is_raised_once(tmp_path: Path) -> None:
         writer.wait()
     writer.wait()
     assert writer.take_saved() == []
+
+
+class StorageFolder(LocalFolder):
+    """A folder on storage that keeps a CRC32C of each file."""
+
+    def entry(self, name: str) -> Entry | None:
+        data = self.read(name)
+        return None if data is None else Entry(len(data), crc32c(data))
+
+
+def test_copy_in_memory_is_that_of_the_newest_checkpoint(tmp_path: Path) -> None:
+    folder = StorageFolder(str(tmp_path / "storage"))
+    chief_copy, other_copy = (MemoryCopy("gs://b/run", disk=tmp_path / n) for n in ("one", "two"))
+    chief = CheckpointWriter(folder, keep=2, copy=chief_copy)
+    other = CheckpointWriter(None, keep=2, copy=other_copy)
+    for step in (5, 10):
+        for writer in (chief, other):
+            writer.start(checkpoint_at(step))
+            writer.wait()
+    assert other.take_saved() == []
+    newest, older = checkpoint_names(folder)
+    for copy in (chief_copy, other_copy):
+        assert copy.read(folder, newest) == folder.read(newest)
+        assert copy.read(folder, older) is None
+        assert MemoryCopy("gs://b/other", disk=tmp_path / "one").read(folder, newest) is None
+    found = newest_checkpoint(folder, copy=lambda name: other_copy.read(folder, name))
+    assert found is not None
+    assert found.state.position.step == 10
+    # Another run in the same place has written other values.
+    save_checkpoint(folder, replace(checkpoint_at(10), values=(np.zeros(10),)), keep=2)
+    assert other_copy.read(folder, newest) is None
+    chief_copy.remove()
+    assert list((tmp_path / "one").glob("*/*")) == []
+
+
+def test_copy_in_memory_is_bounded_and_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = MemoryCopy("gs://b/run", disk=tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        copy.write("small", b"x" * 25)
+        copy.write("large", b"x" * 26)
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == [], "the copy before is removed even if there is no room"
+    copy.write("small", b"x")
+    old = folder / "of-another-run"
+    old.touch()
+    os.utime(old, (0, 0))
+    folder.chmod(0o777)
+    copy.write("refused", b"x")
+    assert old.exists()
+    folder.chmod(0o700)
+    copy.write("next", b"x")
+    (left,) = folder.iterdir()
+    assert left.name.endswith("-next")
 
 
 @pytest.mark.slow
