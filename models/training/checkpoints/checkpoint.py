@@ -13,13 +13,15 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tenfold.data.errors import UserError
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
+from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
 from tenfold.models.train_config import TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
@@ -69,11 +71,15 @@ def checkpoint_name(position: Position) -> str:
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the file of a checkpoint; equal checkpoints give equal bytes."""
     buffer = io.BytesIO()
+    _write_arrays(buffer, checkpoint)
+    return buffer.getvalue()
+
+
+def _write_arrays(file: BinaryIO, checkpoint: Checkpoint) -> None:
     header = json.dumps({"state": asdict(checkpoint.state), "paths": list(checkpoint.paths)})
     arrays: dict[str, Any] = {"header": np.frombuffer(header.encode(), np.uint8)}
     arrays |= {f"v{index:05d}": np.asarray(v) for index, v in enumerate(checkpoint.values)}
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
+    np.savez(file, **arrays)
 
 
 def save_checkpoint(
@@ -88,15 +94,31 @@ def save_checkpoint(
       folder: the folder of the run's checkpoints.
       checkpoint: the state and variables to save.
       keep: how many checkpoints stay, this one included.
-      data: `checkpoint_bytes` of it, where they are at hand.
+      data: `checkpoint_bytes` of it for a remote folder, where they are at hand.
     """
     name = checkpoint_name(checkpoint.state.position)
-    folder.write(name, checkpoint_bytes(checkpoint) if data is None else data)
+    if isinstance(folder, LocalFolder):
+        _write_local(folder, name, checkpoint)
+    else:
+        folder.write(name, checkpoint_bytes(checkpoint) if data is None else data)
     names = list(folder.sizes())
     temporary = [name for name in names if name.endswith(TEMPORARY_SUFFIX)]
     for old in [*_newest_first(names)[keep:], *temporary]:
         folder.remove(old)
     return f"{folder.path}/{name}"
+
+
+def _write_local(folder: LocalFolder, name: str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to disk array by array: all its bytes are never in memory at once."""
+    path = Path(folder.path, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("xb") as file:
+            _write_arrays(file, checkpoint)
+        folder.publish(temporary, name)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def checkpoint_names(folder: Folder) -> list[str]:

@@ -65,8 +65,9 @@ class CheckpointWriter:
         self._pending = self._executor.submit(lambda: self._save(checkpoint))
 
     def _save(self, checkpoint: Checkpoint) -> SavedCheckpoint | None:
-        position, data = checkpoint.state.position, checkpoint_bytes(checkpoint)
+        position, data = checkpoint.state.position, None
         if self._copy is not None:
+            data = checkpoint_bytes(checkpoint)
             self._copy.write(checkpoint_name(position), data)
         if self._folder is None:
             return None

@@ -68,9 +68,9 @@ class BlockedFolder(LocalFolder):
         super().__init__(path)
         self.may_write = threading.Event()
 
-    def write(self, name: str, data: bytes) -> None:
+    def publish(self, local: Path, name: str, **options: Any) -> None:
         assert self.may_write.wait(60)
-        super().write(name, data)
+        super().publish(local, name, **options)
 
 
 def checkpoint_at(step: int) -> Checkpoint:
