@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tenfold.data.format.manifest import shard_name
-from tenfold.data.planning.deal_splits import DealtSplits
 from tenfold.data.planning.lane_count import SplitSize, choose_num_lanes
 from tenfold.data.planning.layout import LayoutPolicy, ShardLayout
 from tenfold.data.planning.permutation import Permutation
 from tenfold.data.planning.plan_layout import plan_layout
+from tenfold.data.planning.splits.deal_splits import DealtSplits
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tenfold.data.reading.batches import shuffle_order
-from tenfold.data.reading.order import shuffled_elements, without_fillers
+from tenfold.data.reading.ordering.order import shuffled_elements, without_fillers
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.reading.records.shard_elements import counted_elements

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tenfold.data.format.manifest import LABEL, ShardInfo
 from tenfold.data.planning.lanes import REPEAT
 from tenfold.data.reading.decoding.decoders import PythonDecoder, make_decoder
-from tenfold.data.reading.order import (
+from tenfold.data.reading.ordering.order import (
     ShuffleOrder,
     lane_buffer_records,
     ordered_elements,
@@ -28,6 +28,7 @@ from tenfold.data.reading.order import (
     shuffled_elements,
     without_fillers,
 )
+from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position
 from tenfold.data.reading.records.graph_records import GraphRecordReader, empty_features, zero
@@ -48,7 +49,6 @@ from tenfold.data.reading.records.shard_elements import (
     record_id_elements,
 )
 from tenfold.data.reading.records.shard_index import ShardIndex
-from tenfold.data.reading.step_parts import StepParts
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 

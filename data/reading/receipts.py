@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import Split
 from tenfold.data.reading.batches import empty_elements
+from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.records.record_reader import Batch
 from tenfold.data.reading.records.shard_elements import plain_graph
-from tenfold.data.reading.step_parts import StepParts
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
 

@@ -13,7 +13,7 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.planning.split_names import usual_split
+from tenfold.data.planning.splits.split_names import usual_split
 from tenfold.data.sources.base import Encoded, Source, SourceOptions, UnusableRecord
 from tenfold.data.sources.class_labels import (
     NO_CLASSES,

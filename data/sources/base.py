@@ -109,8 +109,8 @@ class Source(Protocol):
       This and any other exception ends the write.
 
     A source that has splits of its own sets the optional attribute `splits`, a tuple of `OwnSplit`
-    (`tenfold.data.planning.own_splits`): its examples are then ordered by split, and the write
-    keeps the splits. A source that knows the values of features without reading its records may
+    (`tenfold.data.planning.splits.own_splits`): its examples are then ordered by split, and the
+    write keeps the splits. A source that knows the values of features without reading its records may
     offer the method ``feature_values(name) -> FeatureValues | None`` (same module; `code_values`
     makes one), None for a feature that it does not cover.
 

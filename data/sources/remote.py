@@ -20,8 +20,8 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfrecord import extend_crc32c
-from tenfold.data.planning.own_splits import FeatureValues
-from tenfold.data.planning.split_names import usual_split
+from tenfold.data.planning.splits.own_splits import FeatureValues
+from tenfold.data.planning.splits.split_names import usual_split
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.image_folders.class_folders import scan_tree

@@ -15,14 +15,14 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import LABEL, check_split_name
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.planning.own_splits import (
+from tenfold.data.planning.splits.own_splits import (
     BROKEN,
     BROKEN_RECORD,
     FeatureValues,
     OwnSplit,
     code_values,
 )
-from tenfold.data.planning.split_names import standard_split_name, usual_split
+from tenfold.data.planning.splits.split_names import standard_split_name, usual_split
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
 from tenfold.data.sources.class_labels import map_labels
 from tenfold.data.sources.features import encode_features

@@ -10,9 +10,9 @@ from typing import Any, Final
 from tenfold.data.errors import JobError, UserError, did_you_mean
 from tenfold.data.format.manifest import Manifest
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.split_fractions import SplitFraction
-from tenfold.data.planning.split_names import standard_split_name
-from tenfold.data.planning.split_rule import SplitRule
+from tenfold.data.planning.splits.split_fractions import SplitFraction
+from tenfold.data.planning.splits.split_names import standard_split_name
+from tenfold.data.planning.splits.split_rule import SplitRule
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
 from tenfold.data.runtime.process_pool import run_pool, usable_cpus
 from tenfold.data.runtime.scratch_folder import scratch_folder

@@ -16,7 +16,7 @@ from tenfold.launcher.cli.flags import FlagValues, define_counts, define_size, i
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
-    from tenfold.data.planning.split_rule import SplitRule
+    from tenfold.data.planning.splits.split_rule import SplitRule
     from tenfold.data.planning.write_plan import WritePlan
     from tenfold.data.sources.base import SourceOptions
     from tenfold.data.writing.write_shards import Progress, WriteOptions, WriteResult
@@ -147,7 +147,7 @@ def source_from_flags(fv: FlagValues) -> str | dict[str, str]:
     Raises:
       UserError: --source and --split both name sources.
     """
-    from tenfold.data.planning.split_fractions import parse_split_sources
+    from tenfold.data.planning.splits.split_fractions import parse_split_sources
 
     of_splits = parse_split_sources(fv.split)
     if of_splits and fv.source:
@@ -163,8 +163,8 @@ def split_rule_from_flags(fv: FlagValues) -> "SplitRule":
     Raises:
       UserError: a flag is wrong, or two of them contradict each other.
     """
-    from tenfold.data.planning.split_fractions import parse_split_sources, parse_splits
-    from tenfold.data.planning.split_rule import SplitRule
+    from tenfold.data.planning.splits.split_fractions import parse_split_sources, parse_splits
+    from tenfold.data.planning.splits.split_rule import SplitRule
 
     fractions = () if parse_split_sources(fv.split) else parse_splits(fv.split)
     return SplitRule(fractions, fv.split_feature, fv.split_by, fv.stratify)

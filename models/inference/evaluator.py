@@ -22,7 +22,7 @@ from tenfold.models.model_registry import find_attribute
 from tenfold.models.training.build import build_metrics
 from tenfold.models.training.check_model import naming_misfit
 from tenfold.models.training.collectives import WorkerCollectives
-from tenfold.models.training.metric_totals import metric_results
+from tenfold.models.training.measuring.metric_totals import metric_results
 from tenfold.models.training.steps import EvaluateSteps
 
 

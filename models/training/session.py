@@ -13,7 +13,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
 from tenfold.data.planning.lanes import WorkerShards
-from tenfold.data.planning.validation_split import validation_split
+from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
 from tenfold.data.reading.read_config import ReadConfig
@@ -42,8 +42,8 @@ from tenfold.models.training.checkpoints.checkpoint_writer import (
 from tenfold.models.training.checkpoints.memory_copy import memory_copy
 from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
+from tenfold.models.training.measuring.metric_totals import metric_results
 from tenfold.models.training.measuring.timing import Stopwatch, time_all_reduce
-from tenfold.models.training.metric_totals import metric_results
 from tenfold.models.training.optimizer import balanced_weights
 from tenfold.models.training.steps import EvaluateSteps, StepsResult, TrainSteps
 

@@ -19,7 +19,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.reading.batches import split_batch
 from tenfold.data.reading.records.record_reader import RecordBatch, TrainingBatch, WeightedBatch
 from tenfold.models.training.collectives import sum_over_workers
-from tenfold.models.training.metric_totals import MetricTotals
+from tenfold.models.training.measuring.metric_totals import MetricTotals
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,10 @@ def test_importing_tenfold_imports_no_launcher() -> None:
 
 def test_plan_displays_as_text_and_html() -> None:
     plan = tenfold.plan(dataset_size="10GB", num_workers=4, worker_counts=[1, 2, 4, 8])
-    assert (plan.layout.num_shards, plan.layout.num_lanes) == (40, 8)
-    assert "40 of 250 MB" in repr(plan)
+    assert (plan.layout.num_shards, plan.layout.num_lanes) == (48, 24)
+    assert "48 of 208 MB" in repr(plan)
     assert "<td" in plan._repr_html_()
-    assert "40 of 250 MB" in plan._repr_html_()
+    assert "48 of 208 MB" in plan._repr_html_()
 
 
 def test_plot_shows_the_limits_of_the_plan(tmp_path: Path) -> None:

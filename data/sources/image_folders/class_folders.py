@@ -20,7 +20,7 @@ from tenfold.data.format.row_file import BlobFile, RowFile
 from tenfold.data.format.schema import Schema
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.planning.own_splits import FeatureValues, code_values
+from tenfold.data.planning.splits.own_splits import FeatureValues, code_values
 from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
 from tenfold.data.sources.class_labels import unknown_class
 from tenfold.data.sources.image_folders.image_tree import (

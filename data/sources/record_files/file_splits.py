@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from tenfold.data.format.manifest import MANIFEST_NAME, parse_shard_name
 from tenfold.data.format.row_file import RowFile
-from tenfold.data.planning.own_splits import OwnSplit
-from tenfold.data.planning.split_names import usual_split
+from tenfold.data.planning.splits.own_splits import OwnSplit
+from tenfold.data.planning.splits.split_names import usual_split
 
 
 def own_splits(

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.split_names import usual_split
+from tenfold.data.planning.splits.split_names import usual_split
 
 _SUFFIXES: Final = {
     ".csv": "CSV",

@@ -14,7 +14,13 @@ from tenfold.data.format.columns import Column, Columns
 from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.planning.layout import SourceStats
-from tenfold.data.planning.own_splits import BROKEN, MISSING, FeatureValues, OwnSplit, code_values
+from tenfold.data.planning.splits.own_splits import (
+    BROKEN,
+    MISSING,
+    FeatureValues,
+    OwnSplit,
+    code_values,
+)
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
 from tenfold.data.sources.scanned_files import Files

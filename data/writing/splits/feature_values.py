@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.planning.own_splits import BROKEN_RECORD, FeatureValues, code_values
+from tenfold.data.planning.splits.own_splits import BROKEN_RECORD, FeatureValues, code_values
 from tenfold.data.sources.base import Source, UnusableRecord
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tenfold.data.format.manifest import LABEL
 from tenfold.data.format.row_file import IndexFile
-from tenfold.data.planning.deal_splits import deal_splits
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.split_rule import SplitRule
+from tenfold.data.planning.splits.deal_splits import deal_splits
+from tenfold.data.planning.splits.split_rule import SplitRule
 from tenfold.data.planning.write_plan import WritePlan, plan_write
 from tenfold.data.sources.base import Source
 from tenfold.data.transforms.chain import Chain

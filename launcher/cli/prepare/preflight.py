@@ -11,7 +11,7 @@ from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import LABEL, Manifest
 from tenfold.data.integrity.inspect_shards import first_records, image_of
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
-from tenfold.data.planning.validation_split import validation_split
+from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.read_config import DEFAULT_SIDE
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder

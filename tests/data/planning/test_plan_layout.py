@@ -35,8 +35,8 @@ GB = 1000 * MB
         (79 * MB, None, LayoutPolicy(num_workers=4), 4),
         # far too small: one shard per lane all the same
         (1000, None, LayoutPolicy(num_workers=4), 4),
-        # a multiple of every worker count: 8 lanes
-        (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(1, 2, 4, 8)), 40),
+        # 8 divides 24, too
+        (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(1, 2, 4, 8)), 48),
         # lcm(3, 4) = 12 divides 24
         (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(3,)), 48),
         # one worker: four lanes

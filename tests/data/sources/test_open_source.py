@@ -23,8 +23,8 @@ from tenfold.data.format.manifest import Feature
 from tenfold.data.format.schema import merge_all
 from tenfold.data.format.tfrecord import FRAME_BYTES, frame, read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.own_splits import OwnSplit
-from tenfold.data.planning.split_fractions import parse_splits
+from tenfold.data.planning.splits.own_splits import OwnSplit
+from tenfold.data.planning.splits.split_fractions import parse_splits
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.read_manifest import read_manifest

@@ -22,7 +22,7 @@ from tenfold.data.format.image_header import image_format, image_shape
 from tenfold.data.format.manifest import Feature, Manifest
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.split_fractions import parse_splits
+from tenfold.data.planning.splits.split_fractions import parse_splits
 from tenfold.data.runtime.user_code import load_user_object
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.storage.read_manifest import read_manifest

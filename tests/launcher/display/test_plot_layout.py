@@ -26,12 +26,12 @@ def test_plot_shows_the_figures_of_the_plan(tenfold: Any, tmp_path: Path) -> Non
     done = tenfold("plan", *flags, f"--plot={svg}")
     assert done.status == 0, done.err
     texts = texts_of(svg)
-    assert "10 GB as 40 shards of 250 MB: 4 workers, 10 each" in texts
-    assert {"worker 0: lanes 0–1", "worker 3: lanes 6–7", "mean shard: 250 MB", "10 MB"} <= {
+    assert "10 GB as 48 shards of 208 MB: 4 workers, 12 each" in texts
+    assert {"worker 0: lanes 0–5", "worker 3: lanes 18–23", "mean shard: 208 MB", "10 MB"} <= {
         text.strip() for text in texts
     }
     assert [text for text in texts if text.isdecimal() and int(text) > 8]  # the shards' numbers
-    assert "5 shards, 1.25 GB for each of 8 workers" in texts
+    assert "6 shards, 1.25 GB for each of 8 workers" in texts
     again = tmp_path / "again.svg"
     tenfold("plan", *flags, f"--plot={again}")
     assert again.read_bytes() == svg.read_bytes()

@@ -6,7 +6,7 @@ import pytest
 
 from tenfold.data import LayoutPolicy, WriteOptions, write_shards
 from tenfold.data.format.row_file import RowFile, RowFileWriter
-from tenfold.data.planning.own_splits import OwnSplit
+from tenfold.data.planning.splits.own_splits import OwnSplit
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.sources.record_files.file_splits import own_splits
 

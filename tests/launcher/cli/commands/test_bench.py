@@ -46,6 +46,6 @@ def test_limit_is_the_slowest_stage(busy: float, raw: float, decoded: float, lim
 
 def test_wrong_flags_are_refused(tenfold: Any, digit_shards: Path) -> None:
     assert "--shards is missing" in tenfold("bench").err
-    done = tenfold("bench", f"--shards={digit_shards}", "--global_batch_size=63")
+    done = tenfold("bench", f"--shards={digit_shards}", "--num_workers=5")
     assert (done.status, done.out) == (2, "")
-    assert "take 60 or 64" in done.err
+    assert "5 workers cannot share 4 lanes" in done.err

@@ -31,11 +31,16 @@ def odd_shards(tenfold: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_notes_name_missing_validation_and_odd_sizes(odd_shards: Path, digit_shards: Path) -> None:
     config = TrainConfig(str(odd_shards), "run")
-    validation, sizes = training_notes(config)
+    validation, sizes = training_notes(config, num_workers=1)
     assert validation.startswith("no validation: these shards have the splits train; write them")
     assert sizes == "images vary from 20 to 60 px: using 224×224, see --image_size"
-    assert training_notes(replace(config, image_size=(8, 8))) == [validation]
-    assert training_notes(TrainConfig(str(digit_shards), "run")) == []
+    assert training_notes(replace(config, image_size=(8, 8)), num_workers=1) == [validation]
+    digits = TrainConfig(str(digit_shards), "run")
+    assert training_notes(digits, num_workers=4) == []
+    (uneven,) = training_notes(digits, num_workers=3)
+    assert uneven.startswith("3 workers share 4 lanes: a step waits for a worker with 2 of them")
+    assert "1.50 times as long" in uneven
+    assert uneven.endswith("2 workers would share them evenly")
 
 
 def test_unlabelled_shards_are_refused_for_built_in_models(tenfold: Any, tmp_path: Path) -> None:

@@ -33,12 +33,12 @@ def names(chosen: tuple[Slot, ...]) -> str:
     ("num_workers", "least", "lanes", "counts"),
     [
         (4, 4, 8, (4,)),
-        (4, 1, 4, (4, 2, 1)),
-        (6, 2, 12, (6, 4, 3, 2)),
+        (4, 1, 4, (4, 3, 2, 1)),
+        (6, 2, 12, (6, 5, 4, 3, 2)),
         (3, 2, None, (3, 2)),
     ],
 )
-def test_worker_counts_divide_the_lanes(num_workers, least, lanes, counts):
+def test_worker_counts_have_a_lane_each(num_workers, least, lanes, counts):
     assert worker_counts(num_workers, least, num_lanes=lanes) == counts
     assert choose_count(num_workers - 1, counts) == max(counts[1:], default=0)
     assert choose_count(0, counts) == 0

@@ -6,7 +6,7 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature, Manifest, ShardInfo, Split, shard_name
-from tenfold.data.planning.validation_split import validation_split
+from tenfold.data.planning.splits.validation_split import validation_split
 
 FEATURES = (Feature("image", "image", (8, 8, 3)), Feature("label", "int64"))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.split_fractions import (
+from tenfold.data.planning.splits.split_fractions import (
     SplitFraction,
     group_splits,
     parse_split_sources,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.split_fractions import SplitFraction, check_fractions
+from tenfold.data.planning.splits.split_fractions import SplitFraction, check_fractions
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.format.manifest import check_split_name
-from tenfold.data.planning.own_splits import BROKEN, MISSING, FeatureValues, OwnSplit
 from tenfold.data.planning.permutation import Permutation
-from tenfold.data.planning.split_fractions import (
+from tenfold.data.planning.splits.own_splits import BROKEN, MISSING, FeatureValues, OwnSplit
+from tenfold.data.planning.splits.split_fractions import (
     SplitFraction,
     group_splits,
     split_counts,
     stratum_counts,
 )
-from tenfold.data.planning.split_names import standard_split_name
-from tenfold.data.planning.split_rule import SplitRule
+from tenfold.data.planning.splits.split_names import standard_split_name
+from tenfold.data.planning.splits.split_rule import SplitRule
 from tenfold.data.units import plural
 
 # More distinct values than this name no splits.

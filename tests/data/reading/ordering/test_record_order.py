@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tenfold.data.reading import record_order
-from tenfold.data.reading.record_order import ChunkedEpochs, interleaved, shuffled
+from tenfold.data.reading.ordering import record_order
+from tenfold.data.reading.ordering.record_order import ChunkedEpochs, interleaved, shuffled
 
 
 @pytest.mark.parametrize("chunk", [7, 5000])

@@ -19,7 +19,7 @@ from tenfold.data.reading.batches import (
     training_batches,
 )
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
-from tenfold.data.reading.order import lane_buffer_records
+from tenfold.data.reading.ordering.order import lane_buffer_records
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position, ReadOptions, WorkerPlace
 from tenfold.data.reading.records.number_records import NumberRecordReader

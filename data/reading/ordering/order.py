@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import REPEAT, WorkerShards
+from tenfold.data.reading.ordering.record_order import ChunkedEpochs, interleaved, shuffled
+from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_options import BEGINNING, Position
-from tenfold.data.reading.record_order import ChunkedEpochs, interleaved, shuffled
 from tenfold.data.reading.records.shard_elements import ShardElements, plain_graph
-from tenfold.data.reading.step_parts import StepParts
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 # Shards of a lane that are interleaved, and records taken from one before the next. Both are part

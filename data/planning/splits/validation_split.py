@@ -2,7 +2,7 @@
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE, Feature, Manifest, Split
-from tenfold.data.planning.split_names import usual_split
+from tenfold.data.planning.splits.split_names import usual_split
 
 
 def validation_split(

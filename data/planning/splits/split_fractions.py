@@ -9,7 +9,7 @@ from typing import Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import check_split_name
 from tenfold.data.planning.permutation import Permutation
-from tenfold.data.planning.split_names import standard_split_name
+from tenfold.data.planning.splits.split_names import standard_split_name
 from tenfold.data.units import plural
 
 # Fractions as 0.7 + 0.2 + 0.1 do not sum to 1 exactly.

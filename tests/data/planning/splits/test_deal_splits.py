@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.deal_splits import DealtSplits, deal_splits
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.planning.own_splits import BROKEN_RECORD, OwnSplit, code_values
-from tenfold.data.planning.split_fractions import parse_splits
-from tenfold.data.planning.split_names import standard_split_name
-from tenfold.data.planning.split_rule import SplitRule
+from tenfold.data.planning.splits.deal_splits import DealtSplits, deal_splits
+from tenfold.data.planning.splits.own_splits import BROKEN_RECORD, OwnSplit, code_values
+from tenfold.data.planning.splits.split_fractions import parse_splits
+from tenfold.data.planning.splits.split_names import standard_split_name
+from tenfold.data.planning.splits.split_rule import SplitRule
 from tenfold.data.planning.write_plan import SizeEstimate, plan_write
 
 OWN = (OwnSplit("train", 50), OwnSplit("val", 10), OwnSplit("test", 20), OwnSplit("empty", 0))
