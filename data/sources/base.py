@@ -110,9 +110,9 @@ class Source(Protocol):
 
     A source that has splits of its own sets the optional attribute `splits`, a tuple of `OwnSplit`
     (`tenfold.data.planning.splits.own_splits`): its examples are then ordered by split, and the
-    write keeps the splits. A source that knows the values of features without reading its records may
-    offer the method ``feature_values(name) -> FeatureValues | None`` (same module; `code_values`
-    makes one), None for a feature that it does not cover.
+    write keeps the splits. A source that knows the values of features without reading its records
+    may offer the method ``feature_values(name) -> FeatureValues | None`` (same module;
+    `code_values` makes one), None for a feature that it does not cover.
 
     A source whose records may lack features sets the optional attribute `optional_features`, the
     collection of their names: the manifest marks them as optional.

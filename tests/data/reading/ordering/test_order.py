@@ -161,7 +161,7 @@ def test_any_number_of_workers_reads_the_same_batches(
     """Also from a start within an epoch, by record ids as by TensorFlow's own reading."""
     if not by_id:
         monkeypatch.setattr(batches_module, "open_reader", partial(open_reader, by_id=False))
-    options = {"global_batch_size": batch, "remainder": remainder, "epochs": 2}
+    options: dict[str, Any] = {"global_batch_size": batch, "remainder": remainder, "epochs": 2}
     expected = read_ids(shards, **options)
     steps = read_config(shards, global_batch_size=batch, remainder=remainder).shards
     assert len(expected) == 2 * steps.steps_per_epoch
