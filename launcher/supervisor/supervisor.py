@@ -21,6 +21,7 @@ from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.supervisor.cancel_watch import CancelWatch
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
+from tenfold.launcher.supervisor.hosts.host_servers import HostServers, host_servers
 from tenfold.launcher.supervisor.hosts.job_hosts import Choice, HostPolicy, JobHosts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
 from tenfold.launcher.supervisor.run_build_check import run_build_check
@@ -52,7 +53,7 @@ class Supervision:
       watch: the limits of the watchdog.
       counts: permitted numbers of workers; empty: the number of hosts alone.
       regrow_after_s: the shortest time between two growths of the job; 0: it never grows.
-      preload: fork local workers from a process that has imported TensorFlow.
+      preload: fork workers from a process on their host that has imported TensorFlow.
     """
 
     grace_s: float = 20.0
@@ -98,6 +99,7 @@ class Supervisor:
     _resized_for: int = 0  # the number of starts with the one that follows the last resize
     _reason: str = ""
     _server: ForkServer | None = None
+    _host_servers: HostServers | None = None
     _losses: LossCheck = field(default_factory=LossCheck)
 
     def run(self) -> JobResult:
@@ -131,14 +133,22 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _preloaded(self, stop: StopRequest) -> Iterator[None]:
-        """Keep a fork server within the context, if workers can be its forks."""
-        if not (self.how.preload and self.spec.train and self._runs_unwrapped()):
+        """Keep fork servers within the context: on this machine, or on each host."""
+        if not (self.how.preload and self.spec.train):
             yield
             return
 
         def is_stopped() -> bool:
             self.view.wait("importing TensorFlow, once for all workers")
             return stop.count > 0
+
+        if not self._runs_unwrapped():
+            with host_servers(
+                self.backend, self.hosts, self.spec.env,
+                timeout_s=PRELOAD_TIMEOUT_S, stopped=is_stopped,
+            ) as self._host_servers:  # fmt: skip
+                yield
+            return
 
         self._server = ForkServer(self.spec.env)
         try:
@@ -292,7 +302,9 @@ class Supervisor:
             "port": int(cluster.workers[index].rpartition(":")[2]),
             "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
         }
-        return WorkerStart(index, self.backend.command(host, agent_argv(host), {}), agent_spec)
+        server = self._host_servers.socket_of(host) if self._host_servers else ""
+        argv = agent_argv(host, server)
+        return WorkerStart(index, self.backend.command(host, argv, {}), agent_spec)
 
     def _note_recovery(self, attempt: Attempt) -> None:
         """Note what came before `attempt`, and the time from it to the next step."""

@@ -90,14 +90,19 @@ class _Member:
     gone: bool = False
 
 
-def agent_argv(host: Host) -> tuple[str, ...]:
+def agent_argv(host: Host, server: str = "") -> tuple[str, ...]:
     """Return the argv of the agent on `host`.
 
     On this machine its file runs without site packages, so that it starts in 0.1 s.
+
+    Args:
+      host: the host.
+      server: the socket of a fork server on the host (see host_server.py); "" for none.
     """
+    arguments = (server,) if server else ()
     if host.remote:
-        return remote_module_argv(agent.__name__, python=host.python)
-    return (host.python, "-I", "-S", str(Path(agent.__file__).resolve()))
+        return remote_module_argv(agent.__name__, arguments, python=host.python)
+    return (host.python, "-I", "-S", str(Path(agent.__file__).resolve()), *arguments)
 
 
 class WorkerProcesses:

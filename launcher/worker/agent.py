@@ -395,8 +395,32 @@ def spawn_program(spec: dict[str, Any], out: int, err: int) -> int:
     return process.pid
 
 
+def hand_over(path: str) -> bool:
+    """Let a fork of the host's server be the agent; return False if there is no server.
+
+    Args:
+      path: the server's socket (see host_server.py).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        try:
+            server.connect(path)
+            socket.send_fds(server, [b"fork"], [0, 1])
+            is_forked = bool(server.recv(64))
+        except OSError:
+            return False
+        # What started this process (sshd, srun) takes its end for that of the worker.
+        while is_forked and server.recv(64):
+            pass
+        return is_forked
+
+
 def main() -> int:
-    """Run one worker as standard input specifies; returns 0 for a clean exit, else 1."""
+    """Run one worker as standard input specifies; returns 0 for a clean exit, else 1.
+
+    With the path of a server's socket as argument, a fork of the server does so if it can.
+    """
+    if len(sys.argv) > 1 and hand_over(sys.argv[1]):
+        return 0
     guard(0, 1)
     agent = Agent(0, os.dup(1))
     os.dup2(2, 1)  # stray prints must not get between the messages

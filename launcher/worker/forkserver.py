@@ -18,8 +18,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import IO, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, Final, NoReturn
 
 from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.python_argv import module_argv
@@ -140,9 +140,7 @@ def main() -> None:
     agent.die_with_parent()
     if select.select([launcher], [], [], 0)[0]:
         return  # the launcher ended before that call
-    for name in IMPORTS:
-        __import__(name)
-    if len(os.listdir("/proc/self/task")) != 1:
+    if not import_modules():
         launcher.send(b"more than one thread")
         return
     keep = {int(fd) for fd in os.listdir("/proc/self/fd")} - {launcher.fileno()}
@@ -154,16 +152,31 @@ def main() -> None:
             return
         pid = os.fork()
         if pid == 0:
-            _become_agent(launcher, fds, keep)
+            become_agent([launcher], fds, keep)
         for fd in fds:
             os.close(fd)
         launcher.send(str(pid).encode())
 
 
-def _become_agent(launcher: socket.socket, fds: list[int], keep: set[int]) -> None:
+def import_modules() -> bool:
+    """Import what a worker needs; return whether this process may be forked then."""
+    for name in IMPORTS:
+        __import__(name)
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def become_agent(sockets: Sequence[socket.socket], fds: Sequence[int], keep: set[int]) -> NoReturn:
+    """Run an agent and its worker in this fork of a server, then end the process.
+
+    Args:
+      sockets: sockets of the server, which are closed.
+      fds: the agent's standard input and output.
+      keep: file descriptors that the worker inherits besides its standard streams.
+    """
     status = 1
     try:
-        launcher.close()
+        for each in sockets:
+            each.close()
         os.setpgid(0, 0)
         stdin, stdout = fds
         os.dup2(stdin, 0)

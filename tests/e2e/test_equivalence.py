@@ -10,14 +10,14 @@ import pytest
 
 STEPS_PER_EPOCH = 25  # 1,617 records in batches of 64, 17 left over
 EPOCHS = 3
-WORKERS = (1, 2, 4, 8)
+WORKERS = (1, 2, 3, 8)
 
 
 @pytest.fixture(scope="module")
 def runs(tenfold: Any, write_digits: Any, tmp_path_factory: Any) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("runs")
     shards = folder / "shards"
-    write_digits(shards, "--num_workers=8", f"--worker_counts={','.join(map(str, WORKERS))}")
+    write_digits(shards, "--num_workers=8")  # 8 lanes, which 3 workers share unevenly
     for workers in WORKERS:
         done = tenfold(
             "launch",
@@ -42,16 +42,18 @@ def test_losses_are_equal_on_any_number_of_workers(
     for workers in WORKERS[1:]:
         of_more = read_metrics(runs[workers])
         assert [line["step"] for line in of_more] == [line["step"] for line in of_one]
-        assert [line["loss"] for line in of_more] == pytest.approx(
-            [line["loss"] for line in of_one], rel=1e-3, abs=1e-4
-        )
+        losses, others = ([line["loss"] for line in run] for run in (of_one, of_more))
+        assert others[:STEPS_PER_EPOCH] == pytest.approx(losses[:STEPS_PER_EPOCH], rel=1e-3)
+        # Rounding errors grow from step to step, on some processors to percents of a small loss.
+        assert others == pytest.approx(losses, abs=0.02)
         ends = [[x for x in run if x["kind"] == "epoch"] for run in (of_one, of_more)]
-        assert ends[0][-1]["metrics"]["val_accuracy"] == ends[1][-1]["metrics"]["val_accuracy"]
+        accuracies = [end[-1]["metrics"]["val_accuracy"] for end in ends]
+        assert accuracies[0] == pytest.approx(accuracies[1], abs=1.5 / 180)
         expected, found = ([line["metrics"]["val_loss"] for line in run] for run in ends)
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        assert found == pytest.approx(expected, abs=0.02)
         assert max(expected) > 2 * min(expected)
     # The comparison can fail: the losses of one run are far from alike.
-    losses = [line["loss"] for line in of_one]
+    losses = [line["loss"] for line in of_one if line["kind"] == "step"]
     assert max(losses) > 10 * min(losses)
 
 
