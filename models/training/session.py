@@ -102,6 +102,7 @@ class Session:
         self._all_reduce_s = 0.0
         self.last_save = time.monotonic()
         self._copy = memory_copy(config.run_dir)
+        self._copies: tuple[Any, ...] = ()
         self._writer = CheckpointWriter(
             self._checkpoint_folder() if place.is_chief else None,
             keep=config.keep_checkpoints,
@@ -335,15 +336,28 @@ class Session:
         records, fingerprint = self._collectives.sum_ints(
             self.state.records, self.state.fingerprint
         )
-        values = [keras.ops.convert_to_numpy(v) for v in self._variables()]
+        # Reading a metric's variable sums it over the workers.
+        values = [tf.convert_to_tensor(v.value) for v in self._variables()]
         self.last_save = time.monotonic()
         if self._writer.is_idle:
             return
         state = replace(self.state, records=records, fingerprint=fingerprint)
         paths = tuple(variable.path for variable in self._variables())
-        # An array may share the memory of its variable, which the next step changes.
-        copies = tuple(np.array(value) for value in values)
-        self._writer.start(Checkpoint(state, copies, paths))
+        self._writer.start(Checkpoint(state, self._copied(values), paths))
+
+    def _copied(self, values: Sequence[tf.Tensor]) -> tuple[Any, ...]:
+        """Return copies of tensors, whose memory may be that of variables.
+
+        The memory of the last checkpoint's copies is taken again: new memory costs more than the
+        copying.
+        """
+        self._writer.wait()
+        if self._copies:
+            for copy, value in zip(self._copies, values, strict=True):
+                np.copyto(copy, _as_array(value))
+        else:
+            self._copies = tuple(np.array(_as_array(value)) for value in values)
+        return self._copies
 
     def saved_checkpoints(self, *, wait: bool) -> list[SavedCheckpoint]:
         """Return the checkpoints that have become whole since the last call, on the chief.
@@ -461,6 +475,14 @@ class Session:
     def _variables(self) -> list[keras.Variable]:
         """Return the variables of the model (random seeds included), optimizer and metrics."""
         return _variables_of(self.model)
+
+
+def _as_array(tensor: tf.Tensor) -> Any:
+    """Return a tensor as an array, without copying where numpy knows its type."""
+    try:
+        return np.asarray(memoryview(tensor))
+    except (BufferError, TypeError, ValueError):
+        return tensor.numpy()
 
 
 def _variables_of(model: keras.Model) -> list[keras.Variable]:
