@@ -47,10 +47,10 @@ def _serve(path: str) -> None:
         print(json.dumps({"socket": path}), flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         while True:
-            ready = select.select([0, listener], [], [])[0]
+            ready = select.select([0, listener.fileno()], [], [])[0]
             if 0 in ready and not os.read(0, 4096):
                 return
-            if listener in ready:
+            if listener.fileno() in ready:
                 with contextlib.suppress(OSError):
                     _fork_agent(listener, keep)
 
