@@ -39,7 +39,8 @@ def outcome(argv: tuple[str, ...], cwd: Path) -> tuple[list[str], list[str]]:
     }  # fmt: skip
     command = LocalBackend().command(HOST, argv, {})
     processes = WorkerProcesses([WorkerStart(0, command, spec)])
-    lines, errors = [], []
+    lines: list[str] = []
+    errors: list[str] = []
     until = time.monotonic() + 120
     try:
         while processes.running:
