@@ -99,7 +99,7 @@ class Session:
         self.state = RunState(Position(), config.seed, config.global_batch_size)
         self._iterator: Any = None
         self._watch = Stopwatch()
-        self._all_reduce_s = 0.0
+        self._all_reduce_s: float | None = None
         self.last_save = time.monotonic()
         self._copy = memory_copy(config.run_dir)
         self._copies: tuple[Any, ...] = ()
@@ -193,8 +193,6 @@ class Session:
             self._reading.folder,
             [s for s in self.shards.shards if s.name not in self._reading.moved],
         )
-        if self.place.num_workers > 1:
-            self._all_reduce_s = time_all_reduce(self.strategy, self.model.trainable_variables)
         self._iterator = iter(
             self.strategy.distribute_datasets_from_function(
                 lambda _: training_batches(self._reading, start=self.state.position, tail=True)
@@ -275,6 +273,10 @@ class Session:
     def bottleneck(self) -> Bottleneck:
         """Return the bottleneck of the steps since the last call, over all workers."""
         own = self._watch.read(parallel_batches=self._reading.parallel_batches)
+        if self._all_reduce_s is None:  # not before the first step, which somebody waits for
+            alone = self.place.num_workers == 1
+            variables = self.model.trainable_variables
+            self._all_reduce_s = 0.0 if alone else time_all_reduce(self.strategy, variables)
         shares = shares_of(self._collectives.gather(own), communication_s=self._all_reduce_s)
         images = self._reading.spec.image_shape is not None
         decoder = resolve_decoder(self.config.decoder) if images else None
