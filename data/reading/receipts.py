@@ -63,7 +63,7 @@ class Receipt:
                 f", {self.left_out:,} left over (too few for a batch; different ones each epoch)"
             )
         if self.repeated:
-            text += f", {self.repeated:,} of them a second time to fill the last batch"
+            text += f", and {self.repeated:,} again to fill the last batches"
         if self.broken:
             text += f"; {plural(len(self.broken), 'damaged record')} skipped: {self.broken[0]}"
             text += ", …" if len(self.broken) > 1 else ""

@@ -47,3 +47,11 @@ def test_sentence_names_leftover_and_damaged_records() -> None:
         "epoch); 2 damaged records skipped: train-00000-of-00002.tfrecord record 7 at byte 140: "
         "damaged, …"
     )
+
+
+def test_sentence_counts_repeated_records() -> None:
+    receipt = make_receipt(SPLIT, records=100, fingerprint=SPLIT.fingerprint, repeated=28)
+    assert receipt.exact
+    assert receipt.sentence() == (
+        "100 of 100 records, each read once, and 28 again to fill the last batches"
+    )
