@@ -144,7 +144,7 @@ class Supervisor:
 
         if not self._runs_unwrapped():
             with host_servers(
-                self.backend, self.hosts, self.spec.env,
+                self.backend, self.hosts, self.spec.env, spares=self.spares,
                 timeout_s=PRELOAD_TIMEOUT_S, stopped=is_stopped,
             ) as self._host_servers:  # fmt: skip
                 yield
@@ -256,6 +256,10 @@ class Supervisor:
         *,
         find_growth: Callable[[], str],
     ) -> Attempt:
+        if self._host_servers:
+            # Hosts may have joined or come back; without a change this returns at once.
+            self._host_servers.start(hosts)
+            self._host_servers.wait(hosts, PRELOAD_TIMEOUT_S, stopped=lambda: stop.count > 0)
         number = self.injector.restart = self._starts
         self._starts += 1
         cluster = self.choose_cluster(hosts)

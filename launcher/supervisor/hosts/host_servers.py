@@ -36,14 +36,25 @@ class HostServers:
         self._env = env
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._sockets: dict[str, str] = {}
+        self._shared: set[str] = set()
+        self._unheard: set[str] = set()
 
     def start(self, hosts: Sequence[Host]) -> None:
-        """Start a server on each host that has none."""
+        """Start a server on each host that has had none, or has lost the one that listened.
+
+        A host whose server never listened cannot have one: a second would cost another import.
+        """
         workers = Counter(host.name for host in hosts)
+        self._shared |= {name for name, count in workers.items() if count > 1}
         for host in hosts:
-            if workers[host.name] == 1 and not self._runs(host):
-                self._sockets.pop(host.name, None)
-                self._processes[host.name] = self._start(host)
+            name, is_new = host.name, host.name not in self._processes
+            was_lost = name in self._sockets and not self._runs(host)
+            if name not in self._shared and (is_new or was_lost):
+                if was_lost:
+                    del self._sockets[name]
+                    _end(self._processes[name], timeout_s=0)
+                self._processes[name] = self._start(host)
+                self._unheard.add(name)
 
     def _runs(self, host: Host) -> bool:
         process = self._processes.get(host.name)
@@ -61,13 +72,19 @@ class HostServers:
             preexec_fn=_outlast_signals,
         )
 
-    def wait(self, timeout_s: float, *, stopped: Callable[[], bool]) -> None:
-        """Wait until each server listens or has ended, `timeout_s` at most."""
+    def wait(
+        self, hosts: Sequence[Host], timeout_s: float, *, stopped: Callable[[], bool]
+    ) -> None:
+        """Wait until each new server on `hosts` listens or has ended, `timeout_s` at most.
+
+        A server that takes longer is not waited for again.
+        """
         until = time.monotonic() + timeout_s
+        names = self._unheard & {host.name for host in hosts}
+        self._unheard -= names
         with selectors.DefaultSelector() as selector:
-            for name, process in self._processes.items():
-                if name not in self._sockets and process.stdout is not None:
-                    selector.register(process.stdout, selectors.EVENT_READ, name)
+            for name in names:
+                selector.register(self._processes[name].stdout, selectors.EVENT_READ, name)  # type: ignore[arg-type]
             while selector.get_map() and time.monotonic() < until and not stopped():
                 for key, _ in selector.select(0.05):
                     selector.unregister(key.fileobj)
@@ -83,7 +100,8 @@ class HostServers:
 
     def socket_of(self, host: Host) -> str:
         """Return the socket of the server on `host`; "" if none listens."""
-        return self._sockets.get(host.name, "") if self._runs(host) else ""
+        is_alone = host.name not in self._shared
+        return self._sockets.get(host.name, "") if is_alone and self._runs(host) else ""
 
     def close(self) -> None:
         """End all servers."""
@@ -91,11 +109,18 @@ class HostServers:
             process.stdin.close()  # type: ignore[union-attr]
         until = time.monotonic() + _END_S
         for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, until - time.monotonic()))
-            process.kill()
-            process.wait()
-            process.stdout.close()  # type: ignore[union-attr]
+            _end(process, timeout_s=until - time.monotonic())
+
+
+def _end(process: "subprocess.Popen[bytes]", *, timeout_s: float) -> None:
+    """Close a server's streams; kill it if it has not ended in time."""
+    with contextlib.suppress(OSError):
+        process.stdin.close()  # type: ignore[union-attr]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.0, timeout_s))
+    process.kill()
+    process.wait()
+    process.stdout.close()  # type: ignore[union-attr]
 
 
 def _outlast_signals() -> None:
@@ -110,6 +135,7 @@ def host_servers(
     hosts: Sequence[Host],
     env: Mapping[str, str],
     *,
+    spares: Sequence[Host] = (),
     timeout_s: float,
     stopped: Callable[[], bool],
 ) -> Iterator[HostServers]:
@@ -119,13 +145,14 @@ def host_servers(
       backend: where to run.
       hosts: the host of each worker.
       env: environment variables of the servers.
-      timeout_s: how long to wait for them.
+      spares: hosts that stand by; their servers are not waited for.
+      timeout_s: how long to wait for the servers on `hosts`.
       stopped: whether the launch was asked to stop.
     """
     servers = HostServers(backend, env)
     try:
-        servers.start(hosts)
-        servers.wait(timeout_s, stopped=stopped)
+        servers.start((*hosts, *spares))
+        servers.wait(hosts, timeout_s, stopped=stopped)
         yield servers
     finally:
         servers.close()

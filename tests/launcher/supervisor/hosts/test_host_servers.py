@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tenfold.launcher.supervisor.worker_processes import (
 
 HOST = Host("here", "127.0.0.1", sys.executable)
 OTHER = Host("there", "127.0.0.1", sys.executable)
+LISTENS = """echo '{"socket": "/a"}'"""
 
 
 def never() -> bool:
@@ -89,9 +91,51 @@ def test_host_without_a_server_is_left_out(argv: tuple[str, ...]) -> None:
 
     servers = HostServers(Other(), {})
     servers.start([HOST])
-    servers.wait(60, stopped=never)
+    servers.wait([HOST], 60, stopped=never)
     assert servers.socket_of(HOST) == ""
     servers.close()
+
+
+@dataclass
+class FakeServers(LocalBackend):
+    """Runs `script` in place of every server; keeps the hosts that it was asked for."""
+
+    script: str = LISTENS
+    asked: list[str] = field(default_factory=list)
+
+    def command(self, host: Host, argv: Any, env: Any) -> Any:
+        self.asked.append(host.name)
+        return super().command(host, ("sh", "-c", self.script), env)
+
+
+def test_spare_and_returned_hosts_get_servers() -> None:
+    backend = FakeServers(script=f"{LISTENS} && read LINE")
+    # The start does not wait for the server of a spare host.
+    with host_servers(backend, [HOST], {}, spares=[OTHER], timeout_s=60, stopped=never) as servers:
+        assert (servers.socket_of(HOST), servers.socket_of(OTHER)) == ("/a", "")
+        servers.start([OTHER])
+        servers.wait([OTHER], 60, stopped=never)
+        assert servers.socket_of(OTHER) == "/a", "the spare host has taken a place"
+        assert backend.asked == ["here", "there"]
+        lost = servers._processes[HOST.name]
+        lost.kill()
+        lost.wait()
+        assert servers.socket_of(HOST) == ""
+        servers.start([HOST])
+        servers.wait([HOST], 60, stopped=never)
+        assert servers.socket_of(HOST) == "/a", "the lost host has come back"
+        servers.start([HOST, OTHER, OTHER])
+        assert servers.socket_of(OTHER) == "", "it runs two workers now"
+    assert backend.asked == ["here", "there", "here"]
+
+
+def test_host_without_a_server_is_not_asked_again() -> None:
+    backend = FakeServers(script="true")
+    with host_servers(backend, [HOST], {}, timeout_s=60, stopped=never) as servers:
+        servers.start([HOST])
+        servers.wait([HOST], 60, stopped=never)
+        assert servers.socket_of(HOST) == ""
+    assert backend.asked == ["here"]
 
 
 def test_stop_ends_the_wait() -> None:
