@@ -7,12 +7,11 @@ that give one record more to a batch are spread over all lanes, so that workers 
 lanes get nearly equal parts of it.
 """
 
-import math
+import itertools
+import operator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
-
-_GOLDEN_RATIO: Final = (1 + math.sqrt(5)) / 2
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -37,18 +36,37 @@ class BatchShares:
         """The largest number of records that a lane gives to a batch."""
         return -(-self.batch_size // self.num_lanes)
 
-    def turn(self, lane: Any) -> Any:
-        """Return the turn of a lane, or of an array of lanes, from 0 to ``num_lanes - 1``."""
-        return lane * self._stride % self.num_lanes
-
     @cached_property
-    def _stride(self) -> int:
-        # Multiples of the golden ratio, modulo 1, are spread most evenly (Weyl's theorem on
-        # equidistribution): neighbours in turn are that far apart among the lanes.
-        distance = max(1, round(self.num_lanes / _GOLDEN_RATIO))
-        while math.gcd(distance, self.num_lanes) != 1:
-            distance -= 1
-        return pow(distance, -1, self.num_lanes)
+    def _factors(self) -> tuple[int, ...]:
+        """The prime factors of the number of lanes, ascending."""
+        factors, rest, prime = [], self.num_lanes, 2
+        while rest > 1:
+            while rest % prime == 0:
+                factors.append(prime)
+                rest //= prime
+            prime = prime + 1 if prime * prime <= rest else rest
+        return tuple(factors)
+
+    def splits_evenly(self, num_workers: int) -> bool:
+        """Whether every batch has equal parts for workers that share the lanes."""
+        if num_workers == 1 or (self.are_equal and self.num_lanes % num_workers == 0):
+            return True
+        # The lanes of consecutive turns are in different parts, for these numbers of parts.
+        evenly = itertools.accumulate(self._factors, operator.mul)
+        return self.batch_size % num_workers == 0 and num_workers in evenly
+
+    def turn(self, lane: Any) -> Any:
+        """Return the turn of a lane, or of an array of lanes, from 0 to ``num_lanes - 1``.
+
+        The digits of the lane in reverse, where each prime factor of the number of lanes is the
+        base of one (a van der Corput sequence, in mixed bases).
+        """
+        turn, block, weight = 0 * lane, self.num_lanes, 1
+        for factor in self._factors:
+            block //= factor
+            turn = turn + lane // block % factor * weight
+            weight *= factor
+        return turn
 
     def taken(self, lane: Any, steps: Any) -> Any:
         """Return the records that a lane gives in the first `steps` steps of an epoch.

@@ -129,11 +129,9 @@ class WorkerShards:
         Args:
           replicas: the replicas of each worker.
         """
-        shares = self.shares
-        alike = shares.are_equal and shares.num_lanes % self.num_workers == 0
         return (
-            (alike or self.num_workers == 1)
-            and shares.batch_size % (self.num_workers * replicas) == 0
+            self.shares.splits_evenly(self.num_workers)
+            and self.shares.batch_size % (self.num_workers * replicas) == 0
             and (self.remainder != PAD or not self.short_steps)
         )
 
