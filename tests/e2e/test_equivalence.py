@@ -86,7 +86,7 @@ print(json.dumps({"accuracy": float(right.mean()), "images": len(files)}))
 @pytest.mark.timeout(600)
 def test_saved_model_predicts_in_plain_keras(runs: dict[int, Path], digits: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PREDICT, runs[4] / "model.keras", digits],
+        [sys.executable, "-c", PREDICT, runs[3] / "model.keras", digits],
         capture_output=True,
         text=True,
         check=True,

@@ -38,7 +38,7 @@ def _new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def small_shards(
     write_digits: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The digits in 20 shards to train on and as many to validate."""
+    """The digits in 24 shards to train on and as many to validate."""
     output = tmp_path_factory.mktemp("small") / "shards"
     write_digits(output, "--num_workers=2", "--worker_counts=1,2", "--min_shard_size=100")
     return output
@@ -247,7 +247,7 @@ def test_remote_batches_equal_local_batches(
     ended = proxy.end()
     assert sum(ended["struck"].values()) >= 5
     if limit_bytes > 1:  # later epochs read from the disk
-        _assert_fetched_once(ended, shards=20, manifests=2)
+        _assert_fetched_once(ended, shards=24, manifests=2)
 
 
 @pytest.mark.slow
@@ -270,8 +270,8 @@ def test_training_survives_faulty_network(
     ended = proxy.end()
     struck = sum(ended["struck"].values())
     assert struck >= 5, ended
-    assert len(list((tmp_path / "cache").glob("*.tfrecord"))) == 40
-    _assert_fetched_once(ended, shards=40, manifests=8)
+    assert len(list((tmp_path / "cache").glob("*.tfrecord"))) == 48
+    _assert_fetched_once(ended, shards=48, manifests=8)
 
 
 @pytest.mark.timeout(240)

@@ -265,7 +265,7 @@ def test_pods_upload_their_files(bucket, tmp_path):
 
 def test_kill_leaves_only_whole_checkpoints(bucket):
     """Kill a process at each socket call of the single request that uploads a checkpoint."""
-    program = Path(__file__).parents[1] / "models" / "training" / "killed_saves.py"
+    program = Path(__file__).parents[1] / "models" / "training" / "checkpoints" / "killed_saves.py"
     done = subprocess.run(
         [sys.executable, program, f"{bucket.url}/run/checkpoints"],
         capture_output=True,

@@ -114,7 +114,7 @@ def test_seed_changes_only_the_order(make_class_folder: MakeFolder, tmp_path: Pa
 def test_finished_write_is_not_repeated(make_class_folder: MakeFolder, tmp_path: Path) -> None:
     source, output = make_class_folder(), tmp_path / "out"
     first = write(source, output)
-    assert first.written == 20 + 6
+    assert first.written == 24
     assert first.kept == 0
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     again = write(source, output)
