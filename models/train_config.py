@@ -18,6 +18,10 @@ CLASS_WEIGHTS: Final = ("none", "balanced")
 ON_NAN: Final = ("fail", "stop", "ignore")
 PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
 
+# The fields that fix the records and the number of an epoch's steps: a run resumes only where
+# they are equal.
+STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder")
+
 _CHOICES: Final = {
     "schedule": SCHEDULES,
     "class_weights": CLASS_WEIGHTS,

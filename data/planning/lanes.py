@@ -15,6 +15,7 @@ from typing import Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, ShardInfo, Split
 from tenfold.data.planning.batch_shares import BatchShares
+from tenfold.data.units import plural
 
 # What becomes of the records that are too few for a whole batch at the end of an epoch.
 DROP: Final = "drop"
@@ -113,8 +114,13 @@ class WorkerShards:
     @property
     def epoch_records(self) -> int:
         """All workers' records of an epoch, repeated ones included."""
-        steps = range(self.full_steps, self.steps_per_epoch)
-        return self.full_steps * self.shares.batch_size + sum(map(self.global_records, steps))
+        return self.records_between(0, self.steps_per_epoch)
+
+    def records_between(self, begin: int, end: int) -> int:
+        """Return all workers' records of the steps from `begin` to `end` of an epoch."""
+        full = max(0, min(end, self.full_steps) - begin)
+        others = range(max(begin, self.full_steps), end)
+        return full * self.shares.batch_size + sum(map(self.global_records, others))
 
     @property
     def repeated_records(self) -> int:
@@ -123,16 +129,29 @@ class WorkerShards:
             return 0
         return len(self.short_steps) * self.shares.batch_size - sum(self.short_steps)
 
+    @property
+    def has_smaller_batches(self) -> bool:
+        """Whether the last batches of an epoch have fewer records."""
+        return self.remainder == PAD and bool(self.short_steps)
+
+    @property
+    def _has_empty_batches(self) -> bool:
+        """Whether a batch with fewer records than lanes finds only lanes at their end."""
+        return self.remainder == PAD and 0 in self.short_steps
+
     def is_even(self, replicas: int) -> bool:
         """Whether the parts of all workers' replicas are equal at every step of an epoch.
 
         Args:
           replicas: the replicas of each worker.
         """
+        parts = self.num_workers * replicas
+        if parts == 1:
+            return not self._has_empty_batches
         return (
             self.shares.splits_evenly(self.num_workers)
-            and self.shares.batch_size % (self.num_workers * replicas) == 0
-            and (self.remainder != PAD or not self.short_steps)
+            and self.shares.batch_size % parts == 0
+            and not self.has_smaller_batches
         )
 
     def may_be_empty(self, replicas: int) -> bool:
@@ -141,9 +160,11 @@ class WorkerShards:
         Args:
           replicas: the replicas of each worker.
         """
-        if self.remainder == PAD and self.short_steps:
-            return True
-        return _fewest_records(self.shares, self.num_workers) < replicas
+        if self.num_workers * replicas == 1:
+            return self._has_empty_batches
+        return (
+            self.has_smaller_batches or _fewest_records(self.shares, self.num_workers) < replicas
+        )
 
 
 @cache
@@ -200,8 +221,8 @@ def assign_lanes(
         epoch; see `WorkerShards`.
 
     Raises:
-      UserError: there are more workers than lanes, or the split has too few records for one
-        batch.
+      UserError: there are more workers than lanes, or the split, or one of its lanes, has too few
+        records for one batch.
     """
     num_lanes = manifest.num_lanes
     check_workers(num_lanes, num_workers, global_batch_size)
@@ -211,10 +232,13 @@ def assign_lanes(
     sizes = [lane.num_records for lane in lanes]
     full_steps = min(shares.full_steps(lane, size) for lane, size in enumerate(sizes))
     all_steps = max(shares.steps_to_end(lane, size) for lane, size in enumerate(sizes))
-    if full_steps == 0 and remainder == DROP:
+    if (full_steps == 0 and remainder == DROP) or (remainder == REPEAT and not all(sizes)):
+        few = f"split '{split}' has {plural(sum(sizes), 'record')}"
+        if sum(sizes) >= global_batch_size:
+            few += f", but a lane with {plural(min(sizes), 'record')} only"
         raise UserError(
-            f"split '{split}' has {sum(sizes)} records, too few for one global batch of "
-            f"{global_batch_size}: lower --global_batch_size, or give --remainder=pad"
+            f"{few}, too few for one global batch of {global_batch_size:,}: lower "
+            "--global_batch_size, or give --remainder=pad"
         )
     short_steps = tuple(
         _records_left(shares, sizes, step) for step in range(full_steps, all_steps)

@@ -168,4 +168,4 @@ def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
 def _for_lanes(num_lanes: int) -> str:
     if num_lanes == 1:
         return ""
-    return f" for {num_lanes} lanes; fewer worker counts would give larger shards"
+    return f" for {num_lanes} lanes; fewer workers would give larger shards"

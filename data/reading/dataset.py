@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
-from tenfold.data.planning.lanes import assign_lanes
+from tenfold.data.planning.lanes import DROP, assign_lanes
 from tenfold.data.reading.batches import evaluation_batches, split_batch, training_batches
 from tenfold.data.reading.decoding.decoders import AUTO
 from tenfold.data.reading.read_config import ReadConfig, read_config
@@ -22,6 +22,7 @@ from tenfold.data.reading.records.record_reader import Batch, TrainingBatch
 from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+from tenfold.data.units import plural
 
 
 def training_dataset(
@@ -149,14 +150,26 @@ def worker_dataset(
     )  # fmt: skip
 
 
-def steps_per_epoch(shards: str, *, global_batch_size: int, split: str = "train") -> int:
+def steps_per_epoch(
+    shards: str, *, global_batch_size: int, split: str = "train", remainder: str = DROP
+) -> int:
     """Return the training steps of an epoch, the same on any number of workers.
 
+    Args:
+      shards: folder or URL of the shards.
+      global_batch_size: records of a step over all workers.
+      split: name of the split.
+      remainder: that of the `ReadOptions` which the split is read with.
+
     Raises:
-      UserError: the shards, the split or the batch size do not fit.
+      UserError: the shards, the split, the batch size or the remainder do not fit.
     """
     workers = assign_lanes(
-        read_manifest(shards), split, num_workers=1, global_batch_size=global_batch_size
+        read_manifest(shards),
+        split,
+        num_workers=1,
+        global_batch_size=global_batch_size,
+        remainder=remainder,
     )
     return workers[0].steps_per_epoch
 
@@ -208,9 +221,11 @@ def _check_even(config: ReadConfig) -> None:
     place, lanes = config.place, config.manifest.num_lanes
     if not config.shards.is_even(place.replicas):
         raise UserError(
-            f"a batch of {config.global_batch_size} from {lanes} lanes has parts of other sizes "
-            f"on {place.num_workers} workers × {place.replicas} replicas: give weights=True to "
-            "training_dataset, and use the weight in the loss, or take numbers that divide evenly"
+            f"a batch of {config.global_batch_size} from {lanes} lanes has parts that differ in "
+            f"size, on {plural(place.num_workers, 'worker')} with "
+            f"{plural(place.replicas, 'replica')} each and remainder={config.options.remainder}: "
+            "give weights=True to training_dataset, and use the weight in the loss, or take "
+            "numbers that divide evenly, and a remainder other than pad"
         )
 
 

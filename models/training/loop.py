@@ -160,7 +160,7 @@ class _Run:
         while session.state.position.step < session.shards.steps_per_epoch:
             wait_s += self._call_of_steps()
         seconds = max(time.monotonic() - started_at, 1e-9)
-        steps = session.shards.steps_per_epoch - first
+        records = session.shards.records_between(first, session.shards.steps_per_epoch)
         epoch = session.state.position.epoch
         loss, metrics, receipt = session.finish_epoch()
         bottleneck = session.bottleneck()
@@ -171,7 +171,7 @@ class _Run:
             loss=loss,
             metrics=self.metrics,
             seconds=seconds,
-            records_per_s=steps * self.config.global_batch_size / seconds,
+            records_per_s=records / seconds,
             wait_share=min(1.0, wait_s / seconds),
             receipt=_receipt_line(receipt),
             validation_receipt=_receipt_line(validation) if validation else None,
@@ -305,14 +305,15 @@ class _Run:
     def _report_steps(self, result: StepsResult, first: int, seconds: float) -> None:
         """Log every step of a call and report the last; `first` were done before the call."""
         session = self.session
-        rate = len(result.losses) * self.config.global_batch_size / seconds
+        begin = first % session.shards.steps_per_epoch
+        records = session.shards.records_between(begin, begin + len(result.losses))
         lines = [
             StepMetrics(
                 epoch=session.state.position.epoch,
                 step=first + index + 1,
                 loss=float(loss),
                 metrics=result.metrics,
-                records_per_s=rate,
+                records_per_s=records / seconds,
                 wait_share=min(1.0, result.wait_s / seconds),
             )
             for index, loss in enumerate(result.losses)

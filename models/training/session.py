@@ -96,7 +96,7 @@ class Session:
         self._collectives = WorkerCollectives(
             strategy, worker=place.index, num_workers=place.num_workers
         )
-        self.state = RunState(Position(), config.seed, config.global_batch_size)
+        self.state = self._initial_state()
         self._iterator: Any = None
         self._watch = Stopwatch()
         self._all_reduce_s: float | None = None
@@ -119,6 +119,12 @@ class Session:
         """Steps done since the run began, over all launches into its run directory."""
         position = self.state.position
         return position.epoch * self.shards.steps_per_epoch + position.step
+
+    def _initial_state(self) -> RunState:
+        config = self.config
+        return RunState(
+            Position(), config.seed, config.global_batch_size, remainder=config.remainder
+        )
 
     def _read_config(self) -> ReadConfig:
         return ReadConfig(
@@ -425,7 +431,7 @@ class Session:
             values = [keras.ops.convert_to_numpy(v) for v in _variables_of(initial)]
             for variable, value in zip(self._variables(), values, strict=True):
                 variable.assign(value)
-            self.state = RunState(Position(), self.config.seed, self.config.global_batch_size)
+            self.state = self._initial_state()
         return restored
 
     def not_finite_weight(self) -> str:

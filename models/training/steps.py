@@ -272,13 +272,20 @@ def _check_parts(
     model: keras.Model, own_step: bool, *, equal_parts: bool, empty_parts: bool
 ) -> None:
     way_out = (
-        "take a number of workers that divides the lanes, and a --global_batch_size that is a "
-        "multiple of the lanes ('tenfold plan' and 'tenfold inspect' print them)"
+        "take a number of workers that divides the lanes, a --global_batch_size that is a "
+        "multiple of the lanes ('tenfold plan' and 'tenfold inspect' print them), and a "
+        "--remainder other than pad"
     )
     if own_step and not equal_parts:
         raise UserError(
             f"model '{model.name}' has a train_step of its own, which cannot weigh parts of a "
             f"batch that differ in size: {way_out}"
+        )
+    if not equal_parts and _has_sum_loss(model):
+        raise UserError(
+            f"model '{model.name}' has a loss with reduction='sum', which cannot weigh parts of a "
+            "batch that differ in size: compile it with the mean, 'sum_over_batch_size', or "
+            f"{way_out}"
         )
     if not empty_parts:
         return
@@ -288,6 +295,11 @@ def _check_parts(
                 f"layer '{layer.name}' normalizes over all replicas, but some get no record of a "
                 f"step: {way_out}"
             )
+
+
+def _has_sum_loss(model: keras.Model) -> bool:
+    losses = tf.nest.flatten(model.loss)
+    return any(getattr(loss, "reduction", None) == "sum" for loss in losses)
 
 
 def _dense(result: Any) -> Any:

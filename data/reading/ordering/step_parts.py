@@ -29,6 +29,7 @@ class StepParts:
         self.used = shards.steps_per_epoch * replicas
         self.per_epoch = self.used + (shards.tail_steps * replicas if tail else 0)
         fixed = shards.is_even(replicas) and shards.shares.are_equal
+        fixed = fixed and not shards.has_smaller_batches
         total = shards.num_workers * replicas
         self.size: int | None = shards.shares.batch_size // total if fixed else None
 
@@ -77,7 +78,9 @@ class StepParts:
             index = tf.clip_by_value(step - shards.full_steps, 0, len(last) - 1)
             total = tf.where(step < shards.full_steps, total, tf.gather(table, index))
         parts = shards.num_workers * self.replicas
-        return tf.cast(records * parts, tf.float32) / tf.cast(total, tf.float32)
+        return tf.math.divide_no_nan(
+            tf.cast(records * parts, tf.float32), tf.cast(total, tf.float32)
+        )
 
     def without_repeats(self, number: tf.Tensor, fingerprints: tf.Tensor) -> tf.Tensor:
         """Return the fingerprints of a part, 0 for the records that the epoch had before."""

@@ -209,8 +209,12 @@ def _even_counts(layout: ShardLayout) -> str:
 def _uneven_counts(layout: ShardLayout) -> str:
     """Return what other numbers of workers cost, "" if none is to be shown."""
     costs = [
-        f"{count:,} workers +{100 * imbalance(layout.num_lanes, count):.0f} %"
+        f"{count:,} workers {_percent(imbalance(layout.num_lanes, count))}"
         for count in counts_that_matter(layout)
         if layout.num_lanes % count
     ]
     return f"a step waits for the largest part: {', '.join(costs)}" if costs else ""
+
+
+def _percent(longer: float) -> str:
+    return f"+{100 * longer:.0f} %" if longer >= 0.005 else "under +1 %"

@@ -19,7 +19,7 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.job_spec import job_from_json
 from tenfold.launcher.job.run_dir import CHECKPOINTS_FOLDER, JOB_FILE
 from tenfold.models.model_registry import BUILT_IN
-from tenfold.models.train_config import TrainConfig
+from tenfold.models.train_config import STEP_FIELDS, TrainConfig
 
 _IMAGE_MODELS: Final = ("cnn", "resnet50")
 # From this imbalance on, a launch says what it costs.
@@ -78,16 +78,15 @@ def _check_built_in(model: str, manifest: Manifest) -> None:
 
 
 def check_resume(config: TrainConfig) -> None:
-    """Check that a run that will resume has the order of records of the run before.
+    """Check that a run that will resume has the steps of the run before.
 
     Raises:
-      UserError: the seed or the global batch size differs; the trainer would refuse it too,
-        after its start.
+      UserError: one of STEP_FIELDS differs; the trainer would refuse it too, after its start.
     """
     if not open_folder(f"{config.run_dir}/{CHECKPOINTS_FOLDER}").sizes():
         return
     before = _config_before(config.run_dir)
-    for name in ("seed", "global_batch_size"):
+    for name in STEP_FIELDS:
         if before is not None and getattr(before, name) != getattr(config, name):
             raise UserError(
                 f"run_dir '{config.run_dir}' holds checkpoints with {name} "
@@ -126,7 +125,11 @@ def _imbalance_notes(num_lanes: int, num_workers: int) -> list[str]:
     longer = imbalance(num_lanes, num_workers)
     if longer < _NOTABLE_IMBALANCE:
         return []
-    even = max(count for count in range(1, num_workers) if num_lanes % count == 0)
+    fewer, more = (
+        next((count for count in counts if num_lanes % count == 0), 0)
+        for counts in (range(num_workers, 1, -1), range(num_workers, num_lanes + 1))
+    )
+    even = " or ".join(str(count) for count in (fewer, more) if count)
     return [
         f"{num_workers} workers share {num_lanes} lanes: a step waits for a worker with "
         f"{-(-num_lanes // num_workers)} of them, and computes {1 + longer:.2f} times as long as "

@@ -19,10 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.lanes import DROP
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
-from tenfold.models.train_config import TrainConfig
+from tenfold.models.train_config import STEP_FIELDS, TrainConfig
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
 
@@ -38,6 +39,8 @@ class RunState:
       loss_sum: sum of the losses of the current epoch's steps.
       records: records read in the current epoch; over all workers in a checkpoint.
       fingerprint: sum of their fingerprints modulo 2**64; over all workers in a checkpoint.
+      remainder: what fixes the number of steps of an epoch, as in `ReadOptions`; a checkpoint of
+        another is refused. Checkpoints of older versions have none.
     """
 
     position: Position
@@ -46,6 +49,7 @@ class RunState:
     loss_sum: float = 0.0
     records: int = 0
     fingerprint: int = 0
+    remainder: str = DROP
 
 
 @dataclass(frozen=True)
@@ -201,12 +205,12 @@ def check_fits(checkpoint: Checkpoint, paths: Sequence[str], shapes: Sequence[An
 
 
 def check_same_run(state: RunState, config: TrainConfig) -> None:
-    """Check that a checkpoint is of a run with the same order of records.
+    """Check that a checkpoint is of a run with the same steps.
 
     Raises:
-      UserError: the seed or the global batch size differs.
+      UserError: one of STEP_FIELDS differs.
     """
-    for name in ("seed", "global_batch_size"):
+    for name in STEP_FIELDS:
         if getattr(state, name) != getattr(config, name):
             raise UserError(
                 f"the checkpoint was made with {name} {getattr(state, name)}, this run has "

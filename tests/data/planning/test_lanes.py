@@ -7,12 +7,22 @@ from hypothesis import strategies as st
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, ShardInfo, Split, shard_name
 from tenfold.data.planning.batch_shares import BatchShares
-from tenfold.data.planning.lanes import DROP, PAD, REMAINDERS, assign_lanes, deal_lanes
+from tenfold.data.planning.lanes import (
+    DROP,
+    PAD,
+    REMAINDERS,
+    REPEAT,
+    assign_lanes,
+    deal_lanes,
+    split_evenly,
+)
 
 
 def manifest_of(records: list[int], num_lanes: int) -> Manifest:
     shards = tuple(
-        ShardInfo(shard_name("train", index, len(records)), count, count * 20, 0, index)
+        ShardInfo(
+            shard_name("train", index, len(records)), count, count * 20, 0, index * (count > 0)
+        )
         for index, count in enumerate(records)
     )
     return Manifest(num_lanes, (num_lanes,), (), (Split("train", shards),))
@@ -79,10 +89,15 @@ def test_every_number_of_workers_shares_the_same_batches(
         left = sum(share.records(step) for share in shares for step in tail)
         assert first.epoch_records + left - first.repeated_records == sum(records)
         assert first.tail_steps == 0 or remainder == DROP
-        if first.is_even(1):
-            assert all(len(set(parts)) == 1 for parts in per_step)
-        if not first.may_be_empty(1):
-            assert all(min(parts) > 0 for parts in per_step)
+        for replicas in (1, 2):
+            parts = [
+                [size for records in step for size in split_evenly(records, replicas)]
+                for step in per_step
+            ]
+            if first.is_even(replicas):
+                assert all(len(set(sizes)) == 1 for sizes in parts)
+            if not first.may_be_empty(replicas):
+                assert all(min(sizes) > 0 for sizes in parts)
 
 
 @given(lanes=st.integers(1, 40), batch=st.integers(1, 100), steps=st.integers(0, 60))
@@ -106,6 +121,40 @@ def test_a_small_batch_is_spread_over_the_workers(workers: int) -> None:
         parts = [share.records(step) for share in shares]
         assert max(parts) - min(parts) <= 2
     assert not shares[0].may_be_empty(1)
+
+
+def test_parts_of_one_replica_are_even_with_smaller_batches() -> None:
+    manifest = manifest_of([8, 8, 8, 7], 2)
+    (sole,) = assign_lanes(manifest, "train", num_workers=1, global_batch_size=4, remainder=PAD)
+    assert sole.has_smaller_batches
+    assert sole.is_even(1)
+    assert not sole.may_be_empty(1)
+    assert not sole.is_even(2)
+    assert sole.records_between(6, sole.steps_per_epoch) == 7
+
+
+def test_batch_that_finds_only_empty_lanes_is_known() -> None:
+    """Lanes 0 and 1 have one record more; batches of 2 take two lanes each."""
+    manifest = manifest_of([3, 3, 2, 2, 2, 2, 2, 2], 8)
+    (sole,) = assign_lanes(manifest, "train", num_workers=1, global_batch_size=2, remainder=PAD)
+    assert sole.short_steps == (0, 1, 0, 1)
+    assert sole.may_be_empty(1)
+    assert not sole.is_even(1)
+
+
+@pytest.mark.parametrize(
+    ("records", "remainder", "message"),
+    [
+        ([9, 1], DROP, "10 records, but a lane with 1 record only, too few for one global batch"),
+        ([9, 0], REPEAT, "9 records, but a lane with 0 records only, too few"),
+    ],
+)
+def test_lane_with_too_few_records_is_refused(
+    records: list[int], remainder: str, message: str
+) -> None:
+    manifest = manifest_of(records, 2)
+    with pytest.raises(UserError, match=message):
+        assign_lanes(manifest, "train", num_workers=1, global_batch_size=4, remainder=remainder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,15 @@ def test_worker_dataset_evaluates(shards: str) -> None:
 def test_steps_per_epoch(shards: str) -> None:
     assert steps_per_epoch(shards, global_batch_size=BATCH) == STEPS
     assert len(ids(shards)) == STEPS
+    with pytest.raises(UserError, match="remainder is 'keep', none of drop, pad, repeat"):
+        steps_per_epoch(shards, global_batch_size=BATCH, remainder="keep")
+
+
+def test_smaller_batches_of_one_replica_need_no_weights(shards: str) -> None:
+    batches = ids(shards, options=replace(OPTIONS, remainder="pad"))
+    assert len(batches) == steps_per_epoch(shards, global_batch_size=BATCH, remainder="pad")
+    assert sorted(chain(*batches)) == list(range(331))
+    assert {len(batch) for batch in batches[:STEPS]} == {BATCH}
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,5 @@ def test_checkpoint_of_another_run_is_refused() -> None:
         check_same_run(STATE, replace(config, seed=6))
     with pytest.raises(UserError, match="--global_batch_size=64"):
         check_same_run(STATE, replace(config, global_batch_size=32))
+    with pytest.raises(UserError, match="--remainder=drop"):
+        check_same_run(STATE, replace(config, remainder="repeat"))
