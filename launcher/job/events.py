@@ -44,6 +44,9 @@ EXIT_PREEMPTED: Final = 76
 EXIT_NOT_FINITE: Final = 77
 NOT_FINITE_ERROR: Final = "NotFiniteError"  # the type of its error
 
+# The type of the error of workers whose number does not suit the model.
+UNEVEN_PARTS_ERROR: Final = "UnevenPartsError"
+
 
 # -- Messages of the agent ------------------------------------------------------------------
 

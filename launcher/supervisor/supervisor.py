@@ -12,6 +12,7 @@ from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
+from tenfold.launcher.job.events import UNEVEN_PARTS_ERROR
 from tenfold.launcher.job.faults import faults_to_env
 from tenfold.launcher.job.history_line import Resized
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, SizeChange
@@ -214,8 +215,7 @@ class Supervisor:
     def _hosts_after(self, attempt: Attempt, job_hosts: JobHosts) -> tuple[Host, ...]:
         """Return the hosts for another attempt, none if the job ends here."""
         cause = ""
-        is_left_out = attempt.failed_at_start and job_hosts.leave_out(attempt.failed_worker)
-        if attempt.verdict and not is_left_out:  # a failed growth uses up no restart
+        if attempt.verdict and not _can_change_hosts(attempt, job_hosts):
             self._endings.append(Ending(attempt.verdict.first, attempt.verdict.preempted))
             decision = decide(self.how.restarts, self._endings)
             self._reason, cause = decision.reason, decision.reason
@@ -366,6 +366,19 @@ class Supervisor:
             notes=tuple(filter(None, [self._losses.sentence(), _not_finite_note(attempt)])),
             signal=attempt.stop.signal if attempt.cancelled else None,
         )
+
+
+def _can_change_hosts(attempt: Attempt, job_hosts: JobHosts) -> bool:
+    """Whether the hosts alone made a start fail, and the job can go on with others.
+
+    That uses up no restart.
+    """
+    if not attempt.failed_at_start:
+        return False
+    assert attempt.verdict is not None
+    if attempt.verdict.first.error.startswith(UNEVEN_PARTS_ERROR):
+        return job_hosts.give_up_count()
+    return job_hosts.leave_out(attempt.failed_worker)
 
 
 def _not_finite_note(attempt: Attempt) -> str:

@@ -22,6 +22,10 @@ from tenfold.models.training.collectives import sum_over_workers
 from tenfold.models.training.measuring.metric_totals import MetricTotals
 
 
+class UnevenPartsError(UserError):
+    """The model does not allow the parts that this number of workers gets of a batch."""
+
+
 @dataclass(frozen=True)
 class StepsResult:
     """The result of one call of `steps` training steps.
@@ -62,8 +66,8 @@ class TrainSteps:
       empty_parts: whether a replica may get no record of a step.
 
     Raises:
-      UserError: the model has a step of its own, or normalizes over all replicas, and the parts
-        do not allow it.
+      UnevenPartsError: the model has a step of its own, a loss that is a sum, or a layer that
+        normalizes over all replicas, and the parts do not allow it.
     """
 
     def __init__(
@@ -277,12 +281,12 @@ def _check_parts(
         "--remainder other than pad"
     )
     if own_step and not equal_parts:
-        raise UserError(
+        raise UnevenPartsError(
             f"model '{model.name}' has a train_step of its own, which cannot weigh parts of a "
             f"batch that differ in size: {way_out}"
         )
     if not equal_parts and _has_sum_loss(model):
-        raise UserError(
+        raise UnevenPartsError(
             f"model '{model.name}' has a loss with reduction='sum', which cannot weigh parts of a "
             "batch that differ in size: compile it with the mean, 'sum_over_batch_size', or "
             f"{way_out}"
@@ -291,7 +295,7 @@ def _check_parts(
         return
     for layer in model._flatten_layers():
         if getattr(layer, "synchronized", False):
-            raise UserError(
+            raise UnevenPartsError(
                 f"layer '{layer.name}' normalizes over all replicas, but some get no record of a "
                 f"step: {way_out}"
             )

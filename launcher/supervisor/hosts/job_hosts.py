@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, Host
@@ -117,6 +117,24 @@ class JobHosts:
             return False
         self._left_out |= failed
         self._left_out_reason = f"{slot.host.name} failed before its first step and is left out"
+        return True
+
+    def give_up_count(self) -> bool:
+        """Permit the current number of workers no longer, after a start that has refused it.
+
+        Some models need parts of a batch of one size, and so a number of workers that divides the
+        lanes. Without them the job must not end because it lost a host.
+
+        Returns:
+          Whether the number is not that of the full job, and a smaller one is permitted.
+        """
+        full, *_ = self.policy.counts
+        number = len(self._current)
+        counts = tuple(count for count in self.policy.counts if count != number)
+        if number == full or not choose_count(number, counts):
+            return False
+        self.policy = replace(self.policy, counts=counts)
+        self._left_out_reason = "the model needs parts of a batch that are equal in size"
         return True
 
     def watch(self) -> HostWatch:

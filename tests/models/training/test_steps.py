@@ -4,8 +4,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tenfold.data.errors import UserError
-from tenfold.models.training.steps import TrainSteps
+from tenfold.launcher.job.events import UNEVEN_PARTS_ERROR
+from tenfold.models.training.steps import TrainSteps, UnevenPartsError
 
 
 class _OwnStep(keras.Model):
@@ -41,6 +41,7 @@ def _make_model(
 def test_uneven_parts_are_refused(model: keras.Model, empty_parts: bool, message: str) -> None:
     strategy = tf.distribute.get_strategy()
     TrainSteps(model, strategy, max_steps=1)
-    with pytest.raises(UserError, match=message) as raised:
+    with pytest.raises(UnevenPartsError, match=message) as raised:
         TrainSteps(model, strategy, max_steps=1, equal_parts=False, empty_parts=empty_parts)
     assert "--remainder other than pad" in str(raised.value)
+    assert type(raised.value).__name__ == UNEVEN_PARTS_ERROR

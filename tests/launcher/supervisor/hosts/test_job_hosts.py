@@ -131,6 +131,22 @@ def test_host_that_fails_as_it_joins_is_left_out() -> None:
     assert names(found.choose()) == "ac"
 
 
+def test_number_that_the_model_refuses_is_given_up() -> None:
+    backend = ListBackend("abcd")
+    found = job(backend, "abcd", 4, 3, 2, regrow_after_s=1)
+    assert names(found.choose()) == "abcd"
+    assert not found.give_up_count()  # the number that the user asked for
+    backend.silent = "b"
+    assert names(found.choose()) == "acd"
+    assert found.give_up_count()
+    fewer = found.choose()
+    told = "the model needs parts of a batch that are equal in size"
+    assert (names(fewer), fewer.reason) == ("ac", told)
+    assert not found.give_up_count()  # no smaller number is permitted
+    backend.silent = ""
+    assert names(found.choose()) == "abcd"
+
+
 def test_host_that_the_job_needs_is_tried_again() -> None:
     backend = ListBackend("abcd")
     found = job(backend, "abcd", 3)
