@@ -7,6 +7,7 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.launcher.backends.base import Host
+from tenfold.launcher.job.events import UNEVEN_PARTS_ERROR
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.job.job_spec import HostCommand, JobSpec
 from tenfold.launcher.job.worker_record import WorkerRecord
@@ -68,7 +69,7 @@ def run_build_check(
     record = _run(WorkerProcesses([start], spawn=spawn), stopped)
     if record.error is None:
         return None
-    if record.error.type == UserError.__name__:
+    if record.error.type in (UserError.__name__, UNEVEN_PARTS_ERROR):
         raise UserError(record.error.message)
     return to_failure(record)
 

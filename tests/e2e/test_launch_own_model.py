@@ -24,6 +24,17 @@ def two_outputs(spec):
     inputs = keras.Input(spec.image_shape)
     outputs = keras.layers.Dense(2, "softmax")(keras.layers.Flatten()(inputs))
     return keras.Model(inputs, outputs)
+
+
+def own_step(spec):
+    import keras
+
+    class Net(keras.Model):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    inputs = keras.Input(spec.image_shape)
+    return Net(inputs, keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(inputs)))
 """
 
 
@@ -40,6 +51,10 @@ def test_wrong_model_ends_before_workers_start(
     assert wrong.err.count("has 2 outputs for 10 classes") == 1
     assert "Traceback" not in wrong.err
     assert not (tmp_path / "run" / "job.json").exists()
+    uneven = ("--model=net.py:own_step", "--num_workers=3")
+    refused = tenfold("launch", *flags, *uneven, cwd=tmp_path)
+    assert refused.status == 2, refused.out
+    assert "has a train_step of its own, which cannot weigh parts" in refused.err
     done = tenfold("launch", *flags, "--model=net.py:build", cwd=tmp_path)
     assert done.status == 1
     assert "KeyError: 'no such layer'" in done.out

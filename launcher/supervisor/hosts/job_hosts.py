@@ -134,7 +134,7 @@ class JobHosts:
         if number == full or not choose_count(number, counts):
             return False
         self.policy = replace(self.policy, counts=counts)
-        self._left_out_reason = "the model needs parts of a batch that are equal in size"
+        self._left_out_reason = f"{plural(number, 'worker')} cannot train this model"
         return True
 
     def watch(self) -> HostWatch:

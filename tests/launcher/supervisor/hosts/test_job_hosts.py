@@ -140,8 +140,7 @@ def test_number_that_the_model_refuses_is_given_up() -> None:
     assert names(found.choose()) == "acd"
     assert found.give_up_count()
     fewer = found.choose()
-    told = "the model needs parts of a batch that are equal in size"
-    assert (names(fewer), fewer.reason) == ("ac", told)
+    assert (names(fewer), fewer.reason) == ("ac", "3 workers cannot train this model")
     assert not found.give_up_count()  # no smaller number is permitted
     backend.silent = ""
     assert names(found.choose()) == "abcd"
