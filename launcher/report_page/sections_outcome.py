@@ -328,11 +328,15 @@ def receipts(run: RunFiles) -> Markup | None:
     meaning = (
         "A receipt counts the records that all workers together read, sums the fingerprints of "
         "their bytes and compares both with the manifest. The records left over at the end of a "
-        "training epoch are too few for a batch; they are different records in each epoch."
+        "training epoch are too few for a batch; they are different records in each epoch. With "
+        "--remainder=repeat, records that are read again fill the last batches."
     )
     rows = [_receipt_row(*item) for item in found[-MAX_EPOCHS:]]
-    head = ("epoch", "split", "read", "left over", "in the shards", "exact", "fingerprint")
-    shown = table(head, rows, numbers="n nnn")
+    head = (
+        "epoch", "split", "read", "read again", "left over", "in the shards", "exact",
+        "fingerprint",
+    )  # fmt: skip
+    shown = table(head, rows, numbers="n nnnn")
     folded = tag("details", tag("summary", plural(len(rows), "receipt")), shown)
     body = folded if len(rows) > 12 else shown
     return tag(
@@ -353,6 +357,7 @@ def _receipt_row(line: EpochMetrics, split: str, receipt: ReceiptLine) -> tuple[
         line.epoch + 1,
         split,
         f"{receipt.records:,}",
+        f"{receipt.repeated:,}",
         f"{receipt.left_out:,}",
         f"{receipt.expected:,}",
         tag("span", "yes" if exact else "no", cls="good" if exact else "bad"),

@@ -46,9 +46,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate of one epoch. `compute_s`, `input_s`, `communication_s` are of one step."""
+    """The estimate of one epoch. `compute_s`, `input_s`, `communication_s` are of one step.
+
+    `shards_per_worker` is that of the workers with the most lanes.
+    """
 
     num_workers: int
+    shards_per_worker_min: int
     shards_per_worker: int
     records_per_worker_min: int
     records_per_worker_max: int
@@ -121,10 +125,12 @@ def estimate(data: DataSet, *, num_workers: int, global_batch_size: int, rates: 
     batch = global_batch_size / num_workers * (1 + imbalance(data.num_lanes, num_workers))
     records = [worker_records(data, worker, num_workers) for worker in range(num_workers)]
     batch_bytes = batch * data.num_bytes / data.num_records
+    shards_per_lane = data.num_shards // data.num_lanes
     ring_bits = 2 * (num_workers - 1) / num_workers * rates.gradient_bytes * 8
     return Estimate(
         num_workers=num_workers,
-        shards_per_worker=-(-data.num_lanes // num_workers) * data.num_shards // data.num_lanes,
+        shards_per_worker_min=data.num_lanes // num_workers * shards_per_lane,
+        shards_per_worker=-(-data.num_lanes // num_workers) * shards_per_lane,
         records_per_worker_min=min(records),
         records_per_worker_max=max(records),
         bytes_per_worker=-(-data.num_bytes * max(records) // data.num_records),

@@ -145,12 +145,15 @@ def _estimate_json(found: Estimate, load: StorageLoad | None) -> dict[str, Any]:
     return {**asdict(found), **times, "storage": asdict(load) if load else None}
 
 
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" + (f" to {high:,}" if high > low else "")
+
+
 def _estimate_text(found: Estimate, load: StorageLoad | None) -> str:
-    low, high = found.records_per_worker_min, found.records_per_worker_max
     rows = [
         ("hosts", f"{found.num_workers:,}"),
-        ("shards per host", f"{found.shards_per_worker:,}"),
-        ("records per host", f"{low:,}" + (f" to {high:,}" if high > low else "")),
+        ("shards per host", _range(found.shards_per_worker_min, found.shards_per_worker)),
+        ("records per host", _range(found.records_per_worker_min, found.records_per_worker_max)),
         ("bytes per host", format_size(found.bytes_per_worker)),
         ("steps per epoch", f"{found.steps_per_epoch:,} ({found.left_out:,} records left over)"),
     ]

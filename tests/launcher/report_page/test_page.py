@@ -450,6 +450,16 @@ def test_inexact_receipt_is_reported(tmp_path: Path) -> None:
     assert "Some records were not read exactly once in epoch 1:" in render_page(read_run(tmp_path))
 
 
+def test_records_read_again_are_counted(tmp_path: Path) -> None:
+    write_job(tmp_path)
+    receipt = {**RECEIPT, "left_out": 0, "records": 10, "repeated": 4711}
+    line = metrics_line(3, 1.0, kind="epoch", receipt=receipt)
+    write_lines(tmp_path / "metrics.jsonl", [line])
+    text = render_page(read_run(tmp_path))
+    assert "read again" in text
+    assert "4,711" in text
+
+
 def test_page_of_a_locked_run_dir_reloads_itself(tmp_path: Path) -> None:
     write_job(tmp_path)
     with (tmp_path / "lock").open("w") as lock:

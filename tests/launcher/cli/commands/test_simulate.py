@@ -51,7 +51,7 @@ def test_worker_records_equal_shards_dealt_to_lanes(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 3, 4])
 def test_estimate_agrees_with_real_lanes(tenfold, digit_shards, count):
     done = tenfold(
         "simulate", "--dry_run", f"--shards={digit_shards}", f"--num_workers={count}",
@@ -62,7 +62,9 @@ def test_estimate_agrees_with_real_lanes(tenfold, digit_shards, count):
     manifest = read_manifest(str(digit_shards))
     real = assign_lanes(manifest, "train", num_workers=count, global_batch_size=32)
     assert estimated["steps_per_epoch"] == real[0].steps_per_epoch
-    assert {estimated["shards_per_worker"]} == {len(worker.shards) for worker in real}
+    shards = [len(worker.shards) for worker in real]
+    assert estimated["shards_per_worker_min"] == min(shards)
+    assert estimated["shards_per_worker"] == max(shards)
     records = [worker.num_records for worker in real]
     assert (estimated["records_per_worker_min"], estimated["records_per_worker_max"]) == (
         min(records), max(records),
