@@ -229,8 +229,7 @@ class TrainSteps:
 
     def _no_gradients(self) -> Any:
         """Return what `_loss_and_gradients` does, of a batch without records."""
-        variables = self._model.trainable_variables
-        return tf.zeros([]), [tf.zeros(v.shape, v.dtype) for v in variables]
+        return tf.zeros([]), [_zeros_like(v) for v in self._model.trainable_variables]
 
     def _forward_and_back(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tuple[Any, ...]:
         """Return (loss, predictions, gradients) of one replica's batch.
@@ -244,7 +243,12 @@ class TrainSteps:
             loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
             loss *= tf.cast(share, loss.dtype)
             scaled = model.optimizer.scale_loss(loss)
-        return loss, predicted, tape.gradient(scaled, model.trainable_variables)
+        gradients = tape.gradient(scaled, model.trainable_variables)
+        # `tf.cond` and `all_reduce` do not take None for a variable without a gradient.
+        if self._empty_parts or _clips(model.optimizer):
+            pairs = zip(gradients, model.trainable_variables, strict=True)
+            gradients = [_zeros_like(v) if found is None else found for found, v in pairs]
+        return loss, predicted, gradients
 
     def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Clip the gradient of the global batch, as one process would.
@@ -306,8 +310,12 @@ def _has_sum_loss(model: keras.Model) -> bool:
     return any(getattr(loss, "reduction", None) == "sum" for loss in losses)
 
 
+def _zeros_like(variable: keras.Variable) -> tf.Tensor:
+    return tf.zeros(variable.shape, variable.dtype)
+
+
 def _dense(result: Any) -> Any:
-    """Return (loss, gradients) with gradients that are tensors, zeros where there is none."""
+    """Return (loss, gradients) with dense gradients."""
     loss, gradients = result
     return tf.cast(loss, tf.float32), [tf.convert_to_tensor(value) for value in gradients]
 
