@@ -278,8 +278,8 @@ def check_workers(num_lanes: int, num_workers: int, global_batch_size: int) -> N
         raise UserError(f"num_workers is {num_workers}: it must be at least 1")
     if num_workers > num_lanes:
         raise UserError(
-            f"{num_workers} workers cannot share {num_lanes} lanes: take at most {num_lanes} "
-            f"workers, or write the shards with --num_workers={num_workers}"
+            f"{num_workers:,} workers cannot share {plural(num_lanes, 'lane')}: take at most "
+            f"{plural(num_lanes, 'worker')}, or write the shards with --num_workers={num_workers}"
         )
     if global_batch_size < 1:
         raise UserError(f"global_batch_size is {global_batch_size}: it must be at least 1")

@@ -42,7 +42,7 @@ def plan_layout(
     lanes = num_lanes or choose_num_lanes(policy, [SplitSize(total_bytes, num_examples)])
     if num_examples is not None and num_examples < lanes:
         raise UserError(
-            f"{subject} has {plural(num_examples, 'example')}, which cannot fill the {lanes} "
+            f"{subject} has {plural(num_examples, 'example')}, which cannot fill the {lanes:,} "
             f"lanes for {_listing(policy.all_counts)} workers: take fewer workers or more data"
         )
     num_shards, reasons = _num_shards(total_bytes, num_examples, policy, lanes)
@@ -168,4 +168,4 @@ def _with_warnings(layout: ShardLayout, policy: LayoutPolicy) -> ShardLayout:
 def _for_lanes(num_lanes: int) -> str:
     if num_lanes == 1:
         return ""
-    return f" for {num_lanes} lanes; fewer workers would give larger shards"
+    return f" for {num_lanes:,} lanes; fewer workers would give larger shards"

@@ -116,6 +116,8 @@ def make_receipt(
 def epoch_receipt(shards: str, counts: Iterable[int], *, split: str = "train") -> Receipt:
     """Return the receipt of an epoch that a script of the user's own has read.
 
+    With ``remainder="repeat"``, records that are read again are not counted.
+
     Args:
       shards: folder or URL of the shards.
       counts: the sum, over the epoch's elements on all replicas of all workers, of the `counts`

@@ -114,7 +114,7 @@ def to_text(manifest: Manifest, split: Split | None = None) -> str:
         f"{format_size(each.num_bytes)} in {plural(len(each.shards), 'shard')}"
         for each in manifest.splits
     ]
-    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, for {_worker_counts(manifest)}")
+    lines.append(f"  {plural(manifest.num_lanes, 'lane')}, planned for {_worker_counts(manifest)}")
     if manifest.quarantined:
         lines.append(f"  {plural(manifest.quarantined, 'broken record')} left out")
     if any(each.label_counts for each in manifest.splits):
