@@ -151,9 +151,11 @@ class _Step:
         batches = training_batches(self._session.reading, start=position)
         first = 0
         for batch in islice(batches, self._session.place.replicas):
+            if not (count := int(tf.size(batch.fingerprints))):
+                continue  # the step leaves out an empty part, too
             x, y, _ = split_batch(batch)
             self._compute_replica(model, x, y, first)
-            first += int(tf.size(batch.fingerprints))
+            first += count
 
     def _compute_replica(self, model: keras.Model, x: Any, y: Any, first: int) -> None:
         self._inputs = [feature.name for feature in self._session.reading.spec.inputs]
