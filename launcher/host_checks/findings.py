@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tenfold.data.runtime.tensorflow_version import version_problem
 from tenfold.data.units import format_size
 from tenfold.launcher.host_checks import probe
 from tenfold.launcher.host_checks.look import HostReport
@@ -83,9 +84,10 @@ def _judge_network(report: HostReport) -> Iterator[Finding]:
 
 
 def _judge_tensorflow(report: HostReport, needs_tensorflow: bool) -> Iterator[Finding]:
-    if needs_tensorflow and not report.seen["versions"]["tensorflow"]:
-        text = f"{report.host.python} on {report.host.name} has no TensorFlow: "
-        yield Finding(ERROR, "packages", text + "pip install tensorflow")
+    where = f"{report.host.python} on {report.host.name}"
+    problem = version_problem(report.seen["versions"]["tensorflow"], where=where)
+    if needs_tensorflow and problem:
+        yield Finding(ERROR, "packages", problem)
 
 
 def _judge_files(report: HostReport, needs_tensorflow: bool) -> Iterator[Finding]:

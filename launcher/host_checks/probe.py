@@ -22,19 +22,28 @@ from importlib import metadata
 from typing import Any, Final
 
 CONNECT_TIMEOUT_S: Final = 2.0
-PACKAGES: Final = ("tensorflow", "keras", "tenfold")
+# The distributions that hold each package.
+PACKAGES: Final = {
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly"),
+    "keras": ("keras", "keras-nightly"),
+    "tenfold": ("tenfold",),
+}
 PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
 
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that must be equal on all hosts."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
+    for package, distributions in PACKAGES.items():
+        found[package] = next(filter(None, map(_version, distributions)), None)
     return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def code_digest() -> str:

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Final, NoReturn
 
+from tenfold.data.runtime.tensorflow_version import require_tensorflow
 from tenfold.launcher.job.events import EventWriter
 from tenfold.launcher.worker.trainer import report_error
 from tenfold.models.train_config import config_from_json
@@ -34,6 +35,7 @@ def main() -> NoReturn:
 
 
 def _check() -> None:
+    require_tensorflow()
     import tensorflow as tf
 
     from tenfold.data.reading.read_options import WorkerPlace

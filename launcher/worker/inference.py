@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.planning.cluster_task import find_task
 from tenfold.data.reading.read_options import WorkerPlace
+from tenfold.data.runtime.tensorflow_version import require_tensorflow
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
@@ -77,6 +78,7 @@ class _Reporter:
 
 
 def _run(events: EventWriter, config: InferenceConfig) -> None:
+    require_tensorflow()
     manifest = read_manifest(config.shards)
     place = WorkerPlace.from_environment()
     reporter = _Reporter(events, place.num_workers)

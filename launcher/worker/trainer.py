@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.planning.cluster_task import find_task
 from tenfold.data.runtime.tensorflow_hooks import silence_native_stderr
+from tenfold.data.runtime.tensorflow_version import require_tensorflow
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.error_texts.peer_errors import is_peer_error
 from tenfold.launcher.job.events import (
@@ -92,6 +93,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _run(events: EventWriter, config: TrainConfig) -> int:
+    require_tensorflow()
     from tenfold.models.training import loop
 
     strategy, place = _join_cluster(events)

@@ -62,10 +62,10 @@ class TurboDecoder:
         """Write the crop of one image into `out` [height, width, channels]."""
         image = self._decode(data, crop)
         height, width = image.shape[:2]
-        # The products are rounded in float32, as TensorFlow's decoder rounds them.
-        top, left = int(np.float32(crop[0]) * height), int(np.float32(crop[1]) * width)
-        bottom = top + max(1, int(np.float32(crop[2]) * height))
-        right = left + max(1, int(np.float32(crop[3]) * width))
+        # Products in float32, as in TensorFlow's decoder; NumPy 1 multiplies by an int in float64.
+        size = np.array((height, width, height, width), np.float32)
+        top, left, rows, columns = (np.asarray(crop[:4], np.float32) * size).astype(int).tolist()
+        bottom, right = top + max(1, rows), left + max(1, columns)
         resized = self._resize(image[top:bottom, left:right], out)
         if crop[4] > 0:
             resized[...] = cv2.flip(resized, 1)

@@ -57,11 +57,12 @@ def scan_files(
     try:
         from tenfold.data.sources.tables.scan_table import scan_table
     except ImportError as error:
-        if not (error.name or "").startswith("pyarrow"):
+        # pyarrow raises an error without a name where NumPy is too old for it.
+        if not (error.name or str(error)).startswith("pyarrow"):
             raise
         raise UserError(
             f"source '{source}' needs pyarrow, which cannot be imported ({error}): "
-            "pip install pyarrow"
+            "pip install pyarrow, or 'pyarrow<26' with NumPy 1"
         ) from error
     return scan_table(source, files, scratch, options, images)
 

@@ -66,8 +66,10 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if not fv.shards:
         raise UserError("--shards is missing: give the folder that holds manifest.json")
     from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
+    from tenfold.data.runtime.tensorflow_version import require_tensorflow
 
     with silence_native_startup():
+        require_tensorflow()
         import tensorflow
 
         from tenfold.data.reading.benchmark import measure_reading
