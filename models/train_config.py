@@ -17,6 +17,7 @@ SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
 ON_NAN: Final = ("fail", "stop", "ignore")
 PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
+COLLECTIVES: Final = ("auto", "ring", "nccl")
 
 # The fields that fix the records and the number of an epoch's steps: a run resumes only where
 # they are equal.
@@ -26,6 +27,7 @@ _CHOICES: Final = {
     "schedule": SCHEDULES,
     "class_weights": CLASS_WEIGHTS,
     "precision": PRECISIONS,
+    "collective": COLLECTIVES,
     "on_nan": ON_NAN,
 }
 
@@ -57,6 +59,9 @@ class TrainConfig:
       remainder: see `data.reading.read_options.ReadOptions`.
       salvage: the folder with the readable records of damaged shards; empty for none.
       steps_per_execution: steps per call into TensorFlow.
+      collective: one of COLLECTIVES, how workers exchange gradients.
+      pack_bytes: the exchange begins when this many bytes of gradients are there; 0: with all.
+      collective_timeout_s: an exchange that takes longer fails; 0: it waits.
       checkpoint_every_steps: checkpoints within an epoch, 0 for none.
       checkpoint_every_s: the same by time, in seconds.
       keep_checkpoints: the newest checkpoints to keep.
@@ -88,6 +93,9 @@ class TrainConfig:
     remainder: str = DROP
     salvage: str = ""
     steps_per_execution: int = 16
+    collective: str = COLLECTIVES[0]
+    pack_bytes: int = 0
+    collective_timeout_s: float = 0.0
     checkpoint_every_steps: int = 0
     checkpoint_every_s: float = 0.0
     keep_checkpoints: int = 2

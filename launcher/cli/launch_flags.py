@@ -34,6 +34,7 @@ def define_flags(fv: FlagValues) -> None:
 def define_job_flags(fv: FlagValues) -> None:
     """Define the flags of any job but --num_workers: where it runs, how, what is printed."""
     _define_run_flags(fv)
+    _define_device_flags(fv)
     _define_fault_flags(fv)
     _define_output_flags(fv)
     for name in BACKENDS:  # some share an option, whose help the first one has
@@ -87,6 +88,23 @@ def _define_run_flags(fv: FlagValues) -> None:
     flags.DEFINE_bool(
         "preload", True, "import TensorFlow once on this machine and fork the workers from it "
         "(built-in trainer, no GPU)", flag_values=fv,
+    )  # fmt: skip
+
+
+@in_group("Devices and network")
+def _define_device_flags(fv: FlagValues) -> None:
+    flags.DEFINE_string(
+        "gpus_per_worker", "", "GPUs of its host that each worker gets for itself: a number, all "
+        "(an equal part of them) or 0 (none); default: those that the host shows it",
+        flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "gpu_memory_growth", False, "TensorFlow takes a GPU's memory as it needs it, not all of "
+        "it at once (TF_FORCE_GPU_ALLOW_GROWTH)", flag_values=fv,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "network_interface", "", "workers exchange over the address of this interface of each "
+        "host, as eth1 (default: over the hosts' own addresses)", flag_values=fv,
     )  # fmt: skip
 
 

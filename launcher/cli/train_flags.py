@@ -18,6 +18,7 @@ from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
 from tenfold.models.train_config import (
     CLASS_WEIGHTS,
+    COLLECTIVES,
     ON_NAN,
     PRECISIONS,
     SCHEDULES,
@@ -100,6 +101,18 @@ def define_train_flags(fv: FlagValues) -> None:
         "callback", [], "your own Keras callback, module:name or file.py:name; repeatable",
         flag_values=fv,
     )  # fmt: skip
+    choice(
+        "collective", "auto", COLLECTIVES, "how workers exchange gradients: ring (gRPC), nccl "
+        "(between GPUs) or what TensorFlow chooses"
+    )  # fmt: skip
+    define_size(
+        fv, "pack_bytes", None, "gradients are exchanged in packs of about this size, as they "
+        "come, as 4MB (default: all at once)"
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "collective_timeout", 0.0, "seconds after which an exchange has failed; 0: it waits, and "
+        "--hang_timeout looks after it", lower_bound=0.0, flag_values=fv,
+    )  # fmt: skip
     number("steps_per_execution", 16, "steps per call into TensorFlow", 1)
     define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, of all workers together")
     text(
@@ -157,6 +170,9 @@ def train_config(
         jit_compile=fv.jit_compile,
         callbacks=tuple(fv.callback),
         steps_per_execution=fv.steps_per_execution,
+        collective=fv.collective,
+        pack_bytes=fv.pack_bytes or 0,
+        collective_timeout_s=fv.collective_timeout,
         shuffle_buffer_bytes=fv.shuffle_buffer,
         augment=fv.augment,
         decoder=fv.decoder,

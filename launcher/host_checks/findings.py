@@ -1,51 +1,39 @@
 """Turn the reports of hosts into errors and warnings. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from tenfold.data.runtime.tensorflow_version import version_problem
 from tenfold.data.units import format_size
 from tenfold.launcher.host_checks import probe
+from tenfold.launcher.host_checks.finding import ERROR, WARNING, Finding
+from tenfold.launcher.host_checks.gpu_findings import judge_gpus
 from tenfold.launcher.host_checks.look import HostReport
 
-ERROR: Final = "error"
-WARNING: Final = "warning"
 MAX_CLOCK_SKEW_S: Final = 5.0
 MIN_DISK_BYTES: Final = 10**9
 MIN_SHM_BYTES: Final = 64 * 2**20
 WORKER_MEMORY_BYTES: Final = 600 * 10**6  # measured: TensorFlow imported, and a small model
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One problem.
-
-    Attributes:
-      level: ERROR or WARNING.
-      check: a word for the check that found it.
-      text: the problem and its remedy.
-      host: the host's name; "" where several hosts are concerned.
-    """
-
-    level: str
-    check: str
-    text: str
-    host: str = ""
-
-
-def judge_hosts(reports: Sequence[HostReport], *, needs_tensorflow: bool) -> tuple[Finding, ...]:
+def judge_hosts(
+    reports: Sequence[HostReport], *, needs_tensorflow: bool, gpus_per_worker: str = ""
+) -> tuple[Finding, ...]:
     """Return all problems of the hosts, errors first.
 
     Args:
       reports: one report per host.
       needs_tensorflow: whether the built-in trainer is to run there.
+      gpus_per_worker: a number, ``all``, or "" where workers use the GPUs that they see.
     """
     found = []
     for report in reports:
         judged = _judge_failure(report) or _judge_host(report, needs_tensorflow)
         found += [replace(finding, host=report.host.name) for finding in judged]
-    found += _judge_equality([report for report in reports if not report.failure])
+    answered = [report for report in reports if not report.failure]
+    found += [*_judge_equality(answered), *_judge_interfaces(answered)]
+    found += judge_gpus(answered, gpus_per_worker=gpus_per_worker)
     return tuple(sorted(found, key=lambda finding: finding.level != ERROR))
 
 
@@ -149,14 +137,27 @@ def _judge_equality(reports: Sequence[HostReport]) -> list[Finding]:
             listed = ", ".join(f"{version} on {host}" for host, version in versions.items())
             text = f"{package} differs: {listed}; install the same everywhere"
             found.append(Finding(ERROR, "packages", text))
-    gpus = {report.host.name: report.seen["gpus"] / report.workers for report in reports}
-    if len(set(gpus.values())) > 1:
-        listed = ", ".join(f"{report.seen['gpus']} on {report.host.name}" for report in reports)
-        text = f"the numbers of GPUs differ: {listed}; MultiWorkerMirroredStrategy needs the same"
-        found.append(
-            Finding(ERROR, "gpus", text + " number on every worker: set CUDA_VISIBLE_DEVICES")
-        )
     return found
+
+
+def _judge_interfaces(reports: Sequence[HostReport]) -> Iterator[Finding]:
+    """Warn of addresses that only this host can reach, or that containers use."""
+    if len(reports) < 2:
+        return
+    for report in reports:
+        name, interface = report.host.name, report.seen["interface"]
+        if _is_inner(interface):
+            others = report.seen["interfaces"].items()
+            better = ", ".join(f"{k} ({v})" for k, v in others if not _is_inner(k)) or "none"
+            text = f"the address of {name} is on its interface {interface}, which other machines "
+            text += (
+                f"do not reach: give --network_interface or another address; {name} has {better}"
+            )
+            yield Finding(WARNING, "network", text, host=name)
+
+
+def _is_inner(interface: str) -> bool:
+    return interface.startswith(("lo", "docker", "br-", "virbr", "veth", "cni"))
 
 
 def _compatible(package: str, version: str | None) -> str | None:

@@ -65,6 +65,7 @@ def look_at_hosts(
     folder: str,
     paths: Sequence[str] = (),
     shared: str = "",
+    cuda_visible_devices: str | None = None,
 ) -> tuple[HostReport, ...]:
     """Return a report of each host of `hosts`.
 
@@ -75,16 +76,23 @@ def look_at_hosts(
       folder: a folder that workers write to; its disk is measured.
       paths: paths that workers need.
       shared: a folder of this machine that remote hosts should see too. It need not exist yet.
+      cuda_visible_devices: the variable of that name that workers get; None: that of their host.
     """
-    by_host: dict[Host, list[int]] = {}
-    for host, address in zip(hosts, addresses, strict=True):
-        by_host.setdefault(host, []).append(int(address.rpartition(":")[2]))
-    names = sorted({host.address for host in hosts})
-    peers = [(host.address, ports[0]) for host, ports in by_host.items()]
+    by_host: dict[Host, list[tuple[str, int]]] = {}
+    for host, worker in zip(hosts, addresses, strict=True):
+        address, _, port = worker.rpartition(":")
+        by_host.setdefault(host, []).append((address, int(port)))
+    peers = [workers[0] for workers in by_host.values()]
+    names = sorted({address for address, _ in peers})
     with contextlib.ExitStack() as stack:
         token = stack.enter_context(token_near(shared)) if shared else ""
-        wanted = {"names": names, "folder": folder, "paths": [*paths, *filter(None, [token])]}
-        probes = [_Probe(backend, host, tuple(ports), wanted) for host, ports in by_host.items()]
+        wanted = {
+            "names": names,
+            "folder": folder,
+            "paths": [*paths, *filter(None, [token])],
+            "cuda_visible_devices": cuda_visible_devices,
+        }
+        probes = [_Probe(backend, host, own, wanted) for host, own in by_host.items()]
         for running in probes:
             stack.callback(running.close)
         with ThreadPoolExecutor(len(probes)) as pool:
@@ -108,11 +116,12 @@ class _Probe:
         self,
         backend: Backend,
         host: Host,
-        ports: tuple[int, ...],
+        workers: Sequence[tuple[str, int]],
         wanted: Mapping[str, Any],
     ) -> None:
-        request = {"address": host.address, "ports": ports, **wanted}
-        command = backend.command(host, _probe_argv(host, json.dumps(request)), {})
+        ports = tuple(port for _, port in workers)
+        request = {"address": workers[0][0], "ports": ports, **wanted}
+        command = backend.command(host, probe_argv(host, json.dumps(request)), {})
         self.report = HostReport(
             host, len(ports), ports, {}, our_code=probe.code_digest(), asked_at=time.time()
         )
@@ -146,7 +155,8 @@ class _Probe:
         self.report = HostReport(**{**vars(self.report), **changes})
 
 
-def _probe_argv(host: Host, request: str) -> tuple[str, ...]:
+def probe_argv(host: Host, request: str) -> tuple[str, ...]:
+    """Return the argv that runs the probe on `host` with a request."""
     if host.remote:
         return remote_module_argv(probe.__name__, [request], python=host.python)
     return (host.python, "-I", str(Path(probe.__file__).resolve()), request)

@@ -1,21 +1,30 @@
-"""The probe: inspects one host before a launch. One file with the standard library only.
+"""The probe: inspects one host before a launch. It needs no package but this one.
 
 Its last argument is the request, a JSON object: address and ports (that should be free there),
-names (that should resolve), folder (on the disk to measure), paths (that should exist). The probe
+names (that should resolve), folder (on the disk to measure), paths (that should exist),
+cuda_visible_devices (of the workers; null: as in the environment). The probe
 
 1. prints its report as one line of JSON, and keeps the ports open;
 2. reads a line with peers, a JSON list of [address, port], from standard input;
 3. prints the peers that it cannot reach, with the reasons;
 4. waits for its standard input to close before it closes the ports.
+
+With ``interfaces`` as its last argument it prints the addresses of this host's interfaces only.
 """
 
+import contextlib
+import fcntl
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import socket
+import struct
+import subprocess
 import sys
 import time
 from importlib import metadata
@@ -28,6 +37,8 @@ PACKAGES: Final = {
     "keras": ("keras", "keras-nightly"),
     "tenfold": ("tenfold",),
 }
+NVIDIA_SMI_TIMEOUT_S: Final = 15.0
+_SIOCGIFADDR: Final = 0x8915  # man 7 netdevice
 PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
 
@@ -114,6 +125,91 @@ def available_memory() -> int | None:
         return None
 
 
+def interface_addresses() -> dict[str, str]:
+    """Return the IPv4 address of each network interface that has one (Linux only)."""
+    found = {}
+    if sys.platform != "linux":
+        return found
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode())
+            with contextlib.suppress(OSError):  # it has no address
+                answer = fcntl.ioctl(handle, _SIOCGIFADDR, request)
+                found[name] = socket.inet_ntoa(answer[20:24])
+    return found
+
+
+def interface_of(address: str) -> str:
+    """Return the interface that has the address, as this host resolves it; "" if none has."""
+    try:
+        own = socket.gethostbyname(address)
+    except OSError:
+        return ""
+    found = interface_addresses()
+    # All of 127.0.0.0/8 is on the loopback interface, whose own address is 127.0.0.1.
+    return next((k for k, v in found.items() if v == own), "lo" if own.startswith("127.") else "")
+
+
+def inspect_gpus(chosen: str | None) -> dict[str, Any]:
+    """Return the GPUs that workers may use, and the versions of the driver and its CUDA."""
+    # Not before `main` has extended sys.path.
+    from tenfold.launcher.worker.agent import visible_gpus
+
+    chosen_env = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+    names = visible_gpus({**os.environ, **chosen_env})
+    driver, cuda = (_ask_nvml() or _ask_nvidia_smi()) if names else ("", "")
+    return {"names": names, "driver": driver, "cuda": cuda}
+
+
+def _ask_nvml() -> tuple[str, str] | None:
+    """Return the versions of the driver and its CUDA by nvidia-ml-py; None where it is missing."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        major, minor = divmod(pynvml.nvmlSystemGetCudaDriverVersion_v2(), 1000)
+    except Exception:  # noqa: BLE001  a broken driver raises the library's own errors
+        return None
+    return str(driver), f"{major}.{minor // 10}"
+
+
+def _ask_nvidia_smi() -> tuple[str, str]:
+    try:
+        shown = subprocess.run(
+            ["nvidia-smi"], capture_output=True, text=True, errors="replace",
+            timeout=NVIDIA_SMI_TIMEOUT_S, check=False,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "", ""
+    driver = re.search(r"Driver Version: *([0-9.]+)", shown)
+    cuda = re.search(r"CUDA Version: *([0-9.]+)", shown)
+    return driver[1] if driver else "", cuda[1] if cuda else ""
+
+
+def tensorflow_cuda() -> str | None:
+    """Return the version of CUDA that TensorFlow was built for, without importing it.
+
+    Returns:
+      The version, "" for a build without CUDA; None where that is not known.
+    """
+    spec = importlib.util.find_spec("tensorflow")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = os.path.join(spec.submodule_search_locations[0], "python", "platform", "build_info.py")
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError:
+        return None
+    version = re.search(
+        r"'cuda_version', *'([0-9.]+)'|[\"']cuda_version[\"']: *[\"']([0-9.]+)", text
+    )
+    if version:
+        return version[1] or version[2]
+    return "" if "is_cuda_build" in text else None
+
+
 def inspect_host(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.socket]]:
     """Return the report of this host, and the sockets that hold its ports."""
     servers = {port: listen(request["address"], port) for port in request["ports"]}
@@ -131,7 +227,10 @@ def inspect_host(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.s
         "proxies": [
             name for name in PROXIES if os.environ.get(name, os.environ.get(name.upper()))
         ],
-        "gpus": len(glob.glob("/proc/driver/nvidia/gpus/*")),
+        "gpus": inspect_gpus(request["cuda_visible_devices"]),
+        "tensorflow_cuda": tensorflow_cuda(),
+        "interface": interface_of(request["address"]),
+        "interfaces": interface_addresses(),
     }
     return report, [server for server in servers.values() if isinstance(server, socket.socket)]
 
@@ -140,6 +239,9 @@ def main() -> None:
     """Run the probe: report, peers, unreached peers."""
     # The probe runs with -I, which ignores PYTHONPATH; the workers do not ignore it.
     sys.path += os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if sys.argv[-1] == "interfaces":
+        print(json.dumps(interface_addresses()))
+        return
     report, servers = inspect_host(json.loads(sys.argv[-1]))
     print(json.dumps(report), flush=True)
     line = sys.stdin.readline()

@@ -11,6 +11,8 @@ from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
 
+ALL_GPUS: Final = "all"
+
 # Arguments of Python that `worker.python_argv` makes for a module of this package.
 _OWN_PROGRAM: Final = re.compile(r"-P -m tenfold\.|-c import runpy, sys;.*run_module\('tenfold\.")
 
@@ -49,6 +51,8 @@ class JobSpec:
       cwd: the folder in which the program runs.
       env: environment variables besides TF_CONFIG and those of `worker_env`.
       train: the configuration of the built-in trainer, None for a user's own program.
+      gpus_per_worker: how many GPUs of its host each worker gets: a number, ``all`` for an equal
+        part of all, "" for those that its host shows it.
     """
 
     argv: tuple[str, ...]
@@ -57,10 +61,18 @@ class JobSpec:
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
     train: TrainConfig | None = None
+    gpus_per_worker: str = ""
 
     def argv_on(self, python: str) -> tuple[str, ...]:
         """Return argv for a host; a program of this package runs under that host's `python`."""
         return (python, *self.argv[1:]) if self._is_own else self.argv
+
+    def gpus_of(self, slot: int, slots: int) -> dict[str, int | None] | None:
+        """Return the agent's request for the GPUs of one of a host's workers (see agent.py)."""
+        if not self.gpus_per_worker:
+            return None
+        each = None if self.gpus_per_worker == ALL_GPUS else int(self.gpus_per_worker)
+        return {"slot": slot, "slots": slots, "each": each}
 
     @property
     def _is_own(self) -> bool:
@@ -78,6 +90,7 @@ class _JobDocument:
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
     train: Mapping[str, Any] | None = None
+    gpus_per_worker: str = ""
 
 
 def job_to_json(spec: JobSpec, cluster: ClusterSpec) -> str:
@@ -101,6 +114,7 @@ def job_from_json(text: str, *, where: str) -> tuple[JobSpec, ClusterSpec]:
             cwd=document.cwd,
             env=document.env,
             train=config_from_json(document.train) if document.train else None,
+            gpus_per_worker=document.gpus_per_worker,
         )
         return spec, ClusterSpec(document.workers)
     except (ValueError, UserError) as error:

@@ -265,7 +265,7 @@ class Supervisor:
         cluster = self.choose_cluster(hosts)
         self.run_dir.write_job(replace(self.spec, num_workers=len(hosts)), cluster)
         logs.begin(f"restart {number}" if number else "start")
-        starts = [self._start(cluster, host, index) for index, host in enumerate(hosts)]
+        starts = [self._start(cluster, hosts, index) for index in range(len(hosts))]
         with self.injector.taken_ports(cluster):
             processes = WorkerProcesses(starts, spawn=self._spawn)
             attempt = Attempt(
@@ -291,7 +291,8 @@ class Supervisor:
     def _failure_grace_s(self) -> float:
         return 0.0 if self.spec.train else min(FAILURE_GRACE_S, self.how.grace_s)
 
-    def _start(self, cluster: ClusterSpec, host: Host, index: int) -> WorkerStart:
+    def _start(self, cluster: ClusterSpec, hosts: Sequence[Host], index: int) -> WorkerStart:
+        host, names = hosts[index], [each.name for each in hosts]
         env = {
             **self.passed_env,
             **worker_env(self.spec, cluster, index, restart=self.injector.restart),
@@ -305,6 +306,7 @@ class Supervisor:
             "worker": index,
             "port": int(cluster.workers[index].rpartition(":")[2]),
             "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
+            "gpus": self.spec.gpus_of(names[:index].count(host.name), names.count(host.name)),
         }
         server = self._host_servers.socket_of(host) if self._host_servers else ""
         argv = agent_argv(host, server)

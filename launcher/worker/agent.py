@@ -2,8 +2,8 @@
 
 One file that needs the standard library alone: it starts in 0.1 s and runs where tenfold is not
 installed. The first line of its standard input is the specification, a JSON object: argv, env
-(additions), cwd, worker, heartbeat_timeout_s (0: none), port. Every further line is a command,
-one JSON object with one key:
+(additions), cwd, worker, heartbeat_timeout_s (0: none), port, gpus (see `gpus_of_slot`; may be
+missing). Every further line is a command, one JSON object with one key:
 
 - signal: a number, sent to the worker's process group
 - stop: seconds between SIGTERM and SIGKILL
@@ -27,8 +27,10 @@ worker's processes even if the other is killed.
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import json
 import os
+import re
 import resource
 import selectors
 import signal
@@ -37,7 +39,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 MARK: Final = "\x1e"
@@ -45,6 +47,7 @@ STAT_INTERVAL_S: Final = 1.0
 DRAIN_S: Final = 0.3
 EXIT_CANNOT_START: Final = 127  # as in sh
 MAX_LINE_BYTES: Final = 1 << 20
+NVIDIA_SMI_TIMEOUT_S: Final = 30.0  # it loads the driver, which may take seconds
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -172,6 +175,81 @@ def network_links() -> dict[str, bool]:
     return links
 
 
+class CannotStart(Exception):
+    """The worker cannot be started as the specification says; the message says why."""
+
+
+def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the GPUs that a process with these variables may use, as CUDA_VISIBLE_DEVICES does.
+
+    Where the variable is not set, the UUIDs that ``nvidia-smi -L`` lists: CUDA counts GPUs in
+    another order than the driver. A GPU that is divided (MIG) is not usable itself, its parts are.
+    """
+    chosen = environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        names = [name.strip() for name in chosen.split(",")]
+        # CUDA ignores all names from the first invalid one on.
+        return tuple(itertools.takewhile(lambda name: name and name[0] != "-", names))
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace",
+            timeout=NVIDIA_SMI_TIMEOUT_S, env=dict(environ), check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return parse_gpus(listed.stdout)
+
+
+def parse_gpus(listed: str) -> tuple[str, ...]:
+    """Return the UUIDs of the usable GPUs and parts of GPUs in the output of ``nvidia-smi -L``."""
+    gpus: list[list[str]] = []
+    for line in listed.splitlines():
+        if found := re.match(r"GPU \d+: .*\(UUID: (GPU-[^)\s]+)\)", line):
+            gpus.append([found[1]])
+        elif (found := re.match(r"\s+MIG .*\(UUID: (MIG-[^)\s]+)\)", line)) and gpus:
+            gpus[-1].append(found[1])
+    return tuple(name for gpu in gpus for name in (gpu[1:] or gpu))
+
+
+def gpus_of_slot(gpus: Sequence[str], *, slot: int, slots: int, each: int | None) -> str:
+    """Return CUDA_VISIBLE_DEVICES for a worker.
+
+    Args:
+      gpus: the GPUs of the host that its workers share.
+      slot: the number of the worker among those of the host, from 0.
+      slots: how many workers the host runs.
+      each: how many GPUs each worker gets; None: an equal part of all.
+
+    Raises:
+      CannotStart: there are too few GPUs, or they cannot be divided equally.
+    """
+    if each == 0:
+        return "-1"  # hides all; an empty value does not, for some versions of TensorFlow
+    if each is None:
+        each, rest = divmod(len(gpus), slots)
+        if rest or not each:
+            raise CannotStart(
+                f"--gpus_per_worker=all: {_counted(len(gpus), 'GPU')} cannot be divided equally "
+                f"among {_counted(slots, 'worker')} of this host: give a number, or other slots"
+            )
+    if slots * each > len(gpus):
+        raise CannotStart(
+            f"--gpus_per_worker={each}: this host has {_counted(len(gpus), 'GPU')} for "
+            f"{_counted(slots, 'worker')}: lower it, or run fewer workers there"
+        )
+    own = gpus[slot * each : (slot + 1) * each]
+    if each > 1 and any(name.startswith("MIG-") for name in own):
+        raise CannotStart(
+            f"--gpus_per_worker={each}: a process can use one part of a divided GPU (MIG): give "
+            "--gpus_per_worker=1, with a worker for each part"
+        )
+    return ",".join(own)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 class LineBuffer:
     """Turns reads of any size into whole lines; lines beyond MAX_LINE_BYTES are cut."""
 
@@ -240,8 +318,9 @@ class Agent:
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         try:
+            self._choose_gpus()
             self._pid = spawn(self._spec, out_write, err_write)
-        except OSError as error:
+        except (OSError, CannotStart) as error:
             os.write(err_write, f"cannot start the worker: {error}\n".encode())
             self._exit_code = EXIT_CANNOT_START
         os.close(out_write)
@@ -251,6 +330,13 @@ class Agent:
         self._wakeup = wakeup
         self._outputs = {out_read: LineBuffer(), err_read: LineBuffer()}
         self._send("started", pid=self._pid)
+
+    def _choose_gpus(self) -> None:
+        """Give the worker its own GPUs, if the specification says which part of them."""
+        wanted = self._spec.get("gpus")
+        if wanted is not None:
+            gpus = visible_gpus({**os.environ, **self._spec["env"]})
+            self._spec["env"]["CUDA_VISIBLE_DEVICES"] = gpus_of_slot(gpus, **wanted)
 
     def run(self) -> int:
         """Run until the worker has ended, then kill what it has left; returns its exit code."""

@@ -1,11 +1,12 @@
 """Default environment variables of a worker; variables that the user has set win."""
 
-import glob
+import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.launcher.worker.agent import visible_gpus
 
 _QUIET: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
@@ -49,8 +50,8 @@ def passed_environment(names: Sequence[str], environ: Mapping[str, str]) -> dict
 
 
 def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU."""
-    return bool(glob.glob("/proc/driver/nvidia/gpus/*"))
+    """Whether this process could use an NVIDIA GPU."""
+    return bool(visible_gpus(os.environ))
 
 
 def no_proxy_for(environ: Mapping[str, str], addresses: tuple[str, ...]) -> dict[str, str]:

@@ -96,7 +96,7 @@ def _run(events: EventWriter, config: TrainConfig) -> int:
     require_tensorflow()
     from tenfold.models.training import loop
 
-    strategy, place = _join_cluster(events)
+    strategy, place = _join_cluster(events, config)
     # Making the strategy installs TensorFlow's own SIGTERM handler; replace it after that.
     stop_signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stop_signals.append(number))
@@ -132,14 +132,17 @@ def _read_config(job_file: str) -> TrainConfig:
     return spec.train
 
 
-def _join_cluster(events: EventWriter) -> tuple[Any, Any]:
+def _join_cluster(events: EventWriter, config: TrainConfig) -> tuple[Any, Any]:
     """Make the strategy, which waits for all other workers; returns it and this worker's place."""
     import tensorflow as tf
 
     from tenfold.data.reading.read_options import WorkerPlace
+    from tenfold.models.training.collectives import communication_options
 
     events.enter("rendezvous")
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=communication_options(config)
+    )
     return strategy, WorkerPlace.from_environment()
 
 

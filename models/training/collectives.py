@@ -8,6 +8,18 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tenfold.models.train_config import TrainConfig
+
+
+def communication_options(config: TrainConfig) -> tf.distribute.experimental.CommunicationOptions:
+    """Return TensorFlow's options for the exchange of gradients."""
+    implementations = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.experimental.CommunicationOptions(
+        bytes_per_pack=config.pack_bytes,
+        timeout_seconds=config.collective_timeout_s or None,
+        implementation=implementations[config.collective.upper()],
+    )
+
 
 def sum_over_workers(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
     """Return the sum of every worker's `value`; to be called on all workers, in a graph.

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tenfold.data.errors import UserError
+from tenfold.launcher.backends.backend_registry import load_backend
 from tenfold.launcher.worker.python_argv import module_argv
 
 # Start of every test program: it writes the line format of launcher/job/events.py by itself.
@@ -125,6 +127,17 @@ class Launch:
         while left := self.processes():
             assert time.monotonic() < end, [process.cmdline() for process in left if process]
             time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def netns_works() -> None:
+    """Skip the test where this machine allows no network namespaces."""
+    backend = load_backend("netns")
+    try:
+        with backend.opened(backend.hosts(1)):
+            pass
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -180,8 +180,11 @@ def _exit_status(result: JobResult) -> int:
 
 
 def _describe(launch: Launch) -> str:
-    spec, cluster = launch.spec, launch.choose_cluster(launch.hosts)
+    # Nothing has been started that could ask the hosts for the addresses of an interface.
+    spec, cluster = launch.spec, replace(launch, interface="").choose_cluster(launch.hosts)
     lines = []
+    if launch.interface:
+        lines.append(f"addresses      those of {launch.interface}, in place of the ones below")
     if write := launch.write_first:
         lines.append(
             f"would write {write.source} to {write.output} first ('tenfold plan' shows how)"

@@ -14,7 +14,7 @@ from tenfold.data.planning.cluster_task import (
 )
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.prepare.preflight import check_training
-from tenfold.launcher.cli.prepare.prepare_job import prepare_job
+from tenfold.launcher.cli.prepare.prepare_job import device_env, prepare_job
 from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
 from tenfold.launcher.display.open_view import open_view
 from tenfold.launcher.display.summary import result_text
@@ -32,6 +32,8 @@ _NOT_FOR_MEMBERS: Final = {
     "min_workers": "what starts the workers decides how many there are",
     "spare_hosts": "what starts the workers decides how many there are",
     "regrow_after": "what starts the workers decides how many there are",
+    "gpus_per_worker": "what starts the workers gives them GPUs, as srun --gpus-per-task does",
+    "network_interface": "give each worker its own --host_address",
     "inject": "faults are for --backend=local and simulated hosts",
 }
 
@@ -70,7 +72,7 @@ def prepare_joining(fv: FlagValues, args: Arguments, environ: Mapping[str, str])
         raise UserError(
             "--backend=join needs --run_dir: a folder (or gs://…) that all workers share"
         )
-    spec = prepare_job(fv, args, env=remote_worker_defaults())
+    spec = prepare_job(fv, args, env={**remote_worker_defaults(), **device_env(fv)})
     spec = replace(spec, num_workers=task.num_workers)
     if spec.train:
         check_training(spec.train, num_workers=task.num_workers)

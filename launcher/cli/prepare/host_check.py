@@ -6,11 +6,13 @@ from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.launcher.cli.prepare.prepare_launch import Launch
 from tenfold.launcher.display.view import View
-from tenfold.launcher.host_checks.findings import ERROR, judge_hosts
+from tenfold.launcher.host_checks.finding import ERROR
+from tenfold.launcher.host_checks.findings import judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 from tenfold.launcher.job.remote_run_dir import disk_of
 
 MAX_PORT_RETRIES: Final = 5
+GPUS_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 
 
 def look_at(launch: Launch) -> tuple[HostReport, ...]:
@@ -39,6 +41,7 @@ def _look_once(launch: Launch) -> tuple[HostReport, ...]:
         folder=disk_of(spec.run_dir),
         paths=[spec.cwd, *(path for path in shards if path and not is_url(path))],
         shared=spec.run_dir if any_remote and not is_url(spec.run_dir) else "",
+        cuda_visible_devices=launch.passed_env.get(GPUS_VARIABLE),
     )
 
 
@@ -49,7 +52,11 @@ def check_hosts(launch: Launch, view: View) -> None:
       UserError: the job cannot run on a host.
     """
     reports = look_at(launch)
-    findings = judge_hosts(reports, needs_tensorflow=bool(launch.spec.train))
+    findings = judge_hosts(
+        reports,
+        needs_tensorflow=bool(launch.spec.train),
+        gpus_per_worker=launch.spec.gpus_per_worker,
+    )
     for finding in findings:
         if finding.level == ERROR:
             raise UserError(finding.text)

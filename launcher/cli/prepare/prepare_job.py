@@ -14,13 +14,17 @@ from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.prepare.preflight import check_program, check_reach
 from tenfold.launcher.cli.train_flags import train_config, train_flag_names
 from tenfold.launcher.cli.write_flags import source_from_flags
-from tenfold.launcher.job.job_spec import JobSpec
+from tenfold.launcher.job.job_spec import ALL_GPUS, JobSpec
 from tenfold.launcher.job.run_dir import absolute_run_dir, check_usable, default_run_dir
 from tenfold.launcher.worker.environment import remote_worker_defaults
 from tenfold.launcher.worker.python_argv import module_argv, remote_module_argv
 from tenfold.models.train_config import TrainConfig
 
 WORKER_MODULE: Final = "tenfold.launcher.worker.trainer"
+
+_FAR_GPUS: Final = (
+    "the platform gives containers their GPUs: --pod_gpus, --accelerator, --pod_patch"
+)
 
 _PASSWORD: Final = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
@@ -71,7 +75,14 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
         raise UserError(
             f"--backend={fv.backend} needs --run_dir: gs://… or an absolute path on the workers"
         )
-    env = remote_worker_defaults()
+    if fv.gpus_per_worker:
+        raise UserError(f"--gpus_per_worker is not for --backend={fv.backend}: {_FAR_GPUS}")
+    if fv.network_interface:
+        raise UserError(
+            f"--network_interface is not for --backend={fv.backend}, whose pods and machines have "
+            "one address each"
+        )
+    env = {**remote_worker_defaults(), **device_env(fv)}
     if args.program:
         _refuse_training_flags(fv)
         return JobSpec(args.program, fv.num_workers, fv.run_dir, env=env)
@@ -87,6 +98,32 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
     config = replace(config, working_dir="")
     argv = remote_module_argv(WORKER_MODULE, python="python")
     return JobSpec(argv, fv.num_workers, fv.run_dir, env=env, train=config)
+
+
+def device_env(fv: FlagValues) -> dict[str, str]:
+    """Return the variables of all workers for the flags of devices and network."""
+    env = {}
+    if fv.gpu_memory_growth:
+        env["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    if fv.network_interface:
+        env["NCCL_SOCKET_IFNAME"] = fv.network_interface
+    return env
+
+
+def gpus_per_worker(fv: FlagValues) -> str:
+    """Return --gpus_per_worker: "", ``all`` or a number.
+
+    Raises:
+      UserError: it is something else.
+    """
+    text: str = fv.gpus_per_worker.strip().lower()
+    if text in ("", ALL_GPUS):
+        return text
+    if not text.isdecimal():
+        raise UserError(
+            f"--gpus_per_worker={fv.gpus_per_worker}: give a number, {ALL_GPUS} or 0 for none"
+        )
+    return str(int(text))
 
 
 def _refuse_positional(args: Arguments) -> None:

@@ -12,8 +12,9 @@ from tenfold.launcher.backends.backend_registry import backend_options, load_bac
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.prepare.preflight import check_training
-from tenfold.launcher.cli.prepare.prepare_job import prepare_job
+from tenfold.launcher.cli.prepare.prepare_job import device_env, gpus_per_worker, prepare_job
 from tenfold.launcher.cli.write_flags import WriteRequest, source_from_flags, write_request
+from tenfold.launcher.host_checks.interface_address import addresses_on
 from tenfold.launcher.job.faults import Fault
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.supervisor.fault_injection import check_backend, parse_fault
@@ -41,6 +42,8 @@ class Launch:
       backend: how commands run on `hosts`.
       hosts: the host of each worker, by worker index.
       first_port: worker N listens on this port + N; None: on ports that are free.
+      interface: the network interface over whose addresses workers exchange; "" for those of
+        the hosts.
       spares: hosts that stand by, after those of the workers.
       min_workers: the fewest workers that the job may continue with.
       supervision: restarts, time limits, and the worker counts that the job may run with.
@@ -57,6 +60,7 @@ class Launch:
     hosts: tuple[Host, ...]
     spares: tuple[Host, ...]
     first_port: int | None
+    interface: str
     min_workers: int
     supervision: Supervision
     faults: tuple[Fault, ...]
@@ -73,16 +77,32 @@ class Launch:
 
     def choose_cluster(self, hosts: Sequence[Host]) -> ClusterSpec:
         """Return a cluster of `hosts` on ports that are free now."""
-        return choose_cluster(self.backend, hosts, first_port=self.first_port)
+        return choose_cluster(
+            self.backend, hosts, first_port=self.first_port, interface=self.interface
+        )
 
 
 def choose_cluster(
-    backend: Backend, hosts: Sequence[Host], *, first_port: int | None
+    backend: Backend, hosts: Sequence[Host], *, first_port: int | None, interface: str = ""
 ) -> ClusterSpec:
-    """Return a cluster of `hosts` on free ports, or on those from `first_port` on."""
+    """Return a cluster of `hosts` on free ports, or on those from `first_port` on.
+
+    Args:
+      backend: the back end; opened, where there is an `interface`.
+      hosts: the host of each worker.
+      first_port: worker N listens on this port + N; None: on ports that are free.
+      interface: the interface whose address each host has in the cluster; "" for its own address.
+
+    Raises:
+      UserError: a requested port is taken, or a host has no such interface.
+    """
     ports = backend.choose_ports(hosts, first_port)
+    addresses = addresses_on(interface, backend, hosts) if interface else {}
     return ClusterSpec(
-        tuple(f"{host.address}:{port}" for host, port in zip(hosts, ports, strict=True))
+        tuple(
+            f"{addresses.get(host.name, host.address)}:{port}"
+            for host, port in zip(hosts, ports, strict=True)
+        )
     )
 
 
@@ -93,13 +113,15 @@ def prepare_launch(fv: FlagValues, args: Arguments) -> Launch:
       UserError: a flag, the program, the shards or the back end cannot be used.
     """
     backend, hosts = choose_hosts(fv)
-    spec = prepare_job(fv, args, env=_worker_defaults(hosts))
+    spec = prepare_job(fv, args, env={**default_variables(hosts), **device_env(fv)})
+    spec = replace(spec, gpus_per_worker=gpus_per_worker(fv))
     launch = Launch(
         spec=spec,
         backend=backend,
         hosts=hosts,
         spares=spare_hosts(backend, hosts, fv.spare_hosts),
         first_port=fv.port,
+        interface=fv.network_interface,
         min_workers=_min_workers(fv),
         supervision=_supervision(fv),
         faults=_faults(fv, spec, backend),
@@ -191,7 +213,8 @@ def options_of_backend(fv: FlagValues) -> dict[str, str]:
     return {name: fv[name].value for name in names if fv[name].value is not None}
 
 
-def _worker_defaults(hosts: Sequence[Host]) -> dict[str, str]:
+def default_variables(hosts: Sequence[Host]) -> dict[str, str]:
+    """Return the variables that workers on `hosts` get if the user has not set them."""
     if any(host.remote for host in hosts):
         return remote_worker_defaults()
     return worker_defaults(os.environ, num_workers=len(hosts))

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.data.errors import UserError
-from tenfold.launcher.backends.backend_registry import load_backend
 from tenfold.launcher.backends.base import Host
 from tenfold.launcher.backends.netns import HostShape, NetnsBackend
 from tenfold.launcher.backends.ports import pick_ports
@@ -29,17 +27,6 @@ class Place:
 
     flags: tuple[str, ...]
     prefix: tuple[str, ...] = ()
-
-
-@pytest.fixture(scope="session")
-def netns_works() -> None:
-    """Skip the test where this machine allows no network namespaces."""
-    backend = load_backend("netns")
-    try:
-        with backend.opened(backend.hosts(1)):
-            pass
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ import pytest
 
 from tenfold.launcher.backends.backend_registry import load_backend
 from tenfold.launcher.backends.ports import pick_ports
+from tenfold.launcher.cli.prepare import exchange_check
 from tenfold.launcher.cli.prepare.host_check import look_at
+from tenfold.launcher.host_checks.finding import Finding
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.worker.python_argv import module_argv
 
@@ -66,7 +68,7 @@ def test_findings_as_json(doctor):
 
 def test_usable_machine_and_shards_as_json(tenfold, digit_shards):
     flags = (f"--shards={digit_shards}", "--num_workers=2")
-    done = tenfold("doctor", *flags, "--format=json")
+    done = tenfold("doctor", *flags, "--format=json", "--noexchange")
     assert (done.status, done.err) == (0, "")
     document = json.loads(done.out)
     assert document["can_launch"]
@@ -81,7 +83,7 @@ def test_usable_machine_and_shards_as_json(tenfold, digit_shards):
 
 def test_open_ports_are_noted_except_in_namespaces(tenfold, netns_works):
     for backend, noted in (("local", True), ("netns", False)):
-        done = tenfold("doctor", f"--backend={backend}", "--num_workers=2")
+        done = tenfold("doctor", f"--backend={backend}", "--num_workers=2", "--noexchange")
         assert done.status == 0, done.err
         assert ("listen on all network interfaces" in done.out) == noted
 
@@ -114,6 +116,7 @@ def test_taken_port_is_replaced_unless_requested(taken_port, tmp_path, asked_for
         all_hosts=backend.hosts(1),
         spec=JobSpec(("true",), 1, str(tmp_path)),
         first_port=taken_port if asked_for else None,
+        passed_env={},
         choose_cluster=lambda hosts: ClusterSpec((f"127.0.0.1:{next(picked)}",)),
     )
     (report,) = look_at(launch)
@@ -138,3 +141,27 @@ def test_flags_without_meaning_are_refused(tenfold):
         done = tenfold("doctor", argument)
         assert (done.status, done.out) == (2, "")
         assert words in done.err
+
+
+def test_exchange_measures_the_network(tenfold, netns_works):
+    flags = ("--backend=netns", "--num_workers=2", "--host_bandwidth=50mbit", "--format=json")
+    done = tenfold("doctor", *flags)
+    assert (done.status, done.err) == (0, ""), done.out
+    exchange = json.loads(done.out)["all_reduce"]
+    assert (exchange["num_workers"], exchange["num_bytes"]) == (2, 4_000_000)
+    # What the two workers send cannot be faster than their network.
+    assert 0 < exchange["bits_per_s"] < 60e6
+
+
+def test_failed_exchange_is_a_finding(monkeypatch):
+    monkeypatch.setattr(exchange_check, "EXCHANGE_MODULE", "tenfold.launcher.worker.nothing")
+    backend = load_backend("local")
+    hosts = backend.hosts(2)
+    ports = backend.choose_ports(hosts, None)
+    cluster = ClusterSpec(tuple(f"127.0.0.1:{port}" for port in ports))
+    spec = JobSpec((), 2, "")
+    finding = exchange_check.check_exchange(backend, hosts, cluster, spec, passed_env={})
+    assert isinstance(finding, Finding)
+    assert finding.level == "error"
+    assert "cannot exchange with the others: " in finding.text
+    assert finding.text.endswith("exited with 1")

@@ -9,7 +9,8 @@ import pytest
 
 from tenfold.launcher.backends.base import Host
 from tenfold.launcher.backends.local import LocalBackend
-from tenfold.launcher.host_checks.findings import ERROR, WARNING, judge_hosts
+from tenfold.launcher.host_checks.finding import ERROR, WARNING
+from tenfold.launcher.host_checks.findings import judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
 from tenfold.launcher.host_checks.shared_folder import token_near
 from tenfold.launcher.job.job_spec import HostCommand
@@ -29,7 +30,10 @@ PROBE_REPORT = {
     "shm_free": 10**10,
     "memory_available": 10**11,
     "proxies": [],
-    "gpus": 0,
+    "gpus": {"names": [], "driver": "", "cuda": ""},
+    "tensorflow_cuda": "12.5.1",
+    "interface": "eth0",
+    "interfaces": {"lo": "127.0.0.1", "eth0": "10.0.0.1"},
     "code": "abc",
     "missing": [],
 }
@@ -74,7 +78,11 @@ def report(name="a", **changes):
             ["keras differs", "3.14 on b"],
         ),
         ([report(), report("b", versions={"python": "3.12.1"})], ERROR, ["python differs"]),
-        ([report(), report("b", gpus=2)], ERROR, ["GPUs differ", "2 on b"]),
+        (
+            [report(), report("b", interface="docker0")],
+            WARNING,
+            ["address of b", "docker0", "eth0 (10.0.0.1)"],
+        ),
     ],
 )
 def test_each_problem_gives_one_finding_with_remedy(reports, level, words):
