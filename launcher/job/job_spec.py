@@ -12,6 +12,7 @@ from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
 
 ALL_GPUS: Final = "all"
+LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
 
 # Arguments of Python that `worker.python_argv` makes for a module of this package.
 _OWN_PROGRAM: Final = re.compile(r"-P -m tenfold\.|-c import runpy, sys;.*run_module\('tenfold\.")
@@ -33,6 +34,10 @@ class ClusterSpec:
     def num_workers(self) -> int:
         """The number of workers."""
         return len(self.workers)
+
+    def is_local(self, index: int) -> bool:
+        """Whether a worker's address is one of the loopback device, for its machine alone."""
+        return self.workers[index].startswith(LOOPBACK)
 
     def tf_config(self, index: int) -> str:
         """Return the TF_CONFIG of worker `index`, as JSON text."""

@@ -306,6 +306,7 @@ class Supervisor:
             "worker": index,
             "port": int(cluster.workers[index].rpartition(":")[2]),
             "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
+            "loopback": cluster.is_local(index),
             "gpus": self.spec.gpus_of(names[:index].count(host.name), names.count(host.name)),
         }
         server = self._host_servers.socket_of(host) if self._host_servers else ""

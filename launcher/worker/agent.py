@@ -2,8 +2,9 @@
 
 One file that needs the standard library alone: it starts in 0.1 s and runs where tenfold is not
 installed. The first line of its standard input is the specification, a JSON object: argv, env
-(additions), cwd, worker, heartbeat_timeout_s (0: none), port, gpus (see `gpus_of_slot`; may be
-missing). Every further line is a command, one JSON object with one key:
+(additions), cwd, worker, heartbeat_timeout_s (0: none), port, and where they apply gpus (see
+`gpus_of_slot`) and loopback (the port is for this machine alone). Every further line is a command,
+one JSON object with one key:
 
 - signal: a number, sent to the worker's process group
 - stop: seconds between SIGTERM and SIGKILL
@@ -44,6 +45,7 @@ from typing import Any, Final
 
 MARK: Final = "\x1e"
 STAT_INTERVAL_S: Final = 1.0
+PORT_INTERVAL_S: Final = 0.05
 DRAIN_S: Final = 0.3
 EXIT_CANNOT_START: Final = 127  # as in sh
 MAX_LINE_BYTES: Final = 1 << 20
@@ -52,6 +54,7 @@ NVIDIA_SMI_TIMEOUT_S: Final = 30.0  # it loads the driver, which may take second
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LISTEN: Final = "0A"  # the state column of /proc/net/tcp
+_PIDFD_GETFD: Final = 438  # the number of the system call, the same on every architecture
 _SIOCGIFFLAGS: Final = 0x8913  # man 7 netdevice
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 
@@ -146,14 +149,71 @@ def oom_kills() -> int:
 
 def is_listening(port: int) -> bool:
     """Whether a TCP socket in this network namespace listens on `port`."""
-    wanted = f":{port:04X}"
+    return bool(listening_sockets(port))
+
+
+def listening_sockets(port: int) -> set[str]:
+    """Return the inodes of the TCP sockets in this network namespace that listen on `port`."""
+    wanted, found = f":{port:04X}", set()
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as file:
             for line in file:
                 fields = line.split()
                 if fields[1].endswith(wanted) and fields[3] == _LISTEN:
-                    return True
-    return False
+                    found.add(fields[9])
+    return found
+
+
+def close_to_other_machines(root: int, port: int) -> bool:
+    """Restrict the sockets on which a process and its descendants listen to this machine.
+
+    TensorFlow's servers listen on all interfaces. A listening socket that is bound to the
+    loopback device afterwards (SO_BINDTODEVICE, man 7 socket) refuses connections from elsewhere.
+    pidfd_getfd (man 2) gives this process, an ancestor, a copy of the descriptor.
+
+    Args:
+      root: the pid of the process.
+      port: the port.
+
+    Returns:
+      Whether one of them listens on `port`.
+
+    Raises:
+      OSError: the kernel does not allow it.
+    """
+    inodes = listening_sockets(port)
+    names = {f"socket:[{inode}]" for inode in inodes}
+    found = False
+    for pid in [root, *descendants(root)] if inodes else []:
+        for fd in _descriptors(pid, names):
+            with _copy_of(pid, fd) as copy:
+                copy.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+            found = True
+    return found
+
+
+def _descriptors(pid: int, names: set[str]) -> list[int]:
+    """Return the file descriptors of a process that are the sockets `names`."""
+    found = []
+    with contextlib.suppress(OSError):  # it has ended
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") in names:
+                    found.append(int(fd))
+    return found
+
+
+def _copy_of(pid: int, fd: int) -> socket.socket:
+    pidfd = os.pidfd_open(pid)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        copy = libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+        if copy < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"pidfd_getfd: {os.strerror(number)}")
+        return socket.socket(fileno=copy)
+    finally:
+        os.close(pidfd)
 
 
 def network_links() -> dict[str, bool]:
@@ -284,6 +344,7 @@ class Agent:
         self._is_stopping = False
         self._kill_at: float | None = None
         self._next_stat = 0.0
+        self._next_port_look: float | None = None
         self._silent_s = 0.0
         self._oom_before = oom_kills()
         self._links_before = network_links()
@@ -329,6 +390,8 @@ class Agent:
             self._selector.register(fd, selectors.EVENT_READ)
         self._wakeup = wakeup
         self._outputs = {out_read: LineBuffer(), err_read: LineBuffer()}
+        if self._spec.get("loopback") and self._pid and sys.platform == "linux":
+            self._next_port_look = time.monotonic()
         self._send("started", pid=self._pid)
 
     def _choose_gpus(self) -> None:
@@ -338,12 +401,27 @@ class Agent:
             gpus = visible_gpus({**os.environ, **self._spec["env"]})
             self._spec["env"]["CUDA_VISIBLE_DEVICES"] = gpus_of_slot(gpus, **wanted)
 
+    def _restrict_port(self) -> None:
+        """Close the worker's port to other machines as soon as it is open, if that is wanted."""
+        now = time.monotonic()
+        if self._next_port_look is None or now < self._next_port_look:
+            return
+        try:
+            is_closed = close_to_other_machines(self._pid, int(self._spec["port"]))
+            # The worker may open it again.
+            self._next_port_look = now + (STAT_INTERVAL_S if is_closed else PORT_INTERVAL_S)
+        except OSError as error:
+            self._next_port_look = None
+            text = f"port {self._spec['port']} of this worker is open to other machines: {error}"
+            self._write(f"{text} (see 'Security' in docs/shell.md)\n".encode())
+
     def run(self) -> int:
         """Run until the worker has ended, then kill what it has left; returns its exit code."""
         while self._exit_code is None:
             for key, _ in self._selector.select(self._wait_s()):
                 self._ready(key.fd)
             self._reap()
+            self._restrict_port()
             self._tick()
         self._drain()
         self._send(
@@ -356,7 +434,11 @@ class Agent:
         return self._exit_code
 
     def _wait_s(self) -> float:
-        due = min(self._next_stat, self._kill_at or self._next_stat)
+        due = min(
+            self._next_stat,
+            self._kill_at or self._next_stat,
+            self._next_port_look or self._next_stat,
+        )
         return max(0.0, due - time.monotonic())
 
     def _ready(self, fd: int) -> None:

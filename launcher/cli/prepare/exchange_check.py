@@ -83,6 +83,7 @@ def check_exchange(
             "worker": index,
             "port": int(cluster.workers[index].rpartition(":")[2]),
             "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
+            "loopback": cluster.is_local(index),
             "gpus": spec.gpus_of(names[:index].count(host.name), names.count(host.name)),
         }
         starts.append(WorkerStart(index, backend.command(host, agent_argv(host), {}), agent_spec))

@@ -149,6 +149,7 @@ class JobMember:
             "worker": self.index,
             "port": int(self.cluster.workers[self.index].rpartition(":")[2]),
             "heartbeat_timeout_s": 0,
+            "loopback": self.cluster.is_local(self.index),
         }
         return WorkerStart(self.index, HostCommand(agent_argv(self.host)), agent_spec)
 
