@@ -31,6 +31,7 @@ PAGES = [
     "docs/writing.md",
 ]
 ELSEWHERE = [
+    "docs/devices.md",
     "docs/gcs.md",
     "docs/kubernetes.md",
     "docs/new-backend.md",

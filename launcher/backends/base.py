@@ -31,10 +31,17 @@ class Host:
 
 @dataclass(frozen=True)
 class Option:
-    """A flag of a back end. The command line holds its text; the back end parses it."""
+    """A flag of a back end. The command line holds its text; the back end parses it.
+
+    Attributes:
+      name: its name.
+      help: its line in --help.
+      is_switch: whether it has no value; its text is then "true" where it is given.
+    """
 
     name: str
     help: str
+    is_switch: bool = False
 
 
 class Backend(Protocol):
@@ -60,6 +67,8 @@ class Backend(Protocol):
 
     def choose_ports(self, hosts: Sequence[Host], first_port: int | None) -> tuple[int, ...]:
         """Return a free TCP port for each worker: `first_port` + worker index where given.
+
+        Once the back end is opened, all `hosts` reach a worker's port at its host's address.
 
         Raises:
           UserError: a requested port is taken; the message names the process that holds it.

@@ -65,7 +65,8 @@ def define_backend_flags(fv: FlagValues, argv: Sequence[str]) -> None:
 def _define_options(fv: FlagValues, backend: str, options: Sequence[Option]) -> None:
     with fv.group(f"Back end {backend}"):
         for option in options:
-            flags.DEFINE_string(option.name, None, option.help, flag_values=fv)
+            define = flags.DEFINE_bool if option.is_switch else flags.DEFINE_string
+            define(option.name, None, option.help, flag_values=fv)
 
 
 @in_group("Job")

@@ -146,7 +146,8 @@ def _judge_interfaces(reports: Sequence[HostReport]) -> Iterator[Finding]:
         return
     for report in reports:
         name, interface = report.host.name, report.seen["interface"]
-        if _is_inner(interface):
+        # With an address on loopback, a tunnel carries the traffic.
+        if _is_inner(interface) and not report.host.address.startswith("127."):
             others = report.seen["interfaces"].items()
             better = ", ".join(f"{k} ({v})" for k, v in others if not _is_inner(k)) or "none"
             text = f"the address of {name} is on its interface {interface}, which other machines "

@@ -12,7 +12,7 @@ from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
 
 ALL_GPUS: Final = "all"
-LOOPBACK: Final = ("127.", "localhost:", "[::1]:")
+LOOPBACK: Final = ("127.", "localhost", "[::1]")  # how such addresses begin
 
 # Arguments of Python that `worker.python_argv` makes for a module of this package.
 _OWN_PROGRAM: Final = re.compile(r"-P -m tenfold\.|-c import runpy, sys;.*run_module\('tenfold\.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -12,7 +13,7 @@ from tenfold.data.units import format_size, plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare.exchange_check import Exchange, check_exchange
+from tenfold.launcher.cli.prepare.exchange_check import AllReduceTime, check_exchange
 from tenfold.launcher.cli.prepare.host_check import look_at
 from tenfold.launcher.cli.prepare.prepare_job import device_env, gpus_per_worker
 from tenfold.launcher.cli.prepare.prepare_launch import (
@@ -25,16 +26,19 @@ from tenfold.launcher.cli.prepare.prepare_launch import (
 from tenfold.launcher.host_checks.finding import ERROR, Finding
 from tenfold.launcher.host_checks.findings import judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
-from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
+from tenfold.launcher.job.job_spec import LOOPBACK, ClusterSpec, JobSpec
 from tenfold.launcher.worker.environment import passed_environment
 
 MOST_USED: Final = launch_flags.MOST_USED
 
-# TensorFlow's server binds to all interfaces, whatever address TF_CONFIG gives a worker.
+# TensorFlow's server binds to all interfaces, whatever address TF_CONFIG gives a worker. Agents
+# close the ports of workers whose address is on loopback.
 EXPOSED: Final = (
-    "workers listen on all network interfaces, and whoever connects can run code in them: use "
-    "--backend=netns, or a firewall ('Security' in docs/shell.md)"
+    "the workers' ports are open on all network interfaces, and what they send is neither "
+    "encrypted nor authenticated: whoever reaches a port can run code in the worker: use {remedy} "
+    "('Security' in docs/{page}.md)"
 )
+_REMEDIES: Final = {"ssh": "--tunnel, or a firewall", "slurm": "a network of the job's own"}
 
 USAGE: Final = "[the flags of launch] [-- program args…]"
 
@@ -79,7 +83,7 @@ class Diagnosis:
     findings: Sequence[Finding]
     notes: Sequence[str]
     shared_by: int | None
-    exchange: Exchange | None
+    exchange: AllReduceTime | None
 
 
 def _examine_job(fv: FlagValues, args: Arguments) -> Diagnosis:
@@ -132,8 +136,18 @@ def _examine(
             findings = (result, *findings)
         else:
             exchange = result
-    notes = () if fv.backend == "netns" else (EXPOSED,)
-    return Diagnosis(reports, findings, notes, shared_by, exchange)
+    return Diagnosis(reports, findings, _exposure(fv, hosts), shared_by, exchange)
+
+
+def _exposure(fv: FlagValues, hosts: Sequence[Host]) -> tuple[str, ...]:
+    """Return a note if other machines can reach the workers' ports."""
+    is_closed = sys.platform == "linux" and all(
+        host.address.startswith(LOOPBACK) for host in hosts
+    )
+    if fv.backend == "netns" or (is_closed and not fv.network_interface):
+        return ()
+    page = fv.backend if fv.backend in _REMEDIES else "shell"
+    return (EXPOSED.format(remedy=_REMEDIES.get(fv.backend, "a firewall"), page=page),)
 
 
 def _is_bad(findings: Sequence[Finding]) -> bool:

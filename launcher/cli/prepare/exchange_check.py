@@ -29,7 +29,7 @@ _POLL_S: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Exchange:
+class AllReduceTime:
     """What an all-reduce over all workers takes.
 
     Attributes:
@@ -62,7 +62,7 @@ def check_exchange(
     spec: JobSpec,
     *,
     passed_env: Mapping[str, str],
-) -> Exchange | Finding:
+) -> AllReduceTime | Finding:
     """Return what an all-reduce takes, or why the workers cannot do it.
 
     Args:
@@ -91,7 +91,7 @@ def check_exchange(
     figures = _run(WorkerProcesses(starts), records)
     if figures:
         seconds = float(figures["seconds"]) / int(figures["rounds"])
-        return Exchange(len(hosts), int(figures["bytes"]), seconds)
+        return AllReduceTime(len(hosts), int(figures["bytes"]), seconds)
     return _finding(records, names)
 
 

@@ -209,8 +209,12 @@ def _further_slots(backend: Backend, start: int) -> Iterator[Host]:
 def options_of_backend(fv: FlagValues) -> dict[str, str]:
     """Return the given options of back ends, those of other back ends included."""
     options = backend_options(fv.backend).values()
-    names = [option.name for own in options for option in own]
-    return {name: fv[name].value for name in names if fv[name].value is not None}
+    values = {option.name: fv[option.name].value for own in options for option in own}
+    return {
+        name: "true" if value is True else value
+        for name, value in values.items()
+        if value is not None and value is not False
+    }
 
 
 def default_variables(hosts: Sequence[Host]) -> dict[str, str]:

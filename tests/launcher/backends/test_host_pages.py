@@ -8,8 +8,9 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_page_on_simulated_hosts(run_page, netns_works):
-    assert run_page("docs/simulated-hosts.md") == ""
+@pytest.mark.parametrize("page", ["simulated-hosts", "devices"])
+def test_page_on_simulated_hosts(run_page, netns_works, page):
+    assert run_page(f"docs/{page}.md") == ""
 
 
 def test_page_on_ssh(run_page, ssh_nodes, tmp_path):
