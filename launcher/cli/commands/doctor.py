@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from absl import flags
 
+from tenfold.data.runtime.tensorflow_version import version_problem
 from tenfold.data.units import format_size, plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.cli import launch_flags
@@ -26,7 +27,7 @@ from tenfold.launcher.cli.prepare.prepare_launch import (
 from tenfold.launcher.host_checks.finding import ERROR, Finding
 from tenfold.launcher.host_checks.findings import judge_hosts
 from tenfold.launcher.host_checks.look import HostReport, look_at_hosts
-from tenfold.launcher.job.job_spec import LOOPBACK, ClusterSpec, JobSpec
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.worker.environment import passed_environment
 
 MOST_USED: Final = launch_flags.MOST_USED
@@ -127,7 +128,10 @@ def _examine(
     findings = judge_hosts(
         reports, needs_tensorflow=needs_tensorflow, gpus_per_worker=spec.gpus_per_worker
     )
-    have_tensorflow = all(r.seen and r.seen["versions"]["tensorflow"] for r in reports)
+    have_tensorflow = all(
+        report.seen and not version_problem(report.seen["versions"]["tensorflow"], where="")
+        for report in reports
+    )
     exchange = None
     if fv.exchange and len(hosts) > 1 and have_tensorflow and not _is_bad(findings):
         passed_env = passed_environment(fv.pass_env, os.environ)
@@ -136,15 +140,13 @@ def _examine(
             findings = (result, *findings)
         else:
             exchange = result
-    return Diagnosis(reports, findings, _exposure(fv, hosts), shared_by, exchange)
+    return Diagnosis(reports, findings, _exposure(fv, reports), shared_by, exchange)
 
 
-def _exposure(fv: FlagValues, hosts: Sequence[Host]) -> tuple[str, ...]:
+def _exposure(fv: FlagValues, reports: Sequence[HostReport]) -> tuple[str, ...]:
     """Return a note if other machines can reach the workers' ports."""
-    is_closed = sys.platform == "linux" and all(
-        host.address.startswith(LOOPBACK) for host in hosts
-    )
-    if fv.backend == "netns" or (is_closed and not fv.network_interface):
+    on_loopback = all(report.seen.get("interface") == "lo" for report in reports)
+    if fv.backend == "netns" or (on_loopback and sys.platform == "linux"):
         return ()
     page = fv.backend if fv.backend in _REMEDIES else "shell"
     return (EXPOSED.format(remedy=_REMEDIES.get(fv.backend, "a firewall"), page=page),)

@@ -64,7 +64,11 @@ def report(name="a", **changes):
         ([report(unresolved={"b": "unknown"})], ERROR, ["resolve 'b'", "/etc/hosts"]),
         ([report(unreached=(("b", 4001, "timed out"),))], ERROR, ["b:4001", "firewall"]),
         ([report(versions={"tensorflow": None})], ERROR, ["no TensorFlow", "pip install"]),
-        ([report(versions={"tensorflow": "2.15.1"})], ERROR, ["2.15.1 on a", "2.16 or newer"]),
+        (
+            [report(versions={"tensorflow": "2.15.1"})],
+            ERROR,
+            ["python3 on a has TensorFlow 2.15.1", "tensorflow>=2.16"],
+        ),
         ([report(code="abd")], ERROR, ["code on a differs", "python3"]),
         ([report(missing=["/x"])], ERROR, ["no '/x' on a", "share"]),
         ([report(unshared="/r")], ERROR, ["a does not see", "'/r'", "--run_dir"]),
