@@ -21,10 +21,12 @@ _SHARDS_PER_LANE: Final = 2
 _JUDGED_COUNTS: Final = 12
 _SHOWN_COUNTS: Final = 10
 # What counts, beside 1 for a mean imbalance of 100 % over the judged counts: that of the wished
-# counts; each doubling away from the usual lanes per worker; a share of shards above the target.
+# counts; each doubling away from the usual lanes per worker; a share of shards above the target,
+# which the rule of thumb gives, and which weighs more as long as no counts are wished.
 _WISH_WEIGHT: Final = 4.0
 _DOUBLING_WEIGHT: Final = 0.05
 _SHARDS_WEIGHT: Final = 0.05
+_RULE_WEIGHT: Final = 0.15
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ def _cost(num_lanes: int, policy: LayoutPolicy, judged: Iterable[int]) -> float:
     target = policy.shards_per_worker * policy.num_workers
     usual = min(_LANES_PER_WORKER * policy.all_counts[-1], max(1, target // _SHARDS_PER_LANE))
     num_shards = -(-target // num_lanes) * num_lanes
+    is_wished = policy.all_counts != (policy.num_workers,)
     return (
         _WISH_WEIGHT * _mean_imbalance(num_lanes, policy.all_counts)
         + _mean_imbalance(num_lanes, judged)
         + _DOUBLING_WEIGHT * abs(math.log2(num_lanes / usual))
-        + _SHARDS_WEIGHT * (num_shards - target) / target
+        + (_SHARDS_WEIGHT if is_wished else _RULE_WEIGHT) * (num_shards - target) / target
     )
 
 

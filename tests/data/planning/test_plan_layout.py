@@ -20,31 +20,30 @@ GB = 1000 * MB
 @pytest.mark.parametrize(
     ("total", "examples", "policy", "shards"),
     [
-        # the rule of thumb's own example, ten shards for each of four workers: twelve, as 24
-        # lanes are shared evenly by 1, 2, 3, 4, 6 and 8 workers
-        (10 * GB, None, LayoutPolicy(num_workers=4), 48),
+        # the rule of thumb's own example: ten shards for each of four workers, in 20 lanes
+        (10 * GB, None, LayoutPolicy(num_workers=4), 40),
         # within the bounds: the same
-        (4 * GB, None, LayoutPolicy(num_workers=4), 48),
+        (4 * GB, None, LayoutPolicy(num_workers=4), 40),
         # one byte over 250 MB a shard: one more for each lane
-        (12 * GB + 1, None, LayoutPolicy(num_workers=4), 72),
-        # 100 GB needs 400 shards of 250 MB, a multiple of 24
-        (100 * GB, None, LayoutPolicy(num_workers=4), 408),
+        (10 * GB + 1, None, LayoutPolicy(num_workers=4), 60),
+        # 100 GB needs 400 shards of 250 MB, a multiple of 20
+        (100 * GB, None, LayoutPolicy(num_workers=4), 400),
         # 200 MB: 20 shards of 10 MB would not divide among 8 lanes, 16 do
         (200 * MB, None, LayoutPolicy(num_workers=4), 16),
         # 79 MB: seven of 10 MB would not divide among four workers, four do
         (79 * MB, None, LayoutPolicy(num_workers=4), 4),
         # far too small: one shard per lane all the same
         (1000, None, LayoutPolicy(num_workers=4), 4),
-        # 8 divides 24, too
+        # wished counts have 24 lanes, which 1, 2, 3, 4, 6 and 8 workers share evenly
         (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(1, 2, 4, 8)), 48),
         # lcm(3, 4) = 12 divides 24
         (10 * GB, None, LayoutPolicy(num_workers=4, worker_counts=(3,)), 48),
         # one worker: four lanes
         (2500 * MB, None, LayoutPolicy(num_workers=1), 12),
         # whole records: 250 MB holds two records of 100 MB, so 100 of them need 50, rounded up
-        (10 * GB, 100, LayoutPolicy(num_workers=4), 72),
+        (10 * GB, 100, LayoutPolicy(num_workers=4), 60),
         # fewer records than shards: none may be empty
-        (10 * GB, 30, LayoutPolicy(num_workers=4), 24),
+        (10 * GB, 30, LayoutPolicy(num_workers=4), 20),
         # exactly as many records as lanes
         (10 * GB, 4, LayoutPolicy(num_workers=4), 4),
     ],
@@ -122,15 +121,15 @@ def test_properties_of_every_layout(total: int, examples: int, policy: LayoutPol
 def test_fewer_workers_share_a_large_data_set_nearly_evenly(num_workers: int) -> None:
     num_lanes = plan_layout(num_workers * 3 * GB, None, LayoutPolicy(num_workers)).num_lanes
     assert imbalance(num_lanes, num_workers) == 0
-    assert imbalance(num_lanes, max(1, num_workers - 1)) < 0.18
+    assert imbalance(num_lanes, max(1, num_workers - 1)) < 0.2
     counts = range(1, num_workers // 2 + 1)
-    assert all(imbalance(num_lanes, count) < 0.18 for count in counts)
+    assert all(imbalance(num_lanes, count) < 0.2 for count in counts)
 
 
 def test_lanes_keep_to_the_size_of_the_smallest_split() -> None:
     policy = LayoutPolicy(num_workers=4)
     large, small = SplitSize(100 * GB), SplitSize(30 * MB)
-    assert choose_num_lanes(policy, [large]) == 24
+    assert choose_num_lanes(policy, [large]) == 20
     assert choose_num_lanes(policy, [large, small]) == 4
     assert choose_num_lanes(policy, [large, SplitSize(100 * GB, 10)]) == 8
 

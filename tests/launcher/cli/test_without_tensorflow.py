@@ -73,7 +73,7 @@ def run(python: str, tmp_path: Path) -> Callable[..., "subprocess.CompletedProce
 def test_supervisor_needs_no_tensorflow(run: Any, python: str, digits: Path) -> None:
     program = ("--num_workers=2", "--run_dir=run", "--", python, "-c", "print('hello')")
     for arguments, words in (
-        (("plan", "--dataset_size=10GB", "--num_workers=4"), "48 of 208 MB"),
+        (("plan", "--dataset_size=10GB", "--num_workers=4"), "40 of 250 MB"),
         (("plan", f"--source={digits}", "--num_workers=2"), "1,797 examples"),
         (("write", f"--source={digits}", "--output=shards"), "1,797 records"),
         (("verify", "--shards=shards"), "every byte"),

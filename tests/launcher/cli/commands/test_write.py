@@ -17,16 +17,16 @@ Make = Callable[..., Path]
 def test_plan_of_the_rule_of_thumb(tenfold: Any) -> None:
     done = tenfold("plan", "--dataset_size=10GB", "--num_workers=4", "--format=json")
     plan = json.loads(done.out)
-    assert (plan["num_shards"], plan["shards_per_worker"]) == (48, 12)
-    assert plan["shard_bytes_mean"] == plan["shard_bytes_max"] == 208_333_334
+    assert (plan["num_shards"], plan["shards_per_worker"]) == (40, 10)
+    assert plan["shard_bytes_mean"] == plan["shard_bytes_max"] == 250_000_000
     assert plan["warnings"] == []
-    assert plan["num_lanes"] == 24
-    assert plan["imbalance"]["3"] == 0
-    assert plan["imbalance"]["5"] == 0.0417
+    assert plan["num_lanes"] == 20
+    assert plan["imbalance"]["3"] == 0.05
+    assert plan["imbalance"]["5"] == 0
     assert {"num_lanes", "num_workers", "worker_counts"} < set(plan)
     assert {"records_per_shard_min", "records_per_shard_max"} < set(plan)
     text = tenfold("plan", "--dataset_size=10GB", "--num_workers=4").out
-    assert "48 of 208 MB" in text
+    assert "40 of 250 MB" in text
 
 
 def test_plan_of_a_source_equals_its_write(
