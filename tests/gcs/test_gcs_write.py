@@ -185,7 +185,7 @@ def test_verify_and_inspect_on_bucket(
     assert url in done.out
     assert sum(proxy.struck().values()) > 2
     faulty()
-    name = "train-00003-of-00024.tfrecord"
+    name = "train-00003-of-00020.tfrecord"
     data = bytearray(bucket.read(f"set/{name}"))
     data[len(data) // 2] ^= 1
     bucket.write(f"set/{name}", bytes(data))
