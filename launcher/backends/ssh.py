@@ -230,21 +230,23 @@ class SshBackend:
         self._forwards.append((host, forward))
 
     def _control(self, what: str, host: Host, forward: tuple[str, ...], *, check: bool) -> None:
-        done = subprocess.run(
-            [*self._ssh(host, "-O", what, *forward), "--", self._destination(host)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=2 * CONNECT_TIMEOUT_S,
-            check=False,
-        )
-        if check and done.returncode:
-            why = (done.stderr.strip().splitlines() or ["ssh says nothing"])[0].strip()
+        try:
+            subprocess.run(
+                [*self._ssh(host, "-O", what, *forward), "--", self._destination(host)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=2 * CONNECT_TIMEOUT_S,
+                check=check,
+            )
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            lines = str(error.stderr or "").strip().splitlines()
+            why = lines[0].strip() if lines else f"no answer in {2 * CONNECT_TIMEOUT_S} s"
             raise UserError(
                 f"--tunnel: {host.name} does not carry {forward[1].partition(':/')[0]}: {why} "
                 "(its sshd needs AllowTcpForwarding yes, and the port must be free there)"
-            )
+            ) from error
 
     def command(self, host: Host, argv: Sequence[str], env: Mapping[str, str]) -> HostCommand:
         """Return ssh with `argv`, quoted for the host's shell, over the open connection."""

@@ -72,10 +72,6 @@ def main(argv: Sequence[str]) -> int:
         raise
     except OSError as error:
         return _fail(os_error_text(error), EXIT_FAILED)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "tenfold":
-            raise  # a mistake of ours
-        return _fail(f"{error}: install versions that fit each other (pip check)", EXIT_FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
 

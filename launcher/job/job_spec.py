@@ -12,7 +12,7 @@ from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
 
 ALL_GPUS: Final = "all"
-LOOPBACK: Final = ("127.", "localhost", "[::1]")  # how such addresses begin
+_LOOPBACK: Final = re.compile(r"(127(\.\d+){3}|localhost|\[::1\]):\d+$")
 
 # Arguments of Python that `worker.python_argv` makes for a module of this package.
 _OWN_PROGRAM: Final = re.compile(r"-P -m tenfold\.|-c import runpy, sys;.*run_module\('tenfold\.")
@@ -35,9 +35,13 @@ class ClusterSpec:
         """The number of workers."""
         return len(self.workers)
 
-    def is_local(self, index: int) -> bool:
-        """Whether a worker's address is one of the loopback device, for its machine alone."""
-        return self.workers[index].startswith(LOOPBACK)
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether every worker is reached by the loopback device of the others' machines.
+
+        A platform may give a worker itself as ``localhost`` and the others by their names.
+        """
+        return all(_LOOPBACK.match(address) for address in self.workers)
 
     def tf_config(self, index: int) -> str:
         """Return the TF_CONFIG of worker `index`, as JSON text."""

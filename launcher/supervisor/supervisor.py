@@ -1,11 +1,10 @@
 """The supervisor: runs a job through its attempts to its end, and returns its result."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from tenfold.data.errors import UserError, os_error_text
 from tenfold.data.units import plural
@@ -16,7 +15,7 @@ from tenfold.launcher.job.events import UNEVEN_PARTS_ERROR
 from tenfold.launcher.job.faults import faults_to_env
 from tenfold.launcher.job.history_line import Resized
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, SizeChange
-from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
+from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
@@ -32,14 +31,12 @@ from tenfold.launcher.supervisor.worker_processes import (
     WorkerProcesses,
     WorkerStart,
     agent_argv,
+    slot_of,
+    worker_start,
 )
 from tenfold.launcher.worker import agent
-from tenfold.launcher.worker.environment import no_proxy_for
 from tenfold.launcher.worker.forkserver import ForkServer, wait_until_ready
 from tenfold.launcher.worker.stop_signals import StopRequest
-
-# A connection to a remote host may break without an error at either end.
-HEARTBEAT_TIMEOUT_S: Final = 10.0
 
 PRELOAD_TIMEOUT_S: Final = 120.0
 
@@ -292,26 +289,19 @@ class Supervisor:
         return 0.0 if self.spec.train else min(FAILURE_GRACE_S, self.how.grace_s)
 
     def _start(self, cluster: ClusterSpec, hosts: Sequence[Host], index: int) -> WorkerStart:
-        host, names = hosts[index], [each.name for each in hosts]
-        env = {
-            **self.passed_env,
-            **worker_env(self.spec, cluster, index, restart=self.injector.restart),
-            **no_proxy_for(os.environ, cluster.workers),
-            **faults_to_env(self.injector.faults, worker=index, restart=self.injector.restart),
-        }
-        agent_spec: dict[str, Any] = {
-            "argv": list(self.spec.argv_on(host.python)),
-            "env": env,
-            "cwd": self.spec.cwd,
-            "worker": index,
-            "port": int(cluster.workers[index].rpartition(":")[2]),
-            "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
-            "loopback": cluster.is_local(index),
-            "gpus": self.spec.gpus_of(names[:index].count(host.name), names.count(host.name)),
-        }
+        host, restart = hosts[index], self.injector.restart
         server = self._host_servers.socket_of(host) if self._host_servers else ""
-        argv = agent_argv(host, server)
-        return WorkerStart(index, self.backend.command(host, argv, {}), agent_spec)
+        return worker_start(
+            self.spec,
+            cluster,
+            index,
+            host,
+            agent_command=self.backend.command(host, agent_argv(host, server), {}),
+            passed_env=self.passed_env,
+            slot=slot_of(hosts, index),
+            restart=restart,
+            more_env=faults_to_env(self.injector.faults, worker=index, restart=restart),
+        )
 
     def _note_recovery(self, attempt: Attempt) -> None:
         """Note what came before `attempt`, and the time from it to the next step."""

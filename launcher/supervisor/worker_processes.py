@@ -15,11 +15,14 @@ from typing import IO, Any, Final, Protocol
 
 from tenfold.launcher.backends.base import Host
 from tenfold.launcher.job.events import WorkerEvent, split_output
-from tenfold.launcher.job.job_spec import HostCommand
+from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec, worker_env
 from tenfold.launcher.worker import agent
+from tenfold.launcher.worker.environment import no_proxy_for
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
 HEARTBEAT_S: Final = 2.0
+# A connection to a remote host may break without an error at either end.
+HEARTBEAT_TIMEOUT_S: Final = 10.0
 AGENT_LINGER_S: Final = 6.0
 
 
@@ -103,6 +106,57 @@ def agent_argv(host: Host, server: str = "") -> tuple[str, ...]:
     if host.remote:
         return remote_module_argv(agent.__name__, arguments, python=host.python)
     return (host.python, "-I", "-S", str(Path(agent.__file__).resolve()), *arguments)
+
+
+def slot_of(hosts: Sequence[Host], index: int) -> tuple[int, int]:
+    """Return a worker's number among the workers of its host, and how many these are."""
+    names = [host.name for host in hosts]
+    return names[:index].count(names[index]), names.count(names[index])
+
+
+def worker_start(
+    spec: JobSpec,
+    cluster: ClusterSpec,
+    index: int,
+    host: Host,
+    *,
+    agent_command: HostCommand,
+    passed_env: Mapping[str, str],
+    slot: tuple[int, int] = (0, 1),
+    argv: Sequence[str] = (),
+    restart: int = 0,
+    more_env: Mapping[str, str] | None = None,
+) -> WorkerStart:
+    """Return the start of one worker of a job.
+
+    Args:
+      spec: the job.
+      cluster: the addresses of all workers.
+      index: the task index of the worker.
+      host: its host.
+      agent_command: how its agent is started.
+      passed_env: variables of all workers, which may be secrets.
+      slot: see `slot_of`.
+      argv: the program, where it is not that of the job.
+      restart: the number of the start, from 0.
+      more_env: further variables of this worker.
+    """
+    agent_spec: dict[str, Any] = {
+        "argv": list(argv or spec.argv_on(host.python)),
+        "env": {
+            **passed_env,
+            **worker_env(spec, cluster, index, restart=restart),
+            **no_proxy_for(os.environ, cluster.workers),
+            **(more_env or {}),
+        },
+        "cwd": spec.cwd,
+        "worker": index,
+        "port": int(cluster.workers[index].rpartition(":")[2]),
+        "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
+        "loopback": cluster.is_on_loopback,
+        "gpus": spec.gpus_of(*slot),
+    }
+    return WorkerStart(index, agent_command, agent_spec)
 
 
 class WorkerProcesses:

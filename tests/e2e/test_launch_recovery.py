@@ -65,6 +65,16 @@ def test_two_kills_and_a_lost_host_keep_the_losses(run_job, undisturbed):
     assert "repeated after a restart" in out
 
 
+def test_stopped_worker_is_found_by_the_time_out_of_the_exchange(run_job):
+    _, result, _ = run_job(
+        "stopped", "--num_workers=2", "--collective=ring", "--pack_bytes=100kB",
+        "--collective_timeout=5", "--hang_timeout=0", "--inject=stop:worker=1,step=9", status=1,
+    )  # fmt: skip
+    assert result["first_failure"]["worker"] == 1
+    (consequence,) = result["consequences"]
+    assert "DeadlineExceededError" in consequence["error"]
+
+
 def test_preempted_job_repeats_no_step(run_job, undisturbed):
     """The preempted worker and its peer save a checkpoint together before they stop."""
     # The worker is slowed down too, so that training does not end before the fault.

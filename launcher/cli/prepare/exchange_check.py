@@ -9,20 +9,20 @@ from tenfold.data.units import format_size, plural
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.host_checks.finding import ERROR, Finding
 from tenfold.launcher.job.events import Result
-from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, worker_env
+from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.verdict import judge
 from tenfold.launcher.supervisor.worker_processes import (
     WorkerProcesses,
-    WorkerStart,
     agent_argv,
+    slot_of,
+    worker_start,
 )
 from tenfold.launcher.worker.python_argv import module_argv
 
 EXCHANGE_MODULE: Final = "tenfold.launcher.worker.exchange"
 # Importing TensorFlow on a busy host takes longest.
 TIMEOUT_S: Final = 120.0
-HEARTBEAT_TIMEOUT_S: Final = 10.0
 # After the first worker's failure the others fail too, within this time.
 SETTLE_S: Final = 2.0
 _POLL_S: Final = 0.1
@@ -73,26 +73,24 @@ def check_exchange(
       passed_env: further variables of the workers.
     """
     spec = replace(spec, argv=module_argv(EXCHANGE_MODULE), num_workers=len(hosts), train=None)
-    names = [host.name for host in hosts]
-    starts = []
-    for index, host in enumerate(hosts):
-        agent_spec: dict[str, Any] = {
-            "argv": list(spec.argv_on(host.python)),
-            "env": {**passed_env, **worker_env(spec, cluster, index)},
-            "cwd": spec.cwd,
-            "worker": index,
-            "port": int(cluster.workers[index].rpartition(":")[2]),
-            "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S if host.remote else 0,
-            "loopback": cluster.is_local(index),
-            "gpus": spec.gpus_of(names[:index].count(host.name), names.count(host.name)),
-        }
-        starts.append(WorkerStart(index, backend.command(host, agent_argv(host), {}), agent_spec))
+    starts = [
+        worker_start(
+            spec,
+            cluster,
+            index,
+            host,
+            agent_command=backend.command(host, agent_argv(host), {}),
+            passed_env=passed_env,
+            slot=slot_of(hosts, index),
+        )
+        for index, host in enumerate(hosts)
+    ]
     records = tuple(WorkerRecord(index) for index in range(len(hosts)))
     figures = _run(WorkerProcesses(starts), records)
     if figures:
         seconds = float(figures["seconds"]) / int(figures["rounds"])
         return AllReduceTime(len(hosts), int(figures["bytes"]), seconds)
-    return _finding(records, names)
+    return _finding(records, [host.name for host in hosts])
 
 
 def _run(processes: WorkerProcesses, records: Sequence[WorkerRecord]) -> Mapping[str, Any]:

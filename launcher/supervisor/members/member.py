@@ -5,12 +5,11 @@ under an agent, as any launch does, and exits with the worker's status, so that 
 decides about restarts. The chief's member also writes result.json, from what all have reported.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.storage.local_folder import replace_file
@@ -25,7 +24,6 @@ from tenfold.launcher.job.job_spec import (
     HostCommand,
     JobSpec,
     job_to_json,
-    worker_env,
 )
 from tenfold.launcher.job.members.judge_members import judge_members
 from tenfold.launcher.job.members.member_files import (
@@ -42,9 +40,13 @@ from tenfold.launcher.supervisor.members.member_results import collect_results
 from tenfold.launcher.supervisor.members.peer_watch import PeerWatch
 from tenfold.launcher.supervisor.verdict import is_consequence
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
-from tenfold.launcher.supervisor.worker_processes import WorkerProcesses, WorkerStart, agent_argv
+from tenfold.launcher.supervisor.worker_processes import (
+    WorkerProcesses,
+    WorkerStart,
+    agent_argv,
+    worker_start,
+)
 from tenfold.launcher.worker import agent
-from tenfold.launcher.worker.environment import no_proxy_for
 from tenfold.launcher.worker.stop_signals import StopRequest
 
 EXIT_FAILED: Final = 1
@@ -138,20 +140,16 @@ class JobMember:
         argv = self.spec.argv_on(self.host.python)
         if self.spec.train:
             argv = (*argv, str(self._save_job()))
-        agent_spec: dict[str, Any] = {
-            "argv": list(argv),
-            "env": {
-                **self.passed_env,
-                **worker_env(self.spec, self.cluster, self.index, restart=self.restart),
-                **no_proxy_for(os.environ, self.cluster.workers),
-            },
-            "cwd": self.spec.cwd,
-            "worker": self.index,
-            "port": int(self.cluster.workers[self.index].rpartition(":")[2]),
-            "heartbeat_timeout_s": 0,
-            "loopback": self.cluster.is_local(self.index),
-        }
-        return WorkerStart(self.index, HostCommand(agent_argv(self.host)), agent_spec)
+        return worker_start(
+            self.spec,
+            self.cluster,
+            self.index,
+            self.host,
+            agent_command=HostCommand(agent_argv(self.host)),
+            passed_env=self.passed_env,
+            argv=argv,
+            restart=self.restart,
+        )
 
     def _save_job(self) -> Path:
         """Write the job for this member's trainer, which may start before the chief's member."""

@@ -239,6 +239,8 @@ CLUSTER = '{"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "ind
         ),
         (mpi(1), ["--max_restarts=1"], "--max_restarts is not for --backend=join"),
         (mpi(1), ["--inject=kill:worker=0,step=1"], "--inject is not for --backend=join"),
+        (mpi(1), ["--gpus_per_worker=1"], "--gpus_per_worker is not for --backend=join"),
+        (mpi(1), ["--network_interface=eth1"], "its own --host_address"),
         (mpi(1), ["--on_bad_record=skip"], "find them with 'tenfold verify'"),
         (mpi(1), [], "--backend=join needs --run_dir"),
         ({"TF_CONFIG": CLUSTER}, ["--run_dir=run"], "TF_CONFIG: 'b' has no port"),
