@@ -17,6 +17,9 @@ from tenfold.launcher.supervisor.members.meeting import LOCAL_POLL_S, REMOTE_POL
 # How long the chief waits at its end for the results of the other members. TensorFlow tells a
 # worker of a lost peer after up to 20 s, but the chief should not outlive a platform's grace.
 COLLECT_S: Final = 10.0
+# Members are started together. One that has not introduced itself this long after the chief's
+# worker began writes into a folder that is not shared; before that it may only be late.
+ARRIVE_S: Final = 10.0
 
 
 def read_results(folder: Folder, num_workers: int) -> dict[int, MemberResult]:
@@ -46,20 +49,21 @@ def collect_results(
       timeout_s: how long to wait.
     """
     found = {own.worker: own}
-    # A member whose introduction is not here writes into a folder that is not shared.
-    waited = {
-        index
-        for index in set(range(num_workers)) - set(found)
-        if read_value(folder, introduction_file(index), Introduction) is not None
-    }
-    until = time.monotonic() + timeout_s
-    while waited:
-        for index in sorted(waited):
+    began = time.monotonic()
+    while True:
+        now = time.monotonic()
+        has_room_to_arrive = own.seconds + now - began < ARRIVE_S
+        missing = sorted(set(range(num_workers)) - set(found))
+        for index in missing:
             result = read_value(folder, member_result_file(index), MemberResult)
             if result is not None and result != earlier.get(index):
                 found[index] = result
-        waited -= set(found)
-        if not waited or time.monotonic() >= until:
-            break
+        is_awaited = any(
+            has_room_to_arrive
+            or read_value(folder, introduction_file(index), Introduction) is not None
+            for index in missing
+            if index not in found
+        )
+        if not is_awaited or now - began >= timeout_s:
+            return found
         time.sleep(REMOTE_POLL_S if is_url(folder.path) else LOCAL_POLL_S)
-    return found

@@ -115,6 +115,23 @@ def test_cause_comes_before_consequences_that_were_told_earlier(tmp_path: Path) 
     assert result.notes == ("no result from 2 workers: 2, 3",)
 
 
+@pytest.mark.parametrize(("ran_s", "workers"), [(0.1, [0, 1]), (3600.0, [0])])
+def test_short_job_waits_for_members_that_come_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran_s: float, workers: list[int]
+) -> None:
+    """A member that has not come for an hour writes elsewhere, and is not waited for."""
+    folder = open_folder(str(tmp_path))
+    late = iter(
+        [
+            lambda: folder.write(introduction_file(1), to_json(own(1, 2))),
+            lambda: folder.write(member_result_file(1), to_json(MemberResult(1, 0, 0))),
+        ]
+    )
+    monkeypatch.setattr("time.sleep", lambda _: next(late)())
+    chief = MemberResult(0, 0, 0, seconds=ran_s)
+    assert sorted(collect_results(folder, chief, num_workers=2, earlier={})) == workers
+
+
 def test_peer_watch_ignores_results_of_earlier_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
