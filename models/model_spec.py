@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tenfold.data.format.manifest import Feature
+from tenfold.data.format.statistics import SplitStatistics
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class ModelSpec:
       epochs: the number of epochs of the whole run.
       seed: seed of the initial weights and of the order of records.
       learning_rate: the value of --learning_rate, or None if the flag was not given.
+      targets: the features that the model is to predict: ``label`` unless --target names others;
+        () where there is none.
+      statistics: the statistics of the training split's features; None if the shards have none.
     """
 
     inputs: tuple[Feature, ...]
@@ -37,6 +41,8 @@ class ModelSpec:
     epochs: int
     seed: int
     learning_rate: float | None = None
+    targets: tuple[Feature, ...] = ()
+    statistics: SplitStatistics | None = None
 
 
 # `Any` is keras.Model: this module is imported before TensorFlow is.

@@ -48,6 +48,11 @@ class InputSpec:
         """Every feature but the label."""
         return tuple(feature for feature in self.features if feature.name != LABEL)
 
+    @property
+    def targets(self) -> tuple[Feature, ...]:
+        """The label, if there is one."""
+        return tuple(feature for feature in self.features if feature.name == LABEL)
+
 
 def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) -> InputSpec:
     """Return the inputs that shards with `manifest` give.

@@ -11,6 +11,7 @@ import keras
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest
+from tenfold.data.format.statistics import SplitStatistics
 from tenfold.data.reading.read_config import input_spec
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.model_spec import ModelSpec
@@ -183,7 +184,15 @@ def _model_spec(train: TrainConfig, manifest: Manifest) -> ModelSpec:
         epochs=train.epochs,
         seed=train.seed,
         learning_rate=train.learning_rate,
+        targets=spec.targets,
+        statistics=_statistics(train, manifest),
     )
+
+
+def _statistics(train: TrainConfig, manifest: Manifest) -> SplitStatistics | None:
+    """Return the statistics of the training split, if the shards have one of that name."""
+    splits = {split.name: split for split in manifest.splits}
+    return splits[train.train_split].statistics if train.train_split in splits else None
 
 
 def _first_line(error: Any) -> str:

@@ -185,6 +185,8 @@ class Session:
             epochs=self.config.epochs,
             seed=self.config.seed,
             learning_rate=self.config.learning_rate,
+            targets=spec.targets,
+            statistics=self.split.statistics,
         )
 
     # --- training ---
