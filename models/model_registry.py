@@ -1,5 +1,6 @@
 """Lookup of model functions by name; a module is imported when its function is first needed."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,26 +20,46 @@ BUILT_IN: Final = {
     "head": "tenfold.models.builtin.dense:build_head",
     "mlp": "tenfold.models.builtin.dense:build_mlp",
     "resnet50": "tenfold.models.builtin.resnet50:build",
+    "text": "tenfold.models.builtin.text_model:build",
+    "unet": "tenfold.models.builtin.unet:build",
 }
+_APPLICATIONS: Final = "tenfold.models.builtin.applications:build"
+
+
+def built_in_name(name: str) -> str:
+    """Return the built-in model that `name` means: ``unet`` for ``unet:21``, ``keras`` for
+    ``keras:EfficientNetV2B0``; "" for other names.
+    """
+    base, colon, argument = name.partition(":")
+    if base == "keras" and colon:
+        return base
+    if base == "unet" and argument.isdecimal():
+        return base
+    return name if name in BUILT_IN else ""
 
 
 def check_model_name(name: str, *, working_dir: str = "") -> None:
     """Check a model's name without importing anything.
 
     Args:
-      name: a built-in name, ``module:function`` or ``file.py:function``.
+      name: a built-in name, ``keras:NAME`` of Keras Applications, ``module:function`` or
+        ``file.py:function``.
       working_dir: the folder that a relative ``file.py`` is looked up in; the current one if
         empty.
 
     Raises:
       UserError: the name has none of these forms, or the file does not exist.
     """
-    if name not in BUILT_IN and ":" not in name and not name.endswith(".py"):
+    built_in, argument = built_in_name(name), name.partition(":")[2]
+    if built_in == "keras" and not argument.isidentifier():
+        raise UserError(f"model '{name}': write keras:NAME, as keras:EfficientNetV2B0")
+    if not built_in and ":" not in name and not name.endswith(".py"):
         raise UserError(
             f"there is no built-in model '{name}': {did_you_mean(name, BUILT_IN)} "
-            "(a model of your own is module:function or file.py:function)"
+            "(a model of Keras Applications is keras:NAME, one of your own module:function or "
+            "file.py:function)"
         )
-    if name not in BUILT_IN:
+    if not built_in:
         check_own_name(name, working_dir=working_dir, what="model")
 
 
@@ -102,10 +123,14 @@ def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
       UserError: the name, the file or the function does not exist.
     """
     check_model_name(name, working_dir=working_dir)
-    found = find_attribute(BUILT_IN.get(name, name), working_dir=working_dir, what="model")
+    built_in, argument = built_in_name(name), name.partition(":")[2]
+    path = _APPLICATIONS if built_in == "keras" else BUILT_IN.get(built_in, name)
+    found = find_attribute(path, working_dir=working_dir, what="model")
     if not callable(found):
         raise UserError(f"model '{name}' is {type(found).__name__}, not a function")
-    return found
+    if built_in == "keras":
+        return partial(found, application=argument)
+    return partial(found, classes=int(argument)) if built_in and argument else found
 
 
 def find_attribute(name: str, *, working_dir: str, what: str) -> Any:

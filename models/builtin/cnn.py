@@ -1,4 +1,4 @@
-"""`cnn`: a small convolutional classifier with the same losses on any number of workers.
+"""`cnn`: a small convolutional network with the same losses on any number of workers.
 
 It has group normalisation in place of batch normalisation, and no dropout, so that nothing in it
 depends on how a global batch is divided among the replicas.
@@ -6,8 +6,8 @@ depends on how a global batch is divided among the replicas.
 
 import keras
 
-from tenfold.data.errors import UserError
-from tenfold.models.builtin.classifier_head import class_probabilities
+from tenfold.models.builtin.feature_inputs import image_input
+from tenfold.models.builtin.heads import with_heads
 from tenfold.models.model_spec import ModelSpec
 
 _MIN_POOLED_SIDE = 6  # pixels; a smaller image is not halved again
@@ -15,19 +15,17 @@ _MAX_FILTERS = 256
 
 
 def build(spec: ModelSpec) -> keras.Model:
-    """Return the classifier for images of `spec.image_shape`, not compiled.
+    """Return the model for images of `spec.image_shape`.
 
     Blocks of convolution, normalisation and pooling halve the image until a further halving
     would leave fewer than 3 pixels a side.
 
     Raises:
-      UserError: the shards hold no images.
+      UserError: the shards hold no images, or a target has values that no head predicts.
     """
-    if spec.image_shape is None:
-        raise UserError("model 'cnn' needs images; these shards have no 'image' feature")
-    inputs = keras.Input(spec.image_shape, name="image")
+    inputs = image_input(spec, model="cnn")
     hidden = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
-    side, filters = min(spec.image_shape[:2]), 32
+    side, filters = min(inputs.shape[1:3]), 32
     while True:
         hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
         hidden = keras.layers.GroupNormalization(groups=8)(hidden)
@@ -38,5 +36,4 @@ def build(spec: ModelSpec) -> keras.Model:
         side, filters = side // 2, min(2 * filters, _MAX_FILTERS)
     hidden = keras.layers.Flatten()(hidden)
     hidden = keras.layers.Dense(128, activation="relu", name="features")(hidden)
-    outputs = class_probabilities(hidden, spec)
-    return keras.Model(inputs, outputs, name="cnn")
+    return with_heads(inputs, hidden, spec, name="cnn")

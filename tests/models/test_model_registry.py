@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.models.model_registry import check_model_name, check_own_name, find_model
+from tenfold.models.model_registry import (
+    built_in_name,
+    check_model_name,
+    check_own_name,
+    find_model,
+)
 
 FIND = """
 import sys
@@ -48,12 +53,29 @@ def test_user_packages_called_data_and_models_work(project: Path, name: str) -> 
         ("cnnn", "did you mean 'cnn'"),
         ("models.net:", "write module:name"),
         ("x:1+1", "write module:name"),
+        ("keras:", "write keras:NAME, as keras:EfficientNetV2B0"),
         ("absent.py:build", "there is no file"),
     ],
 )
 def test_wrong_model_name_is_refused_without_import(project: Path, name: str, word: str) -> None:
     with pytest.raises(UserError, match=word):
         check_model_name(name, working_dir=str(project))
+
+
+@pytest.mark.parametrize(
+    ("name", "built_in"),
+    [
+        ("cnn", "cnn"),
+        ("unet:21", "unet"),
+        ("unet:build", ""),
+        ("cnn:21", ""),
+        ("keras:ResNet50", "keras"),
+        ("keras", ""),
+        ("my.keras:build", ""),
+    ],
+)
+def test_built_in_models_may_have_an_argument(name: str, built_in: str) -> None:
+    assert built_in_name(name) == built_in
 
 
 def test_missing_module_or_function_is_refused(project: Path) -> None:

@@ -8,20 +8,20 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.image_header import image_shape
-from tenfold.data.format.manifest import LABEL, Manifest
+from tenfold.data.format.manifest import IMAGE, LABEL, Feature, Manifest
 from tenfold.data.integrity.inspect_shards import first_records, image_of
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
-from tenfold.data.reading.read_config import DEFAULT_SIDE
+from tenfold.data.reading.read_config import DEFAULT_SIDE, input_spec
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.job_spec import job_from_json
 from tenfold.launcher.job.run_dir import CHECKPOINTS_FOLDER, JOB_FILE
-from tenfold.models.model_registry import BUILT_IN
+from tenfold.models.model_registry import built_in_name
 from tenfold.models.train_config import STEP_FIELDS, TrainConfig
 
-_IMAGE_MODELS: Final = ("cnn", "resnet50")
+_IMAGE_MODELS: Final = ("cnn", "resnet50", "unet", "keras")
 # From this imbalance on, a launch says what it costs.
 _NOTABLE_IMBALANCE: Final = 0.05
 # Images whose headers are read to say how much sizes vary.
@@ -37,7 +37,8 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
         run in another order.
     """
     manifest = read_manifest(config.shards)
-    _check_built_in(config.model, manifest)
+    spec = input_spec(manifest, config.image_size)
+    _check_built_in(config.model, spec.inputs, spec.targets)
     check_resume(config)
     assign_lanes(
         manifest,
@@ -60,20 +61,37 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
     return manifest.num_lanes
 
 
-def _check_built_in(model: str, manifest: Manifest) -> None:
-    """Check that a built-in model finds its image and its classes in the shards."""
-    if model not in BUILT_IN:
+def _check_built_in(model: str, inputs: Sequence[Feature], targets: Sequence[Feature]) -> None:
+    """Check that a built-in model finds what it needs among the features.
+
+    Raises:
+      UserError: it needs an image, a text or a target that is not there.
+    """
+    name = built_in_name(model)
+    if not name:
         return
-    kinds = {feature.name: feature.kind for feature in manifest.features}
-    if model in _IMAGE_MODELS and "image" not in kinds.values():
+    shown = ", ".join(feature.name for feature in inputs)
+    if name in _IMAGE_MODELS and all(feature.kind != IMAGE for feature in inputs):
         raise UserError(
-            f"model '{model}' needs images; these shards hold {', '.join(kinds)}: take "
+            f"model '{model}' needs images; these shards hold {shown}: take "
             "--model=mlp or one of your own"
         )
-    if LABEL not in kinds:
+    if not targets:
         raise UserError(
-            f"model '{model}' is a classifier, and these shards have no feature '{LABEL}' (they "
-            f"have {', '.join(kinds)}): write them with one, or give a --model of your own"
+            f"model '{model}' has nothing to predict: these shards have no feature '{LABEL}' "
+            f"(they have {shown}): name the targets with --target=NAME, write with "
+            "--label_feature=NAME, or give a --model of your own"
+        )
+    masks = [target.name for target in targets if target.kind == IMAGE]
+    if name == "unet" and len(masks) != 1:
+        raise UserError(
+            f"model '{model}' predicts a mask, which is an image; the targets are "
+            f"{', '.join(target.name for target in targets)}: name the mask with --target=NAME"
+        )
+    if name != "unet" and masks:
+        raise UserError(
+            f"model '{model}' cannot predict the image '{masks[0]}': take --model=unet or one of "
+            "your own"
         )
 
 

@@ -53,7 +53,16 @@ def test_unlabelled_shards_are_refused_for_built_in_models(tenfold: Any, tmp_pat
         check_training(config, num_workers=1)
     with pytest.raises(UserError, match="'cnn' needs images; these shards hold other, value"):
         check_training(replace(config, model="cnn"), num_workers=1)
+    with pytest.raises(UserError, match="'keras:ResNet50' needs images; these shards hold"):
+        check_training(replace(config, model="keras:ResNet50"), num_workers=1)
     check_training(replace(config, model="own.py:build"), num_workers=1)
+
+
+def test_mask_models_need_a_mask(digit_shards: Path) -> None:
+    config = TrainConfig(str(digit_shards), "run", model="unet:2")
+    with pytest.raises(UserError, match=r"'unet:2' predicts a mask.*targets are label: name the"):
+        check_training(config, num_workers=1)
+    check_training(replace(config, model="keras:MobileNet"), num_workers=1)
 
 
 def test_changed_batch_is_refused_on_resume(tmp_path: Path) -> None:
