@@ -12,6 +12,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.format.manifest import IMAGE, Manifest
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
+from tenfold.data.reading.feeding.feed_options import FeedOptions
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 EVALUATE: Final = "evaluate"
@@ -47,6 +48,8 @@ class InferenceConfig:
       follow: evaluate each new checkpoint of the run directory `model`, until its training ends.
       image_size: (height, width); None takes the size of the model's input.
       decoder: one of DECODERS or AUTO.
+      feed: see `TrainConfig`; None takes that of the run, if the model is of a run.
+      map: the same.
       cache, cache_dir, cache_bytes: see `data.storage.shard_cache.CacheOptions`.
       working_dir: the user's current folder, where modules are looked up.
     """
@@ -64,6 +67,8 @@ class InferenceConfig:
     follow: bool = False
     image_size: tuple[int, int] | None = None
     decoder: str = AUTO
+    feed: FeedOptions | None = None
+    map: str | None = None
     cache: str = DEFAULT_CACHE.mode
     cache_dir: str = DEFAULT_CACHE.folder
     cache_bytes: int = DEFAULT_CACHE.limit_bytes

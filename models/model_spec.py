@@ -19,7 +19,8 @@ class ModelSpec:
     """The shapes of the data and the size of the run, as a model function needs them.
 
     Attributes:
-      inputs: the features that the model is fed.
+      inputs: the features that the model is fed; with --map, the tensors of its x, by the keys of
+        a dict. A dimension that differs between records is None: the tensor is ragged.
       image_shape: (height, width, channels) in pixels, or None if the shards hold no images.
         Images are float32 from 0 to 255.
       num_classes: the number of classes of `label`; 0 if the shards have no class labels.
@@ -29,8 +30,11 @@ class ModelSpec:
       seed: seed of the initial weights and of the order of records.
       learning_rate: the value of --learning_rate, or None if the flag was not given.
       targets: the features that the model is to predict: ``label`` unless --target names others;
-        () where there is none.
+        with --map, the tensors of its y; () where there is none.
       statistics: the statistics of the training split's features; None if the shards have none.
+      x: the `tf.TypeSpec` of what the model is fed, or a dict or tuple of them, as the batches
+        hold them; uint8 becomes float32 on the way.
+      y: the same of the targets; None where there is none.
     """
 
     inputs: tuple[Feature, ...]
@@ -43,6 +47,8 @@ class ModelSpec:
     learning_rate: float | None = None
     targets: tuple[Feature, ...] = ()
     statistics: SplitStatistics | None = None
+    x: Any = None
+    y: Any = None
 
 
 # `Any` is keras.Model: this module is imported before TensorFlow is.

@@ -11,6 +11,7 @@ from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.planning.lanes import DROP, check_remainder
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
+from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
@@ -57,6 +58,9 @@ class TrainConfig:
       decoder: one of DECODERS or AUTO.
       augment: see `data.reading.decoding.augment_options`; empty for none.
       remainder: see `data.reading.read_options.ReadOptions`.
+      feed: which features are inputs, targets and weights, and how they are shaped.
+      map: the user's function from features to what the model is fed, as ``module:name``; empty
+        for none.
       salvage: the folder with the readable records of damaged shards; empty for none.
       steps_per_execution: steps per call into TensorFlow.
       collective: one of COLLECTIVES, how workers exchange gradients.
@@ -91,6 +95,8 @@ class TrainConfig:
     decoder: str = AUTO
     augment: str = ""
     remainder: str = DROP
+    feed: FeedOptions = DEFAULT_FEED
+    map: str = ""
     salvage: str = ""
     steps_per_execution: int = 16
     collective: str = COLLECTIVES[0]

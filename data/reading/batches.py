@@ -15,9 +15,17 @@ from typing import Any, Final, TypeVar
 
 import tensorflow as tf
 
-from tenfold.data.format.manifest import LABEL, ShardInfo
+from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import REPEAT
 from tenfold.data.reading.decoding.decoders import PythonDecoder, make_decoder
+from tenfold.data.reading.feeding.feed import Feed, load_map
+from tenfold.data.reading.feeding.nested import (
+    map_leaves,
+    pad_rows,
+    with_rows,
+    zero,
+    zeros_like_spec,
+)
 from tenfold.data.reading.ordering.order import (
     ShuffleOrder,
     lane_buffer_records,
@@ -31,16 +39,15 @@ from tenfold.data.reading.ordering.order import (
 from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import BEGINNING, Position
-from tenfold.data.reading.records.graph_records import GraphRecordReader, empty_features, zero
+from tenfold.data.reading.records.graph_records import GraphRecordReader
 from tenfold.data.reading.records.image_records import ImageRecordReader
 from tenfold.data.reading.records.number_records import NumberRecordReader
 from tenfold.data.reading.records.number_table import are_numbers
 from tenfold.data.reading.records.record_reader import (
-    Batch,
+    EvaluationBatch,
     RecordBatch,
     RecordReader,
     TrainingBatch,
-    WeightedBatch,
 )
 from tenfold.data.reading.records.shard_elements import (
     ShardElements,
@@ -52,7 +59,7 @@ from tenfold.data.reading.records.shard_index import ShardIndex
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.prefetch import ShardPrefetcher, needs_prefetch
 
-AnyBatch = TypeVar("AnyBatch", RecordBatch, TrainingBatch, WeightedBatch)
+AnyBatch = TypeVar("AnyBatch", TrainingBatch, EvaluationBatch)
 
 # The configurations of the pipelines that this process made last: TensorFlow's errors about
 # records do not tell which shards they are in. An append is atomic, so no lock is needed.
@@ -83,29 +90,33 @@ def training_batches(
     order = shuffle_order(config, start, epochs, tail)
     reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
     parts = StepParts(shards, replicas=config.place.replicas, tail=tail)
+    feed = feed_of(config)
 
     @plain_graph
     def read(number: tf.Tensor, records: tf.Tensor) -> TrainingBatch:
-        def read_leftover() -> RecordBatch:
-            features = empty_features(config.spec, tf.size(records))
-            return RecordBatch(features, reader.fingerprints(records), tf.zeros([], tf.float64))
+        epoch = number // parts.per_epoch
 
-        def read_records() -> RecordBatch:
-            return reader.read(records, number // parts.per_epoch)
+        def read_leftover() -> tuple[Any, ...]:
+            empty = feed.empty(tf.size(records))
+            return empty, reader.fingerprints(records), tf.zeros([], tf.float64)
+
+        def read_records() -> tuple[Any, ...]:
+            features, prints, decode_s = reader.read(records, epoch)
+            return feed(features, prints, epoch), prints, decode_s
 
         if parts.has_tail:
-            batch = tf.cond(parts.is_leftover(number), read_leftover, read_records)
+            fed, prints, decode_s = tf.cond(parts.is_leftover(number), read_leftover, read_records)
         else:
-            batch = read_records()
+            fed, prints, decode_s = read_records()
         share = parts.share(number, tf.size(records, tf.int64))
-        prints = parts.without_repeats(number, batch.fingerprints)
-        return _with_size(TrainingBatch(batch.features, prints, batch.decode_s, share), parts.size)
+        prints = parts.without_repeats(number, prints)
+        return _with_size(TrainingBatch(fed, prints, decode_s, share), parts.size)
 
     records = shuffled_batches(shards, order, reader.elements, parts)
     first = start.epoch * parts.per_epoch + start.step * parts.replicas
     numbered = records.enumerate(first)
     # A group has parts of one size, and no repeats.
-    fixed = parts.size is not None and shards.remainder != REPEAT
+    fixed = parts.size is not None and shards.remainder != REPEAT and feed.function is None
     group = reader.records_at_once // parts.size if fixed and parts.size else 1
     if group > 1:
         batches = _map_groups(numbered.batch(group), reader, config, parts)
@@ -118,19 +129,23 @@ def training_batches(
 
 
 def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
-    """Return a worker's part of a split once, as `WeightedBatch` elements of a fixed size.
+    """Return a worker's part of a split once, as `EvaluationBatch` elements of a fixed size.
 
-    The number of batches is the same on every worker; padding has weight 0.
+    The number of batches is the same on every worker.
     """
     shards = config.evaluation_shards
     _remember(config)
     names = (shard.name for shard in shards.shards)
     reader = open_reader(config, shards.shards, plan=names)
     size = config.evaluation_batch
+    feed = feed_of(config)
 
     @plain_graph
-    def read(records: tf.Tensor) -> WeightedBatch:
-        return _pad(reader.read(records, None), size)
+    def read(records: tf.Tensor) -> EvaluationBatch:
+        features, prints, decode_s = reader.read(records, None)
+        present = tf.ones_like(prints, tf.float32)
+        fed = feed(features, prints, None)
+        return _padded(EvaluationBatch(fed, prints, decode_s, present), size)
 
     if reader.elements.are_ids:
         records = ordered_id_batches(shards.shards, reader.elements, size)
@@ -139,7 +154,7 @@ def evaluation_batches(config: ReadConfig) -> tf.data.Dataset:
     batches = _map(records, read, config)
     total = config.evaluation_steps * config.place.replicas
     own = -(-shards.num_records // size)
-    empty = empty_elements(batches.element_spec)
+    empty = zeros_like_spec(batches.element_spec)
     padding = tf.data.Dataset.from_tensors(empty).repeat(total - own)
     return _finish(batches.concatenate(padding), config)
 
@@ -206,14 +221,14 @@ def open_reader(
     shape = config.spec.image_shape
     decoder = None if shape is None else make_decoder(config.options.decoder, shape)
     augment, seed = config.augment, config.options.seed
-    numbers = are_numbers(config.spec.features)
+    numbers = are_numbers(config.manifest.features)
     paths = {config.path_of(shard.name): shard for shard in shards}
     index = None
     if by_id and not any(map(is_url, paths)) and (numbers or isinstance(decoder, PythonDecoder)):
         index = ShardIndex({path: shard.bytes for path, shard in paths.items()})
     if numbers and index is not None:
         return NumberRecordReader(
-            config.spec,
+            config.manifest.features,
             elements=record_id_elements(config.path_of, index),
             index=index,
             shards=list(paths.items()),
@@ -290,16 +305,19 @@ def _map_groups(
 ) -> tf.data.Dataset:
     """Return the training batches of groups of (number, records), each group read in one call.
 
+    All features are numbers of fixed shapes, and none is changed by a function of the user's.
+
     Args:
       groups: int64 [group] and elements [group, records of a batch].
       reader: reads them.
       config: what the worker reads.
       parts: the parts of the steps, all of one size.
     """
+    feed = feed_of(config)
 
     @plain_graph
     def read_group(numbers: tf.Tensor, records: tf.Tensor) -> TrainingBatch:
-        batch = reader.read(tf.reshape(records, [-1]), None)
+        features, prints, decode_s = reader.read(tf.reshape(records, [-1]), None)
         is_leftover = parts.is_leftover(numbers)
 
         def split(value: tf.Tensor) -> tf.Tensor:
@@ -310,11 +328,11 @@ def _map_groups(
             cleared = tf.reshape(is_leftover, [-1] + [1] * (value.shape.rank - 1))
             return tf.where(cleared, zero(value.dtype), value) if parts.has_tail else value
 
-        features = {name: without_leftover(value) for name, value in batch.features.items()}
+        fed = map_leaves(without_leftover, feed(features, prints, None))
         count = tf.shape(numbers)[0]
-        seconds = tf.fill([count], batch.decode_s / tf.cast(count, tf.float64))
+        seconds = tf.fill([count], decode_s / tf.cast(count, tf.float64))
         share = parts.share(numbers, tf.fill([count], tf.constant(parts.size, tf.int64)))
-        return TrainingBatch(features, split(batch.fingerprints), seconds, share)
+        return TrainingBatch(fed, split(prints), seconds, share)
 
     return _map(groups, read_group, config).unbatch()
 
@@ -324,50 +342,30 @@ def _finish(batches: tf.data.Dataset, config: ReadConfig) -> tf.data.Dataset:
     return batches.prefetch(config.place.replicas + 1).with_options(options)
 
 
+def feed_of(config: ReadConfig) -> Feed:
+    """Return what turns the features that `config` reads into what a model is fed.
+
+    Raises:
+      UserError: there is no such function as the options name.
+    """
+    function = config.options.map
+    found = load_map(function) if isinstance(function, str) else function
+    return Feed(config.spec, found, config.options.seed)
+
+
 def _with_size(batch: AnyBatch, size: int | None) -> AnyBatch:
     """Return the batch with its static size set, which may be unknown."""
-
-    def sized(value: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(value, [size, *value.shape[1:]])
-
-    features = {name: sized(value) for name, value in batch.features.items()}
-    return batch._replace(features=features, fingerprints=sized(batch.fingerprints))
+    fed = map_leaves(lambda value: with_rows(value, size), batch.fed)
+    return batch._replace(fed=fed, fingerprints=with_rows(batch.fingerprints, size))
 
 
-def _pad(batch: RecordBatch, size: int) -> WeightedBatch:
-    """Return the batch with records of weight 0 added up to `size`."""
-    num_records = tf.shape(batch.fingerprints)[0]
-
-    def pad(value: tf.Tensor) -> tf.Tensor:
-        rows = [[0, size - num_records]] + [[0, 0]] * (value.shape.rank - 1)
-        return tf.pad(value, rows, constant_values=zero(value.dtype))
-
-    features = {name: pad(value) for name, value in batch.features.items()}
-    weights = tf.ensure_shape(pad(tf.ones([num_records], tf.float32)), [size])
-    padded = WeightedBatch(features, pad(batch.fingerprints), batch.decode_s, weights)
-    return _with_size(padded, size)
-
-
-def empty_elements(spec: Any) -> Any:
-    """Return elements of a data set with the given element spec, all zeros and empty strings."""
-    return tf.nest.map_structure(
-        lambda part: tf.fill([size or 1 for size in part.shape], zero(part.dtype)), spec
+def _padded(batch: EvaluationBatch, size: int) -> EvaluationBatch:
+    """Return the batch with rows that stand for no record added up to `size`."""
+    fed, prints, present = map_leaves(
+        lambda value: with_rows(pad_rows(value, size), size),
+        (batch.fed, batch.fingerprints, batch.present),
     )
-
-
-def split_batch(batch: Batch) -> tuple[Any, tf.Tensor | None, tf.Tensor | None]:
-    """Return (x, y, weight) of a batch, with images as float32 from 0 to 255.
-
-    y is None without a label, weight is None in training.
-    """
-    rest = {
-        name: tf.cast(value, tf.float32) if value.dtype == tf.uint8 else value
-        for name, value in batch.features.items()
-        if name != LABEL
-    }
-    inputs = next(iter(rest.values())) if len(rest) == 1 else rest
-    weights = batch.weights if isinstance(batch, WeightedBatch) else None
-    return inputs, batch.features.get(LABEL), weights
+    return EvaluationBatch(fed, prints, batch.decode_s, present)
 
 
 def reading_options(threads: int) -> tf.data.Options:

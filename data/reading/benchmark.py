@@ -13,6 +13,7 @@ from tenfold.data.reading.batches import (
     training_batches,
 )
 from tenfold.data.reading.decoding.decoders import resolve_decoder
+from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
@@ -64,6 +65,8 @@ def measure_reading(
     shuffle_buffer_bytes: int = 256 * 10**6,
     seconds: float = 5.0,
     cache: CacheOptions = DEFAULT_CACHE,
+    feed: FeedOptions = DEFAULT_FEED,
+    map: str = "",
 ) -> ReadBench:
     """Read the training records of worker 0 of `num_workers`, for `seconds` a stage.
 
@@ -81,6 +84,8 @@ def measure_reading(
         shuffle_buffer_bytes=shuffle_buffer_bytes,
         threads=threads,
         cache=cache,
+        feed=feed,
+        map=map,
     )
     config = read_config(
         shards,

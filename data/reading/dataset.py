@@ -1,14 +1,15 @@
 """The batches of one worker, for scripts of the user's own: training and evaluation."""
 
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import IMAGE
 from tenfold.data.planning.lanes import DROP, assign_lanes
-from tenfold.data.reading.batches import evaluation_batches, split_batch, training_batches
+from tenfold.data.reading.batches import evaluation_batches, training_batches
 from tenfold.data.reading.decoding.decoders import AUTO
+from tenfold.data.reading.feeding.feed import MapFunction, unpack
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_options import (
     BEGINNING,
@@ -36,6 +37,7 @@ def training_dataset(
     epochs: int | None = None,
     weights: bool = False,
     receipt: bool = False,
+    map: MapFunction | str | None = None,
 ) -> tf.data.Dataset:
     """Return this worker's training batches, read from its own lanes' shards only.
 
@@ -52,25 +54,28 @@ def training_dataset(
       epochs: epochs of the whole run, those before `start` included; None never ends.
       weights: add `weight` to the elements; needed where the parts of a batch differ in size.
       receipt: add `counts` to the elements.
+      map: in place of `ReadOptions.map`.
 
     Elements:
-      (x, y), with `weight` and `counts` after them where asked for; without y where records have
-      no ``label``. An element is the part of a batch that one replica gets: n = global_batch_size
+      What the map returns, x, (x, y) or (x, y, weight), with `weight` and `counts` after it where
+      asked for; without a map (x, y), or x alone where there is no target. An element is the
+      part of a batch that one replica gets: n = global_batch_size
       / workers / replicas, or with `weights` about as many.
 
-      x: the feature beside the label, or a dict of features where there are several: images
+      x: the feature beside the target, or a dict of features where there are several: images
         float32 or uint8 [n, height, width, channels] with values 0 to 255, numbers float32 or
-        int64 [n, …], bytes as string [n, …].
-      y: int64 [n].
-      weight: float32 [n], all of one value: n as a multiple of its mean over all replicas. The
-        mean over the replicas of their mean weighted losses is the mean loss of the batch.
+        int64 [n, …], bytes as string [n, …]; a `tf.RaggedTensor` where records differ in shape.
+      y: the target, as ``label``, int64 [n]; or a dict of several.
+      weight: float32 [n]: the weight of each record, 1 without one, times n as a multiple of its
+        mean over all replicas. The mean over the replicas of their mean weighted losses is the
+        mean weighted loss of the batch.
       counts: int64 [3]: records, leftover records (in an epoch's last element), and the sum of
         both's fingerprints modulo 2**64. `epoch_receipt` takes the sum of an epoch's counts.
 
     Raises:
       UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
-    config = _config(shards, split, global_batch_size, options, place)
+    config = _config(shards, split, global_batch_size, _with_map(options, map), place)
     if not weights:
         _check_even(config)
     start = _check_start(config, start)
@@ -88,6 +93,7 @@ def evaluation_dataset(
     options: ReadOptions = DEFAULT_OPTIONS,
     place: WorkerPlace | None = None,
     receipt: bool = False,
+    map: MapFunction | str | None = None,
 ) -> tf.data.Dataset:
     """Return this worker's part of a split, every record once.
 
@@ -100,16 +106,18 @@ def evaluation_dataset(
       options: how records are decoded and fetched; what concerns training alone is ignored.
       place: which worker this is; None takes `WorkerPlace.from_environment()`.
       receipt: add `counts` to the elements.
+      map: in place of `ReadOptions.map`.
 
     Elements:
-      (x, y, weight), or (x, y, weight, counts) with `receipt`; without y where records have no
-      ``label``. x, y and counts are those of `training_dataset`.
+      (x, y, weight), or (x, y, weight, counts) with `receipt`; without y where there is no
+      target. x, y and counts are those of `training_dataset`.
 
-      weight: float32 [n], 1 for a record and 0 for padding.
+      weight: float32 [n], the weight of a record, 1 without one, and 0 for padding.
 
     Raises:
       UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
+    options = _with_map(options, map)
     batches = evaluation_batches(_config(shards, split, global_batch_size, options, place))
     if receipt:
         batches = add_evaluation_counts(batches)
@@ -174,6 +182,10 @@ def steps_per_epoch(
     return workers[0].steps_per_epoch
 
 
+def _with_map(options: ReadOptions, function: MapFunction | str | None) -> ReadOptions:
+    return options if function is None else replace(options, map=function)
+
+
 def _config(
     shards: str,
     split: str,
@@ -234,12 +246,14 @@ def _as_tuples(batches: tf.data.Dataset, image_dtype: str, *, weights: bool) -> 
 
     @plain_graph
     def convert(batch: Batch, *counts: tf.Tensor) -> tuple[Any, ...]:
-        inputs, label, weight = split_batch(batch)
-        if image_dtype == "uint8" and IMAGE in batch.features:
-            images = batch.features[IMAGE]
-            inputs = {**inputs, IMAGE: images} if isinstance(inputs, dict) else images
+        x, y, weight = unpack(batch.fed)
+        if image_dtype == "uint8":
+            x = batch.fed[0]
         if isinstance(batch, TrainingBatch) and weights:
-            weight = tf.fill(tf.shape(batch.fingerprints), batch.share)
-        return inputs, *(part for part in (label, weight) if part is not None), *counts
+            share = tf.fill(tf.shape(batch.fingerprints), batch.share)
+            weight = share if weight is None else share * weight
+        if not isinstance(batch, TrainingBatch):
+            weight = batch.present if weight is None else batch.present * weight
+        return x, *(part for part in (y, weight) if part is not None), *counts
 
     return batches.map(convert)

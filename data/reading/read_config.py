@@ -8,16 +8,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
-from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import LABEL, Feature, Manifest
+from tenfold.data.format.manifest import Manifest
 from tenfold.data.planning.lanes import PAD, WorkerShards, assign_lanes
 from tenfold.data.reading.decoding.augment_options import (
     NO_AUGMENT,
     AugmentOptions,
     parse_augment,
 )
+from tenfold.data.reading.feeding.input_spec import InputSpec, input_spec
 from tenfold.data.reading.read_options import (
     DEFAULT_OPTIONS,
     SOLE_WORKER,
@@ -27,75 +26,6 @@ from tenfold.data.reading.read_options import (
 from tenfold.data.runtime.process_pool import usable_cpus
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
-
-# Side in pixels of images that differ in size, where none is asked for.
-DEFAULT_SIDE: Final = 224
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """Shapes (without the batch) and dtypes of a model's inputs.
-
-    `image_shape` is (height, width, channels), None where records have no image.
-    """
-
-    features: tuple[Feature, ...]
-    image_shape: tuple[int, int, int] | None
-    num_classes: int
-
-    @property
-    def inputs(self) -> tuple[Feature, ...]:
-        """Every feature but the label."""
-        return tuple(feature for feature in self.features if feature.name != LABEL)
-
-    @property
-    def targets(self) -> tuple[Feature, ...]:
-        """The label, if there is one."""
-        return tuple(feature for feature in self.features if feature.name == LABEL)
-
-
-def input_spec(manifest: Manifest, image_size: tuple[int, int] | None = None) -> InputSpec:
-    """Return the inputs that shards with `manifest` give.
-
-    Images have one channel where all of them are grey, else three.
-
-    Args:
-      manifest: manifest of the shards.
-      image_size: (height, width); None takes the size of the images where all have the same,
-        else 224 × 224.
-
-    Raises:
-      UserError: the shape of a feature differs between records, some records lack it, or it is a
-        sequence.
-    """
-    shape = None
-    for feature in manifest.features:
-        if feature.sequence:
-            raise UserError(
-                f"feature '{feature.name}' is a sequence: the shards hold SequenceExamples, which "
-                "the built-in reader cannot read yet; read them in a program of your own with "
-                "tf.io.parse_single_sequence_example ('tenfold inspect' prints the code)"
-            )
-        if feature.optional:
-            raise UserError(
-                f"feature '{feature.name}' is missing in some records, but only features that "
-                "all records have can be read: write with --missing=zero, nan or drop"
-            )
-        if feature.kind == "image":
-            shape = _image_shape(feature, image_size)
-        elif None in feature.shape:
-            raise UserError(
-                f"feature '{feature.name}' has shape {feature.shape}, but only features of one "
-                "fixed shape can be read: pad or crop it when writing (--transform)"
-            )
-    return InputSpec(manifest.features, shape, manifest.num_classes)
-
-
-def _image_shape(feature: Feature, size: tuple[int, int] | None) -> tuple[int, int, int]:
-    height, width, channels = feature.shape if len(feature.shape) == 3 else (None, None, None)
-    if size is None:
-        size = (height, width) if height and width else (DEFAULT_SIDE, DEFAULT_SIDE)
-    return (*size, 1 if channels == 1 else 3)
 
 
 @dataclass(frozen=True)
@@ -110,6 +40,7 @@ class ReadConfig:
       place: which worker reads.
       options: how records are decoded, shuffled and fetched.
       moved: path by name of the shards that lie outside `folder`.
+      also: features that are read beside those that the model is fed.
     """
 
     folder: str
@@ -119,11 +50,13 @@ class ReadConfig:
     place: WorkerPlace = SOLE_WORKER
     options: ReadOptions = DEFAULT_OPTIONS
     moved: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     @cached_property
     def spec(self) -> InputSpec:
         """The inputs that the records give."""
-        return input_spec(self.manifest, self.options.image_size)
+        options = self.options
+        return input_spec(self.manifest, options.image_size, options.feed, also=self.also)
 
     @property
     def augment(self) -> AugmentOptions:

@@ -4,15 +4,17 @@ Imports neither TensorFlow nor numpy, so that planning and the command line can 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.planning.cluster_task import ClusterTask, find_task, read_tf_config
 from tenfold.data.planning.lanes import DROP, check_remainder
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, DecoderFactory, check_decoder
+from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
+from tenfold.data.runtime.user_code import names_user_object
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 
 if TYPE_CHECKING:
@@ -44,9 +46,16 @@ class ReadOptions:
       remainder: what becomes of the records that are too few for a whole batch at the end of an
         epoch: ``drop``, ``pad`` (a smaller batch) or ``repeat`` (a batch with records of the
         epoch's beginning).
+      feed: which features are inputs, targets and weights, and how lists, masks and boxes are
+        read.
+      map: a function from a dict of a batch's features to what the model is fed, x, (x, y) or
+        (x, y, weight), or its name, ``module:function`` or ``file.py:function``; it takes the
+        place of inputs, targets and weights. It runs in the tf.data graph. A second argument, if
+        it takes one, is the seeds of the records, int64 [n, 2], for `tf.random.stateless_…`; they
+        follow from (seed, epoch, record). In evaluation it is None.
 
     Raises:
-      UserError: a value is out of range, or there is no such decoder.
+      UserError: a value is out of range, or there is no such decoder or function.
     """
 
     image_size: tuple[int, int] | None = None
@@ -58,6 +67,8 @@ class ReadOptions:
     threads: int = 0
     cache: CacheOptions = DEFAULT_CACHE
     remainder: str = DROP
+    feed: FeedOptions = DEFAULT_FEED
+    map: str | Callable[..., Any] = ""
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -71,6 +82,8 @@ class ReadOptions:
         check_remainder(self.remainder)
         parse_augment(self.augment)
         check_decoder(self.decoder)
+        if isinstance(self.map, str) and self.map and not names_user_object(self.map):
+            raise UserError(f"map '{self.map}': write module:function or file.py:function")
 
 
 DEFAULT_OPTIONS: Final = ReadOptions()

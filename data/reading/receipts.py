@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Split
-from tenfold.data.reading.batches import empty_elements
+from tenfold.data.reading.feeding.nested import zeros_like_spec
 from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
@@ -170,7 +170,7 @@ def add_training_counts(
         return last, (last, (number < used - 1) | (number == per_epoch - 1))
 
     numbered = batches.enumerate(start.epoch * per_epoch + start.step * replicas)
-    begin = (empty_elements(batches.element_spec), tf.zeros([3], tf.int64))
+    begin = (zeros_like_spec(batches.element_spec), tf.zeros([3], tf.int64))
     folded = numbered.scan(begin, fold)
     complete = folded.filter(lambda _, is_complete: is_complete).map(lambda counted, _: counted)
     length = tf.data.INFINITE_CARDINALITY

@@ -12,6 +12,12 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.cli import launch_flags
+from tenfold.launcher.cli.feed_flags import (
+    FEED_FLAGS,
+    define_feed_flags,
+    feed_options,
+    map_name,
+)
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.prepare.preflight import check_reach
 from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
@@ -50,6 +56,7 @@ def define_inference_flags(fv: FlagValues, *, split: str) -> None:
             "module:name or file.py:name", flag_values=fv,
         )  # fmt: skip
         flags.DEFINE_integer("num_workers", 1, "number of workers", 1, flag_values=fv)
+    define_feed_flags(fv)
     define_cache_flags(fv)
     launch_flags.define_job_flags(fv)
 
@@ -75,6 +82,8 @@ def config_from_flags(fv: FlagValues, task: str) -> InferenceConfig:
         global_batch_size=fv.global_batch_size,
         image_size=image_size_from_flags(fv),
         decoder=fv.decoder,
+        feed=feed_options(fv) if any(fv[name].present for name in FEED_FLAGS) else None,
+        map=map_name(fv) if fv["map"].present else None,
         cache=fv.cache,
         cache_dir=fv.cache_dir,
         cache_bytes=fv.cache_size,

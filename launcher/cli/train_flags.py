@@ -13,6 +13,7 @@ from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage import shard_cache
 from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
 from tenfold.data.units import parse_image_size
+from tenfold.launcher.cli.feed_flags import define_feed_flags, feed_options, map_name
 from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
 from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
@@ -124,6 +125,7 @@ def define_train_flags(fv: FlagValues) -> None:
         "decoder", AUTO, f"{AUTO} (the fastest installed), {', '.join(DECODERS)}, module:name or "
         "file.py:name"
     )  # fmt: skip
+    define_feed_flags(fv)
     define_cache_flags(fv)
     text("checkpoint_every", None, "interval of further checkpoints: 500 (steps), 90s or 10min")
     number("keep_checkpoints", 2, "how many of the newest checkpoints to keep", 1)
@@ -167,6 +169,8 @@ def train_config(
         precision=fv.precision,
         on_nan=fv.on_nan,
         remainder=fv.remainder,
+        feed=feed_options(fv),
+        map=map_name(fv),
         jit_compile=fv.jit_compile,
         callbacks=tuple(fv.callback),
         steps_per_execution=fv.steps_per_execution,

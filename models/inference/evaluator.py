@@ -9,12 +9,11 @@ import tensorflow as tf
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import Manifest
-from tenfold.data.reading.batches import evaluation_batches
-from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.batches import evaluation_batches, feed_of
 from tenfold.data.reading.read_errors import explain_errors
-from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
-from tenfold.data.storage.open_folder import open_folder
+from tenfold.models.inference.inference_reading import inference_reading
 from tenfold.models.inference.load_model import ModelFile, input_size, load_model
 from tenfold.models.inference.progress import InferenceReporter
 from tenfold.models.inference_config import InferenceConfig
@@ -71,9 +70,11 @@ class Evaluator:
         with strategy.scope():
             self.model = load_model(file, manifest)
             _compile(self.model, config, file)
-            self._reading = _reading(config, manifest, self.model, place)
+            self._reading = inference_reading(
+                config, manifest, file, image_size=input_size(self.model), place=place
+            )
             with naming_misfit(file.path):
-                build_metrics(self.model, evaluation_batches(self._reading).element_spec)
+                build_metrics(self.model, feed_of(self._reading).element_spec)
         self._run = EvaluateSteps(self.model, strategy)
         self._strategy = strategy
         self._reporter = reporter
@@ -112,23 +113,6 @@ class Evaluator:
         self.model.reset_metrics()
         mean_loss = self.collectives.sum_float(loss) / max(1, records)
         return EvaluationResult(mean_loss, metrics, receipt)
-
-
-def _reading(
-    config: InferenceConfig, manifest: Manifest, model: keras.Model, place: WorkerPlace
-) -> ReadConfig:
-    return ReadConfig(
-        folder=open_folder(config.shards).path,
-        manifest=manifest,
-        split=config.split,
-        global_batch_size=config.global_batch_size,
-        place=place,
-        options=ReadOptions(
-            image_size=config.image_size or input_size(model),
-            decoder=config.decoder,
-            cache=config.cache_options(),
-        ),
-    )
 
 
 def _compile(model: keras.Model, config: InferenceConfig, file: ModelFile) -> None:

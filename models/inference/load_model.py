@@ -12,12 +12,13 @@ import keras
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest
 from tenfold.data.format.statistics import SplitStatistics
-from tenfold.data.reading.read_config import input_spec
+from tenfold.data.reading.feeding.feed import Feed, load_map
+from tenfold.data.reading.feeding.input_spec import input_spec
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER, MODEL_FILE
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.build import build_model
+from tenfold.models.training.build import build_model, make_model_spec
 from tenfold.models.training.checkpoints.checkpoint import (
     Checkpoint,
     checkpoint_from_bytes,
@@ -109,7 +110,7 @@ def load_model(file: ModelFile, manifest: Manifest) -> keras.Model:
         return _load_keras(file)
     # The optimizer is not used: its settings might not fit a run without steps.
     train = replace(file.train, schedule="constant", warmup_steps=0, clip_norm=None)
-    model = build_model(train, _model_spec(train, manifest))
+    model = build_model(train, _model_spec(file.train, manifest))
     try:
         _assign(model, file)
     except ValueError as error:
@@ -174,19 +175,11 @@ def assign_checkpoint(model: keras.Model, checkpoint: Checkpoint) -> None:
 
 
 def _model_spec(train: TrainConfig, manifest: Manifest) -> ModelSpec:
-    spec = input_spec(manifest, train.image_size)
-    return ModelSpec(
-        inputs=spec.inputs,
-        image_shape=spec.image_shape,
-        num_classes=spec.num_classes,
-        global_batch_size=train.global_batch_size,
-        steps_per_epoch=1,
-        epochs=train.epochs,
-        seed=train.seed,
-        learning_rate=train.learning_rate,
-        targets=spec.targets,
-        statistics=_statistics(train, manifest),
+    feed = Feed(
+        input_spec(manifest, train.image_size, train.feed),
+        load_map(train.map, working_dir=train.working_dir),
     )
+    return make_model_spec(train, feed, steps_per_epoch=1, statistics=_statistics(train, manifest))
 
 
 def _statistics(train: TrainConfig, manifest: Manifest) -> SplitStatistics | None:

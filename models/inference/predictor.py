@@ -9,12 +9,14 @@ import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, ShardInfo
-from tenfold.data.reading.batches import ordered_batches, split_batch
-from tenfold.data.reading.read_config import ReadConfig
+from tenfold.data.reading.batches import feed_of, ordered_batches
+from tenfold.data.reading.feeding.feature_specs import FeatureTensor
+from tenfold.data.reading.feeding.feed import unpack
 from tenfold.data.reading.read_errors import explain_errors
-from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
+from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.storage.open_folder import open_folder
+from tenfold.models.inference.inference_reading import inference_reading
 from tenfold.models.inference.load_model import ModelFile, input_size, load_model
 from tenfold.models.inference.prediction_files import PredictionFolder, PredictionJob
 from tenfold.models.inference.progress import InferenceReporter
@@ -61,7 +63,7 @@ def predict(
     total = sum(-(-shard.records // batch_size) for shard in todo)
     records = steps = 0
     if todo:
-        outputs = _outputs(config, manifest, todo, model, job, batch_size)
+        outputs = _outputs(config, manifest, file, todo, model, job, batch_size)
         reporter.enter("prediction")
         with explain_errors():
             for shard in todo:
@@ -107,27 +109,26 @@ def _output_names(model: keras.Model) -> tuple[str, ...]:
 def _outputs(
     config: InferenceConfig,
     manifest: Manifest,
+    file: ModelFile,
     shards: Sequence[ShardInfo],
     model: keras.Model,
     job: PredictionJob,
     batch_size: int,
 ) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the columns of each batch of `ordered_batches`, and its number of records."""
-    reading = ReadConfig(
-        folder=open_folder(config.shards).path,
-        manifest=manifest,
-        split=config.split,
+    reading = inference_reading(
+        config,
+        manifest,
+        file,
+        image_size=job.image_size,
         global_batch_size=batch_size,
-        options=ReadOptions(
-            image_size=job.image_size, decoder=config.decoder, cache=config.cache_options()
-        ),
+        also=tuple(job.columns),
     )
-
-    batches = ordered_batches(reading, shards, batch_size)
+    batches, feed = ordered_batches(reading, shards, batch_size), feed_of(reading)
 
     @tf.function(autograph=False, input_signature=[batches.element_spec])
     def run(batch: RecordBatch) -> tuple[dict[str, Any], dict[str, Any]]:
-        x, _, _ = split_batch(batch)
+        x, _, _ = unpack(feed(batch.features, batch.fingerprints, None))
         kept = {column: batch.features[name] for name, column in job.columns.items()}
         return kept, _named(model(x, training=False), model)
 
@@ -161,6 +162,8 @@ def _with_place(
     return {**place, **columns}
 
 
-def _array(value: tf.Tensor) -> Any:
+def _array(value: FeatureTensor) -> Any:
+    if isinstance(value, tf.RaggedTensor):
+        return value.to_list()
     array = value.numpy()
     return array.tolist() if array.dtype == object else array

@@ -7,13 +7,71 @@ import keras
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.batches import empty_elements, split_batch
-from tenfold.data.reading.records.record_reader import RecordBatch
+from tenfold.data.format.manifest import IMAGE, Feature
+from tenfold.data.format.statistics import SplitStatistics
+from tenfold.data.reading.feeding.feed import Feed, unpack
+from tenfold.data.reading.feeding.nested import named_leaves, zeros_like_spec
 from tenfold.models.model_registry import find_model
 from tenfold.models.model_spec import ModelFunction, ModelSpec
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.check_model import naming_small_images
 from tenfold.models.training.optimizer import DEFAULT_LEARNING_RATE, set_precision, tune_optimizer
+
+
+def make_model_spec(
+    config: TrainConfig,
+    feed: Feed,
+    *,
+    steps_per_epoch: int,
+    statistics: SplitStatistics | None,
+) -> ModelSpec:
+    """Return what a model function is told.
+
+    Args:
+      config: the configuration of the run.
+      feed: what the model is fed.
+      steps_per_epoch: steps of an epoch.
+      statistics: those of the training split; None if the shards have none.
+    """
+    x, y, _ = (*feed.element_spec, None, None)[:3]
+    inputs, targets, image_shape = feed.spec.inputs, feed.spec.targets, feed.spec.image_shape
+    if feed.function is not None:
+        inputs = _features_of(x, "x")
+        targets = _features_of(y, "y") if y is not None else ()
+        shapes = (feature.shape for feature in inputs if feature.kind == IMAGE)
+        image_shape = next(shapes, None)  # type: ignore[assignment]  # `_kind_of` checks it
+    return ModelSpec(
+        inputs=inputs,
+        image_shape=image_shape,
+        num_classes=feed.spec.num_classes,
+        global_batch_size=config.global_batch_size,
+        steps_per_epoch=steps_per_epoch,
+        epochs=config.epochs,
+        seed=config.seed,
+        learning_rate=config.learning_rate,
+        targets=targets,
+        statistics=statistics,
+        x=x,
+        y=y,
+    )
+
+
+def _features_of(specs: Any, name: str) -> tuple[Feature, ...]:
+    """Return the tensors of x or y as features."""
+    return tuple(
+        Feature(leaf_name, _kind_of(leaf), tuple(leaf.shape[1:]))
+        for leaf_name, leaf in named_leaves(specs, name)
+    )
+
+
+def _kind_of(spec: Any) -> str:
+    """Return the kind of a tensor as a feature; images have fixed sides and 1 or 3 channels."""
+    shape = tuple(spec.shape[1:])
+    if len(shape) == 3 and None not in shape and shape[2] in (1, 3):
+        return IMAGE
+    if spec.dtype == tf.string:
+        return "bytes"
+    return "float" if spec.dtype.is_floating else "int64"
 
 
 def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
@@ -38,7 +96,7 @@ def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
         )
     if not model.built:
         with naming_small_images(config.model, spec):
-            model(_zeros(spec))  # a subclassed model creates its variables at the first call
+            model(_zeros(spec.x))  # a subclassed model creates its variables at the first call
     if not model.compiled:
         _compile(model, spec)
     tune_optimizer(model, config, total_steps=spec.epochs * spec.steps_per_epoch)
@@ -46,7 +104,7 @@ def build_model(config: TrainConfig, spec: ModelSpec) -> keras.Model:
     return model
 
 
-def build_metrics(model: keras.Model, batch_spec: RecordBatch) -> None:
+def build_metrics(model: keras.Model, fed_spec: tuple[Any, ...]) -> None:
     """Create the variables of `model`'s compiled metrics.
 
     Keras creates them at the first step, but here they must exist before a checkpoint is
@@ -54,9 +112,9 @@ def build_metrics(model: keras.Model, batch_spec: RecordBatch) -> None:
 
     Args:
       model: a compiled model.
-      batch_spec: the element spec of the training batches.
+      fed_spec: the spec of what the model is fed: `Feed.element_spec`.
     """
-    x, y, _ = split_batch(empty_elements(batch_spec))
+    x, y, _ = unpack(zeros_like_spec(fed_spec))
     # Private: Keras 3 has no public way. Its own trainers have called this method since 3.0.
     model._symbolic_build(data_batch=(x, y))
 
@@ -70,18 +128,9 @@ def call_model_function(function: ModelFunction, spec: ModelSpec) -> Any:
     return function(spec) if takes_spec else function()
 
 
-def _zeros(spec: ModelSpec) -> Any:
+def _zeros(spec: Any) -> Any:
     """Return a batch of one record of zeros, in the form that the model is fed."""
-    if spec.image_shape is not None and len(spec.inputs) == 1:
-        return tf.zeros((1, *spec.image_shape))
-    dtypes = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
-    batch = {
-        feature.name: tf.zeros((1, *spec.image_shape))
-        if feature.kind == "image" and spec.image_shape
-        else tf.zeros((1, *feature.shape), dtypes[feature.kind])
-        for feature in spec.inputs
-    }
-    return next(iter(batch.values())) if len(batch) == 1 else batch
+    return unpack((zeros_like_spec(spec),))[0]
 
 
 def _compile(model: keras.Model, spec: ModelSpec) -> None:

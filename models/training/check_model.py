@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import keras
+import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import LABEL
-from tenfold.data.reading.batches import empty_elements, split_batch
-from tenfold.data.reading.records.record_reader import RecordBatch
+from tenfold.data.reading.feeding.nested import named_leaves
 from tenfold.models.model_spec import ModelSpec
 
 # Keras's and TensorFlow's messages about a layer whose output would have no pixels left.
@@ -35,47 +35,83 @@ def naming_small_images(name: str, spec: ModelSpec) -> Iterator[None]:
         ) from error
 
 
-def check_model(
-    model: keras.Model, spec: ModelSpec, batch_spec: RecordBatch, *, name: str
-) -> None:
+def check_model(model: keras.Model, spec: ModelSpec, *, name: str) -> None:
     """Check a compiled model against the batches that it will get.
 
     Args:
       model: the model.
       spec: what its function was told.
-      batch_spec: the element spec of the training batches.
       name: the model's name, for messages.
 
     Raises:
       UserError: an input has another shape, there is no label for the loss, or the outputs or
         the loss do not fit the classes.
     """
-    x, y, _ = split_batch(empty_elements(batch_spec))
-    _check_inputs(model, x, spec, name)
+    _check_inputs(model, spec, name)
     if type(model).train_step is keras.Model.train_step and model.loss is not None:
-        if y is None:
+        if spec.y is None:
             names = ", ".join(feature.name for feature in spec.inputs)
             raise UserError(
-                f"model '{name}' has a loss, but the shards have no feature '{LABEL}' (they have "
-                f"{names}): write them with one, or compile the model without a loss and call "
-                "add_loss in a layer"
+                f"model '{name}' has a loss, but there is no target: the shards have no feature "
+                f"'{LABEL}' (they have {names}): name another one by --target, return (x, y) from "
+                "--map, or compile the model without a loss and call add_loss in a layer"
             )
+        check_outputs(getattr(model, "outputs", None) or [], name)
         _check_loss(model, spec, name)
 
 
-def _check_inputs(model: keras.Model, x: Any, spec: ModelSpec, name: str) -> None:
+def check_outputs(outputs: Any, name: str) -> None:
+    """Check that outputs which a loss compares with targets have an axis after the records.
+
+    Keras's losses take the mean over the last axis. Of an output of shape [records] that is the
+    mean of the batch: weights of records then have no effect on it, and Keras does not divide it
+    by the number of replicas.
+
+    Args:
+      outputs: tensors, or a structure of them.
+      name: the model's name, for messages.
+
+    Raises:
+      UserError: an output has the shape [records].
+    """
+    for output in tf.nest.flatten(outputs):
+        if len(output.shape) == 1:
+            raise UserError(
+                f"model '{name}' has an output of shape [records], of which Keras's losses would "
+                "take the mean at once: give it the shape [records, 1], as Dense(1) does"
+            )
+
+
+def _check_inputs(model: keras.Model, spec: ModelSpec, name: str) -> None:
     """Compare the declared inputs with the features; a subclassed model may declare none."""
     declared = getattr(model, "inputs", None) or []
-    given = x if isinstance(x, dict) else {feature.name: x for feature in spec.inputs}
+    given = dict(named_leaves(spec.x))
     for tensor in declared:
         value = given.get(tensor.name) if len(declared) > 1 or len(given) > 1 else _only(given)
         if value is None:
+            if isinstance(spec.x, dict):
+                raise UserError(
+                    f"model '{name}' has an input '{tensor.name}', and it is fed "
+                    f"{', '.join(given)}: make its Inputs from spec.inputs, or let --map return a "
+                    "dict with this key"
+                )
             continue
+        if isinstance(value, tf.RaggedTensorSpec) and not getattr(tensor, "ragged", False):
+            raise UserError(_ragged_message(name, tensor.name, value))
         wanted, shape = tuple(tensor.shape[1:]), tuple(value.shape[1:])
         if len(wanted) != len(shape) or any(
             a not in (None, b) for a, b in zip(wanted, shape, strict=True)
         ):
             raise UserError(_input_message(name, wanted, shape, spec))
+
+
+def _ragged_message(name: str, tensor: str, value: tf.RaggedTensorSpec) -> str:
+    feature = tensor if value.shape.rank > 1 else "x"
+    return (
+        f"model '{name}' takes dense tensors, and feature '{feature}' is ragged, of shape "
+        f"{_size(tuple(value.shape[1:]))}: give --pad={feature}:N, make it dense in a --map, or "
+        "declare keras.Input(…, ragged=True)"
+    )
 
 
 def _only(given: Mapping[str, Any]) -> Any:

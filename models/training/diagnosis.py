@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.reading.batch_records import global_batch_records
-from tenfold.data.reading.batches import split_batch, training_batches
+from tenfold.data.reading.batches import training_batches
+from tenfold.data.reading.feeding.feed import Fed, unpack
+from tenfold.data.reading.feeding.nested import named_leaves
 from tenfold.data.reading.read_options import Position
 from tenfold.models.training.session import Session
 
@@ -77,7 +79,7 @@ def find_origin(session: Session, *, step: int) -> Origin | None:
     session.start_reading()
     while session.steps_done < step - 2:
         missing = step - 2 - session.steps_done
-        session.run_steps(min(missing, session.config.steps_per_execution), stop=False, save=False)
+        session.run_steps(min(missing, session.max_steps), stop=False, save=False)
     weights, position = session.weights(), session.state.position
     if session.steps_done < step - 1:
         session.run_steps(1, stop=False, save=False)
@@ -153,20 +155,20 @@ class _Step:
         for batch in islice(batches, self._session.place.replicas):
             if not (count := int(tf.size(batch.fingerprints))):
                 continue  # the step leaves out an empty part, too
-            x, y, _ = split_batch(batch)
-            self._compute_replica(model, x, y, first)
+            self._compute_replica(model, batch.fed, first)
             first += count
 
-    def _compute_replica(self, model: keras.Model, x: Any, y: Any, first: int) -> None:
-        self._inputs = [feature.name for feature in self._session.reading.spec.inputs]
-        for index, name in enumerate(self._inputs):
-            value = x[name] if isinstance(x, dict) else x
+    def _compute_replica(self, model: keras.Model, fed: Fed, first: int) -> None:
+        x, y, weight = unpack(fed)
+        leaves = named_leaves(x, self._session.spec.inputs[0].name)
+        self._inputs = [name for name, _ in leaves]
+        for index, (_, value) in enumerate(leaves):
             self._note(_INPUT, index, _bad_records(value), first)
         self._layers = []
         with tf.GradientTape() as tape:
             with _watched_layers(lambda layer, outputs: self._note_layer(layer, outputs, first)):
                 predicted = model(x, training=True)
-            loss = model.compute_loss(x=x, y=y, y_pred=predicted)
+            loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
         if not np.isfinite(float(loss)):
             self._note(_LOSS, 0, np.zeros(0, bool), first)
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -213,6 +215,8 @@ def _name(names: Sequence[str], index: int) -> str:
 
 def _bad_records(value: Any) -> Any:
     """Return which records of a batch of values are not finite, bool [records]."""
+    if isinstance(value, tf.RaggedTensor) and value.dtype.is_floating:
+        value = value.to_tensor()
     if not isinstance(value, tf.Tensor) or not value.dtype.is_floating or not value.shape.rank:
         return np.zeros(0, bool)
     finite = np.isfinite(tf.cast(value, tf.float32).numpy())

@@ -263,7 +263,7 @@ class _Run:
         if config.checkpoint_every_steps:
             every = config.checkpoint_every_steps
             steps = min(steps, every - session.steps_done % every)
-        return min(steps, config.steps_per_execution)
+        return min(steps, session.max_steps)
 
     def _is_save_due(self) -> bool:
         every = self.config.checkpoint_every_s or math.inf

@@ -3,8 +3,9 @@
 import keras
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import Split
+from tenfold.data.format.manifest import LABEL, Split
 from tenfold.models.loss_scaling import finite_on_all
+from tenfold.models.model_spec import ModelSpec
 from tenfold.models.train_config import TrainConfig
 
 DEFAULT_LEARNING_RATE = 1e-3
@@ -84,6 +85,23 @@ def _clip(optimizer: keras.Optimizer, config: TrainConfig) -> None:
         )
     optimizer.clipnorm = optimizer.clipvalue = None
     optimizer.global_clipnorm = config.clip_norm
+
+
+def check_class_weights(spec: ModelSpec) -> None:
+    """Check that the targets are the classes of ``label`` alone, which weights are known for.
+
+    Raises:
+      UserError: they are something else.
+    """
+    if [(f.name, f.kind, f.shape) for f in spec.targets] not in (
+        [(LABEL, "int64", ())],
+        [("y", "int64", ())],
+    ):
+        names = ", ".join(feature.name for feature in spec.targets) or "no target"
+        raise UserError(
+            f"--class_weights=balanced weighs the classes of '{LABEL}', and the model predicts "
+            f"{names}: weigh its records by --weight_feature or --map"
+        )
 
 
 def balanced_weights(split: Split) -> tuple[float, ...]:

@@ -14,8 +14,9 @@ from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
 from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.planning.splits.validation_split import validation_split
-from tenfold.data.reading.batches import evaluation_batches, training_batches
+from tenfold.data.reading.batches import evaluation_batches, feed_of, training_batches
 from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
+from tenfold.data.reading.feeding.feed import load_map
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
@@ -26,7 +27,7 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER
 from tenfold.models.train_config import TrainConfig
-from tenfold.models.training.build import build_metrics, build_model
+from tenfold.models.training.build import build_metrics, build_model, make_model_spec
 from tenfold.models.training.check_model import check_model, naming_misfit
 from tenfold.models.training.checkpoints.checkpoint import (
     Checkpoint,
@@ -44,8 +45,8 @@ from tenfold.models.training.collectives import WorkerCollectives
 from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.measuring.metric_totals import metric_results
 from tenfold.models.training.measuring.timing import Stopwatch, time_all_reduce
-from tenfold.models.training.optimizer import balanced_weights
-from tenfold.models.training.steps import EvaluateSteps, StepsResult, TrainSteps
+from tenfold.models.training.optimizer import balanced_weights, check_class_weights
+from tenfold.models.training.steps import EvaluateSteps, StepsResult, TrainSteps, steps_per_call
 
 
 class Session:
@@ -57,6 +58,9 @@ class Session:
       config: the configuration of the run, the same on every worker.
       strategy: the strategy that joins the workers.
       place: the place of this worker.
+
+    Attributes:
+      max_steps: the most steps of `run_steps`.
 
     Raises:
       UserError: the shards, the model and the configuration contradict each other.
@@ -76,20 +80,36 @@ class Session:
         self._reading = self._read_config()
         self._validation = self._validation_config()
         self.shards: WorkerShards = self._reading.shards
+        # Before the scope: variables of the user's function are not the model's.
+        feed = feed_of(self._reading)
+        self._spec = make_model_spec(
+            config,
+            feed,
+            steps_per_epoch=self.shards.steps_per_epoch,
+            statistics=self.split.statistics,
+        )
         with strategy.scope():
-            batch_spec = training_batches(self._reading).element_spec
-            self.model = build_model(config, self._model_spec())
-            check_model(self.model, self._model_spec(), batch_spec, name=config.model)
+            self.model = build_model(config, self._spec)
+            check_model(self.model, self._spec, name=config.model)
             with naming_misfit(config.model):
-                build_metrics(self.model, batch_spec)
+                build_metrics(self.model, feed.element_spec)
         balanced = config.class_weights == "balanced"
+        if balanced:
+            check_class_weights(self._spec)
+        equal_parts = self.shards.is_even(replicas)
+        self.max_steps = steps_per_call(
+            self.model,
+            config.steps_per_execution,
+            feed.element_spec,
+            equal_parts=equal_parts,
+        )
         self._train = TrainSteps(
             self.model,
             strategy,
-            max_steps=config.steps_per_execution,
+            max_steps=self.max_steps,
             class_weights=balanced_weights(self.split) if balanced else (),
             jit_compile=config.jit_compile,
-            equal_parts=self.shards.is_even(replicas),
+            equal_parts=equal_parts,
             empty_parts=self.shards.may_be_empty(replicas),
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
@@ -166,6 +186,8 @@ class Session:
             seed=self.config.seed,
             shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             remainder=self.config.remainder,
+            feed=self.config.feed,
+            map=load_map(self.config.map, working_dir=self.config.working_dir) or "",
             cache=self.config.cache_options(),
         )
 
@@ -174,20 +196,10 @@ class Session:
         """What this worker reads for training."""
         return self._reading
 
-    def _model_spec(self) -> ModelSpec:
-        spec = self._reading.spec
-        return ModelSpec(
-            inputs=spec.inputs,
-            image_shape=spec.image_shape,
-            num_classes=spec.num_classes,
-            global_batch_size=self.config.global_batch_size,
-            steps_per_epoch=self.shards.steps_per_epoch,
-            epochs=self.config.epochs,
-            seed=self.config.seed,
-            learning_rate=self.config.learning_rate,
-            targets=spec.targets,
-            statistics=self.split.statistics,
-        )
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model function is told."""
+        return self._spec
 
     # --- training ---
 
@@ -428,7 +440,7 @@ class Session:
         self.barrier()  # the chief may have had to wait
         restored = self.restore()
         if not restored:
-            initial = build_model(self.config, self._model_spec())
+            initial = build_model(self.config, self._spec)
             build_metrics(initial, training_batches(self._reading).element_spec)
             values = [keras.ops.convert_to_numpy(v) for v in _variables_of(initial)]
             for variable, value in zip(self._variables(), values, strict=True):
@@ -459,7 +471,7 @@ class Session:
 
     def copy_of_model(self, weights: Sequence[Any]) -> keras.Model:
         """Return a copy of the model with other `weights`, outside of the strategy."""
-        model = build_model(self.config, self._model_spec())
+        model = build_model(self.config, self._spec)
         for variable, value in zip(model.variables, weights, strict=True):
             variable.assign(value)
         return model

@@ -8,18 +8,24 @@ AutoGraph is off, as in Keras's own `fit`: it would convert all of Keras, which 
 building the graph.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import keras
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
-from tenfold.data.reading.batches import split_batch
-from tenfold.data.reading.records.record_reader import RecordBatch, TrainingBatch, WeightedBatch
+from tenfold.data.reading.feeding.feed import Fed, unpack
+from tenfold.data.reading.feeding.nested import map_leaves
+from tenfold.data.reading.records.record_reader import EvaluationBatch, TrainingBatch
+from tenfold.models.training.check_model import check_outputs
 from tenfold.models.training.collectives import sum_over_workers
 from tenfold.models.training.measuring.metric_totals import MetricTotals
+
+# The largest embedding whose gradient is exchanged as a dense tensor.
+_MAX_DENSE_BYTES: Final = 64 * 10**6
 
 
 class UnevenPartsError(UserError):
@@ -51,6 +57,29 @@ class StepsResult:
     fingerprint: int
     wait_s: float
     decode_s: float
+
+
+def steps_per_call(model: keras.Model, wanted: int, fed_spec: Any, *, equal_parts: bool) -> int:
+    """Return the steps of one call into TensorFlow: `wanted`, or 1 to keep gradients sparse.
+
+    Where lists or batches differ in size, an embedding's gradient has another number of slices in
+    each step. In a call of several steps it is exchanged as a dense tensor, which large tables
+    are spared by calls of one step.
+
+    Args:
+      model: the model.
+      wanted: --steps_per_execution.
+      fed_spec: the spec of what the model is fed.
+      equal_parts: whether all replicas get equally many records of every step.
+    """
+    leaves = tf.nest.flatten(fed_spec)
+    varies = not equal_parts or any(isinstance(leaf, tf.RaggedTensorSpec) for leaf in leaves)
+    tables = [
+        math.prod(layer.embeddings.shape) * 4
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+    return 1 if varies and max(tables, default=0) > _MAX_DENSE_BYTES else wanted
 
 
 class TrainSteps:
@@ -190,9 +219,10 @@ class TrainSteps:
         Returns:
           Its share of the global loss, and the count and the fingerprint sum of its records.
         """
-        x, y, weight = split_batch(batch)
+        x, y, weight = unpack(batch.fed)
         if self._class_weights:
-            weight = tf.gather(tf.constant(self._class_weights), y)
+            of_class = tf.gather(tf.constant(self._class_weights), y)
+            weight = of_class if weight is None else of_class * weight
         if self._own_step:
             logs = self._model.train_step(tuple(v for v in (x, y, weight) if v is not None))
             loss = logs["loss"] / self._strategy.num_replicas_in_sync
@@ -225,7 +255,16 @@ class TrainSteps:
         """Return the loss and the gradients of one replica's batch; update its metrics."""
         loss, predicted, gradients = self._gradients(x, y, weight, share)
         self._model.compute_metrics(x, y, predicted, sample_weight=weight)
-        return loss, gradients
+        return loss, [self._exchangeable(gradient) for gradient in gradients]
+
+    def _exchangeable(self, gradient: Any) -> Any:
+        """Return a gradient whose shape is the same in all steps of a call.
+
+        TensorFlow keeps the shapes of a collective for the whole call, so an embedding's slices
+        of another number in the next step would fail. See `steps_per_call`.
+        """
+        varies = isinstance(gradient, tf.IndexedSlices) and gradient.indices.shape[0] is None
+        return tf.convert_to_tensor(gradient) if varies and self._max_steps > 1 else gradient
 
     def _no_gradients(self) -> Any:
         """Return what `_loss_and_gradients` does, of a batch without records."""
@@ -240,6 +279,8 @@ class TrainSteps:
         model = self._model
         with tf.GradientTape() as tape:
             predicted = model(x, training=True)
+            if model.loss is not None:
+                check_outputs(predicted, model.name)
             loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
             loss *= tf.cast(share, loss.dtype)
             scaled = model.optimizer.scale_loss(loss)
@@ -352,23 +393,19 @@ class EvaluateSteps:
             tf.add_n(list(self._strategy.experimental_local_results(value))) for value in outputs
         )
 
-    def _replica_batch(self, batch: WeightedBatch) -> tuple[tf.Tensor, ...]:
+    def _replica_batch(self, batch: EvaluationBatch) -> tuple[tf.Tensor, ...]:
         """Evaluate one replica's batch without its padding, so that every metric is exact."""
-        features, prints = tf.nest.map_structure(
-            lambda value: tf.boolean_mask(value, batch.weights > 0),
-            (batch.features, batch.fingerprints),
-        )
-        kept = RecordBatch(features, prints, batch.decode_s)
-        count = tf.size(prints)
-        total = tf.cond(count > 0, lambda: self._loss_sum(kept), lambda: 0.0)
+        count = tf.math.count_nonzero(batch.present, dtype=tf.int32)  # padding comes last
+        fed, prints = map_leaves(lambda value: value[:count], (batch.fed, batch.fingerprints))
+        total = tf.cond(count > 0, lambda: self._loss_sum(fed, count), lambda: 0.0)
         return total, tf.cast(count, tf.int64), tf.reduce_sum(prints)
 
-    def _loss_sum(self, batch: RecordBatch) -> tf.Tensor:
-        """Return the sum of the losses of a batch, and update the model's metrics."""
-        x, y, _ = split_batch(batch)
+    def _loss_sum(self, fed: Fed, count: tf.Tensor) -> tf.Tensor:
+        """Return the sum of the losses of `count` records, and update the model's metrics."""
+        x, y, weight = unpack(fed)
         predicted = self._model(x, training=False)
-        loss = self._model.compute_loss(x=x, y=y, y_pred=predicted)
-        self._model.compute_metrics(x, y, predicted)
-        count = tf.cast(tf.size(batch.fingerprints), tf.float32)
+        loss = self._model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight)
+        self._model.compute_metrics(x, y, predicted, sample_weight=weight)
+        count = tf.cast(count, tf.float32)
         replicas = self._strategy.num_replicas_in_sync
         return tf.cast(loss, tf.float32) * replicas * count

@@ -13,7 +13,7 @@ TensorFlow.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -22,13 +22,15 @@ import tensorflow as tf
 
 from tenfold.data.format.example import decode_example, walk_example
 from tenfold.data.format.example_view import split_feature
-from tenfold.data.format.manifest import IMAGE, Feature
+from tenfold.data.format.manifest import Feature
 from tenfold.data.format.tfrecord import fingerprint64
 from tenfold.data.reading.decoding.augment_options import NO_AUGMENT, AugmentOptions
 from tenfold.data.reading.decoding.decoders import PythonDecoder
 from tenfold.data.reading.decoding.random_crops import random_crop_flip
-from tenfold.data.reading.read_config import InputSpec
-from tenfold.data.reading.records.graph_records import parse_features
+from tenfold.data.reading.feeding.feature_specs import FeatureTensor
+from tenfold.data.reading.feeding.input_spec import InputSpec, is_ragged
+from tenfold.data.reading.records.companions import Companions
+from tenfold.data.reading.records.parse_features import parse_features
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.reading.records.shard_elements import ShardElements
 from tenfold.data.reading.records.shard_index import ShardIndex, UnnamedRecord, UnreadableRecord
@@ -41,6 +43,8 @@ MAX_VALUES: Final = 16
 _CACHE_EXAMPLES: Final = 4096
 # In place of an epoch: images are taken whole.
 _NO_EPOCH: Final = -1
+
+_NO_CROPS: Final = np.zeros((0, 5), np.float32)
 
 _DTYPES: Final = {"int64": np.int64, "float": np.float32}
 
@@ -74,12 +78,15 @@ class ImageRecordReader:
     ) -> None:
         assert spec.image_shape is not None
         self.elements = elements
+        self._image = spec.image
         self._shape = spec.image_shape
         self._decoder = decoder
         self._index = index
         self._augment = augment
         self._seed = seed
-        self._parser = non_image_parser([f for f in spec.features if f.name != IMAGE])
+        others = [feature for feature in spec.features if feature.name != spec.image]
+        self._parser = non_image_parser(others, spec.defaults)
+        self._companions = Companions(spec)
 
     def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
         """See `RecordReader`."""
@@ -89,18 +96,23 @@ class ImageRecordReader:
 
     def read(self, records: tf.Tensor, epoch: tf.Tensor | None) -> RecordBatch:
         """See `RecordReader`."""
-        images, prints, seconds, *columns = tf.numpy_function(
+        images, prints, seconds, crops, *columns = tf.numpy_function(
             guarded_callback(self._read),
             [records, tf.constant(_NO_EPOCH, tf.int64) if epoch is None else epoch],
-            [tf.uint8, tf.int64, tf.float64, *self._parser.dtypes],
+            [tf.uint8, tf.int64, tf.float64, tf.float32, *self._parser.dtypes],
             stateful=False,
         )
         features = self._parser.tensors(columns)
-        features[IMAGE] = tf.ensure_shape(images, [None, *self._shape])
+        features[self._image] = tf.ensure_shape(images, [None, *self._shape])
+        if self._companions.exist:
+            moves = (
+                tf.ensure_shape(crops, [None, 5]) if epoch is not None and self._augment else None
+            )
+            features = self._companions.read(features, moves)
         return RecordBatch(features, tf.ensure_shape(prints, [None]), tf.ensure_shape(seconds, []))
 
     def _read(self, records: Any, epoch: int) -> list[Any]:
-        """Return images, fingerprints, seconds of decoding, and columns of other features."""
+        """Return images, fingerprints, seconds, crops, and columns of other features."""
         payloads = self._payloads(records)
         begin_s = time.perf_counter()
         prints = _fingerprints(payloads)
@@ -114,7 +126,8 @@ class ImageRecordReader:
         except ValueError as error:
             kind = UnnamedRecord if self._index is None else UnreadableRecord
             raise kind(str(error)) from error
-        return [images, prints, time.perf_counter() - begin_s, *columns]
+        moves = _NO_CROPS if crops is None else crops
+        return [images, prints, time.perf_counter() - begin_s, moves, *columns]
 
     def _split(
         self, payloads: Sequence[Any], describe: Callable[[int], str]
@@ -124,7 +137,7 @@ class ImageRecordReader:
         rows: list[Any] = []
         for index, payload in enumerate(payloads):
             try:
-                image, rest = split_feature(memoryview(payload), IMAGE)
+                image, rest = split_feature(memoryview(payload), self._image)
                 rows.append(self._parser.row(rest))
             except ValueError as error:
                 raise ValueError(f"{describe(index)} cannot be parsed: {error}") from error
@@ -169,19 +182,21 @@ class NonImageParser(Protocol):
         """Return arrays [len(rows), …]."""
         ...
 
-    def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, FeatureTensor]:
         """Return each feature by its name, [n, *shape], in a graph."""
         ...
 
 
-def non_image_parser(features: Sequence[Feature]) -> NonImageParser:
-    """Return the fastest parser of `features`."""
-    return PythonFeatureParser(features) if are_small(features) else GraphFeatureParser(features)
+def non_image_parser(features: Sequence[Feature], defaults: Mapping[str, Any]) -> NonImageParser:
+    """Return the fastest parser of `features`, whose `defaults` stand for missing ones."""
+    if are_small(features):
+        return PythonFeatureParser(features)
+    return GraphFeatureParser(features, defaults)
 
 
 def are_small(features: Sequence[Feature]) -> bool:
-    """Whether `features` are at most MAX_VALUES numbers, of fixed shapes."""
-    if any(feature.kind not in _DTYPES or None in feature.shape for feature in features):
+    """Whether `features` are at most MAX_VALUES numbers, of fixed shapes, in every record."""
+    if any(f.kind not in _DTYPES or is_ragged(f) or f.optional for f in features):
         return False
     return sum(map(_size, features)) <= MAX_VALUES
 
@@ -191,8 +206,9 @@ class GraphFeatureParser:
 
     dtypes = (tf.string,)
 
-    def __init__(self, features: Sequence[Feature]) -> None:
+    def __init__(self, features: Sequence[Feature], defaults: Mapping[str, Any]) -> None:
         self._features = tuple(features)
+        self._defaults = defaults
 
     def row(self, example: bytes) -> bytes:
         """See `NonImageParser`; TensorFlow finds values of a wrong kind or number."""
@@ -204,9 +220,10 @@ class GraphFeatureParser:
         """See `NonImageParser`."""
         return [np.array(rows, object)]
 
-    def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, FeatureTensor]:
         """See `NonImageParser`."""
-        return parse_features(tf.ensure_shape(columns[0], [None]), self._features)
+        examples = tf.ensure_shape(columns[0], [None])
+        return parse_features(examples, self._features, self._defaults)
 
 
 class PythonFeatureParser:
@@ -228,7 +245,7 @@ class PythonFeatureParser:
             for index, (feature, dtype) in enumerate(zip(self._features, self.dtypes, strict=True))
         ]
 
-    def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    def tensors(self, columns: Sequence[tf.Tensor]) -> dict[str, FeatureTensor]:
         """See `NonImageParser`."""
         return {
             feature.name: tf.ensure_shape(column, [None, *feature.shape])

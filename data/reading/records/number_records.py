@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import Feature, ShardInfo
 from tenfold.data.format.tfrecord import fingerprint64
-from tenfold.data.reading.read_config import InputSpec
-from tenfold.data.reading.records.graph_records import parse_features
 from tenfold.data.reading.records.number_layout import DTYPES, NumberDecoder, fixed_shape
 from tenfold.data.reading.records.number_table import NumberTable, resident_shards
+from tenfold.data.reading.records.parse_features import parse_features
 from tenfold.data.reading.records.record_check import parse_problem
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.reading.records.shard_elements import ShardElements
@@ -24,7 +23,7 @@ class NumberRecordReader:
     """A `RecordReader` of the ids of records whose features are numbers of fixed shapes.
 
     Args:
-      spec: the inputs that the records give.
+      features: the features of the records, all of them.
       elements: record ids.
       index: reads records by their ids.
       shards: path and entry of the manifest of each shard.
@@ -36,7 +35,7 @@ class NumberRecordReader:
 
     def __init__(
         self,
-        spec: InputSpec,
+        features: Sequence[Feature],
         *,
         elements: ShardElements,
         index: ShardIndex,
@@ -44,11 +43,11 @@ class NumberRecordReader:
         max_bytes: int,
     ) -> None:
         self.elements = elements
-        self._features = spec.features
+        self._features = tuple(features)
         self._index = index
-        self._decoder = NumberDecoder(spec.features)
-        resident = resident_shards(shards, spec.features, max_bytes)
-        self._table = NumberTable(resident, index, spec.features, self._parse)
+        self._decoder = NumberDecoder(self._features)
+        resident = resident_shards(shards, self._features, max_bytes)
+        self._table = NumberTable(resident, index, self._features, self._parse)
 
     def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
         """See `RecordReader`."""
@@ -140,7 +139,7 @@ def parse_numbers(payloads: Sequence[bytes], features: Sequence[Feature]) -> dic
     """
     try:
         with tf.device("CPU:0"):
-            parsed = parse_features(tf.constant(list(payloads)), features)
+            parsed = parse_features(tf.constant(list(payloads)), features, {})
     except tf.errors.OpError as error:
         problems = (parse_problem(payload, features) for payload in payloads)
         raise ValueError(next(filter(None, problems), str(error))) from error

@@ -266,6 +266,9 @@ def are_numbers(features: Sequence[Any]) -> bool:
     Features without a value do not count: tf.data's `unbatch` crashes on empty tensors.
     """
     return bool(features) and all(
-        feature.kind in DTYPES and not {0, None} & {*feature.shape} and not feature.optional
+        feature.kind in DTYPES
+        and not {0, None} & {*feature.shape}
+        and not feature.optional
+        and not feature.sequence
         for feature in features
     )

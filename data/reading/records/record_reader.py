@@ -1,13 +1,15 @@
-"""From elements of the shuffled order to tensors: the protocol of the two record readers.
+"""From elements of the shuffled order to tensors: the protocol of the record readers.
 
 `graph_records.GraphRecordReader` parses and decodes by TensorFlow ops,
-`image_records.ImageRecordReader` decodes images in Python; `batches` chooses one.
+`image_records.ImageRecordReader` decodes images in Python, `number_records.NumberRecordReader`
+reads numbers as arrays; `batches` chooses one.
 """
 
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
+from tenfold.data.reading.feeding.feature_specs import FeatureTensor
 from tenfold.data.reading.records.shard_elements import ShardElements
 
 
@@ -22,42 +24,44 @@ class RecordBatch(NamedTuple):
       decode_s: float64 scalar, seconds that parsing and decoding took.
     """
 
-    features: dict[str, tf.Tensor]
+    features: dict[str, FeatureTensor]
     fingerprints: tf.Tensor
     decode_s: tf.Tensor
 
 
 class TrainingBatch(NamedTuple):
-    """A `RecordBatch` for one replica's part of a training step.
+    """One replica's part of a training step.
 
     Attributes:
-      features, decode_s: those of `RecordBatch`.
+      fed: what the model is fed, (x,), (x, y) or (x, y, weight): see `Feed`.
+      decode_s: that of `RecordBatch`.
       fingerprints: the same, and 0 for a record that is read again in the epoch.
       share: float32 scalar, the records of the part as a multiple of the mean over the parts of
         all replicas; 1 where they are equal.
     """
 
-    features: dict[str, tf.Tensor]
+    fed: tuple[Any, ...]
     fingerprints: tf.Tensor
     decode_s: tf.Tensor
     share: tf.Tensor
 
 
-class WeightedBatch(NamedTuple):
-    """A `RecordBatch` whose records count differently.
+class EvaluationBatch(NamedTuple):
+    """One replica's part of an evaluation step: records, then padding.
 
     Attributes:
-      features, fingerprints, decode_s: those of `RecordBatch`.
-      weights: float32 [n]; 0 for padding, 1 for records.
+      fed: that of `TrainingBatch`.
+      fingerprints, decode_s: those of `RecordBatch`.
+      present: float32 [n]; 1 for records, 0 for padding.
     """
 
-    features: dict[str, tf.Tensor]
+    fed: tuple[Any, ...]
     fingerprints: tf.Tensor
     decode_s: tf.Tensor
-    weights: tf.Tensor
+    present: tf.Tensor
 
 
-Batch: TypeAlias = RecordBatch | TrainingBatch | WeightedBatch
+Batch: TypeAlias = TrainingBatch | EvaluationBatch
 
 
 class RecordReader(Protocol):

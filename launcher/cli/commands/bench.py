@@ -9,6 +9,7 @@ from absl import flags
 
 from tenfold.data.errors import UserError
 from tenfold.data.reading.decoding.decoders import AUTO, BUSY, DECODERS
+from tenfold.launcher.cli.feed_flags import define_feed_flags, feed_options, map_name
 from tenfold.launcher.cli.flags import Arguments, FlagValues, define_size
 from tenfold.launcher.cli.train_flags import (
     cache_options,
@@ -43,6 +44,7 @@ def define_flags(fv: FlagValues) -> None:
     )
     number("threads", 0, "batches decoded at the same time; 0: one per CPU", lower=0)
     define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, summed over all workers")
+    define_feed_flags(fv)
     define_cache_flags(fv)
     flags.DEFINE_float(
         "seconds", 5.0, "seconds that each stage is measured", lower_bound=0.1, flag_values=fv
@@ -88,6 +90,8 @@ def run(fv: FlagValues, args: Arguments) -> int:
         shuffle_buffer_bytes=fv.shuffle_buffer,
         seconds=fv.seconds,
         cache=cache_options(fv),
+        feed=feed_options(fv),
+        map=map_name(fv),
     )
     print(_as_json(bench, fv.appetite) if fv.format == "json" else _as_text(bench, fv.appetite))
     return 0

@@ -12,7 +12,8 @@ from tenfold.data.format.manifest import IMAGE, LABEL, Feature, Manifest
 from tenfold.data.integrity.inspect_shards import first_records, image_of
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
-from tenfold.data.reading.read_config import DEFAULT_SIDE, input_spec
+from tenfold.data.reading.feeding.feed_options import LONGEST
+from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, input_spec
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
@@ -37,8 +38,9 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
         run in another order.
     """
     manifest = read_manifest(config.shards)
-    spec = input_spec(manifest, config.image_size)
-    _check_built_in(config.model, spec.inputs, spec.targets)
+    spec = input_spec(manifest, config.image_size, config.feed)
+    if not config.map:  # the function alone knows what the model is fed
+        _check_built_in(config.model, spec.inputs, spec.targets)
     check_resume(config)
     assign_lanes(
         manifest,
@@ -126,6 +128,7 @@ def training_notes(config: TrainConfig, *, num_workers: int) -> list[str]:
     """Return what a person should know of a training before it starts, one sentence each."""
     manifest = read_manifest(config.shards)
     notes = _imbalance_notes(manifest.num_lanes, num_workers)
+    notes += _cut_lists(config, manifest)
     own = validation_split(manifest, config.validation_split)
     if own is None and not config.validation_shards:
         names = ", ".join(split.name for split in manifest.splits)
@@ -153,6 +156,20 @@ def _imbalance_notes(num_lanes: int, num_workers: int) -> list[str]:
         f"{-(-num_lanes // num_workers)} of them, and computes {1 + longer:.2f} times as long as "
         f"with equal parts; {even} workers would share them evenly"
     ]
+
+
+def _cut_lists(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Return a note for each list that --pad cuts, as far as the statistics tell."""
+    statistics, notes = manifest.split(config.train_split).statistics, []
+    for name, length in config.feed.pad.items():
+        found = statistics.feature(name) if statistics else None
+        counts = found.length if found and found.minimum is not None else None
+        if length != LONGEST and counts is not None and counts[2] > length:
+            notes.append(
+                f"lists of '{name}' are cut at {length}: the longest has {counts[2]:,} values, "
+                f"the mean is {counts[1]:,.1f}"
+            )
+    return notes
 
 
 def _varying_images(config: TrainConfig, manifest: Manifest) -> str:

@@ -23,7 +23,7 @@ from tenfold.data.format.tfrecord import frame, read_records
 from tenfold.data.integrity.inspect_shards import describe_feature, reading_code
 from tenfold.data.integrity.verify_shards import verify_shards
 from tenfold.data.planning.layout import LayoutPolicy
-from tenfold.data.reading.read_config import input_spec
+from tenfold.data.reading.feeding.input_spec import input_spec
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.read_manifest import read_manifest

@@ -1,0 +1,238 @@
+"""From the features of a batch to what a model is fed: ``(x,)``, ``(x, y)`` or ``(x, y, weight)``.
+
+The user's function does it (--map), else the options of `FeedOptions` do.
+"""
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import tensorflow as tf
+
+from tenfold.data.errors import UserError
+from tenfold.data.reading.feeding.feature_specs import FeatureTensor, feature_specs
+from tenfold.data.reading.feeding.input_spec import InputSpec
+from tenfold.data.reading.feeding.nested import named_leaves, num_rows, zeros_like_spec
+from tenfold.data.runtime.user_code import load_user_object
+
+# From a dict of features, and the seeds of the records where it takes two arguments, to x,
+# (x, y) or (x, y, weight).
+MapFunction: TypeAlias = Callable[..., Any]
+# What Keras's training step takes: x alone, with y, or with y and the weights of the records.
+Fed: TypeAlias = tuple[Any, ...]
+
+_MAX_PARTS: Final = 3
+
+
+def load_map(name: str, *, working_dir: str = "") -> MapFunction | None:
+    """Return the user's function called `name`; None for "".
+
+    Args:
+      name: ``module:function`` or ``file.py:function``.
+      working_dir: the folder that the file is relative to.
+
+    Raises:
+      UserError: there is no such function, or the import of its module fails.
+    """
+    if not name:
+        return None
+    found = load_user_object(name, "map", working_dir=working_dir)
+    if not callable(found):
+        raise UserError(f"map '{name}' is {type(found).__name__}, not a function")
+    function: MapFunction = found
+    return function
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Turns the features of a batch into what a model is fed.
+
+    Args:
+      spec: the features that are read.
+      function: the user's function; None takes targets, weights and lengths from `spec`.
+      seed: seed of the run, which the seeds of its records follow from.
+    """
+
+    spec: InputSpec
+    function: MapFunction | None = None
+    seed: int = 0
+
+    def __call__(
+        self,
+        features: Mapping[str, FeatureTensor],
+        fingerprints: tf.Tensor,
+        epoch: tf.Tensor | None,
+    ) -> Fed:
+        """Return (x,), (x, y) or (x, y, weight) of a batch; runs in a graph.
+
+        Args:
+          features: each feature by its name, [n, …].
+          fingerprints: of the records, int64 [n].
+          epoch: int64 scalar; None outside of training.
+
+        Raises:
+          UserError: the user's function fails, or returns something else.
+        """
+        shaped = {name: self._shaped(name, value) for name, value in features.items()}
+        if self.function is None:
+            return self._select(shaped)
+        seeds = None if epoch is None else self._seeds(fingerprints, epoch)
+        return _checked(self._mapped(shaped, seeds), fingerprints, self.name)
+
+    @property
+    def name(self) -> str:
+        """The name of the user's function, for messages."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @cached_property
+    def element_spec(self) -> Fed:
+        """The `tf.TypeSpec` of each part, with an open number of records."""
+        specs = feature_specs(self.spec)
+
+        def trace(features: Any, prints: tf.Tensor, epoch: tf.Tensor) -> Fed:
+            return self(features, prints, epoch)
+
+        traced = tf.function(trace, autograph=False).get_concrete_function(
+            specs, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
+        )
+        return tuple(
+            tf.nest.map_structure(tf.type_spec_from_value, part)
+            for part in traced.structured_outputs
+        )
+
+    def empty(self, size: int | tf.Tensor) -> Fed:
+        """Return what stands for `size` records that are not trained on: zeros."""
+        empty: Fed = zeros_like_spec(self.element_spec, size)
+        return empty
+
+    def _shaped(self, name: str, value: FeatureTensor) -> FeatureTensor:
+        """Return a feature with its lists cut and padded, if they are to be."""
+        length = self.spec.lengths.get(name)
+        if length is None or not isinstance(value, tf.RaggedTensor):
+            return value
+        inner = value.values.shape[1:]
+        dense = value.to_tensor(shape=[None, length, *inner])
+        return tf.ensure_shape(dense, [None, length, *inner])
+
+    def _select(self, features: Mapping[str, FeatureTensor]) -> Fed:
+        """Return the inputs, the targets and the weights by the options."""
+        spec = self.spec
+        x = {feature.name: features[feature.name] for feature in spec.inputs}
+        y = {feature.name: features[feature.name] for feature in spec.targets}
+        fed: tuple[Any, ...] = (_lone(x),)
+        if y:
+            fed += (_lone(y),)
+        if spec.weight_feature:
+            if not y:
+                raise UserError(
+                    f"--weight_feature={spec.weight_feature} weighs the loss of targets, and "
+                    "there is none: give --target"
+                )
+            fed += (tf.cast(features[spec.weight_feature], tf.float32),)
+        return fed
+
+    def _seeds(self, fingerprints: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """Return the seeds of records, int64 [n, 2]: (fingerprint, seed × 2³² + epoch)."""
+        run = tf.constant(self.seed % 2**31 << 32, tf.int64) + tf.cast(epoch, tf.int64)
+        return tf.stack([fingerprints, tf.fill(tf.shape(fingerprints), run)], axis=1)
+
+    def _mapped(self, features: dict[str, FeatureTensor], seeds: tf.Tensor | None) -> Any:
+        """Call the user's function, with seeds if it takes two arguments."""
+        function = self.function
+        assert function is not None
+        arguments = (features, seeds) if _takes_seeds(function) else (features,)
+        try:
+            return tf.function(function, autograph=True)(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            place = _place_in(error, function)
+            raise UserError(
+                f"map '{self.name}' fails{place}: {type(error).__name__}: {_first_line(error)} "
+                f"(it gets the features {', '.join(features)})"
+            ) from error
+
+
+def unpack(fed: Fed) -> tuple[Any, Any, tf.Tensor | None]:
+    """Return (x, y, weight), each of the last two None where it is missing.
+
+    Bytes of pixels in x become float32 from 0 to 255, as late as in the model's step: until then
+    a batch takes a quarter of the memory.
+    """
+    x, y, weight = (*fed, None, None)[:_MAX_PARTS]
+    return tf.nest.map_structure(_as_float, x), y, weight
+
+
+def _as_float(value: FeatureTensor) -> FeatureTensor:
+    return tf.cast(value, tf.float32) if value.dtype == tf.uint8 else value
+
+
+def _lone(values: dict[str, Any]) -> Any:
+    """Return the only value, or all of them."""
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+def _takes_seeds(function: MapFunction) -> bool:
+    """Whether a function takes a second positional argument."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some callables written in C have no signature
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in kinds for parameter in parameters) > 1
+
+
+def _checked(result: Any, fingerprints: tf.Tensor, name: str) -> Fed:
+    """Return what the user's function returned as a tuple of parts, after checking it.
+
+    Raises:
+      UserError: it is not x, (x, y) or (x, y, weight), or a part has no row for each record.
+    """
+    fed = result if isinstance(result, tuple) else (result,)
+    if not 1 <= len(fed) <= _MAX_PARTS:
+        raise UserError(
+            f"map '{name}' returns {len(fed)} values: return x, (x, y) or (x, y, weight)"
+        )
+    size = tf.size(fingerprints, tf.int64)
+    checks = []
+    for part, value in zip(("x", "y", "weight"), fed, strict=False):
+        for leaf_name, leaf in named_leaves(value, part):
+            if not isinstance(leaf, tf.Tensor | tf.RaggedTensor):
+                raise UserError(
+                    f"map '{name}' returns {type(leaf).__name__} as '{leaf_name}', not a tensor "
+                    "or ragged tensor"
+                )
+            if leaf.shape.rank == 0:
+                raise UserError(
+                    f"map '{name}' returns a scalar as '{leaf_name}': its first dimension must "
+                    "be that of the records"
+                )
+            checks.append(
+                tf.debugging.assert_equal(
+                    num_rows(leaf), size, f"map '{name}': '{leaf_name}' has not a row a record"
+                )
+            )
+    if len(fed) == _MAX_PARTS:
+        weight = fed[2]
+        if not isinstance(weight, tf.Tensor) or weight.shape.rank != 1:
+            raise UserError(f"map '{name}': the weight is not of shape [records]")
+        fed = (*fed[:2], tf.cast(weight, tf.float32))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tuple(tf.nest.map_structure(tf.identity, part) for part in fed)
+
+
+def _place_in(error: Exception, function: MapFunction) -> str:
+    """Return `` in FILE line N``: where in the function's file an error was raised."""
+    file = getattr(inspect.getmodule(function), "__file__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if file and frame.filename == file]
+    return f" in {Path(file).name} line {lines[-1]}" if file and lines else ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else ""
