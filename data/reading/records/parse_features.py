@@ -32,7 +32,7 @@ def parse_features(
     if len(context) == len(features):
         found = tf.io.parse_example(records, context)
     else:
-        steps = {f.name: tf.io.RaggedFeature(DTYPES[f.kind]) for f in features if f.sequence}
+        steps = {f.name: _ragged_parser(f) for f in features if f.sequence}
         of_context, of_steps, _ = tf.io.parse_sequence_example(records, context, steps)
         found = {**of_context, **of_steps}
     return {feature.name: _with_shape(feature, found[feature.name]) for feature in features}
@@ -43,11 +43,16 @@ def _context_parser(feature: Feature, defaults: Mapping[str, Any]) -> Any:
     if feature.kind == IMAGE:
         return tf.io.FixedLenFeature([], dtype)
     if is_ragged(feature):
-        return tf.io.RaggedFeature(dtype)
+        return _ragged_parser(feature)
     default = None
     if feature.name in defaults:
         default = tf.fill(feature.shape, tf.constant(defaults[feature.name], dtype))
     return tf.io.FixedLenFeature(feature.shape, dtype, default)
+
+
+def _ragged_parser(feature: Feature) -> tf.io.RaggedFeature:
+    # Row splits of int64 are what all other functions of TensorFlow make by default.
+    return tf.io.RaggedFeature(DTYPES[feature.kind], row_splits_dtype=tf.int64)
 
 
 def _with_shape(feature: Feature, value: FeatureTensor) -> FeatureTensor:

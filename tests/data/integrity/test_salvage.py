@@ -136,7 +136,7 @@ def read_all(config: ReadConfig) -> tuple[list[int], int]:
     """Return the ids of all full steps, and the sum of fingerprints including the tail."""
     steps = config.shards.steps_per_epoch
     batches = list(training_batches(config, epochs=1, tail=True))
-    ids = [int(number) for batch in batches[:steps] for number in batch.features["id"].numpy()]
+    ids = [int(number) for batch in batches[:steps] for number in batch.fed[0].numpy()]
     return ids, sum(int(batch.fingerprints.numpy().sum()) for batch in batches) % 2**64
 
 
@@ -246,9 +246,7 @@ def test_salvage_drops_undecodable_images(
         options=ReadOptions(threads=2, decoder=decoder),
     )  # fmt: skip
     batches = list(training_batches(config, epochs=1, tail=True))
-    labels = sorted(
-        int(label) for batch in batches[:7] for label in batch.features["label"].numpy()
-    )
+    labels = sorted(int(label) for batch in batches[:7] for label in batch.fed[1].numpy())
     assert labels == [n for n in range(24) if n not in (1, 7, 13)]
     prints = sum(int(batch.fingerprints.numpy().sum()) for batch in batches) % 2**64
     assert prints == salvaged.manifest.split("train").fingerprint

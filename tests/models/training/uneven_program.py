@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tenfold.data.reading.batches import training_batches
+from tenfold.data.reading.batches import feed_of, training_batches
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.models.training.build import build_metrics
@@ -76,7 +76,7 @@ def train(num_workers: int) -> dict[str, Any]:
     with strategy.scope():
         model = make_model()
         model.optimizer.build(model.trainable_variables)
-        build_metrics(model, training_batches(reading(0, num_workers)).element_spec)
+        build_metrics(model, feed_of(reading(0, num_workers)).element_spec)
     train_steps = TrainSteps(
         model,
         strategy,

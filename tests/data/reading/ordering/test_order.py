@@ -73,7 +73,7 @@ def read_ids(
     for worker in range(workers):
         config = read_config(shards, WorkerPlace(worker, workers), **options)
         dataset = training_batches(config, start=start, epochs=epochs)
-        parts.append([batch.features["id"].numpy().tolist() for batch in dataset])
+        parts.append([batch.fed[0].numpy().tolist() for batch in dataset])
     assert len({len(part) for part in parts}) == 1, "workers have different numbers of steps"
     return [sorted(flatten(batch)) for batch in zip(*parts, strict=True)]
 
@@ -123,10 +123,10 @@ def test_run_resumes_on_another_number_of_workers(
 
 def test_replicas_share_their_workers_batch(shards: Path) -> None:
     config = read_config(shards, WorkerPlace(1, 2, replicas=3))
-    parts = [b.features["id"].numpy().tolist() for b in training_batches(config, epochs=1)]
+    parts = [b.fed[0].numpy().tolist() for b in training_batches(config, epochs=1)]
     assert [len(part) for part in parts] == [4] * (3 * STEPS)
     whole = read_config(shards, WorkerPlace(1, 2))
-    batches = [b.features["id"].numpy().tolist() for b in training_batches(whole, epochs=1)]
+    batches = [b.fed[0].numpy().tolist() for b in training_batches(whole, epochs=1)]
     assert [flatten(parts[n : n + 3]) for n in range(0, 3 * STEPS, 3)] == batches
 
 
@@ -144,7 +144,7 @@ def test_tail_holds_the_leftover_records(
             records += sum(int((batch.fingerprints != 0).numpy().sum()) for batch in part)
             total += sum(int(batch.fingerprints.numpy().sum()) for batch in part)
         for batch in part[-tail * replicas :]:
-            assert batch.features["id"].numpy().tolist() == [0] * int(config.mean_batch)
+            assert batch.fed[0].numpy().tolist() == [0] * int(config.mean_batch)
             left_out += int((batch.fingerprints != 0).numpy().sum())
     assert left_out == COUNT - STEPS * BATCH
     if start == 0:
@@ -205,10 +205,8 @@ def test_receipt_of_uneven_parts(
 def test_next_epoch_follows_the_tail(shards: Path) -> None:
     config = read_config(shards)
     tail = config.shards.tail_steps
-    with_tail = [
-        b.features["id"].numpy().tolist() for b in training_batches(config, epochs=2, tail=True)
-    ]
-    plain = [b.features["id"].numpy().tolist() for b in training_batches(config, epochs=2)]
+    with_tail = [b.fed[0].numpy().tolist() for b in training_batches(config, epochs=2, tail=True)]
+    plain = [b.fed[0].numpy().tolist() for b in training_batches(config, epochs=2)]
     assert with_tail[:STEPS] + with_tail[STEPS + tail : -tail] == plain
 
 
@@ -268,9 +266,9 @@ def test_evaluation_reads_each_record_once(shards: Path, workers: int) -> None:
         part = list(evaluation_batches(config))
         steps.add(len(part))
         for batch in part:
-            real = batch.weights.numpy() > 0
+            real = batch.present.numpy() > 0
             assert not batch.fingerprints.numpy()[~real].any()
-            ids += batch.features["id"].numpy()[real].tolist()
+            ids += batch.fed[0].numpy()[real].tolist()
     assert sorted(ids) == list(range(COUNT))
     assert steps == {14}
 

@@ -80,11 +80,11 @@ def count_equal(batches: tf.data.Dataset, others: tf.data.Dataset) -> int:
     count = 0
     for batch, other in zip(batches, others, strict=True):
         count += 1
-        features, expected = dict(batch.features), dict(other.features)
+        features, expected = dict(batch.fed[0]), dict(other.fed[0])
         images = features.pop("image").numpy().astype(int)
         assert np.abs(images - expected.pop("image").numpy().astype(int)).max() <= 1
-        batch = batch._replace(features=features, decode_s=0)
-        other = other._replace(features=expected, decode_s=0)
+        batch = batch._replace(fed=(features, *batch.fed[1:]), decode_s=0)
+        other = other._replace(fed=(expected, *other.fed[1:]), decode_s=0)
         tf.nest.map_structure(np.testing.assert_array_equal, batch, other)
     return count
 
@@ -143,7 +143,7 @@ def test_python_decoder_reads_raw_records_too(
 
 def test_resuming_reads_no_skipped_payload(shards: Path) -> None:
     config = read_config(shards)
-    whole = [batch.features["id"].numpy().tolist() for batch in training_batches(config, epochs=1)]
+    whole = [batch.fed[0]["id"].numpy().tolist() for batch in training_batches(config, epochs=1)]
     skipped = {number for batch in whole[:10] for number in batch}
     # Damage every payload before the position.
     for path in shards.glob("*.tfrecord"):
@@ -157,7 +157,7 @@ def test_resuming_reads_no_skipped_payload(shards: Path) -> None:
             offset += length + 16
         path.write_bytes(data)
     rest = training_batches(config, start=Position(0, 10), epochs=1)
-    assert [batch.features["id"].numpy().tolist() for batch in rest] == whole[10:]
+    assert [batch.fed[0]["id"].numpy().tolist() for batch in rest] == whole[10:]
     with pytest.raises(READ_ERRORS):
         list(training_batches(config, start=Position(0, 9), epochs=1))
 

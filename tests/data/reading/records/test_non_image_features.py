@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tenfold.data.format.example import encode_example
 from tenfold.data.format.manifest import Feature
-from tenfold.data.reading.records.graph_records import parse_features
 from tenfold.data.reading.records.image_records import (
     MAX_VALUES,
     GraphFeatureParser,
@@ -18,6 +17,7 @@ from tenfold.data.reading.records.image_records import (
     are_small,
     non_image_parser,
 )
+from tenfold.data.reading.records.parse_features import parse_features
 
 FEATURES = (
     Feature("box", "float", (2, 2)),
@@ -46,7 +46,7 @@ def test_python_parser_equals_tensorflow(rows: list[dict[str, Any]]) -> None:
     if not rows:
         assert [column.shape for column in columns] == [(0, 2, 2), (0,), (0, 2)]
         return
-    expected = parse_features(tf.constant(examples), FEATURES)
+    expected = parse_features(tf.constant(examples), FEATURES, {})
     for feature, column in zip(FEATURES, columns, strict=True):
         np.testing.assert_array_equal(column, expected[feature.name].numpy(), strict=True)
 
@@ -68,7 +68,7 @@ def test_values_unlike_the_manifest_are_named(row: dict[str, Any], message: str)
 
 def test_graph_parser_refuses_what_is_no_example() -> None:
     whole = encode_example({"label": [3] * 40})
-    parser = non_image_parser([Feature("label", "int64", (40,))])
+    parser = non_image_parser([Feature("label", "int64", (40,))], {})
     assert isinstance(parser, GraphFeatureParser)
     assert parser.row(whole) == whole
     for damaged in (whole[:-1], whole[:2] + b"\xff" + whole[3:]):
@@ -77,7 +77,7 @@ def test_graph_parser_refuses_what_is_no_example() -> None:
 
 
 def test_only_few_numbers_are_small() -> None:
-    assert isinstance(non_image_parser([]), PythonFeatureParser)
+    assert isinstance(non_image_parser([], {}), PythonFeatureParser)
     assert are_small([])
     assert are_small([Feature("label", "int64"), Feature("box", "float", (MAX_VALUES - 1,))])
     assert not are_small([Feature("label", "int64"), Feature("box", "float", (MAX_VALUES,))])
