@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         worker_dataset,
     )
     from tenfold.data.reading.decoding.decoders import GraphDecoder, PythonDecoder
+    from tenfold.data.reading.feeding.feed_options import FeedOptions
     from tenfold.data.reading.read_errors import explain_errors
     from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
     from tenfold.data.reading.receipts import Receipt, epoch_receipt
@@ -35,6 +36,7 @@ _MODULES: Final = {
     "DecodedImage": "transforms.base",
     "Encoded": "sources.base",
     "Feature": "format.manifest",
+    "FeedOptions": "reading.feeding.feed_options",
     "GraphDecoder": "reading.decoding.decoders",
     "JobError": "errors",
     "Lane": "planning.lanes",
@@ -75,6 +77,7 @@ __all__ = [
     "DecodedImage",
     "Encoded",
     "Feature",
+    "FeedOptions",
     "GraphDecoder",
     "JobError",
     "Lane",
