@@ -82,6 +82,7 @@ class Session:
         self.shards: WorkerShards = self._reading.shards
         # Before the scope: variables of the user's function are not the model's.
         feed = feed_of(self._reading)
+        self._fed_spec = feed.element_spec
         self._spec = make_model_spec(
             config,
             feed,
@@ -92,7 +93,7 @@ class Session:
             self.model = build_model(config, self._spec)
             check_model(self.model, self._spec, name=config.model)
             with naming_misfit(config.model):
-                build_metrics(self.model, feed.element_spec)
+                build_metrics(self.model, self._fed_spec)
         balanced = config.class_weights == "balanced"
         if balanced:
             check_class_weights(self._spec)
@@ -100,7 +101,7 @@ class Session:
         self.max_steps = steps_per_call(
             self.model,
             config.steps_per_execution,
-            feed.element_spec,
+            self._fed_spec,
             equal_parts=equal_parts,
         )
         self._train = TrainSteps(
@@ -441,7 +442,7 @@ class Session:
         restored = self.restore()
         if not restored:
             initial = build_model(self.config, self._spec)
-            build_metrics(initial, training_batches(self._reading).element_spec)
+            build_metrics(initial, self._fed_spec)
             values = [keras.ops.convert_to_numpy(v) for v in _variables_of(initial)]
             for variable, value in zip(self._variables(), values, strict=True):
                 variable.assign(value)

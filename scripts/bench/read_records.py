@@ -49,7 +49,7 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
     from tenfold.data.reading.dataset import steps_per_epoch
     from tenfold.data.reading.read_config import read_config
     from tenfold.data.reading.read_options import ReadOptions
-    from tenfold.data.reading.records.graph_records import parse_features
+    from tenfold.data.reading.records.parse_features import parse_features
 
     shards, side = f"{data}/{kind}-shards", read_images.SIDE
     options = ReadOptions(
@@ -59,7 +59,7 @@ def tenfold(data: Path, kind: str, *, parsed: bool) -> Epochs:
     dataset = raw_records(config).batch(BATCH, drop_remainder=True)
     if parsed:
         dataset = dataset.map(
-            lambda records: parse_features(records, config.spec.features),
+            lambda records: parse_features(records, config.spec.features, config.spec.defaults),
             num_parallel_calls=THREADS,
         )
     iterator = iter(dataset.prefetch(2).with_options(reading_options(THREADS)))

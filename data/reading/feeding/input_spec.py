@@ -215,10 +215,11 @@ def _longest(manifest: Manifest, feature: Feature) -> int:
     """Return the entries of the longest list over all splits."""
     longest = 0
     for split in manifest.splits:
-        found = split.statistics and split.statistics.feature(feature.name)
+        statistics = split.statistics
+        found = statistics.feature(feature.name) if statistics else None
         # Lengths of text count bytes, and the statistics of a large split are of a sample.
-        is_known = found and found.length and feature.kind in _NUMBERS
-        if not is_known or split.statistics.records < split.num_records:
+        is_whole = statistics is not None and statistics.records >= split.num_records
+        if not (found and found.length and is_whole and feature.kind in _NUMBERS):
             raise UserError(
                 f"--pad={feature.name}:max: the manifest does not know the longest list of split "
                 f"'{split.name}': give a length, as --pad={feature.name}:50"

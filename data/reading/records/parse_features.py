@@ -62,8 +62,8 @@ def _with_shape(feature: Feature, value: FeatureTensor) -> FeatureTensor:
     if not is_ragged(feature) or feature.shape == (None,):
         return value
     at = feature.shape.index(None)
-    before, after = feature.shape[:at], feature.shape[at + 1 :]
-    lengths = _divided(value.row_lengths(), math.prod([*before, *after]), feature)
+    before, after = _known(feature.shape[:at]), _known(feature.shape[at + 1 :])
+    lengths = _divided(value.row_lengths(), math.prod((*before, *after)), feature)
     # One row for each list of the differing dimension.
     rows = tf.repeat(lengths, math.prod(before))
     values = tf.reshape(value.values, [-1, *after])
@@ -78,7 +78,7 @@ def _steps(feature: Feature, value: tf.RaggedTensor) -> FeatureTensor:
     inner = step_shape(feature)
     if None in inner:
         return value
-    size = math.prod(inner)
+    size = math.prod(_known(inner))
     # Each step has `size` values, so the lists of steps alone are ragged.
     counts = value.values.row_lengths()
     check = tf.debugging.assert_equal(
@@ -90,6 +90,11 @@ def _steps(feature: Feature, value: tf.RaggedTensor) -> FeatureTensor:
     if feature.shape[0] is None:
         return steps
     return tf.ensure_shape(steps.to_tensor(), [None, feature.shape[0], *inner])
+
+
+def _known(shape: Sequence[int | None]) -> list[int]:
+    """Return the dimensions of a shape that has no open ones."""
+    return [size for size in shape if size is not None]
 
 
 def _divided(lengths: tf.Tensor, size: int, feature: Feature) -> tf.Tensor:

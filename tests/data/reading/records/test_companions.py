@@ -77,7 +77,8 @@ def test_box_outside_of_the_crop_has_no_area() -> None:
     boxes = tf.constant([[[0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 0.9, 0.9]]])
     crops = tf.constant([[0.5, 0.5, 0.5, 0.5, 0.0]])
     moved = move_boxes(boxes, crops).numpy()[0]
-    np.testing.assert_allclose(moved, [[0, 0, 0, 0], [0, 0, 0.8, 0.8]], atol=1e-6)
+    expected = np.array([[0, 0, 0, 0], [0, 0, 0.8, 0.8]])
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
 
 
 def test_nearest_resize_keeps_classes() -> None:
