@@ -70,7 +70,7 @@ def encode_inputs(spec: ModelSpec, *, model: str) -> tuple[Any, Any]:
             encoded.append(_embedded(tensor, feature, found))
         inputs[feature.name] = tensor
     if numbers:
-        encoded.insert(0, _normalised(_joined(numbers), scales))
+        encoded.insert(0, _normalised(_joined(numbers, dtype="float32"), scales))
     return (next(iter(inputs.values())) if len(inputs) == 1 else inputs), _joined(encoded)
 
 
@@ -229,5 +229,5 @@ def _image_shape(feature: Feature, spec: ModelSpec) -> tuple[int | None, ...]:
     return feature.shape if several or spec.image_shape is None else spec.image_shape
 
 
-def _joined(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+def _joined(parts: list[Any], *, dtype: str | None = None) -> Any:
+    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(dtype=dtype)(parts)

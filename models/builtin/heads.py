@@ -1,5 +1,6 @@
 """The output layers of the built-in models: one head for each target, chosen by its values."""
 
+import warnings
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -28,11 +29,13 @@ class Head:
         the losses and metrics of Keras reduce the last axis.
       loss: the loss.
       metrics: the metrics.
+      loss_weight: the factor of the loss in the sum over all targets.
     """
 
     output: Any
     loss: keras.losses.Loss
     metrics: list[keras.metrics.Metric]
+    loss_weight: float = 1.0
 
 
 def with_heads(inputs: Any, hidden: Any, spec: ModelSpec, *, name: str) -> keras.Model:
@@ -63,15 +66,15 @@ def with_heads(inputs: Any, hidden: Any, spec: ModelSpec, *, name: str) -> keras
 
 def compiled(inputs: Any, heads: dict[str, Head], spec: ModelSpec, *, name: str) -> keras.Model:
     """Return the model from `inputs` to the outputs of `heads`, compiled with Adam."""
-    outputs, losses, metrics = (
-        {target: getattr(head, part) for target, head in heads.items()}
-        for part in ("output", "loss", "metrics")
-    )
-    model = keras.Model(inputs, _lone(outputs), name=name)
+    with warnings.catch_warnings():
+        # Keras takes no slash in the name of an input, and warns where a feature has one.
+        warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        model = keras.Model(inputs, _parts(heads, "output"), name=name)
     model.compile(
         optimizer=keras.optimizers.Adam(spec.learning_rate or _LEARNING_RATE),
-        loss=_lone(losses),
-        metrics=_lone(metrics),
+        loss=_parts(heads, "loss"),
+        loss_weights=_parts(heads, "loss_weight"),
+        metrics=_parts(heads, "metrics"),
     )
     return model
 
@@ -88,8 +91,9 @@ def unit_scale(found: FeatureStatistics | None) -> tuple[float, float]:
     return max(-_MAX_STD, min(found.mean, _MAX_STD)), std
 
 
-def _lone(values: dict[str, Any]) -> Any:
-    """Return the only value, or all of them."""
+def _parts(heads: dict[str, Head], part: str) -> Any:
+    """Return an attribute of the only head, or that of all heads by target."""
+    values = {target: getattr(head, part) for target, head in heads.items()}
     return next(iter(values.values())) if len(values) == 1 else values
 
 
@@ -167,7 +171,8 @@ def _regression(hidden: Any, target: Feature, found: FeatureStatistics | None) -
     """Return the head with numbers of the target's shape, at the scale of the target.
 
     The dense layer learns numbers of mean 0 and standard deviation 1: else it would take many
-    steps to reach, say, prices in the millions.
+    steps to reach, say, prices in the millions. The loss is divided by the variance: gradients
+    do not overflow in half precision, and no target outweighs the others by its unit.
     """
     sizes = tuple(size or 0 for size in target.shape)
     output = _dense(hidden, prod(sizes), None)
@@ -184,4 +189,4 @@ def _regression(hidden: Any, target: Feature, found: FeatureStatistics | None) -
     if len(sizes) > 1:
         output = keras.layers.Reshape(sizes, dtype="float32")(output)
     metrics = [keras.metrics.MeanAbsoluteError(name="mae")]
-    return Head(output, keras.losses.MeanSquaredError(), metrics)
+    return Head(output, keras.losses.MeanSquaredError(), metrics, loss_weight=1 / std**2)

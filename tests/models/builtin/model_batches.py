@@ -51,9 +51,13 @@ def spec(
     )
 
 
-def built(name: str, model_spec: ModelSpec) -> keras.Model:
+def built(name: str, model_spec: ModelSpec, *, precision: str = "float32") -> keras.Model:
     """Return the compiled model as the trainer builds it."""
-    return build_model(TrainConfig("shards", "run", model=name), model_spec)
+    config = TrainConfig("shards", "run", model=name, precision=precision)
+    try:
+        return build_model(config, model_spec)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
 
 
 def train(model: keras.Model, x: Any, y: Any, *, steps: int = 1) -> list[float]:

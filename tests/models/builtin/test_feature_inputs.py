@@ -69,6 +69,13 @@ def test_mlp_trains_on_features_of_every_kind(tmp_path: Path) -> None:
     reload(model, x, tmp_path)
 
 
+def test_large_numbers_fit_half_precision() -> None:
+    model = built(
+        "mlp", spec(FEATURES, [LABEL], *STATISTICS, classes=3), precision="mixed_float16"
+    )
+    assert np.isfinite(model(batch())).all()
+
+
 def test_empty_lists_of_a_whole_batch_give_no_nan() -> None:
     model = built("mlp", spec(FEATURES, [LABEL], *STATISTICS, classes=3))
     x = batch()

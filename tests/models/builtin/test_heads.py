@@ -59,7 +59,7 @@ def test_loss_of_numbers_pairs_each_with_its_own(shape: tuple[int, ...]) -> None
     y = np.random.default_rng(1).uniform(0, 100, (8, *shape)).astype("float32")
     predicted = np.reshape(model(BATCH), y.shape)
     (loss,) = train(model, BATCH, y)
-    assert loss == pytest.approx(np.mean((predicted - y) ** 2), rel=1e-5)
+    assert loss == pytest.approx(np.mean((predicted - y) ** 2) / 25**2, rel=1e-5)
     assert metrics(model)["mae"] == pytest.approx(np.mean(np.abs(predicted - y)), rel=1e-5)
 
 
@@ -71,6 +71,17 @@ def test_numbers_in_millions_are_learnt() -> None:
     model.reset_metrics()
     model.compute_metrics(BATCH, y, model(BATCH))
     assert metrics(model)["mae"] < 1e5
+
+
+def test_loss_does_not_depend_on_the_unit() -> None:
+    losses = []
+    for unit in (1e-6, 1.0, 1e9):
+        price = Feature("price", "float")
+        model = built("mlp", spec([X], [price], numbers("price", 0, 100 * unit)))
+        y = (unit * np.linspace(0, 100, 8)).astype("float32")
+        losses.append(train(model, BATCH, y, steps=3))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-4)
 
 
 def test_several_targets_give_a_dict(tmp_path) -> None:
