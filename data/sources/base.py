@@ -22,7 +22,9 @@ class SourceOptions:
     """Properties that a source cannot reveal by itself.
 
     Attributes:
-      image: Name of the feature (column) that holds the image; "" tries the usual names.
+      image: Name of the feature (column) that holds the image; "" tries the usual names. A table
+        may have several columns of images, with commas between their names; the first is the
+        feature ``image``.
       label: Name of the feature (column) that holds the class; "" tries the usual names.
       one_hot: Whether labels are one-hot vectors: ``auto`` decides by their values, ``always``
         or ``never``.
@@ -54,6 +56,11 @@ class SourceOptions:
     delimiter: str = ""
     encoding: str = ""
     no_header: bool | None = None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names in `image`, between commas."""
+        return tuple(name.strip() for name in self.image.split(",") if name.strip())
 
     @property
     def for_tables(self) -> tuple[str, ...]:

@@ -33,6 +33,11 @@ def choose_feature(
       UserError: there is no feature `wanted`.
     """
     if wanted:
+        if wanted not in names and what == "image" and "," in wanted:
+            raise UserError(
+                f"--{what}_feature={wanted}: only a table takes several columns of images: give "
+                "the name of one feature"
+            )
         if wanted not in names:
             raise UserError(
                 f"--{what}_feature={wanted}: there is no such feature; "

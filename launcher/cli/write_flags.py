@@ -60,7 +60,9 @@ def _define_source_flags(fv: FlagValues) -> None:
         flag_values=fv,
     )
     flags.DEFINE_string(
-        "image_feature", "", "name of the image's column or feature, if it is an unusual one",
+        "image_feature", "",
+        "name of the image's column or feature, if it is an unusual one; further columns of "
+        "images of a table follow commas",
         flag_values=fv,
     )  # fmt: skip
     flags.DEFINE_string(

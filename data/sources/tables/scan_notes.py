@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from tenfold.data.sources.tables.arrow_batches import TableReader
+from tenfold.data.sources.tables.choose_columns import ChosenColumns
 from tenfold.data.sources.tables.columns.table_column import TableColumn
+from tenfold.data.sources.tables.table_images import ImageColumn
 from tenfold.data.units import plural
 
 _SHOWN_COLUMNS = 3
@@ -16,6 +18,8 @@ class Scan(Protocol):
 
     reader: TableReader
     columns: dict[str, TableColumn]
+    images: dict[str, ImageColumn]
+    chosen: ChosenColumns
     rows: int
     left_out: dict[str, None]
     counting: dict[str, bool]
@@ -61,7 +65,13 @@ def _counted(scan: Scan, columns: Sequence[TableColumn]) -> str:
 
 def notes_of(scan: Scan) -> tuple[str, ...]:
     """Return the remarks on a finished scan, one line each."""
-    return (*scan.reader.notes, *_left_out(scan), *_converted(scan), *_missing(scan))
+    return (
+        *scan.reader.notes,
+        *_left_out(scan),
+        *_images(scan),
+        *_converted(scan),
+        *_missing(scan),
+    )
 
 
 def _used(scan: Scan) -> list[TableColumn]:
@@ -89,6 +99,21 @@ def _left_out(scan: Scan) -> Iterator[str]:
                 yield f"column '{name}' has no name in the table"
         elif column.is_empty:
             yield f"left out column '{name}': all its values are missing"
+
+
+def _images(scan: Scan) -> Iterator[str]:
+    for name, column in scan.images.items():
+        text = f"column '{name}': {plural(column.rows - column.missing, 'image')}"
+        if column.feature != name:
+            text += f", stored as '{column.feature}'"
+        if column.missing:
+            dots = ", …" if column.missing > len(column.missing_rows) else ""
+            text += f"; {column.missing:,} missing ({scan.where(column.missing_rows)}{dots})"
+        if name in scan.chosen.guessed:
+            text += f"; --columns={name}:text,* keeps the paths as text"
+        yield text
+    for name in scan.chosen.without_images:
+        yield f"column '{name}' is text: it looks like paths of images, but none of them exists"
 
 
 def _converted(scan: Scan) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.format.columns import Column, bytes_column, number_column
+from tenfold.data.format.columns import Column, number_column
 from tenfold.data.format.manifest import IMAGE, LABEL
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.sources.base import SourceOptions
@@ -29,10 +29,7 @@ from tenfold.data.sources.tables.choose_columns import (
 from tenfold.data.sources.tables.columns.arrow_columns import Values, flat_values
 from tenfold.data.sources.tables.columns.column_spec import ColumnSpec
 from tenfold.data.sources.tables.columns.column_store import (
-    PATH,
     ROW,
-    SIZE,
-    VERSION,
     ColumnStore,
     ColumnStoreWriter,
 )
@@ -43,10 +40,11 @@ from tenfold.data.sources.tables.columns.table_column import (
     MISSING_POLICIES,
     TableColumn,
 )
+from tenfold.data.sources.tables.columns.text_cells import TEXT
 from tenfold.data.sources.tables.csv_dialect import CsvOptions
 from tenfold.data.sources.tables.scan_notes import missing_error, notes_of
 from tenfold.data.sources.tables.table_files import TableFile
-from tenfold.data.sources.tables.table_images import Images
+from tenfold.data.sources.tables.table_images import ImageColumn, Images, NamedImages
 from tenfold.data.sources.tables.table_source import TablePart, TableSource
 
 # Reasons for single rows are kept in memory, and go to every writing process.
@@ -88,7 +86,8 @@ class TableScan:
     Attributes:
       files: The table's files.
       reader: Reads them.
-      columns: Each column by its name in the table.
+      columns: Each column of values by its name in the table.
+      images: Each column of paths of images by its name in the table.
       rows: Rows read so far in this pass, including those that are dropped.
       left_out: Columns that --columns does not list.
       counting: Columns without a name, and whether they only count the rows.
@@ -109,11 +108,12 @@ class TableScan:
         csv = CsvOptions(options.delimiter, options.encoding, options.no_header)
         self.reader = TableReader(csv, tuple(self.given.types) if options.no_header else ())
         self.columns: dict[str, TableColumn] = {}
+        self.images: dict[str, ImageColumn] = {}
         self.left_out: dict[str, None] = {}
         self.counting: dict[str, bool] = {}
         self.starts: list[int] = []
         self._scratch = scratch
-        self._images = images
+        self._all_images = images
         self.chosen = ChosenColumns()
 
     def run(self) -> None:
@@ -160,12 +160,15 @@ class TableScan:
         if not self.rows:
             self._choose(cells)
             self._class_names = class_names(batch.schema)
-        paths = cells.pop(self.chosen.path, None)
+        paths = {name: cells.pop(name, None) for name in self.images}
         block, unusable, keep = self._take(cells, count)
         self._count_up(block)
         block[ROW] = number_column(np.arange(row, row + count))
-        if self.chosen.path:
-            self._add_paths(file, block, paths, count, unusable)
+        for name, column in self.images.items():
+            named = paths[name]
+            items = [None] * count if named is None else items_of(named).to_pylist()
+            block |= column.take(items)
+            unusable = column.unusable | unusable
         specs = self.specs
         if self._writer is None:
             self._writer = ColumnStoreWriter(self._scratch, specs)
@@ -187,10 +190,7 @@ class TableScan:
             if not column.is_empty and not self.is_left_out(name)
         ]
         internal = [ColumnSpec(ROW, "int64")]
-        if self.chosen.path:
-            internal += [
-                ColumnSpec(PATH, "bytes"), ColumnSpec(SIZE, "int64"), ColumnSpec(VERSION, "int64")
-            ]  # fmt: skip
+        internal += [spec for column in self.images.values() for spec in column.specs]
         return (*sorted(features, key=lambda spec: spec.name), *internal)
 
     def is_left_out(self, name: str) -> bool:
@@ -235,9 +235,14 @@ class TableScan:
         names = dict.fromkeys([*cells, *self.columns])
         self.given.check([*names, *self.left_out])
         try:
-            self.chosen = choose_columns(cells, names, self.options)
+            texts = [name for name, kind in self.given.types.items() if kind == TEXT]
+            self.chosen = choose_columns(cells, names, self.options, self._all_images, texts)
         except UserError as error:
             raise UserError(f"source '{self.name}': {error}") from None
+        self.images = {
+            name: ImageColumn(name, feature, self._all_images)
+            for name, feature in self.chosen.paths.items()
+        }
 
     def _take(
         self, cells: dict[str, Cells], count: int
@@ -291,35 +296,6 @@ class TableScan:
 
     # --- rows ---
 
-    def _add_paths(
-        self,
-        file: TableFile,
-        block: dict[str, Column],
-        paths: Cells | None,
-        count: int,
-        unusable: dict[int, str],
-    ) -> None:
-        """Add the images that the rows name."""
-        items = [None] * count if paths is None else items_of(paths).to_pylist()
-        found: list[tuple[bytes, int, int]] = []
-        for row, item in enumerate(items):
-            name = (item.decode() if isinstance(item, bytes) else item or "").strip()
-            if not name:
-                unusable.setdefault(row, "its image is missing")
-                found.append((b"", 0, 0))
-                continue
-            try:
-                found.append(self._images.stat(name))
-            except (OSError, ValueError):
-                number = self.rows - self.starts[-1] + row
-                raise UserError(
-                    f"source '{file.path}', row {number}: there is no image "
-                    f"'{self._images.path(name)}' (paths are relative to the table's folder)"
-                ) from None
-        block[PATH] = bytes_column([path for path, _, _ in found])
-        block[SIZE] = number_column(np.array([size for _, size, _ in found], np.int64))
-        block[VERSION] = number_column(np.array([version for _, _, version in found], np.int64))
-
     def _note_unusable(self, unusable: dict[int, str], keep: np.ndarray | None) -> None:
         assert self._writer is not None
         if not unusable:
@@ -351,8 +327,15 @@ class TableScan:
         """Check the table as a whole, after the first pass."""
         if not self.rows:
             raise UserError(f"source '{self.name}' has no rows")
-        if all(column.is_empty for column in self.columns.values()) and not self.chosen.path:
+        if all(column.is_empty for column in self.columns.values()) and not self.images:
             raise UserError(f"source '{self.name}' has no values: all are missing")
+        for images in self.images.values():
+            if images.missing == self.rows:
+                raise UserError(
+                    f"source '{self.files[0].path}', row 0: {images.first_problem}; "
+                    f"column '{images.name}' names no image at all: check the paths, or keep "
+                    f"them as text by --columns={images.name}:text,*"
+                )
         if problem := missing_error(self):
             raise UserError(f"source '{self.name}': {problem}")
 
@@ -387,9 +370,15 @@ class TableScan:
         used = [c for n, c in self.columns.items() if not c.is_empty and not self.is_left_out(n)]
         return TableSource(
             store, stats, self._parts, notes=notes, unusable=self._unusable,
-            images=self._images.files if self.chosen.path else None,
+            images=self._named_images(),
             by_row=any(c.has_images or _is_deep(c.spec) for c in used),
         )  # fmt: skip
+
+    def _named_images(self) -> NamedImages | None:
+        """Return the images that the rows name, ``image`` first; None if there are none."""
+        names = sorted(self.images, key=lambda name: self.chosen.paths[name] != IMAGE)
+        origins = {self.chosen.paths[name]: f"column '{name}'" for name in names}
+        return NamedImages(self._all_images.files, origins) if origins else None
 
 
 def _short(digest: str) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 from tenfold.data.format.columns import Column, Columns
 from tenfold.data.format.example import Features
-from tenfold.data.format.manifest import IMAGE
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.splits.own_splits import (
     BROKEN,
@@ -23,8 +22,8 @@ from tenfold.data.planning.splits.own_splits import (
 )
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
-from tenfold.data.sources.scanned_files import Files
-from tenfold.data.sources.tables.columns.column_store import PATH, ROW, SIZE, VERSION, ColumnStore
+from tenfold.data.sources.tables.columns.column_store import ROW, ColumnStore
+from tenfold.data.sources.tables.table_images import NamedImages
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class TableSource:
       parts: The files that they come from.
       notes: Remarks on what was found and converted.
       unusable: Why single rows cannot be used, by index.
-      images: Reads the images that rows name; None for a table without.
+      images: The images that rows name; None for a table without.
       by_row: Features whose values vary too much, or are too large, for blocks of columns.
     """
 
@@ -59,12 +58,12 @@ class TableSource:
         *,
         notes: tuple[str, ...] = (),
         unusable: Mapping[int, str] | None = None,
-        images: Files | None = None,
+        images: NamedImages | None = None,
         by_row: bool = False,
     ) -> None:
         self.stats = stats
         self.notes = notes
-        self.concurrent_reads = images.concurrent_reads if images else 1
+        self.concurrent_reads = images.files.concurrent_reads if images else 1
         self.splits = _own_splits(parts, stats.num_examples)
         self.optional_features = frozenset(spec.name for spec in store.specs if spec.optional)
         self._store = store
@@ -75,11 +74,15 @@ class TableSource:
         self._specs = {spec.name: spec for spec in store.specs if not spec.name.startswith("\0")}
 
     def encoded(self, index: int) -> Encoded:
-        """Return the row and its image, packed; see `Source`."""
-        return encode_features(self.features(index))
+        """Return the row and its images, packed; see `Source`."""
+        return encode_features(self._values(index, any_format=False))
 
     def features(self, index: int) -> Features:
-        """Return the row's values, the image as encoded bytes; see `Source`."""
+        """Return the row's values, images as encoded bytes; see `Source`."""
+        return self._values(index, any_format=True)
+
+    def _values(self, index: int, *, any_format: bool) -> Features:
+        """Return the row's values; `any_format` as in `NamedImages.read`."""
         if index in self._unusable:
             raise UnusableRecord(self._unusable[index])
         columns = self._store.take([index])
@@ -89,8 +92,7 @@ class TableSource:
             if columns[name].is_present()[0]
         }
         if self._images:
-            path, size, version = (columns[name].row(0) for name in (PATH, SIZE, VERSION))
-            values[IMAGE] = self._images.read(path, int(size), int(version))
+            values |= self._images.read(columns, any_format=any_format)
         return values
 
     def columns(self, indices: Sequence[int] | np.ndarray) -> Columns | None:
@@ -122,9 +124,9 @@ class TableSource:
         return FeatureValues(array("q", codes.tobytes()), values)
 
     def name(self, index: int) -> str:
-        """Return the image's path, or the table and the number of the row."""
+        """Return the path of the first image, or the table and the number of the row."""
         if self._images:
-            path: bytes = self._store.take([index], (PATH,))[PATH].row(0)
+            path = self._images.path(self._store.take([index], self._images.path_columns))
             if path:
                 return os.fsdecode(path)
         firsts = [part.first for part in self._parts]

@@ -63,6 +63,10 @@ def test_remote_rows_name_remote_images(
     source = open_url(f"{url}/t.csv", tmp_path)
     assert values(source) == [{"image": image, "label": 0}]
     assert source.concurrent_reads > 1  # type: ignore[attr-defined]
+    mask = make_image(seed=2)
+    put("masks/a.png", mask)
+    put("m.csv", b"path,mask\nimages/a.png,masks/a.png\n")
+    assert values(open_url(f"{url}/m.csv", tmp_path)) == [{"image": image, "mask": mask}]
     put("u.csv", b"path,label\nimages/b.png,x\n")
     with pytest.raises(UserError, match=rf"{url}/u.csv', row 0: there is no image '{url}/images"):
         open_url(f"{url}/u.csv", tmp_path)

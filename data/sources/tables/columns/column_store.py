@@ -18,12 +18,12 @@ import numpy as np
 from tenfold.data.format.columns import Column
 from tenfold.data.sources.tables.columns.column_spec import ColumnSpec
 
-# Columns of the store that are no features: the row in its file; path, size and version of the
-# image that the row names.
+# Columns of the store that are no features: the row in its file; and, with the name of a feature
+# appended, the path, size and version of the image that the row names for that feature.
 ROW: Final = "\0row"
-PATH: Final = "\0path"
-SIZE: Final = "\0size"
-VERSION: Final = "\0version"
+PATH: Final = "\0path "
+SIZE: Final = "\0size "
+VERSION: Final = "\0version "
 
 _BUFFERED_BYTES: Final = 1 << 20
 

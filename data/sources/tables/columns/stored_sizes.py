@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from tenfold.data.format.example import field
-from tenfold.data.format.manifest import IMAGE
 from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.sources.tables.columns.column_spec import ColumnSpec
 from tenfold.data.sources.tables.columns.column_store import SIZE, ColumnStore
@@ -29,8 +28,8 @@ def record_sizes(store: ColumnStore) -> tuple[int, int]:
         rows = store.raw_rows(begin, end)
         entries = np.zeros(end - begin, np.int64)
         for number, spec in enumerate(store.specs):
-            if spec.name == SIZE:
-                entries += _entry(IMAGE, _field(rows[f"c{number}"]))
+            if spec.name.startswith(SIZE):
+                entries += _entry(spec.name.removeprefix(SIZE), _field(rows[f"c{number}"]))
             elif not spec.name.startswith("\0"):
                 size = _entry(spec.name, _list_bytes(store, spec, rows[f"c{number}"], begin, end))
                 entries += np.where(rows[f"p{number}"], size, 0) if spec.optional else size
