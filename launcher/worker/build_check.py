@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Final, NoReturn
 
+from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
 from tenfold.data.runtime.tensorflow_version import require_tensorflow
 from tenfold.launcher.job.events import EventWriter
 from tenfold.launcher.worker.trainer import report_error
@@ -20,6 +21,7 @@ CONFIG_VARIABLE: Final = "TENFOLD_CHECK"
 
 def main() -> NoReturn:
     """Run the check and end the process: 0 if the training can start, 1 after an error."""
+    defer_unused_keras_modules()
     events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"), 0)
     events.enter("build")
     try:

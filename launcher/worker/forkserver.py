@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Final, NoReturn
 
+from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
 from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.python_argv import module_argv
 
@@ -160,6 +161,7 @@ def main() -> None:
 
 def import_modules() -> bool:
     """Import what a worker needs; return whether this process may be forked then."""
+    defer_unused_keras_modules()
     for name in IMPORTS:
         __import__(name)
     return len(os.listdir("/proc/self/task")) == 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.planning.cluster_task import find_task
 from tenfold.data.reading.read_options import WorkerPlace
+from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
 from tenfold.data.runtime.tensorflow_version import require_tensorflow
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 def main(config: str) -> NoReturn:
     """Run the worker and end the process with its exit status."""
+    defer_unused_keras_modules()
     task = find_task(os.environ)
     assert task is not None, "the supervisor sets the variables"
     # A stream of their own: events do not wait in the buffer of the user's prints.

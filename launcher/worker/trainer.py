@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from tenfold.data.errors import JobError, UserError, os_error_text
 from tenfold.data.planning.cluster_task import find_task
+from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
 from tenfold.data.runtime.tensorflow_hooks import silence_native_stderr
 from tenfold.data.runtime.tensorflow_version import require_tensorflow
 from tenfold.data.storage.open_folder import open_folder
@@ -47,6 +48,7 @@ def main(job_file: str = "") -> NoReturn:
     Args:
       job_file: the file with the job; "" takes job.json of the run directory.
     """
+    defer_unused_keras_modules()
     task = find_task(os.environ)
     assert task is not None, "the supervisor sets the variables"
     # A stream of their own: events do not wait in the buffer of the user's prints.

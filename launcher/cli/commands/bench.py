@@ -67,9 +67,11 @@ def run(fv: FlagValues, args: Arguments) -> int:
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: give the folder that holds manifest.json")
+    from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
     from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
     from tenfold.data.runtime.tensorflow_version import require_tensorflow
 
+    defer_unused_keras_modules()
     with silence_native_startup():
         require_tensorflow()
         import tensorflow
