@@ -24,6 +24,13 @@ settings.load_profile("untimed")
 # Shells start background jobs with SIGINT ignored; processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first: short files at the end keep all processes busy."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 TENFOLD = Path(sys.executable).with_name("tenfold")
 
 
