@@ -1,11 +1,12 @@
 """Trains on replicas in one process, each fed as one of so many workers, from the same weights.
 
-python uneven_program.py SHARDS BATCH REMAINDER WORKERS,…  ->  one line of JSON: for each number of
-workers the losses of two epochs, the metrics after each, and the counts of records
+python uneven_program.py SHARDS BATCH:REMAINDER:WORKERS,… …  ->  for each case one line of JSON:
+for each number of workers the losses of two calls, the metrics after each, and the record counts
 """
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,9 +18,24 @@ from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.models.training.build import build_metrics
 from tenfold.models.training.steps import TrainSteps
 
-SHARDS, BATCH, REMAINDER = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-COUNTS = [int(count) for count in sys.argv[4].split(",")]
-EPOCHS = 2
+SHARDS, *CASES = sys.argv[1:]
+CALLS = 2
+# Of an epoch, or the whole epoch if it is shorter: small batches need not last all its steps.
+MAX_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Case:
+    """The global batch, the treatment of the last one, and the numbers of workers."""
+
+    batch: int
+    remainder: str
+    counts: tuple[int, ...]
+
+
+def parse_case(text: str) -> Case:
+    batch, remainder, counts = text.split(":")
+    return Case(int(batch), remainder, tuple(map(int, counts.split(","))))
 
 
 class Unused(keras.layers.Layer):
@@ -51,42 +67,45 @@ def make_model() -> keras.Model:
     return model
 
 
-def reading(worker: int, num_workers: int) -> ReadConfig:
+def reading(case: Case, worker: int, num_workers: int) -> ReadConfig:
     return read_config(
         SHARDS,
         split="train",
-        global_batch_size=BATCH,
+        global_batch_size=case.batch,
         place=WorkerPlace(worker, num_workers),
-        options=ReadOptions(remainder=REMAINDER, seed=2),
+        options=ReadOptions(remainder=case.remainder, seed=2),
     )
 
 
-def batches(num_workers: int) -> tf.data.Dataset:
+def batches(case: Case, num_workers: int) -> tf.data.Dataset:
     """Return the batches of all workers in turn, as a strategy deals them to its replicas."""
-    parts = [training_batches(reading(worker, num_workers)) for worker in range(num_workers)]
+    parts = [training_batches(reading(case, worker, num_workers)) for worker in range(num_workers)]
     endless = tf.data.Dataset.range(num_workers).repeat()
     return tf.data.Dataset.choose_from_datasets(parts, endless)
 
 
-def train(num_workers: int) -> dict[str, Any]:
+def train(case: Case, num_workers: int) -> dict[str, Any]:
     devices = [f"CPU:{index}" for index in range(num_workers)]
     # One process cannot use collectives of several groups.
     strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
-    shards = reading(0, num_workers).shards
+    shards = reading(case, 0, num_workers).shards
+    steps = min(MAX_STEPS, shards.steps_per_epoch)
     with strategy.scope():
         model = make_model()
         model.optimizer.build(model.trainable_variables)
-        build_metrics(model, feed_of(reading(0, num_workers)).element_spec)
+        build_metrics(model, feed_of(reading(case, 0, num_workers)).element_spec)
     train_steps = TrainSteps(
         model,
         strategy,
-        max_steps=shards.steps_per_epoch,
+        max_steps=steps,
         class_weights=[1.0 + label / 10 for label in range(10)],
         equal_parts=shards.is_even(1),
         empty_parts=shards.may_be_empty(1),
     )
-    iterator = iter(strategy.distribute_datasets_from_function(lambda _: batches(num_workers)))
-    results = [train_steps(iterator, shards.steps_per_epoch) for _ in range(EPOCHS)]
+    iterator = iter(
+        strategy.distribute_datasets_from_function(lambda _: batches(case, num_workers))
+    )
+    results = [train_steps(iterator, steps) for _ in range(CALLS)]
     return {
         "losses": [float(loss) for result in results for loss in result.losses],
         "metrics": [result.metrics for result in results],
@@ -96,8 +115,10 @@ def train(num_workers: int) -> dict[str, Any]:
     }
 
 
+cases = [parse_case(text) for text in CASES]
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * max(COUNTS)
+    cpu, [tf.config.LogicalDeviceConfiguration()] * max(max(case.counts) for case in cases)
 )
-print(json.dumps({count: train(count) for count in COUNTS}))
+for case in cases:
+    print(json.dumps({count: train(case, count) for count in case.counts}), flush=True)
