@@ -14,9 +14,9 @@ from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
-    "a folder of class folders, a table (.csv, .tsv, .jsonl, .parquet, .arrow, or a folder or "
-    "pattern of parts), .npz or .npy arrays, TFRecord files or WebDataset tars (a folder or "
-    "pattern of them), tfds:NAME, hf:FOLDER, or module:function"
+    "a folder of class folders, or of images and masks, a table (.csv, .tsv, .jsonl, .parquet, "
+    ".arrow, or a folder or pattern of parts), .npz or .npy arrays, TFRecord files or WebDataset "
+    "tars (a folder or pattern of them), tfds:NAME, hf:FOLDER, or module:function"
 )
 
 
@@ -97,9 +97,12 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
     if found := split_folders(path, folders):
         specs = {split: os.path.join(path, name) for split, name in found.items()}
         return _splits(specs, scratch, options)
-    from tenfold.data.sources.image_folders.class_folders import scan_folder
+    from tenfold.data.sources.image_folders.class_folders import scan_tree
+    from tenfold.data.sources.image_folders.image_tree import LocalTree
+    from tenfold.data.sources.tables.paired_folders import scan_pairs
 
-    return scan_folder(path, scratch, options)
+    tree = LocalTree(path, any_image=options.any_image)
+    return scan_pairs(tree, scratch, options) or scan_tree(tree, scratch, options)
 
 
 def _splits(specs: Mapping[str, Any], scratch: Path, options: SourceOptions) -> Source:

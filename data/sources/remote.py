@@ -30,6 +30,7 @@ from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, i
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
 from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.sources.tables.open_table import scan_files
+from tenfold.data.sources.tables.paired_folders import scan_pairs
 from tenfold.data.sources.tables.table_files import (
     TABLES,
     is_partition,
@@ -89,7 +90,7 @@ def _open_folder(url: str, scratch: Path, options: SourceOptions) -> Source:
         return join_splits(specs, scratch, lambda spec, part: open_remote(spec, part, options))
     if not tree.classes() and not folder.entries():
         raise _unknown_source(url)
-    return scan_tree(tree, scratch, options)
+    return scan_pairs(tree, scratch, options) or scan_tree(tree, scratch, options)
 
 
 def _unknown_source(url: str) -> UserError:

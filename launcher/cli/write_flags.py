@@ -54,7 +54,8 @@ def _define_source_flags(fv: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
         "",
-        "data set to read: a folder with a folder of images for each class; a table (.csv, "
+        "data set to read: a folder with a folder of images for each class, or with the folders "
+        "images and masks; a table (.csv, "
         ".tsv, .jsonl, .parquet, .arrow, or a folder of parts); .npz or .npy arrays; TFRecord "
         "files or WebDataset tars, all here or on gs://; tfds:NAME; or module:function",
         flag_values=fv,

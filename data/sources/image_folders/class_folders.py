@@ -26,20 +26,12 @@ from tenfold.data.sources.class_labels import unknown_class
 from tenfold.data.sources.image_folders.image_tree import (
     SUFFIXES,
     Listing,
-    LocalTree,
     Tree,
     is_other_image,
+    paired_names,
     shown_path,
 )
 from tenfold.data.sources.scanned_files import Files
-
-# Names of folders of images, and of folders of something else for each of the images.
-_IMAGES: Final = frozenset({"image", "images", "img", "imgs", "jpegimages", "photos", "input"})
-_PARTNERS: Final = frozenset(
-    {"mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth"}
-    | {"ground_truth", "segmentation", "segmentations", "segmentationclass", "target", "targets"}
-    | {"depth", "depths", "output"}
-)
 
 # Offset and length of the path in the file of paths, class, size in bytes, version (see `Files`).
 _ROW: Final = struct.Struct("<QHIQq")
@@ -164,11 +156,6 @@ def _field_bytes(size: int) -> int:
 _DEFAULT: Final = SourceOptions()
 
 
-def scan_folder(root: str, scratch: Path, options: SourceOptions = _DEFAULT) -> FolderSource:
-    """Scan the class folders at `root`, a local path; see `scan_tree`."""
-    return scan_tree(LocalTree(root, any_image=options.any_image), scratch, options)
-
-
 def scan_tree(tree: Tree, scratch: Path, options: SourceOptions = _DEFAULT) -> FolderSource:
     """Scan a tree of class folders, or of images without classes, without opening an image.
 
@@ -254,13 +241,12 @@ def _classes(root: str, folders: Sequence[str], given: Sequence[str] | None) -> 
 
 
 def _check_no_pairs(root: str, folders: Sequence[str]) -> None:
-    """Check that the folders are classes, not ``images`` beside ``masks``.
+    """Check that the folders are classes, not ``images`` beside ``labels`` that are no images.
 
     Raises:
       UserError: their names say that they are not.
     """
-    images = [name for name in folders if name.lower() in _IMAGES]
-    partners = [name for name in folders if name.lower() in _PARTNERS]
+    images, partners = paired_names(folders)
     if images and partners:
         raise UserError(
             f"source '{root}': the folders '{images[0]}' and '{partners[0]}' look like images "

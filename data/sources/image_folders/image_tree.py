@@ -18,6 +18,13 @@ OTHER_SUFFIXES: Final = (
 _SUFFIXES: Final = tuple(suffix.encode() for suffix in SUFFIXES)
 _OTHER_SUFFIXES: Final = tuple(suffix.encode() for suffix in OTHER_SUFFIXES)
 _DOT: Final = ord(".")
+# Names of folders of images, and of folders of something else for each of the images.
+_IMAGES: Final = frozenset({"image", "images", "img", "imgs", "jpegimages", "photos", "input"})
+_PARTNERS: Final = frozenset(
+    {"mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth"}
+    | {"ground_truth", "segmentation", "segmentations", "segmentationclass", "target", "targets"}
+    | {"depth", "depths", "output"}
+)
 
 
 def shown_path(path: bytes) -> str:
@@ -34,6 +41,13 @@ def is_image_name(name: bytes, *, any_image: bool = False) -> bool:
 def is_other_image(name: bytes) -> bool:
     """Whether a file of this name is an image that only a transform can bring into the shards."""
     return name.lower().endswith(_OTHER_SUFFIXES)
+
+
+def paired_names(folders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the folders that hold images by their names, and those of what belongs to each."""
+    images = [name for name in folders if name.lower() in _IMAGES]
+    partners = [name for name in folders if name.lower() in _PARTNERS]
+    return images, partners
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tenfold.data.sources.features import (
 )
 from tenfold.data.sources.tables.columns.arrow_columns import Values
 from tenfold.data.sources.tables.columns.stored_values import first_texts
-from tenfold.data.sources.tables.table_images import Images, image_exists
+from tenfold.data.sources.tables.columns.table_images import Images, image_exists
 
 _IMAGE_SUFFIXES: Final = (
     ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from tenfold.data.errors import UserError, did_you_mean
 from tenfold.data.planning.splits.split_names import standard_split_name
 from tenfold.data.sources.base import SourceOptions
+from tenfold.data.sources.tables.columns.table_images import LocalImages
 from tenfold.data.sources.tables.open_table import folder_parts, scan_files
 from tenfold.data.sources.tables.table_files import split_of, table_files
-from tenfold.data.sources.tables.table_images import LocalImages
 
 if TYPE_CHECKING:
     from tenfold.data.sources.tables.table_source import TableSource

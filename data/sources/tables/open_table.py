@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.image_folders.image_tree import is_image_name
+from tenfold.data.sources.tables.columns.table_images import Images, LocalImages
 from tenfold.data.sources.tables.table_files import (
     TableFile,
     is_hidden,
@@ -15,7 +16,6 @@ from tenfold.data.sources.tables.table_files import (
     table_format,
     table_parts,
 )
-from tenfold.data.sources.tables.table_images import Images, LocalImages
 
 if TYPE_CHECKING:
     from tenfold.data.sources.tables.table_source import TableSource

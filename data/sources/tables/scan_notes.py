@@ -6,7 +6,7 @@ from typing import Protocol
 from tenfold.data.sources.tables.arrow_batches import TableReader
 from tenfold.data.sources.tables.choose_columns import ChosenColumns
 from tenfold.data.sources.tables.columns.table_column import TableColumn
-from tenfold.data.sources.tables.table_images import ImageColumn
+from tenfold.data.sources.tables.columns.table_images import ImageColumn
 from tenfold.data.units import plural
 
 _SHOWN_COLUMNS = 3

@@ -40,11 +40,11 @@ from tenfold.data.sources.tables.columns.table_column import (
     MISSING_POLICIES,
     TableColumn,
 )
+from tenfold.data.sources.tables.columns.table_images import ImageColumn, Images, NamedImages
 from tenfold.data.sources.tables.columns.text_cells import TEXT
 from tenfold.data.sources.tables.csv_dialect import CsvOptions
 from tenfold.data.sources.tables.scan_notes import missing_error, notes_of
 from tenfold.data.sources.tables.table_files import TableFile
-from tenfold.data.sources.tables.table_images import ImageColumn, Images, NamedImages
 from tenfold.data.sources.tables.table_source import TablePart, TableSource
 
 # Reasons for single rows are kept in memory, and go to every writing process.

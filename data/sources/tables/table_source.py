@@ -23,7 +23,7 @@ from tenfold.data.planning.splits.own_splits import (
 from tenfold.data.sources.base import Encoded, UnusableRecord
 from tenfold.data.sources.features import encode_features
 from tenfold.data.sources.tables.columns.column_store import ROW, ColumnStore
-from tenfold.data.sources.tables.table_images import NamedImages
+from tenfold.data.sources.tables.columns.table_images import NamedImages
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ class TableSource:
       unusable: Why single rows cannot be used, by index.
       images: The images that rows name; None for a table without.
       by_row: Features whose values vary too much, or are too large, for blocks of columns.
+      is_table: Whether the options for tables apply.
     """
-
-    is_table = True
 
     def __init__(
         self,
@@ -60,7 +59,9 @@ class TableSource:
         unusable: Mapping[int, str] | None = None,
         images: NamedImages | None = None,
         by_row: bool = False,
+        is_table: bool = True,
     ) -> None:
+        self.is_table = is_table
         self.stats = stats
         self.notes = notes
         self.concurrent_reads = images.files.concurrent_reads if images else 1

@@ -82,12 +82,14 @@ def test_images_without_classes_have_no_label(tmp_path: Path, make_image: MakeIm
 def test_images_beside_masks_are_no_classes(
     folders: tuple[str, ...], tmp_path: Path, make_image: MakeImage
 ) -> None:
-    root = tree(tmp_path / "a", make_image, *(f"{folder}/1.png" for folder in folders))
+    names = [f"{folders[0]}/1.png", *(f"{folder}/1.txt" for folder in folders[1:])]
+    root = tree(tmp_path / "a", make_image, *names)
     words = rf"'{folders[0]}' and '{folders[1]}' look like images and .* --source={root}/"
     with pytest.raises(UserError, match=words + f"{folders[0]} for the images alone"):
         labels(root, tmp_path)
-    assert len(labels(root, tmp_path, classes=tuple(sorted(folders)))) == len(folders)
     assert labels(root / folders[0], tmp_path) == {"1.png": None}
+    root = tree(tmp_path / "b", make_image, *(f"{folder}/1.png" for folder in folders))
+    assert len(labels(root, tmp_path, classes=tuple(sorted(folders)))) == len(folders)
 
 
 def test_masks_alone_and_other_names_are_classes(tmp_path: Path, make_image: MakeImage) -> None:
