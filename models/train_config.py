@@ -22,7 +22,7 @@ COLLECTIVES: Final = ("auto", "ring", "nccl")
 
 # The fields that fix the records and the number of an epoch's steps: a run resumes only where
 # they are equal.
-STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder")
+STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder", "bucket")
 
 _CHOICES: Final = {
     "schedule": SCHEDULES,
@@ -58,6 +58,7 @@ class TrainConfig:
       decoder: one of DECODERS or AUTO.
       augment: see `data.reading.decoding.augment_options`; empty for none.
       remainder: see `data.reading.read_options.ReadOptions`.
+      bucket: see `data.reading.read_options.ReadOptions`.
       feed: which features are inputs, targets and weights, and how they are shaped.
       map: the user's function from features to what the model is fed, as ``module:name``; empty
         for none.
@@ -95,6 +96,7 @@ class TrainConfig:
     decoder: str = AUTO
     augment: str = ""
     remainder: str = DROP
+    bucket: str = ""
     feed: FeedOptions = DEFAULT_FEED
     map: str = ""
     salvage: str = ""

@@ -19,6 +19,7 @@ from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import REPEAT
 from tenfold.data.reading.decoding.decoders import PythonDecoder, make_decoder
 from tenfold.data.reading.feeding.feed import Feed, load_map
+from tenfold.data.reading.feeding.input_spec import bucket_feature
 from tenfold.data.reading.feeding.nested import (
     map_leaves,
     pad_rows,
@@ -26,6 +27,7 @@ from tenfold.data.reading.feeding.nested import (
     zero,
     zeros_like_spec,
 )
+from tenfold.data.reading.ordering.bucketing import Bucket
 from tenfold.data.reading.ordering.order import (
     ShuffleOrder,
     lane_buffer_records,
@@ -88,7 +90,9 @@ def training_batches(
     shards = config.shards
     _remember(config)
     order = shuffle_order(config, start, epochs, tail)
-    reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
+    plan = reading_plan(shards, order)
+    # Lengths are those of records, which ids do not tell.
+    reader = open_reader(config, shards.shards, plan=plan, by_id=order.bucket is None)
     parts = StepParts(shards, replicas=config.place.replicas, tail=tail)
     feed = feed_of(config)
 
@@ -289,7 +293,16 @@ def shuffle_order(
         start=start,
         epochs=epochs,
         tail=tail,
+        bucket=_bucket(config),
     )
+
+
+def _bucket(config: ReadConfig) -> Bucket | None:
+    options = config.options
+    if not options.bucket:
+        return None
+    feature = bucket_feature(config.manifest, options.bucket)
+    return Bucket(feature, options.seed, config.shards.steps_per_epoch)
 
 
 def _map(

@@ -27,8 +27,8 @@ IMAGE_DTYPES: Final = ("float32", "uint8")
 class ReadOptions:
     """How records are decoded, shuffled and fetched.
 
-    Evaluation ignores `augment`, `seed`, `shuffle_buffer_bytes` and `remainder`, so one value can
-    serve training and evaluation.
+    Evaluation ignores `augment`, `seed`, `shuffle_buffer_bytes`, `remainder` and `bucket`, so one
+    value can serve training and evaluation.
 
     Args:
       image_size: (height, width) in pixels that images are resized to. None takes the size of
@@ -46,6 +46,8 @@ class ReadOptions:
       remainder: what becomes of the records that are too few for a whole batch at the end of an
         epoch: ``drop``, ``pad`` (a smaller batch) or ``repeat`` (a batch with records of the
         epoch's beginning).
+      bucket: a list or a text, by whose length the records of 32 steps are dealt to these, so that
+        a batch holds similar lengths; "" for none.
       feed: which features are inputs, targets and weights, and how lists, masks and boxes are
         read.
       map: a function from a dict of a batch's features to what the model is fed, x, (x, y) or
@@ -67,6 +69,7 @@ class ReadOptions:
     threads: int = 0
     cache: CacheOptions = DEFAULT_CACHE
     remainder: str = DROP
+    bucket: str = ""
     feed: FeedOptions = DEFAULT_FEED
     map: str | Callable[..., Any] = ""
 

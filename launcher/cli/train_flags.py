@@ -89,6 +89,10 @@ def define_train_flags(fv: FlagValues) -> None:
         "remainder", DROP, REMAINDERS, "records too few for a whole batch at an epoch's end: drop "
         "them (others each epoch), pad (a smaller batch) or repeat (with records from its start)",
     )  # fmt: skip
+    text(
+        "bucket", "", "a list or a text: records are dealt to the steps by its length, so that "
+        "those of a batch are similar"
+    )  # fmt: skip
     choice("precision", "float32", PRECISIONS, "number format of the layers' computations")
     choice(
         "on_nan",
@@ -169,6 +173,7 @@ def train_config(
         precision=fv.precision,
         on_nan=fv.on_nan,
         remainder=fv.remainder,
+        bucket=fv.bucket,
         feed=feed_options(fv),
         map=map_name(fv),
         jit_compile=fv.jit_compile,

@@ -144,7 +144,11 @@ class Session:
     def _initial_state(self) -> RunState:
         config = self.config
         return RunState(
-            Position(), config.seed, config.global_batch_size, remainder=config.remainder
+            Position(),
+            config.seed,
+            config.global_batch_size,
+            remainder=config.remainder,
+            bucket=config.bucket,
         )
 
     def _read_config(self) -> ReadConfig:
@@ -187,6 +191,7 @@ class Session:
             seed=self.config.seed,
             shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             remainder=self.config.remainder,
+            bucket=self.config.bucket,
             feed=self.config.feed,
             map=load_map(self.config.map, working_dir=self.config.working_dir) or "",
             cache=self.config.cache_options(),

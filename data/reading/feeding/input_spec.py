@@ -115,6 +115,28 @@ def input_spec(
     )
 
 
+def bucket_feature(manifest: Manifest, name: str) -> Feature:
+    """Return the feature that --bucket names.
+
+    Raises:
+      UserError: there is none, or all records have the same length of it.
+    """
+    feature = manifest.feature(name)
+    if feature is None:
+        raise UserError(
+            f"--bucket={name}: these shards have "
+            f"{', '.join(feature.name for feature in manifest.features)}"
+        )
+    if feature.kind == IMAGE or not (
+        is_ragged(feature) or feature.sequence or (feature.kind, feature.shape) == ("bytes", ())
+    ):
+        raise UserError(
+            f"--bucket={name}: the feature is {feature.kind} of shape {list(feature.shape)}; "
+            "buckets are made of lists of different lengths, or of texts"
+        )
+    return feature
+
+
 def is_ragged(feature: Feature) -> bool:
     """Whether records hold different numbers of values of a feature, as they are stored."""
     return feature.kind != IMAGE and None in feature.shape

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.planning.lanes import REPEAT, WorkerShards
+from tenfold.data.reading.ordering.bucketing import WINDOW_STEPS, Bucket, in_buckets
 from tenfold.data.reading.ordering.record_order import ChunkedEpochs, interleaved, shuffled
 from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_options import BEGINNING, Position
@@ -44,6 +45,8 @@ class ShuffleOrder:
       epochs: epochs of the run; None never ends.
       tail: let each epoch's steps be followed by the leftover records, in
         `WorkerShards.tail_steps` steps.
+      bucket: deals the records of some steps to these by length; None leaves them as they come.
+        The elements must be raw records then.
     """
 
     seed: int
@@ -52,6 +55,13 @@ class ShuffleOrder:
     start: Position = BEGINNING
     epochs: int | None = None
     tail: bool = False
+    bucket: Bucket | None = None
+
+    @property
+    def first_step(self) -> int:
+        """The step of the first epoch that lanes are read from: a window begins with it."""
+        step = self.start.step
+        return step if self.bucket is None else step - step % WINDOW_STEPS
 
     def steps(self, shards: WorkerShards) -> int:
         """Return the steps that are read of each epoch."""
@@ -224,7 +234,7 @@ def _lane_reader(
     shares, steps = shards.shares, order.steps(shards)
     lengths = tf.constant([shares.taken(lane.index, steps) for lane in shards.lanes], tf.int64)
     skipped = tf.constant(
-        [shares.taken(lane.index, order.start.step) for lane in shards.lanes], tf.int64
+        [shares.taken(lane.index, order.first_step) for lane in shards.lanes], tf.int64
     )
     end_epoch = order.epochs if order.epochs is not None else tf.int64.max
 
@@ -242,14 +252,30 @@ def _lane_reader(
                 records = records.concatenate(filler.repeat(missing))
             is_first = epoch == order.start.epoch
             records = records.take(lengths[lane]).skip(tf.where(is_first, skipped[lane], 0))
-            if shares.are_equal:
-                return records
-            places = _share_places(shards, lane_numbers[lane])
-            begin = tf.where(is_first, tf.constant(order.start.step, tf.int64), 0)
-            choices = tf.data.Dataset.range(begin, steps).flat_map(places)
-            return tf.data.Dataset.choose_from_datasets(
-                [records, filler.repeat()], choices, stop_on_empty_dataset=False
+            if not shares.are_equal:
+                places = _share_places(shards, lane_numbers[lane])
+                begin = tf.where(is_first, tf.constant(order.first_step, tf.int64), 0)
+                choices = tf.data.Dataset.range(begin, steps).flat_map(places)
+                records = tf.data.Dataset.choose_from_datasets(
+                    [records, filler.repeat()], choices, stop_on_empty_dataset=False
+                )
+            return records if order.bucket is None else bucketed(records, epoch, is_first)
+
+        @plain_graph
+        def bucketed(
+            records: tf.data.Dataset, epoch: tf.Tensor, is_first: tf.Tensor
+        ) -> tf.data.Dataset:
+            assert order.bucket is not None
+            first = tf.where(is_first, tf.constant(order.first_step, tf.int64), 0)
+            dealt = in_buckets(
+                records,
+                order.bucket,
+                step_records=shares.max_lane_records,
+                first_step=first,
+                epoch=epoch,
             )
+            done = (order.start.step - order.first_step) * shares.max_lane_records
+            return dealt.skip(tf.where(is_first, tf.constant(done, tf.int64), 0))
 
         return tf.data.Dataset.range(order.start.epoch, end_epoch).flat_map(read_epoch)
 

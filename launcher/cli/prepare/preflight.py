@@ -13,7 +13,7 @@ from tenfold.data.integrity.inspect_shards import first_records, image_of
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.feeding.feed_options import LONGEST
-from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, input_spec
+from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, bucket_feature, input_spec
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
@@ -39,6 +39,8 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
     """
     manifest = read_manifest(config.shards)
     spec = input_spec(manifest, config.image_size, config.feed)
+    if config.bucket:
+        bucket_feature(manifest, config.bucket)
     if not config.map:  # the function alone knows what the model is fed
         _check_built_in(config.model, spec.inputs, spec.targets)
     check_resume(config)

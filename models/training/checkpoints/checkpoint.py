@@ -41,6 +41,7 @@ class RunState:
       fingerprint: sum of their fingerprints modulo 2**64; over all workers in a checkpoint.
       remainder: what fixes the number of steps of an epoch, as in `ReadOptions`; a checkpoint of
         another is refused. Checkpoints of older versions have none.
+      bucket: what the records are sorted by, as in `ReadOptions`; the same.
     """
 
     position: Position
@@ -50,6 +51,7 @@ class RunState:
     records: int = 0
     fingerprint: int = 0
     remainder: str = DROP
+    bucket: str = ""
 
 
 @dataclass(frozen=True)
