@@ -16,7 +16,7 @@ from tenfold.data.reading.feeding.input_spec import bucket_feature
 from tenfold.data.reading.ordering import bucketing
 from tenfold.data.reading.ordering import order as order_module
 from tenfold.data.reading.read_config import ReadConfig, read_config
-from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
+from tenfold.data.reading.read_options import BEGINNING, Position, ReadOptions, WorkerPlace
 from tenfold.data.storage.read_manifest import read_manifest
 
 COUNT = 275
@@ -52,7 +52,7 @@ def config_of(
 def steps_of(
     shards: Path,
     num_workers: int,
-    start: Position = Position(),
+    start: Position = BEGINNING,
     **options: Any,
 ) -> list[list[tuple[int, int]]]:
     """Return the (id, length) of the records of each step of two epochs, sorted."""
