@@ -17,9 +17,14 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
+
 # No deadline for examples: the machine may stall for a moment.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# As in the workers: many tests import TensorFlow, which imports Keras.
+defer_unused_keras_modules()
 
 # Shells start background jobs with SIGINT ignored; processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

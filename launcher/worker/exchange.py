@@ -9,6 +9,7 @@ import time
 from typing import Any, Final, NoReturn
 
 from tenfold.data.planning.cluster_task import find_task
+from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
 from tenfold.launcher.job.error_texts.peer_errors import is_peer_error
 from tenfold.launcher.job.events import EXIT_PEER_FAILED, EventWriter, Result
 from tenfold.launcher.worker.trainer import report_error
@@ -23,6 +24,7 @@ def main() -> NoReturn:
     assert task is not None, "the check sets the variables"
     events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"), task.index)
     events.enter("import")
+    defer_unused_keras_modules()
     status = 0
     try:
         events.send(Result(_exchange(events)))
