@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("uneven_program.py")
 CASES = (
-    "64:drop:1,3,5,7,8",  # lanes are shared unevenly
+    "64:drop:1,3,7,8",  # lanes are shared unevenly
     "203:pad:1,2,4,7",  # nor do the lanes divide the batch
     "203:repeat:1,3,8",
     "5:drop:1,7",  # some workers have no record of a step
@@ -26,13 +26,13 @@ def results(
     shards = tmp_path_factory.mktemp("eight_lanes") / "shards"
     write_digits(shards, "--num_workers=8")
     command = [sys.executable, str(PROGRAM), str(shards), *CASES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(zip(CASES, done.stdout.splitlines()[-len(CASES) :], strict=True))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", CASES)
 def test_losses_do_not_depend_on_the_number_of_workers(results: dict[str, str], case: str) -> None:
     batch, remainder, counts = case.split(":")
