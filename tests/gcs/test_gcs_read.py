@@ -260,7 +260,7 @@ def test_training_survives_faulty_network(
     done = tenfold(
         "launch", f"--shards={remote_digits}", "--num_workers=2", "--epochs=3",
         f"--run_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}",
-        "--shuffle_buffer=50kB", TENFOLD_STORAGE_STALL_S="10",
+        "--shuffle_buffer=50kB", TENFOLD_STORAGE_STALL_S="5",
     )  # fmt: skip
     assert done.status == 0, done.err
     receipts = [
