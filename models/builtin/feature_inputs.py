@@ -106,8 +106,8 @@ def list_input(feature: Feature, *, model: str) -> Any:
     if "ragged" not in inspect.signature(keras.Input).parameters:
         raise UserError(
             f"the lists of feature '{feature.name}' differ in length, and Keras "
-            f"{keras.__version__} has no ragged inputs: run 'pip install -U keras', or give "
-            f"--pad={feature.name}:LENGTH"
+            f"{keras.__version__} has no ragged inputs, as 3.9 and newer have: run 'pip install "
+            f"-U keras', or give --pad={feature.name}:LENGTH"
         )
     return keras.Input(feature.shape, dtype=dtype, ragged=True, name=name)
 

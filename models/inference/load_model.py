@@ -1,5 +1,6 @@
 """The model that is evaluated or predicts: of a run directory, or of a .keras file."""
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from typing import Any
 
 import keras
 
-from tenfold.data.errors import UserError
+from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import Manifest
 from tenfold.data.format.statistics import SplitStatistics
 from tenfold.data.reading.feeding.feed import Feed, load_map
 from tenfold.data.reading.feeding.input_spec import input_spec
 from tenfold.data.storage.open_folder import open_folder
+from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER, MODEL_FILE
 from tenfold.models.train_config import TrainConfig
@@ -183,7 +185,13 @@ def _model_spec(train: TrainConfig, manifest: Manifest) -> ModelSpec:
 
 
 def _statistics(train: TrainConfig, manifest: Manifest) -> SplitStatistics | None:
-    """Return the statistics of the training split, if the shards have one of that name."""
+    """Return the statistics of the training split; None where there are none.
+
+    The built-in models choose layers by them, so they must be those of the training's shards. The
+    shards that the model is fed stand in where those are gone.
+    """
+    with contextlib.suppress(UserError, JobError, OSError):
+        manifest = read_manifest(train.shards)
     splits = {split.name: split for split in manifest.splits}
     return splits[train.train_split].statistics if train.train_split in splits else None
 
