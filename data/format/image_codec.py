@@ -55,6 +55,27 @@ def decode_image(data: bytes, *, at_least: tuple[int, int] | None = None) -> "Im
     return _upright(_convert_mode(_loaded(data, ("JPEG", "PNG"), at_least)))
 
 
+def decode_stored(data: bytes) -> "Image":
+    """Return a decoded JPEG or PNG in its own mode: with its palette, its 16 bits, not turned.
+
+    Raises:
+      ValueError: the image cannot be decoded.
+    """
+    return _loaded(data, ("JPEG", "PNG"), None)
+
+
+def is_turned(data: bytes) -> bool:
+    """Return True if EXIF names an orientation of a JPEG other than upright.
+
+    Raises:
+      ValueError: the image cannot be decoded.
+    """
+    try:
+        return _is_turned(pillow().open(io.BytesIO(data), formats=("JPEG",)))
+    except OSError as error:
+        raise ValueError(f"it cannot be decoded ({error})") from error
+
+
 def decode_any_image(
     data: bytes, *, at_least: tuple[int, int] | None = None
 ) -> tuple["Image", tuple[str, ...]]:

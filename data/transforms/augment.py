@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.transforms.base import (
@@ -14,6 +15,7 @@ from tenfold.data.transforms.base import (
     decode_record_image,
     text_key,
 )
+from tenfold.data.transforms.further_images import further_images
 from tenfold.data.transforms.options import number, parse_options, whole_number
 
 if TYPE_CHECKING:
@@ -57,6 +59,11 @@ class Augment:
         return apply_to_each(records, seeds, self._augment_record)
 
     def _augment_record(self, record: Values, seed: RecordSeed) -> Values:
+        if further := further_images(record):
+            raise UserError(
+                f"--transform=augment changes the feature '{IMAGE}' alone, and '{further[0]}' "
+                "would no longer fit it: augment both in a function of your own, module:function"
+            )
         if seed.copy == 0:
             return record
         image = decode_record_image(record)

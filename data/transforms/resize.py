@@ -14,6 +14,7 @@ from tenfold.data.transforms.base import (
     decode_record_image,
     text_key,
 )
+from tenfold.data.transforms.further_images import check_upright, with_further_images
 from tenfold.data.transforms.options import one_of, parse_options, whole_number
 from tenfold.data.units import parse_image_size
 
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Raise with any change of the result, so that a resumed write does not mix old and new records.
-_REVISION: Final = 2
+_REVISION: Final = 3
 
 
 class Resize:
     """Resizes every image to height × width: stretched, or (fit=crop) its centre crop.
 
     Bilinear with antialiasing, as `tf.image.resize(antialias=True)`. The format, JPEG or PNG,
-    stays; others become PNG.
+    stays; others become PNG. Further images of a record are resized with it; those that may be
+    masks, PNG files and arrays, keep their values: each pixel is the nearest one.
     """
 
     copies = 1
@@ -50,20 +52,23 @@ class Resize:
     def apply(
         self, records: list[Values], seeds: list[RecordSeed]
     ) -> list[Values | UnusableRecord]:
-        """Return the records with resized images."""
+        """Return the records with all their images resized."""
         return apply_to_each(records, seeds, self._resize_record)
 
     def _resize_record(self, record: Values, seed: RecordSeed) -> Values:
         del seed
-        image = decode_record_image(record, at_least=(self._height, self._width))
+        size = self._height, self._width
+        record = with_further_images(record, self._resized, at_least=size, quality=self._quality)
+        image = decode_record_image(record, at_least=size)
         pixels = self._resized(image.pixels)
         return {**record, IMAGE: replace(image, pixels=pixels, quality=self._quality)}
 
-    def _resized(self, image: "Image") -> "Image":
+    def _resized(self, image: "Image", *, smooth: bool = True) -> "Image":
         from PIL.Image import Resampling
 
         box = self._centre_box(image) if self._crop else None
-        return image.resize((self._width, self._height), Resampling.BILINEAR, box=box)
+        how = Resampling.BILINEAR if smooth else Resampling.NEAREST
+        return image.resize((self._width, self._height), how, box=box)
 
     def _centre_box(self, image: "Image") -> tuple[float, float, float, float]:
         """Return the largest centred box (left, top, right, bottom) of the target's ratio."""
@@ -74,7 +79,10 @@ class Resize:
 
 
 class Encode:
-    """Stores every image, of any format that Pillow opens, as ``jpeg`` (quality=90) or ``png``."""
+    """Stores ``image``, of any format that Pillow opens, as ``jpeg`` (quality=90) or ``png``.
+
+    Further images of a record stay as they are.
+    """
 
     copies = 1
     splits: frozenset[str] | None = None
@@ -97,5 +105,6 @@ class Encode:
 
     def _set_format(self, record: Values, seed: RecordSeed) -> Values:
         del seed
+        check_upright(record)
         image = replace(decode_record_image(record), format=self._format, quality=self._quality)
         return {**record, IMAGE: image}

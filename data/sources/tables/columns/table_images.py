@@ -9,6 +9,7 @@ import numpy as np
 
 from tenfold.data.format.columns import Column, bytes_column, number_column
 from tenfold.data.format.image_header import image_shape, is_image, other_format
+from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
 from tenfold.data.sources.image_folders.image_tree import is_image_name, shown_path
 from tenfold.data.sources.scanned_files import Files, LocalFiles
@@ -146,7 +147,7 @@ class NamedImages:
 
         Args:
           row: The columns of the store, of this row only.
-          any_format: Whether an image may have another format than JPEG and PNG.
+          any_format: Whether the feature ``image`` may have another format than JPEG and PNG.
 
         Raises:
           UnusableRecord: an image is broken; the message names its origin, and its path unless
@@ -159,7 +160,7 @@ class NamedImages:
             size, version = (int(row[f"{head}{feature}"].row(0)) for head in (SIZE, VERSION))
             try:
                 values[feature] = self.files.read(path, size, version)
-                _check(values[feature], path, any_format=any_format)
+                _check(feature, values[feature], path, any_format=any_format)
             except (UnusableRecord, ValueError) as error:
                 where = f", {shown_path(path)}" if path != self.path(row) else ""
                 raise UnusableRecord(f"{origin}{where}: {error}") from error
@@ -176,12 +177,15 @@ class NamedImages:
         return next(filter(None, paths), b"")
 
 
-def _check(data: bytes, path: bytes, *, any_format: bool) -> None:
+def _check(feature: str, data: bytes, path: bytes, *, any_format: bool) -> None:
     """Check that an image is complete.
 
     Raises:
-      ValueError: it is not, or it is neither JPEG nor PNG unless `any_format`.
+      ValueError: it is not, or it is neither JPEG nor PNG; with `any_format` the feature
+        ``image`` may be, because a transform encodes it anew.
     """
-    is_other = any_format and (bool(other_format(data)) or not is_image_name(path))
-    if is_image(data) or not is_other:
+    name = other_format(data)
+    if name and feature != IMAGE:
+        raise ValueError(f"it is neither JPEG nor PNG but {name}: save it as one of these")
+    if is_image(data) or not (any_format and (name or not is_image_name(path))):
         image_shape(data)
