@@ -32,6 +32,7 @@ class ModelSpec:
       targets: the features that the model is to predict: ``label`` unless --target names others;
         with --map, the tensors of its y; () where there is none.
       statistics: the statistics of the training split's features; None if the shards have none.
+        With --map, of the tensors that are features as they are stored.
       x: the `tf.TypeSpec` of what the model is fed, or a dict or tuple of them, as the batches
         hold them; uint8 becomes float32 on the way.
       y: the same of the targets; None where there is none.

@@ -1,6 +1,8 @@
 """Building and compiling a model from a configuration, inside the strategy's scope."""
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -37,7 +39,11 @@ def make_model_spec(
     inputs, targets, image_shape = feed.spec.inputs, feed.spec.targets, feed.spec.image_shape
     if feed.function is not None:
         inputs = _features_of(x, "x")
-        targets = _features_of(y, "y") if y is not None else ()
+        # A lone target has no name of its own, and takes that of the label if it is the label.
+        lone = feed.unchanged.get("y", "y")
+        targets = _features_of(y, lone) if y is not None else ()
+        sources = {lone if name == "y" else name: of for name, of in feed.unchanged.items()}
+        statistics = _renamed(statistics, sources)
         shapes = (feature.shape for feature in inputs if feature.kind == IMAGE)
         image_shape = next(shapes, None)  # type: ignore[assignment]  # `_kind_of` checks it
     return ModelSpec(
@@ -54,6 +60,17 @@ def make_model_spec(
         x=x,
         y=y,
     )
+
+
+def _renamed(
+    statistics: SplitStatistics | None, sources: Mapping[str, str]
+) -> SplitStatistics | None:
+    """Return the statistics of tensors, by the stored feature that each one is."""
+    if statistics is None:
+        return None
+    found = {name: statistics.feature(source) for name, source in sources.items()}
+    features = [replace(entry, name=name) for name, entry in found.items() if entry]
+    return replace(statistics, features=tuple(features))
 
 
 def _features_of(specs: Any, name: str) -> tuple[Feature, ...]:

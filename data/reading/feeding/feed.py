@@ -6,8 +6,8 @@ The user's function does it (--map), else the options of `FeedOptions` do.
 import inspect
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -103,6 +103,39 @@ class Feed:
             tf.nest.map_structure(tf.type_spec_from_value, part)
             for part in traced.structured_outputs
         )
+
+    @cached_property
+    def unchanged(self) -> dict[str, str]:
+        """The feature behind each tensor of x and y that the user's function passes on as it is.
+
+        Of such tensors the classes and statistics are known. The name of a tensor does not tell:
+        a function may return a new price as ``price``.
+        """
+        function = self.function
+        if function is None:
+            return {}
+        sources: dict[str, set[str]] = {}
+
+        @tf.autograph.experimental.do_not_convert
+        def note(result: Any, features: Mapping[str, FeatureTensor]) -> None:
+            names = {id(value): name for name, value in features.items()}
+            parts = result if isinstance(result, tuple) else (result,)
+            for part, value in zip(("x", "y"), parts, strict=False):
+                for name, leaf in named_leaves(value, part):
+                    sources.setdefault(name, set()).add(names.get(id(leaf), ""))
+
+        @wraps(function)
+        def noted(features: Mapping[str, FeatureTensor], *seeds: tf.Tensor) -> Any:
+            # The function may change the dict that it gets.
+            given = dict(features)
+            result = function(features, *seeds)
+            note(result, given)
+            return result
+
+        _ = replace(self, function=noted).element_spec
+        # x and y may have tensors of one name, but only one of them unchanged.
+        lone = {name: found for name, found in sources.items() if len(found) == 1}
+        return {name: source for name, (source,) in lone.items() if source}
 
     def empty(self, size: int | tf.Tensor) -> Fed:
         """Return what stands for `size` records that are not trained on: zeros."""

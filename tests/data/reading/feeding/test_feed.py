@@ -201,3 +201,29 @@ def test_map_with_other_rows_fails(shards: Path) -> None:
     dataset = training_batches(config_of(shards, map=lambda f: f["history"].values))
     with pytest.raises(tf.errors.InvalidArgumentError, match="has not a row a record"):
         next(iter(dataset))
+
+
+def prepared(features: dict[str, Any], seeds: Any) -> Any:
+    """Return features as they are and changed ones, one of them under an old name."""
+    other = features["other"] / 100
+    x = {"items": features["history"], "other": other, "noise": tf.cast(seeds, tf.float32)}
+    return x, features["label"]
+
+
+def test_unchanged_features_are_known_by_tensor(shards: Path) -> None:
+    feed = FeedOptions(pad={"history": 4})
+    assert feed_of(config_of(shards, map=prepared)).unchanged == {"items": "history", "y": "label"}
+    padded = feed_of(config_of(shards, map=prepared, feed=feed))
+    assert padded.unchanged == {"items": "history", "y": "label"}
+    assert padded.element_spec[0]["items"].shape == (None, 4)
+
+
+def test_name_of_changed_and_unchanged_tensor_is_unknown(shards: Path) -> None:
+    def both(features: dict[str, Any]) -> Any:
+        return {"other": features["other"] / 100}, {"other": features["other"]}
+
+    assert feed_of(config_of(shards, map=both)).unchanged == {}
+
+
+def test_without_map_nothing_is_unchanged(shards: Path) -> None:
+    assert feed_of(config_of(shards)).unchanged == {}
