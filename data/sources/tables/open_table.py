@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.image_folders.image_tree import is_image_name
-from tenfold.data.sources.tables.columns.table_images import Images, LocalImages
 from tenfold.data.sources.tables.table_files import (
     TableFile,
     is_hidden,
@@ -18,6 +17,7 @@ from tenfold.data.sources.tables.table_files import (
 )
 
 if TYPE_CHECKING:
+    from tenfold.data.sources.tables.columns.table_images import Images
     from tenfold.data.sources.tables.table_source import TableSource
 
 _WILDCARDS = frozenset("*?[")
@@ -38,6 +38,9 @@ def open_table(path: str, scratch: Path, options: SourceOptions) -> "TableSource
         root, names = _matching(path)
     if not names:
         return None
+    # It imports NumPy, which sources that are no tables do without.
+    from tenfold.data.sources.tables.columns.table_images import LocalImages
+
     files = table_files(path, root, names)
     return scan_files(path, files, scratch, options, LocalImages(os.path.abspath(root)))
 
@@ -47,7 +50,7 @@ def scan_files(
     files: tuple[TableFile, ...],
     scratch: Path,
     options: SourceOptions,
-    images: Images,
+    images: "Images",
 ) -> "TableSource":
     """Scan the files of a table; see `scan_table`, whose import takes Arrow.
 
