@@ -251,12 +251,14 @@ class RemoteImages:
         Raises:
           FileNotFoundError: there is no such image.
         """
+        path = self.path(name)
+        if not path.startswith(f"{self._folder.path}/"):  # as a column of links to the web
+            raise FileNotFoundError(path)
         if self._found is None:
             self._found = {
                 f"{self._folder.path}/{below}": (entry.bytes, version_number(entry))
                 for below, entry in self._folder.walk()
             }
-        path = self.path(name)
         if path not in self._found:
             raise FileNotFoundError(path)
         return path.encode(), *self._found[path]

@@ -67,6 +67,8 @@ def test_remote_rows_name_remote_images(
     put("masks/a.png", mask)
     put("m.csv", b"path,mask\nimages/a.png,masks/a.png\n")
     assert values(open_url(f"{url}/m.csv", tmp_path)) == [{"image": image, "mask": mask}]
+    put("w.csv", b"x,link\n1,https://example.com/a.png\n")
+    assert values(open_url(f"{url}/w.csv", tmp_path))[0]["link"] == b"https://example.com/a.png"
     put("u.csv", b"path,label\nimages/b.png,x\n")
     with pytest.raises(UserError, match=rf"{url}/u.csv', row 0: there is no image '{url}/images"):
         open_url(f"{url}/u.csv", tmp_path)
