@@ -29,6 +29,7 @@ PAGES = [
     "docs/training.md",
     "docs/vertex.md",
     "docs/writing.md",
+    "docs/your-data.md",
 ]
 ELSEWHERE = [
     "docs/devices.md",
