@@ -285,10 +285,14 @@ class TrainSteps:
             loss *= tf.cast(share, loss.dtype)
             scaled = model.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, model.trainable_variables)
-        # `tf.cond` and `all_reduce` do not take None for a variable without a gradient.
+        # `tf.cond` and `all_reduce` do not take None for a variable without a gradient, and
+        # clipping does not take the sparse gradient of an embedding.
         if self._empty_parts or _clips(model.optimizer):
             pairs = zip(gradients, model.trainable_variables, strict=True)
-            gradients = [_zeros_like(v) if found is None else found for found, v in pairs]
+            gradients = [
+                _zeros_like(v) if found is None else tf.convert_to_tensor(found)
+                for found, v in pairs
+            ]
         return loss, predicted, gradients
 
     def _clipped(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:

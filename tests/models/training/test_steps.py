@@ -1,6 +1,7 @@
-"""Models that cannot train on parts of a batch that differ in size."""
+"""Models that cannot train on parts of a batch that differ in size; gradients that are clipped."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -45,3 +46,16 @@ def test_uneven_parts_are_refused(model: keras.Model, empty_parts: bool, message
         TrainSteps(model, strategy, max_steps=1, equal_parts=False, empty_parts=empty_parts)
     assert "--remainder other than pad" in str(raised.value)
     assert type(raised.value).__name__ == UNEVEN_PARTS_ERROR
+
+
+def test_sparse_gradients_are_clipped() -> None:
+    tokens = keras.Input((3,), dtype="int64")
+    model = keras.Model(tokens, keras.layers.Embedding(5, 2)(tokens))
+    model.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.5), "mse")
+    model.optimizer.build(model.trainable_variables)
+    (before,) = model.get_weights()
+    steps = TrainSteps(model, tf.distribute.get_strategy(), max_steps=1)
+    x, y = tf.constant([[0, 1, 1]], tf.int64), tf.fill([1, 3, 2], 100.0)
+    steps._standard_step(x, y, None, tf.constant(1.0))
+    (after,) = model.get_weights()
+    assert np.linalg.norm(after - before) == pytest.approx(0.5, rel=1e-5)
