@@ -62,13 +62,25 @@ def _merge(first: Feature, second: Feature) -> Feature:
                 f"its feature '{second.name}' is of kind {second.kind}, in others {first.kind}"
             )
         return Feature(first.name, "bytes", (), optional)
-    if len(first.shape) != len(second.shape):
+    shape = _merge_shapes(first.shape, second.shape)
+    if shape is None:
         raise SchemaError(
             f"its feature '{second.name}' has shape {_show(second)}, in others {_show(first)}"
         )
-    sizes = zip(first.shape, second.shape, strict=True)
-    shape = tuple(a if a == b else None for a, b in sizes)
     return replace(first, shape=shape, optional=optional)
+
+
+def _merge_shapes(
+    first: tuple[int | None, ...], second: tuple[int | None, ...]
+) -> tuple[int | None, ...] | None:
+    """Return the shape that fits both; None if they differ in the number of dimensions."""
+    # An empty list does not tell how many dimensions its entries would have.
+    for empty, other in ((first, second), (second, first)):
+        if empty == (0,) and len(other) > 1:
+            return (None, *other[1:])
+    if len(first) != len(second):
+        return None
+    return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
 
 
 def _show(feature: Feature) -> str:

@@ -61,7 +61,10 @@ def define_train_flags(fv: FlagValues) -> None:
     number = partial(flags.DEFINE_integer, flag_values=fv)
     real = partial(flags.DEFINE_float, flag_values=fv)
     choice = partial(flags.DEFINE_enum, flag_values=fv)
-    text("model", "cnn", f"{', '.join(BUILT_IN)}, module:function or file.py:function")
+    text(
+        "model", "cnn", f"{', '.join(BUILT_IN)} (unet:21 for 21 classes), keras:NAME (of Keras "
+        "Applications), module:function or file.py:function"
+    )  # fmt: skip
     number("epochs", 1, "passes over the training split", 1)
     number("global_batch_size", 64, "records per step over all workers", 1)
     number("seed", 0, "seed of the order of records and of the initial weights", 0)

@@ -12,7 +12,7 @@ from tenfold.data.format.manifest import IMAGE, LABEL, Feature, Manifest
 from tenfold.data.integrity.inspect_shards import first_records, image_of
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
-from tenfold.data.reading.feeding.feed_options import LONGEST
+from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions
 from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, bucket_feature, input_spec
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
@@ -42,7 +42,7 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
     if config.bucket:
         bucket_feature(manifest, config.bucket)
     if not config.map:  # the function alone knows what the model is fed
-        _check_built_in(config.model, spec.inputs, spec.targets)
+        _check_built_in(config.model, spec.inputs, spec.targets, config.feed)
     check_resume(config)
     assign_lanes(
         manifest,
@@ -65,7 +65,9 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
     return manifest.num_lanes
 
 
-def _check_built_in(model: str, inputs: Sequence[Feature], targets: Sequence[Feature]) -> None:
+def _check_built_in(
+    model: str, inputs: Sequence[Feature], targets: Sequence[Feature], feed: FeedOptions
+) -> None:
     """Check that a built-in model finds what it needs among the features.
 
     Raises:
@@ -91,6 +93,11 @@ def _check_built_in(model: str, inputs: Sequence[Feature], targets: Sequence[Fea
         raise UserError(
             f"model '{model}' predicts a mask, which is an image; the targets are "
             f"{', '.join(target.name for target in targets)}: name the mask with --target=NAME"
+        )
+    if name == "unet" and masks[0] not in feed.masks:
+        raise UserError(
+            f"model '{model}' predicts the classes of pixels, and image '{masks[0]}' is read as "
+            f"colours: give --mask={masks[0]}"
         )
     if name != "unet" and masks:
         raise UserError(

@@ -1,9 +1,11 @@
 """Merging of records' schemas: features that some records lack."""
 
+from typing import Any
+
 import pytest
 
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.schema import SchemaError, SchemaObserver, merge_schemas
+from tenfold.data.format.schema import SchemaError, SchemaObserver, merge_all, merge_schemas
 
 A, B = Feature("a", "int64"), Feature("b", "float", (2,))
 
@@ -24,3 +26,17 @@ def test_optional_feature_of_one_shard_is_optional_in_all() -> None:
     assert merge_schemas((A, B), (A, optional)) == (A, optional)
     with pytest.raises(SchemaError):
         merge_schemas((A,), (A, B))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "merged"),
+    [
+        (((0,), (2, 4)), (None, 4)),
+        (((2, 4), (0,), (1, 4)), (None, 4)),
+        (((0,), (0,), (3,)), (None,)),
+        (((0,), (0,)), (0,)),
+    ],
+)
+def test_empty_list_has_no_inner_dimensions(shapes: Any, merged: Any) -> None:
+    schemas = [(Feature("boxes", "float", shape),) for shape in shapes]
+    assert merge_all(schemas) == (Feature("boxes", "float", merged),)
