@@ -4,11 +4,11 @@ Imports TensorFlow only where the decoder needs it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from tenfold.data.format.example import decode_example
+from tenfold.data.format.example import count_values, decode_example, walk_sequences
 from tenfold.data.format.manifest import Feature
 from tenfold.data.reading.decoding.decoders import (
     AUTO,
@@ -101,22 +101,49 @@ def parse_problem(payload: bytes, features: Sequence[Feature]) -> str:
     """Return the reason why a record does not hold the features' values; "" if it does."""
     try:
         example = decode_example(payload)
+        sequences = dict(walk_sequences(payload)) if any(f.sequence for f in features) else {}
     except ValueError as error:
         return f"cannot be parsed: {error}"
     for feature in features:
-        wanted = "bytes" if feature.kind == "image" else feature.kind
-        kind, values = example.get(feature.name, (wanted, []))
-        count = 1 if feature.kind == "image" else _num_values(feature)
-        if kind != wanted or len(values) != count:
-            return (
-                f"cannot be parsed: feature '{feature.name}' has {len(values)} {kind} values, "
-                f"the manifest says {count} {wanted}"
-            )
+        if feature.sequence:
+            problem = _sequence_problem(feature, sequences)
+        elif feature.optional and feature.name not in example:
+            continue
+        else:
+            wanted = "bytes" if feature.kind == "image" else feature.kind
+            kind, values = example.get(feature.name, (wanted, []))
+            problem = _count_problem(feature, kind, len(values))
+        if problem:
+            return f"cannot be parsed: feature '{feature.name}' {problem}"
     return ""
 
 
-def _num_values(feature: Feature) -> int:
-    return math.prod(size or 1 for size in feature.shape)
+def _count_problem(feature: Feature, kind: str, count: int) -> str:
+    """Return how a record's values differ in kind or number from the manifest; "" if they fit."""
+    image = feature.kind == "image"
+    wanted = "bytes" if image else feature.kind
+    known = 1 if image else math.prod(size for size in feature.shape if size is not None)
+    is_open = not image and None in feature.shape
+    fits = count % max(1, known) == 0 if is_open else count == known
+    if fits and (kind == wanted or (not kind and is_open)):  # an empty list may have no kind
+        return ""
+    number = f"a multiple of {known}" if is_open else str(known)
+    return f"has {count} {kind} values, the manifest says {number} {wanted}"
+
+
+def _sequence_problem(
+    feature: Feature, sequences: Mapping[str, Sequence[tuple[str, bytes]]]
+) -> str:
+    """Return how a record's sequence differs from the manifest; "" if it fits."""
+    if feature.name not in sequences:
+        return "is missing among the record's sequences"
+    step = Feature(feature.name, feature.kind, feature.shape[1:])
+    if feature.kind == "image":
+        step = Feature(feature.name, "bytes")
+    for kind, packed in sequences[feature.name]:
+        if problem := _count_problem(step, kind, count_values(kind, packed)):
+            return f"has a step that {problem}"
+    return ""
 
 
 def one_line(message: str) -> str:

@@ -24,6 +24,7 @@ from tenfold.data.integrity.inspect_shards import describe_feature, reading_code
 from tenfold.data.integrity.verify_shards import verify_shards
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.reading.feeding.input_spec import input_spec
+from tenfold.data.reading.records.record_check import parse_problem
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.open_source import open_source
 from tenfold.data.storage.read_manifest import read_manifest
@@ -171,8 +172,9 @@ def test_sequence_examples_are_told_and_kept_unchanged(tmp_path: Path) -> None:
         Feature("words", "bytes", (None,), sequence=True),
     )
     assert manifest.splits[0].label_counts == (1, 1, 1)
-    with pytest.raises(UserError, match="'frames' is a sequence: the shards hold SequenceExam"):
-        input_spec(manifest)
+    names = [feature.name for feature in input_spec(manifest).inputs]
+    assert names == ["frames", "id", "words"]
+    assert [parse_problem(payload, manifest.features) for payload in payloads] == [""] * 3
 
 
 def test_sequence_examples_are_shown_verified_and_read(tmp_path: Path) -> None:
