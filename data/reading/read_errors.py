@@ -21,6 +21,7 @@ from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, fingerprint64
 from tenfold.data.integrity.salvage import find_damaged_record, find_record, scan_records
 from tenfold.data.reading.batches import open_reader, raw_records, recent_configs
+from tenfold.data.reading.feeding.feed import ROW_RULE
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.records.record_check import one_line, parse_problem
@@ -45,11 +46,20 @@ _CAUSES: Final[dict[str, type[JobError | UserError]]] = {
 _CAUSE: Final = re.compile(
     rf"\b({'|'.join(_CAUSES)}): (.*?)\n+Traceback \(most recent call last\)", re.DOTALL
 )
+# TensorFlow's message about a failed `tf.debugging.assert_equal`.
+_WRONG_ROWS: Final = re.compile(
+    rf"assertion failed: \[(map .+? {ROW_RULE})\].*?\[(\d+)\].*?\[(\d+)\]"
+)
 
 
 def cause_of(error: BaseException | None) -> JobError | UserError | None:
-    """Return the error that a Python call of a pipeline raised; None if it was none of ours."""
-    match = _CAUSE.search(str(error)) if isinstance(error, tf.errors.OpError) else None
+    """Return the error that a pipeline raised; None if it was none of ours."""
+    if not isinstance(error, tf.errors.OpError):
+        return None
+    if rows := _WRONG_ROWS.search(str(error)):
+        rule = rows[1].replace("\\'", "'")
+        return UserError(f"{rule}: it has {rows[2]} for {rows[3]} records")
+    match = _CAUSE.search(str(error))
     return _CAUSES[match[1]](match[2]) if match else None
 
 

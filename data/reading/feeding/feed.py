@@ -4,6 +4,7 @@ The user's function does it (--map), else the options of `FeedOptions` do.
 """
 
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,13 @@ MapFunction: TypeAlias = Callable[..., Any]
 # What Keras's training step takes: x alone, with y, or with y and the weights of the records.
 Fed: TypeAlias = tuple[Any, ...]
 
+# What the graph asserts of the result of the user's function.
+ROW_RULE: Final = "must have a row for each record"
+
 _MAX_PARTS: Final = 3
+# A frame in the message of an error that AutoGraph raises again, and the line of code below it.
+_FRAME: Final = re.compile(r'^ *File "(.+)", line (\d+), in ', re.M)
+_FRAME_WITH_CODE: Final = re.compile(r'^ *File ".+", line \d+, in .*\n.*\n', re.M)
 
 
 def load_map(name: str, *, working_dir: str = "") -> MapFunction | None:
@@ -246,7 +253,7 @@ def _checked(result: Any, fingerprints: tf.Tensor, name: str) -> Fed:
                 )
             checks.append(
                 tf.debugging.assert_equal(
-                    num_rows(leaf), size, f"map '{name}': '{leaf_name}' has not a row a record"
+                    num_rows(leaf), size, f"map '{name}': '{leaf_name}' {ROW_RULE}"
                 )
             )
     if len(fed) == _MAX_PARTS:
@@ -263,9 +270,12 @@ def _place_in(error: Exception, function: MapFunction) -> str:
     file = getattr(inspect.getmodule(function), "__file__", None)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if file and frame.filename == file]
+    lines += [int(line) for found, line in _FRAME.findall(str(error)) if found == file]
     return f" in {Path(file).name} line {lines[-1]}" if file and lines else ""
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else ""
+    """Return the first line of an error's message, without the frames that AutoGraph puts in."""
+    text = _FRAME_WITH_CODE.split(str(error))[-1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0].removeprefix(f"{type(error).__name__}: ") if lines else ""

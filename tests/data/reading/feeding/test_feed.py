@@ -15,6 +15,7 @@ from tenfold.data.reading.batches import evaluation_batches, feed_of, training_b
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
 from tenfold.data.reading.feeding.feed_options import FeedOptions
 from tenfold.data.reading.read_config import ReadConfig, read_config
+from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
 
 COUNT, BATCH = 72, 12
@@ -185,12 +186,16 @@ def test_dataset_takes_a_map(shards: Path) -> None:
     ("function", "message"),
     [
         (lambda f: f["histroy"], r"fails in test_feed.py line \d+: KeyError: 'histroy' .it gets"),
+        (
+            lambda f: np.log(f["other"]),
+            r"fails in test_feed.py line \d+: NotImplementedError: Cannot convert a symbolic",
+        ),
         (lambda f: (f["other"],) * 4, r"returns 4 values: return x, \(x, y\) or"),
         (lambda f: (f["other"], None), "returns NoneType as 'y'"),
         (lambda f: tf.reduce_sum(f["other"]), "returns a scalar as 'x'"),
         (lambda f: (f["other"], f["label"], f["history"]), r"the weight is not of shape"),
     ],
-    ids=["key", "four", "none", "scalar", "weight"],
+    ids=["key", "numpy", "four", "none", "scalar", "weight"],
 )
 def test_map_that_does_not_fit_is_refused(shards: Path, function: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -199,7 +204,8 @@ def test_map_that_does_not_fit_is_refused(shards: Path, function: Any, message: 
 
 def test_map_with_other_rows_fails(shards: Path) -> None:
     dataset = training_batches(config_of(shards, map=lambda f: f["history"].values))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="has not a row a record"):
+    rule = rf"map '<lambda>': 'x' must have a row for each record: it has \d+ for {BATCH} records"
+    with pytest.raises(UserError, match=rule), explain_errors():
         next(iter(dataset))
 
 
