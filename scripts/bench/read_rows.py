@@ -22,24 +22,38 @@ from typing import Any
 BATCH, THREADS, FEATURES, EPOCHS = 256, 2, 16, 2
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+# Reads an epoch, once the shards of so many rows in a folder are open.
+Reader = Callable[[Path, int], Callable[[], None]]
+
+
+def compare(
+    script: str, readers: dict[str, Reader], make: Callable[[Path, int], None], *, rows: int
+) -> None:
+    """Run the command line of a comparison.
+
+    Args:
+      script: the path of the comparing script, which each reader is started by.
+      readers: the readers by name, ``tenfold`` first.
+      make: makes the data of a number of rows in a folder.
+      rows: the default of --rows.
+    """
+    parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(READERS))
-    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(readers))
+    parser.add_argument("--rows", type=int, default=rows)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the medians as JSON")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(READERS[options.one](options.data, options.rows), options.rows)))
+        print(json.dumps(measure(readers[options.one](options.data, options.rows), options.rows)))
         return
-    make_rows(options.data, options.rows)
-    names = list(dict.fromkeys(["tenfold", *(options.readers or READERS)]))
+    make(options.data, options.rows)
+    names = list(dict.fromkeys(["tenfold", *(options.readers or readers)]))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(options.rounds):
         for name in names[:: -1 if number % 2 else 1]:
-            command = [sys.executable, __file__, str(options.data), f"--rows={options.rows}"]
+            command = [sys.executable, script, str(options.data), f"--rows={options.rows}"]
             done = subprocess.run([*command, f"--one={name}"], capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -118,7 +132,7 @@ def drain(dataset: Any, batches: int) -> Callable[[], None]:
     def take() -> Any:
         def body(step: Any) -> Any:
             batch = iterator.get_next()
-            with tf.control_dependencies(tf.nest.flatten(batch)):
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 return step + 1
 
         return tf.while_loop(
@@ -142,9 +156,16 @@ def tenfold(base: Path, rows: int) -> Callable[[], None]:
 
 def tf_data(base: Path, rows: int, *, shuffle: bool) -> Callable[[], None]:
     """tf.data: large reads, files in turn on two threads, a parse of whole batches."""
+    return tf_data_of(shards_of(base, rows), rows, tf_features(), shuffle=shuffle)
+
+
+def tf_data_of(
+    shards: Path, rows: int, features: dict[str, Any], *, shuffle: bool
+) -> Callable[[], None]:
+    """tf.data on shards whose records have `features`."""
     import tensorflow as tf
 
-    files = sorted(str(path) for path in shards_of(base, rows).glob("*.tfrecord"))
+    files = sorted(str(path) for path in shards.glob("*.tfrecord"))
     records = tf.data.Dataset.from_tensor_slices(files).interleave(
         lambda name: tf.data.TFRecordDataset(name, buffer_size=1 << 20),
         cycle_length=THREADS, block_length=BATCH, num_parallel_calls=THREADS,
@@ -152,7 +173,7 @@ def tf_data(base: Path, rows: int, *, shuffle: bool) -> Callable[[], None]:
     records = records.shuffle(rows) if shuffle else records
     batches = records.repeat().batch(BATCH, drop_remainder=True)
     batches = batches.map(
-        lambda batch: tf.io.parse_example(batch, tf_features()), num_parallel_calls=THREADS
+        lambda batch: tf.io.parse_example(batch, features), num_parallel_calls=THREADS
     )
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -224,7 +245,7 @@ def parquet(base: Path, rows: int, *, shuffle: bool) -> Callable[[], None]:
     return shuffled if shuffle else in_order
 
 
-READERS: dict[str, Callable[[Path, int], Callable[[], None]]] = {
+READERS: dict[str, Reader] = {
     "tenfold": tenfold,
     "tf_data_shuffled": lambda base, rows: tf_data(base, rows, shuffle=True),
     "tf_data": lambda base, rows: tf_data(base, rows, shuffle=False),
@@ -237,4 +258,4 @@ READERS: dict[str, Callable[[Path, int], Callable[[], None]]] = {
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    main()
+    compare(__file__, READERS, make_rows, rows=500_000)
