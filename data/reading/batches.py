@@ -45,6 +45,7 @@ from tenfold.data.reading.records.graph_records import GraphRecordReader
 from tenfold.data.reading.records.image_records import ImageRecordReader
 from tenfold.data.reading.records.number_records import NumberRecordReader
 from tenfold.data.reading.records.number_table import are_numbers
+from tenfold.data.reading.records.payload_table import PayloadTable
 from tenfold.data.reading.records.record_reader import (
     EvaluationBatch,
     RecordBatch,
@@ -227,8 +228,10 @@ def open_reader(
     augment, seed = config.augment, config.options.seed
     numbers = are_numbers(config.manifest.features)
     paths = {config.path_of(shard.name): shard for shard in shards}
+    in_memory = shape is None and sum(s.bytes for s in shards) <= _share_of_memory(config)
     index = None
-    if by_id and not any(map(is_url, paths)) and (numbers or isinstance(decoder, PythonDecoder)):
+    can_use_ids = numbers or in_memory or isinstance(decoder, PythonDecoder)
+    if by_id and not any(map(is_url, paths)) and can_use_ids:
         index = ShardIndex({path: shard.bytes for path, shard in paths.items()})
     if numbers and index is not None:
         return NumberRecordReader(
@@ -237,6 +240,13 @@ def open_reader(
             index=index,
             shards=list(paths.items()),
             max_bytes=_share_of_memory(config),
+        )
+    if in_memory and index is not None:
+        return GraphRecordReader(
+            config.spec,
+            None,
+            elements=record_id_elements(config.path_of, index),
+            table=PayloadTable(list(paths.items()), index),
         )
     if not isinstance(decoder, PythonDecoder):
         elements = _raw_elements(config, shards, plan)

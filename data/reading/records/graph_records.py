@@ -10,18 +10,20 @@ from tenfold.data.reading.decoding.random_crops import random_crop_flip
 from tenfold.data.reading.feeding.input_spec import InputSpec
 from tenfold.data.reading.records.companions import Companions
 from tenfold.data.reading.records.parse_features import parse_features
+from tenfold.data.reading.records.payload_table import PayloadTable
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.reading.records.shard_elements import ShardElements
 from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 
 
 class GraphRecordReader:
-    """A `RecordReader` of raw records.
+    """A `RecordReader` of raw records, or of record ids where there is a table.
 
     Args:
       spec: the inputs that the records give.
       decoder: decodes the image; None where there is none.
-      elements: raw records.
+      elements: raw records, or record ids.
+      table: holds the payloads of records by their ids; None for raw records.
       augment: random crops and flips of images.
       seed: seed of these.
     """
@@ -34,10 +36,12 @@ class GraphRecordReader:
         decoder: GraphDecoder | None,
         *,
         elements: ShardElements,
+        table: PayloadTable | None = None,
         augment: AugmentOptions = NO_AUGMENT,
         seed: int = 0,
     ) -> None:
         self.elements = elements
+        self._table = table
         self._spec = spec
         self._decoder = decoder
         self._companions = Companions(spec)
@@ -46,16 +50,26 @@ class GraphRecordReader:
 
     def fingerprints(self, records: tf.Tensor) -> tf.Tensor:
         """See `RecordReader`."""
-        return fingerprint(records)
+        return fingerprint(self._payloads(records))
 
     def read(self, records: tf.Tensor, epoch: tf.Tensor | None) -> RecordBatch:
         """See `RecordReader`."""
-        prints = fingerprint(records)
-        begin_s = tf.timestamp()
+        payloads = self._payloads(records)
+        prints = fingerprint(payloads)
+        with tf.control_dependencies([prints]):
+            begin_s = tf.timestamp()
         with tf.control_dependencies([begin_s]):
-            features = self._parse(records, self._crops(prints, epoch))
+            features = self._parse(payloads, self._crops(prints, epoch))
         with tf.control_dependencies(tf.nest.flatten(features, expand_composites=True)):
             return RecordBatch(features, prints, tf.timestamp() - begin_s)
+
+    def _payloads(self, records: tf.Tensor) -> tf.Tensor:
+        """Return the payloads of elements, string [n]."""
+        if self._table is None:
+            return records
+        read = guarded_callback(self._table.read)
+        payloads = tf.numpy_function(read, [records], tf.string, stateful=False)
+        return tf.ensure_shape(payloads, [None])
 
     def _crops(self, prints: tf.Tensor, epoch: tf.Tensor | None) -> tf.Tensor | None:
         if epoch is None or not self._augment:
