@@ -102,6 +102,7 @@ def test_losses_are_those_of_one_worker(
         "--checkpoint_every=3",
         "--steps_per_execution=3",
         "--inject=kill:worker=1,step=11",
+        "--max_restarts=1",
     ]
     three = tenfold("launch", *shared, *restarted, cwd=tmp_path)
     assert three.status == 0, three.err
