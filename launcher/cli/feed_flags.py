@@ -10,8 +10,8 @@ from tenfold.data.reading.feeding.feed_options import FeedOptions, parse_default
 from tenfold.launcher.cli.flags import FlagValues, in_group
 from tenfold.models.model_registry import check_own_name
 
-FEED_FLAGS: Final = (
-    "map",
+# The flags that make a `FeedOptions`.
+OPTION_FLAGS: Final = (
     "inputs",
     "target",
     "weight_feature",

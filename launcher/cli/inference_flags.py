@@ -13,7 +13,7 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.backends.backend_registry import load_submitter
 from tenfold.launcher.cli import launch_flags
 from tenfold.launcher.cli.feed_flags import (
-    FEED_FLAGS,
+    OPTION_FLAGS,
     define_feed_flags,
     feed_options,
     map_name,
@@ -82,7 +82,7 @@ def config_from_flags(fv: FlagValues, task: str) -> InferenceConfig:
         global_batch_size=fv.global_batch_size,
         image_size=image_size_from_flags(fv),
         decoder=fv.decoder,
-        feed=feed_options(fv) if any(fv[name].present for name in FEED_FLAGS) else None,
+        feed=feed_options(fv) if any(fv[name].present for name in OPTION_FLAGS) else None,
         map=map_name(fv) if fv["map"].present else None,
         cache=fv.cache,
         cache_dir=fv.cache_dir,

@@ -97,7 +97,8 @@ def _check_inputs(model: keras.Model, spec: ModelSpec, name: str) -> None:
                 )
             continue
         if isinstance(value, tf.RaggedTensorSpec) and not getattr(tensor, "ragged", False):
-            raise UserError(_ragged_message(name, tensor.name, value))
+            feature = tensor.name if len(given) > 1 else spec.inputs[0].name
+            raise UserError(_ragged_message(name, feature, value))
         wanted, shape = tuple(tensor.shape[1:]), tuple(value.shape[1:])
         if len(wanted) != len(shape) or any(
             a not in (None, b) for a, b in zip(wanted, shape, strict=True)
@@ -105,8 +106,7 @@ def _check_inputs(model: keras.Model, spec: ModelSpec, name: str) -> None:
             raise UserError(_input_message(name, wanted, shape, spec))
 
 
-def _ragged_message(name: str, tensor: str, value: tf.RaggedTensorSpec) -> str:
-    feature = tensor if value.shape.rank > 1 else "x"
+def _ragged_message(name: str, feature: str, value: tf.RaggedTensorSpec) -> str:
     return (
         f"model '{name}' takes dense tensors, and feature '{feature}' is ragged, of shape "
         f"{_size(tuple(value.shape[1:]))}: give --pad={feature}:N, make it dense in a --map, or "

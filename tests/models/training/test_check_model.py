@@ -4,8 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import keras
 import pytest
+import tensorflow as tf
+
+from tenfold.data.errors import UserError
+from tenfold.data.format.manifest import Feature
+from tenfold.models.model_spec import ModelSpec
+from tenfold.models.training.check_model import check_model, check_outputs
 
 PROGRAM = """
 import json, sys
@@ -91,6 +99,38 @@ MESSAGES = {
     "any_size": "fits",
     "subclass": "fits",
 }
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (["history"], "feature 'history' is ragged, of shape any: give --pad=history:N"),
+        (["history", "price"], "has an input 'age', and it is fed history, price"),
+    ],
+    ids=["ragged", "missing"],
+)
+def test_model_that_is_fed_something_else_is_refused(inputs: list[str], message: str) -> None:
+    specs = {
+        "history": tf.RaggedTensorSpec([None, None], tf.int64, 1),
+        "price": tf.TensorSpec([None], tf.float32),
+    }
+    lone = len(inputs) == 1
+    x: Any = specs["history"] if lone else specs
+    features = tuple(Feature(name, "int64", (None,)) for name in inputs)
+    spec = ModelSpec(features, None, 0, 8, 1, 1, seed=0, x=x, y=tf.TensorSpec([None], tf.int64))
+    name = "anything" if lone else "age"
+    entry = keras.Input((5,), name=name)
+    other = keras.Input((), name="price")
+    model = keras.Model(entry if lone else {name: entry, "price": other}, entry)
+    with pytest.raises(UserError, match=message):
+        check_model(model, spec, name="own")
+
+
+def test_output_without_an_axis_is_refused() -> None:
+    """Keras would take the mean of such losses over the records, whatever their weights."""
+    with pytest.raises(UserError, match=r"give it the shape \[records, 1\]"):
+        check_outputs({"click": tf.zeros([4])}, "own")
+    check_outputs([tf.zeros([4, 1])], "own")
 
 
 @pytest.mark.slow
