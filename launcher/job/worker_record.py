@@ -118,7 +118,7 @@ class WorkerRecord:
       echo: where this worker waited for the one that the watchdog blames.
       stack: the Python stack that it printed when it was aborted.
       traceback: the last traceback of its output.
-      tail: the last lines of its output.
+      tail: the last lines of its output, before that stack.
     """
 
     index: int
@@ -165,10 +165,10 @@ class WorkerRecord:
     def take_line(self, line: str, now: float) -> None:
         """Take a line of ordinary output."""
         self.agent_at = now
-        self.tail.append(line)
         self.traceback.feed(line, now)
-        if line.startswith(_ABORTED) or self.stack:
-            self.stack.append(line)
+        # The lines before an abort say why; the stack is longer than the tail.
+        is_stack = line.startswith(_ABORTED) or bool(self.stack)
+        (self.stack if is_stack else self.tail).append(line)
 
     def take_event(self, event: WorkerEvent, now: float) -> None:
         """Take an event of the worker or its agent; a message of an unknown kind shows life."""

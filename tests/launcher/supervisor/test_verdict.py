@@ -8,6 +8,8 @@ from tenfold.launcher.job.events import Error, Exit, Phase, Started, Stat, Worke
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.verdict import judge
 
+ABORT = "RingReduce: Collective ops is aborted by: Collective has timed out during execution."
+STACK = [f'  File "module_{number}.py", line {number} in call' for number in range(50)]
 PEER = "UnavailableError: Collective ops is aborted by: Connection reset by peer"
 
 
@@ -62,6 +64,15 @@ def trace(error):
             ],
             1,
             "exited with 0",
+        ),
+        # the same, with a stack that is longer than the last lines which are kept
+        (
+            [
+                worker(0, code=-6, at=1, says=[ABORT, "Fatal Python error: Aborted", *STACK]),
+                worker(1, state="T"),
+            ],
+            1,
+            "SIGSTOP",
         ),
         # an abort without a lost peer (free(): invalid pointer) is a cause
         (
