@@ -91,9 +91,7 @@ def training_batches(
     shards = config.shards
     _remember(config)
     order = shuffle_order(config, start, epochs, tail)
-    plan = reading_plan(shards, order)
-    # Lengths are those of records, which ids do not tell.
-    reader = open_reader(config, shards.shards, plan=plan, by_id=order.bucket is None)
+    reader = open_reader(config, shards.shards, plan=reading_plan(shards, order))
     parts = StepParts(shards, replicas=config.place.replicas, tail=tail)
     feed = feed_of(config)
 
@@ -231,6 +229,8 @@ def open_reader(
     in_memory = shape is None and sum(s.bytes for s in shards) <= _share_of_memory(config)
     index = None
     can_use_ids = numbers or in_memory or isinstance(decoder, PythonDecoder)
+    # Buckets need the lengths of records, which ids do not tell.
+    by_id = by_id and not config.options.bucket
     if by_id and not any(map(is_url, paths)) and can_use_ids:
         index = ShardIndex({path: shard.bytes for path, shard in paths.items()})
     if numbers and index is not None:
