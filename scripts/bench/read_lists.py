@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from read_rows import BATCH, THREADS, Reader, compare, drain, tf_data_of
+from read_rows import Reader, compare, tenfold_of, tf_data_of
 
 
 def make_lists(base: Path, rows: int) -> None:
@@ -55,14 +55,7 @@ def shards_of(base: Path, rows: int) -> Path:
 
 def tenfold(base: Path, rows: int) -> Callable[[], None]:
     """Tenfold: shuffled within its lanes, with fingerprints."""
-    from tenfold.data.reading.batches import training_batches
-    from tenfold.data.reading.read_config import read_config
-    from tenfold.data.reading.read_options import ReadOptions
-
-    options = ReadOptions(threads=THREADS)
-    shards = str(shards_of(base, rows))
-    config = read_config(shards, split="train", global_batch_size=BATCH, options=options)
-    return drain(training_batches(config), rows // BATCH)
+    return tenfold_of(shards_of(base, rows), rows)
 
 
 def tf_data(base: Path, rows: int, *, shuffle: bool) -> Callable[[], None]:

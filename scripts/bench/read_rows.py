@@ -144,13 +144,17 @@ def drain(dataset: Any, batches: int) -> Callable[[], None]:
 
 def tenfold(base: Path, rows: int) -> Callable[[], None]:
     """Tenfold: shuffled within its lanes, with fingerprints."""
+    return tenfold_of(shards_of(base, rows), rows)
+
+
+def tenfold_of(folder: Path, rows: int) -> Callable[[], None]:
+    """Tenfold on the shards in a folder."""
     from tenfold.data.reading.batches import training_batches
     from tenfold.data.reading.read_config import read_config
     from tenfold.data.reading.read_options import ReadOptions
 
     options = ReadOptions(threads=THREADS)
-    shards = str(shards_of(base, rows))
-    config = read_config(shards, split="train", global_batch_size=BATCH, options=options)
+    config = read_config(str(folder), split="train", global_batch_size=BATCH, options=options)
     return drain(training_batches(config), rows // BATCH)
 
 
