@@ -6,7 +6,7 @@ of StepMetrics or EpochMetrics, None left out.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from tenfold.data.format.json_fields import from_json_fields
@@ -16,7 +16,8 @@ from tenfold.data.format.json_fields import from_json_fields
 class ReceiptLine:
     """A receipt of one epoch and split: see `Receipt` of `tenfold.data`.
 
-    Fingerprints are 16 hexadecimal digits; `broken` names records that were skipped.
+    Fingerprints are 16 hexadecimal digits; `broken` names records that were skipped. `balanced`
+    holds how often a record of each class is read on average, empty for once.
     """
 
     records: int
@@ -27,6 +28,7 @@ class ReceiptLine:
     expected_fingerprint: str = ""
     broken: tuple[str, ...] = ()
     repeated: int = 0
+    balanced: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

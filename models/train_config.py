@@ -22,7 +22,7 @@ COLLECTIVES: Final = ("auto", "ring", "nccl")
 
 # The fields that fix the records and the number of an epoch's steps: a run resumes only where
 # they are equal.
-STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder", "bucket")
+STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder", "bucket", "balance")
 
 _CHOICES: Final = {
     "schedule": SCHEDULES,
@@ -58,7 +58,7 @@ class TrainConfig:
       decoder: one of DECODERS or AUTO.
       augment: see `data.reading.decoding.augment_options`; empty for none.
       remainder: see `data.reading.read_options.ReadOptions`.
-      bucket: see `data.reading.read_options.ReadOptions`.
+      bucket, balance: see `data.reading.read_options.ReadOptions`.
       feed: which features are inputs, targets and weights, and how they are shaped.
       map: the user's function from features to what the model is fed, as ``module:name``; empty
         for none.
@@ -97,6 +97,7 @@ class TrainConfig:
     augment: str = ""
     remainder: str = DROP
     bucket: str = ""
+    balance: str = ""
     feed: FeedOptions = DEFAULT_FEED
     map: str = ""
     salvage: str = ""
@@ -129,7 +130,7 @@ class TrainConfig:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
         check_decoder(self.decoder)
         parse_augment(self.augment)
-        check_remainder(self.remainder)
+        check_remainder(self.remainder, self.balance)
         self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:
             raise UserError(f"image_size is {self.image_size}: both sides must be at least 1")

@@ -285,14 +285,19 @@ def check_workers(num_lanes: int, num_workers: int, global_batch_size: int) -> N
         raise UserError(f"global_batch_size is {global_batch_size}: it must be at least 1")
 
 
-def check_remainder(remainder: str) -> None:
-    """Check that `remainder` is one of REMAINDERS.
+def check_remainder(remainder: str, balance: str = "") -> None:
+    """Check that `remainder` is one of REMAINDERS, and DROP where classes are balanced.
 
     Raises:
       UserError: it is not.
     """
     if remainder not in REMAINDERS:
         raise UserError(f"remainder is '{remainder}', none of {', '.join(REMAINDERS)}")
+    if balance and remainder != DROP:
+        raise UserError(
+            f"balance={balance} reads some records several times and leaves no remainder: leave "
+            f"out remainder={remainder}"
+        )
 
 
 def imbalance(num_lanes: int, num_workers: int) -> float:

@@ -28,7 +28,7 @@ def global_batch_records(config: ReadConfig, position: Position) -> tuple[str, .
     """
     everything = replace(config, place=WorkerPlace())
     shards = everything.shards
-    if config.options.bucket:
+    if config.options.bucket or config.options.balance:
         return _names_of_payloads(everything, position)
     names = [shard.name for shard in shards.shards]
     order = shuffle_order(everything, position, None, tail=False)

@@ -229,8 +229,8 @@ def open_reader(
     in_memory = shape is None and sum(s.bytes for s in shards) <= _share_of_memory(config)
     index = None
     can_use_ids = numbers or in_memory or isinstance(decoder, PythonDecoder)
-    # Buckets need the lengths of records, which ids do not tell.
-    by_id = by_id and not config.options.bucket
+    # Lengths and classes of records are needed for these, which ids do not tell.
+    by_id = by_id and not (config.options.bucket or config.options.balance)
     if by_id and not any(map(is_url, paths)) and can_use_ids:
         index = ShardIndex({path: shard.bytes for path, shard in paths.items()})
     if numbers and index is not None:
@@ -304,6 +304,7 @@ def shuffle_order(
         epochs=epochs,
         tail=tail,
         bucket=_bucket(config),
+        balance=config.balance,
     )
 
 

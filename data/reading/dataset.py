@@ -78,6 +78,11 @@ def training_dataset(
     config = _config(shards, split, global_batch_size, _with_map(options, map), place)
     if not weights:
         _check_even(config)
+    if receipt and config.balance is not None:
+        raise UserError(
+            f"receipt=True proves that each record is read once, and balance={options.balance} "
+            "reads some several times: leave out one of them"
+        )
     start = _check_start(config, start)
     batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
     if receipt:

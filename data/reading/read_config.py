@@ -6,10 +6,11 @@ Imports no TensorFlow; `batches` builds the pipelines.
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tenfold.data.format.manifest import Manifest
+from tenfold.data.planning.class_balance import Balance, find_balance
 from tenfold.data.planning.lanes import PAD, WorkerShards, assign_lanes
 from tenfold.data.reading.decoding.augment_options import (
     NO_AUGMENT,
@@ -94,7 +95,19 @@ class ReadConfig:
         Raises:
           UserError: there are more workers than lanes, or too few records for one batch.
         """
-        return self._assign(self.options.remainder)[self.place.index]
+        shards = self._assign(self.options.remainder)[self.place.index]
+        # Lanes begin again until an epoch is full, so that no records are left over.
+        return shards if self.balance is None else replace(shards, short_steps=())
+
+    @cached_property
+    def balance(self) -> Balance | None:
+        """How often records are read in training; None for once.
+
+        Raises:
+          UserError: the classes that the options name are not known.
+        """
+        name = self.options.balance
+        return find_balance(self.manifest, self.split, name) if name else None
 
     @cached_property
     def evaluation_shards(self) -> WorkerShards:

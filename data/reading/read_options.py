@@ -27,8 +27,8 @@ IMAGE_DTYPES: Final = ("float32", "uint8")
 class ReadOptions:
     """How records are decoded, shuffled and fetched.
 
-    Evaluation ignores `augment`, `seed`, `shuffle_buffer_bytes`, `remainder` and `bucket`, so one
-    value can serve training and evaluation.
+    Evaluation ignores `augment`, `seed`, `shuffle_buffer_bytes`, `remainder`, `bucket` and
+    `balance`, so one value can serve training and evaluation.
 
     Args:
       image_size: (height, width) in pixels that images are resized to. None takes the size of
@@ -48,6 +48,8 @@ class ReadOptions:
         epoch's beginning).
       bucket: a list or a text, by whose length the records of 32 steps are dealt to these, so that
         a batch holds similar lengths; "" for none.
+      balance: ``label``: records of rare classes are read several times an epoch, those of others
+        not in every epoch, so that all classes are equally frequent; "" for none.
       feed: which features are inputs, targets and weights, and how lists, masks and boxes are
         read.
       map: a function from a dict of a batch's features to what the model is fed, x, (x, y) or
@@ -70,6 +72,7 @@ class ReadOptions:
     cache: CacheOptions = DEFAULT_CACHE
     remainder: str = DROP
     bucket: str = ""
+    balance: str = ""
     feed: FeedOptions = DEFAULT_FEED
     map: str | Callable[..., Any] = ""
 
@@ -82,7 +85,7 @@ class ReadOptions:
         for name in ("shuffle_buffer_bytes", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}: it cannot be below 0")
-        check_remainder(self.remainder)
+        check_remainder(self.remainder, self.balance)
         parse_augment(self.augment)
         check_decoder(self.decoder)
         if isinstance(self.map, str) and self.map and not names_user_object(self.map):

@@ -33,6 +33,9 @@ class Receipt:
       expected_fingerprint: that of all records by the manifest.
       broken: names of records that were damaged before the run began; they are not expected.
       repeated: records that were read again to fill the last batches.
+      balanced: the name of each class, and how often a record of it is read on average; () where
+        records are read once. Then `expected` is the records of an epoch, and no fingerprint is
+        expected.
     """
 
     records: int
@@ -42,11 +45,17 @@ class Receipt:
     expected_fingerprint: int
     broken: tuple[str, ...] = ()
     repeated: int = 0
+    balanced: tuple[tuple[str, float], ...] = ()
 
     @property
     def exact(self) -> bool:
-        """Whether each record was read exactly once, or is a leftover record."""
+        """Whether each record was read exactly once, or is a leftover record.
+
+        With balanced classes, whether as many records were read as an epoch has.
+        """
         complete = self.records + self.left_out == self.expected
+        if self.balanced:
+            return complete
         return complete and self.fingerprint == self.expected_fingerprint
 
     def sentence(self) -> str:
@@ -57,7 +66,7 @@ class Receipt:
                 f"{text}: some records were not read exactly once: run 'tenfold verify'; if the "
                 "shards are sound, report a bug"
             )
-        text += ", each read once"
+        text += ", each read once" if not self.balanced else f", balanced: {self._multiples()}"
         if self.left_out:
             text += (
                 f", {self.left_out:,} left over (too few for a batch; different ones each epoch)"
@@ -68,6 +77,12 @@ class Receipt:
             text += f"; {plural(len(self.broken), 'damaged record')} skipped: {self.broken[0]}"
             text += ", …" if len(self.broken) > 1 else ""
         return text
+
+    def _multiples(self) -> str:
+        """Return how often records of the rarest and of the most frequent class are read."""
+        by_copies = sorted((entry for entry in self.balanced if entry[1]), key=lambda e: -e[1])
+        shown = [f"'{name}' about {copies:.3g} times" for name, copies in by_copies]
+        return "records of " + ", ".join([*shown[:2], "…", shown[-1]] if shown[3:] else shown)
 
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as metrics.jsonl holds it."""
@@ -80,6 +95,7 @@ class Receipt:
             "exact": self.exact,
             "broken": list(self.broken),
             "repeated": self.repeated,
+            "balanced": dict(self.balanced),
         }
 
 
@@ -91,6 +107,8 @@ def make_receipt(
     left_out: int = 0,
     broken: Sequence[str] = (),
     repeated: int = 0,
+    expected: int | None = None,
+    balanced: Sequence[tuple[str, float]] = (),
 ) -> Receipt:
     """Return the receipt of a pass over `split`.
 
@@ -101,15 +119,18 @@ def make_receipt(
       left_out: leftover records.
       broken: names of records that were damaged before the run began.
       repeated: records that were read again.
+      expected: records of the pass; None for those of the split.
+      balanced: how often records of each class are read, as in `Receipt`.
     """
     return Receipt(
         records=records,
-        expected=split.num_records,
+        expected=split.num_records if expected is None else expected,
         left_out=left_out,
         fingerprint=fingerprint % 2**64,
         expected_fingerprint=split.fingerprint,
         broken=tuple(broken),
         repeated=repeated,
+        balanced=tuple(balanced),
     )
 
 

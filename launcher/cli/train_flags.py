@@ -96,6 +96,10 @@ def define_train_flags(fv: FlagValues) -> None:
         "bucket", "", "a list or a text: records are dealt to the steps by its length, so that "
         "those of a batch are similar"
     )  # fmt: skip
+    text(
+        "balance", "", "label: records of rare classes are read several times an epoch, others "
+        "not in every one, so that all classes are equally frequent"
+    )  # fmt: skip
     choice("precision", "float32", PRECISIONS, "number format of the layers' computations")
     choice(
         "on_nan",
@@ -177,6 +181,7 @@ def train_config(
         on_nan=fv.on_nan,
         remainder=fv.remainder,
         bucket=fv.bucket,
+        balance=fv.balance,
         feed=feed_options(fv),
         map=map_name(fv),
         jit_compile=fv.jit_compile,

@@ -323,7 +323,7 @@ def receipts(run: RunFiles) -> Markup | None:
         )
         verdict = tag("p", text, cls="bad")
     else:
-        text = f"Every record was read exactly once: {plural(len(found), 'receipt')}, all exact."
+        text = _verdict([receipt for _, _, receipt in found])
         verdict = tag("p", text, cls="good")
     meaning = (
         "A receipt counts the records that all workers together read, sums the fingerprints of "
@@ -344,6 +344,24 @@ def receipts(run: RunFiles) -> Markup | None:
         tag("h2", "Receipts"),
         tag("div", verdict, tag("p", meaning, cls="muted"), body, cls="card"),
     )
+
+
+def _verdict(found: Sequence[ReceiptLine]) -> str:
+    """Return what receipts prove that are all exact."""
+    once = [receipt for receipt in found if not receipt.balanced]
+    texts = []
+    if once:
+        texts.append(
+            f"Every record was read exactly once: {plural(len(once), 'receipt')}, all exact."
+        )
+    if balanced := next((receipt.balanced for receipt in found if receipt.balanced), None):
+        most, least = max(balanced.values()), min(filter(None, balanced.values()))
+        texts.append(
+            "Training balanced the classes: an epoch reads as many records as the shards hold, "
+            f"those of the rarest class {most:.3g} times on average, of the most frequent one "
+            f"{least:.3g} times."
+        )
+    return " ".join(texts)
 
 
 def _receipts_of(line: EpochMetrics) -> list[tuple[EpochMetrics, str, ReceiptLine]]:

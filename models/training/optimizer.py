@@ -4,6 +4,7 @@ import keras
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import LABEL, Split
+from tenfold.data.planning.class_balance import class_weights
 from tenfold.models.loss_scaling import finite_on_all
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.train_config import TrainConfig
@@ -107,9 +108,6 @@ def check_class_weights(spec: ModelSpec) -> None:
 def balanced_weights(split: Split) -> tuple[float, ...]:
     """Return the weight of each class, so that every class contributes equally to the loss.
 
-    The weight of a class is n / (classes × n of the class), as scikit-learn's ``balanced``; a
-    class without records has weight 0.
-
     Raises:
       UserError: the records of the split have no class labels.
     """
@@ -118,5 +116,4 @@ def balanced_weights(split: Split) -> tuple[float, ...]:
         raise UserError(
             f"--class_weights=balanced: the records of split '{split.name}' have no class labels"
         )
-    present = sum(count > 0 for count in counts)
-    return tuple(sum(counts) / (present * count) if count else 0.0 for count in counts)
+    return class_weights(counts)

@@ -149,6 +149,7 @@ class Session:
             config.global_batch_size,
             remainder=config.remainder,
             bucket=config.bucket,
+            balance=config.balance,
         )
 
     def _read_config(self) -> ReadConfig:
@@ -192,6 +193,7 @@ class Session:
             shuffle_buffer_bytes=self.config.shuffle_buffer_bytes,
             remainder=self.config.remainder,
             bucket=self.config.bucket,
+            balance=self.config.balance,
             feed=self.config.feed,
             map=load_map(self.config.map, working_dir=self.config.working_dir) or "",
             cache=self.config.cache_options(),
@@ -278,6 +280,7 @@ class Session:
             left_out=left_out,
             broken=self._broken(self.split),
             repeated=self.shards.repeated_records,
+            **self._balanced(),
         )
         full_batches = self.shards.epoch_records / self.config.global_batch_size
         loss, metrics = self.state.loss_sum / full_batches, self._take_metrics()
@@ -289,6 +292,18 @@ class Session:
             fingerprint=0,
         )
         return loss, metrics, receipt
+
+    def _balanced(self) -> dict[str, Any]:
+        """Return what `make_receipt` is told where records of rare classes are repeated."""
+        balance = self._reading.balance
+        if balance is None:
+            return {}
+        numbers = (str(index) for index in range(len(balance.copies)))
+        names = self.manifest.label_names or numbers
+        return {
+            "expected": self.shards.epoch_records,
+            "balanced": tuple(zip(names, balance.copies, strict=True)),
+        }
 
     def _broken(self, split: Split) -> tuple[str, ...]:
         """Return the names of the damaged records of `split` that salvage left out."""

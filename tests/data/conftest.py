@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,29 +25,43 @@ MakeShards = Callable[..., Path]
 
 
 @pytest.fixture
-def make_shards(tmp_path: Path) -> MakeShards:
+def make_shards(tmp_path: Path, write_shards: MakeShards) -> MakeShards:
     """Write examples, dealt in turn, as shards of the split ``train`` with a manifest."""
 
-    def make(
-        examples: Sequence[Features],
-        *,
-        num_shards: int,
-        num_lanes: int,
-        features: Sequence[Feature] = ID_FEATURES,
-        name: str = "shards",
-    ) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        payloads = [encode_example(example) for example in examples]
-        shards = tuple(
-            _write(folder / shard_name("train", index, num_shards), payloads[index::num_shards])
-            for index in range(num_shards)
-        )
-        manifest = Manifest(num_lanes, (num_lanes,), tuple(features), (Split("train", shards),))
-        (folder / MANIFEST_NAME).write_text(manifest_to_json(manifest))
-        return folder
+    def make(examples: Sequence[Features], *, name: str = "shards", **options: Any) -> Path:
+        return write_shards(tmp_path / name, examples, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_shards() -> MakeShards:
+    """Return `make_shards` for fixtures that several tests share: it takes the folder."""
+    return _write_shards
+
+
+def _write_shards(
+    folder: Path,
+    examples: Sequence[Features],
+    *,
+    num_shards: int,
+    num_lanes: int,
+    features: Sequence[Feature] = ID_FEATURES,
+    label_counts: tuple[int, ...] = (),
+    label_names: tuple[str, ...] = (),
+) -> Path:
+    folder.mkdir()
+    payloads = [encode_example(example) for example in examples]
+    shards = tuple(
+        _write(folder / shard_name("train", index, num_shards), payloads[index::num_shards])
+        for index in range(num_shards)
+    )
+    split = Split("train", shards, label_counts)
+    manifest = Manifest(
+        num_lanes, (num_lanes,), tuple(features), (split,), label_names=label_names
+    )
+    (folder / MANIFEST_NAME).write_text(manifest_to_json(manifest))
+    return folder
 
 
 @pytest.fixture

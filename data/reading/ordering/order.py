@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.manifest import ShardInfo
+from tenfold.data.planning.class_balance import Balance
 from tenfold.data.planning.lanes import REPEAT, WorkerShards
+from tenfold.data.reading.ordering.balancing import with_copies
 from tenfold.data.reading.ordering.bucketing import WINDOW_STEPS, Bucket, in_buckets
 from tenfold.data.reading.ordering.record_order import ChunkedEpochs, interleaved, shuffled
 from tenfold.data.reading.ordering.step_parts import StepParts
@@ -28,6 +30,9 @@ from tenfold.data.runtime.tensorflow_hooks import guarded_callback
 # of the order: changing them changes which records a batch holds.
 SHARDS_ABREAST: Final = 4
 BLOCK_RECORDS: Final = 16
+
+# The draws of copies in a further pass of an epoch are those of an epoch that is so much later.
+_PASS_STEP: Final = 7919
 
 # Shards of one lane that are read in parallel; lanes are read in parallel too.
 _THREADS_PER_LANE: Final = 2
@@ -47,6 +52,7 @@ class ShuffleOrder:
         `WorkerShards.tail_steps` steps.
       bucket: deals the records of some steps to these by length; None leaves them as they come.
         The elements must be raw records then.
+      balance: how often each record is read; None for once. The same.
     """
 
     seed: int
@@ -56,6 +62,7 @@ class ShuffleOrder:
     epochs: int | None = None
     tail: bool = False
     bucket: Bucket | None = None
+    balance: Balance | None = None
 
     @property
     def first_step(self) -> int:
@@ -243,7 +250,10 @@ def _lane_reader(
         @plain_graph
         def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             stream = epoch * order.num_lanes + lane_numbers[lane]
-            records = _shuffle_epoch(locations[lane], counts[lane], stream, order, elements)
+            if order.balance is None:
+                records = _shuffle_epoch(locations[lane], counts[lane], stream, order, elements)
+            else:
+                records = tf.data.Dataset.range(tf.int64.max).flat_map(balanced_pass(epoch))
             filler = tf.data.Dataset.from_tensors(elements.constant(elements.filler))
             if shards.remainder == REPEAT:
                 records = records.repeat()
@@ -260,6 +270,22 @@ def _lane_reader(
                     [records, filler.repeat()], choices, stop_on_empty_dataset=False
                 )
             return records if order.bucket is None else bucketed(records, epoch, is_first)
+
+        def balanced_pass(epoch: tf.Tensor) -> Callable[[tf.Tensor], tf.data.Dataset]:
+            """Return the function from the number of a pass in an epoch to its records.
+
+            The copies of a pass may be fewer than the records of an epoch.
+            """
+            stream = epoch * order.num_lanes + lane_numbers[lane]
+
+            @plain_graph
+            def read_pass(number: tf.Tensor) -> tf.data.Dataset:
+                draw = epoch + number * _PASS_STEP
+                return _shuffle_epoch(
+                    locations[lane], counts[lane], stream, order, elements, draw=draw
+                )
+
+            return read_pass
 
         @plain_graph
         def bucketed(
@@ -304,6 +330,7 @@ def _shuffle_epoch(
     stream: tf.Tensor,
     order: ShuffleOrder,
     elements: ShardElements,
+    draw: tf.Tensor | None = None,
 ) -> tf.data.Dataset:
     # Otherwise the seed that the user gives tf.random.set_seed would change the order.
     tf.compat.v1.get_default_graph().seed = 1
@@ -312,6 +339,8 @@ def _shuffle_epoch(
         (tf.gather(locations, shard_order), tf.gather(counts, shard_order))
     )
     records = _interleave(files, elements, max_threads=_THREADS_PER_LANE)
+    if order.balance is not None:
+        records = with_copies(records, order.balance, seed=order.seed, draw=draw)
     return records.shuffle(order.buffer_records, seed=seed, reshuffle_each_iteration=False)
 
 

@@ -10,6 +10,7 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.image_header import image_shape
 from tenfold.data.format.manifest import IMAGE, LABEL, Feature, Manifest
 from tenfold.data.integrity.inspect_shards import first_records, image_of
+from tenfold.data.planning.class_balance import find_balance
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions
@@ -41,6 +42,8 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
     spec = input_spec(manifest, config.image_size, config.feed)
     if config.bucket:
         bucket_feature(manifest, config.bucket)
+    if config.balance:
+        find_balance(manifest, config.train_split, config.balance)
     if not config.map:  # the function alone knows what the model is fed
         _check_built_in(config.model, spec.inputs, spec.targets, config.feed)
     check_resume(config)

@@ -42,6 +42,7 @@ class RunState:
       remainder: what fixes the number of steps of an epoch, as in `ReadOptions`; a checkpoint of
         another is refused. Checkpoints of older versions have none.
       bucket: what the records are sorted by, as in `ReadOptions`; the same.
+      balance: the classes that are balanced, as in `ReadOptions`; the same.
     """
 
     position: Position
@@ -52,6 +53,7 @@ class RunState:
     fingerprint: int = 0
     remainder: str = DROP
     bucket: str = ""
+    balance: str = ""
 
 
 @dataclass(frozen=True)
