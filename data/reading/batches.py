@@ -105,7 +105,8 @@ def training_batches(
 
         def read_records() -> tuple[Any, ...]:
             features, prints, decode_s = reader.read(records, epoch)
-            return feed(features, prints, epoch), prints, decode_s
+            partners = parts.partners(number) if feed.num_arguments > 2 else None
+            return feed(features, prints, epoch, partners), prints, decode_s
 
         if parts.has_tail:
             fed, prints, decode_s = tf.cond(parts.is_leftover(number), read_leftover, read_records)

@@ -56,7 +56,9 @@ class ReadOptions:
         (x, y, weight), or its name, ``module:function`` or ``file.py:function``; it takes the
         place of inputs, targets and weights. It runs in the tf.data graph. A second argument, if
         it takes one, is the seeds of the records, int64 [n, 2], for `tf.random.stateless_…`; they
-        follow from (seed, epoch, record). In evaluation it is None.
+        follow from (seed, epoch, record). A third is the index of a partner of each record in the
+        batch, int64 [n], from the same lane, for MixUp and the like; the same on any number of
+        workers. In evaluation both are None.
 
     Raises:
       UserError: a value is out of range, or there is no such decoder or function.

@@ -134,10 +134,15 @@ def _input_message(
     return text + "make its Input from spec.image_shape"
 
 
+def _are_indices(y: Any) -> bool:
+    """Whether a target is one integer for each record: a --map may make shares of classes."""
+    return isinstance(y, tf.TensorSpec) and y.shape.rank == 1 and y.dtype.is_integer
+
+
 def _check_loss(model: keras.Model, spec: ModelSpec, name: str) -> None:
     outputs = getattr(model, "outputs", None) or []
     loss, classes = _loss_name(model.loss), spec.num_classes
-    if len(outputs) != 1 or not classes:
+    if len(outputs) != 1 or not classes or not _are_indices(spec.y):
         return
     units = outputs[0].shape[-1] if len(outputs[0].shape) > 1 else 1
     if loss == "sparse_categorical_crossentropy" and units is not None and units < classes:

@@ -20,8 +20,8 @@ from tenfold.data.reading.feeding.input_spec import InputSpec
 from tenfold.data.reading.feeding.nested import named_leaves, num_rows, zeros_like_spec
 from tenfold.data.runtime.user_code import load_user_object
 
-# From a dict of features, and the seeds of the records where it takes two arguments, to x,
-# (x, y) or (x, y, weight).
+# From a dict of features, the seeds of the records where it takes two arguments, and their
+# partners where it takes three, to x, (x, y) or (x, y, weight).
 MapFunction: TypeAlias = Callable[..., Any]
 # What Keras's training step takes: x alone, with y, or with y and the weights of the records.
 Fed: TypeAlias = tuple[Any, ...]
@@ -73,6 +73,7 @@ class Feed:
         features: Mapping[str, FeatureTensor],
         fingerprints: tf.Tensor,
         epoch: tf.Tensor | None,
+        partners: tf.Tensor | None = None,
     ) -> Fed:
         """Return (x,), (x, y) or (x, y, weight) of a batch; runs in a graph.
 
@@ -80,6 +81,8 @@ class Feed:
           features: each feature by its name, [n, …].
           fingerprints: of the records, int64 [n].
           epoch: int64 scalar; None outside of training.
+          partners: for each record the index of another one of its lane in the batch, int64 [n];
+            None outside of training. Needed if `num_arguments` is 3.
 
         Raises:
           UserError: the user's function fails, or returns something else.
@@ -88,7 +91,13 @@ class Feed:
         if self.function is None:
             return self._select(shaped)
         seeds = None if epoch is None else self._seeds(fingerprints, epoch)
-        return _checked(self._mapped(shaped, seeds), fingerprints, self.name)
+        extra = (seeds, partners)[: self.num_arguments - 1]
+        return _checked(self._mapped(shaped, *extra), fingerprints, self.name)
+
+    @cached_property
+    def num_arguments(self) -> int:
+        """The arguments of the user's function: features, seeds, partners; 0 without one."""
+        return 0 if self.function is None else min(3, max(1, _count_positional(self.function)))
 
     @property
     def name(self) -> str:
@@ -100,11 +109,12 @@ class Feed:
         """The `tf.TypeSpec` of each part, with an open number of records."""
         specs = feature_specs(self.spec)
 
-        def trace(features: Any, prints: tf.Tensor, epoch: tf.Tensor) -> Fed:
-            return self(features, prints, epoch)
+        def trace(features: Any, prints: tf.Tensor, epoch: tf.Tensor, others: tf.Tensor) -> Fed:
+            return self(features, prints, epoch, others)
 
+        numbers = tf.TensorSpec([None], tf.int64)
         traced = tf.function(trace, autograph=False).get_concrete_function(
-            specs, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)
+            specs, numbers, tf.TensorSpec([], tf.int64), numbers
         )
         return tuple(
             tf.nest.map_structure(tf.type_spec_from_value, part)
@@ -132,10 +142,10 @@ class Feed:
                     sources.setdefault(name, set()).add(names.get(id(leaf), ""))
 
         @wraps(function)
-        def noted(features: Mapping[str, FeatureTensor], *seeds: tf.Tensor) -> Any:
+        def noted(features: Mapping[str, FeatureTensor], *extra: tf.Tensor) -> Any:
             # The function may change the dict that it gets.
             given = dict(features)
-            result = function(features, *seeds)
+            result = function(features, *extra)
             note(result, given)
             return result
 
@@ -180,13 +190,12 @@ class Feed:
         run = tf.constant(self.seed % 2**31 << 32, tf.int64) + tf.cast(epoch, tf.int64)
         return tf.stack([fingerprints, tf.fill(tf.shape(fingerprints), run)], axis=1)
 
-    def _mapped(self, features: dict[str, FeatureTensor], seeds: tf.Tensor | None) -> Any:
-        """Call the user's function, with seeds if it takes two arguments."""
+    def _mapped(self, features: dict[str, FeatureTensor], *extra: tf.Tensor | None) -> Any:
+        """Call the user's function."""
         function = self.function
         assert function is not None
-        arguments = (features, seeds) if _takes_seeds(function) else (features,)
         try:
-            return tf.function(function, autograph=True)(*arguments)
+            return tf.function(function, autograph=True)(features, *extra)
         except UserError:
             raise
         except Exception as error:
@@ -216,14 +225,14 @@ def _lone(values: dict[str, Any]) -> Any:
     return next(iter(values.values())) if len(values) == 1 else values
 
 
-def _takes_seeds(function: MapFunction) -> bool:
-    """Whether a function takes a second positional argument."""
+def _count_positional(function: MapFunction) -> int:
+    """Return the positional arguments of a function."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some callables written in C have no signature
-        return False
+        return 1
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in kinds for parameter in parameters) > 1
+    return sum(parameter.kind in kinds for parameter in parameters)
 
 
 def _checked(result: Any, fingerprints: tf.Tensor, name: str) -> Fed:

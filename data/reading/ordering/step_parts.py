@@ -57,6 +57,31 @@ class StepParts:
         """Return whether a part, or each of several, is of a tail."""
         return number % self.per_epoch >= self.used
 
+    def partners(self, number: tf.Tensor) -> tf.Tensor:
+        """Return for each record of a part the index of the next one of its lane, int64 [n].
+
+        The first one follows the last, and a lane's lone record is its own partner. A lane gives
+        the same records to a step on any number of workers, so partners are the same too, unless
+        a lane's records are shared by several replicas.
+
+        Args:
+          number: int64 scalar, the number of the part, which is no leftover.
+        """
+        shards, step = self._shards, number % self.per_epoch // self.replicas
+        lanes = tf.constant([lane.index for lane in shards.lanes], tf.int64)
+        taken = shards.shares.taken(lanes, tf.stack([step, step + 1])[:, None])
+        if shards.remainder != REPEAT:
+            sizes = tf.constant([lane.num_records for lane in shards.lanes], tf.int64)
+            taken = tf.minimum(taken, sizes)
+        lane_of_record = tf.repeat(lanes, taken[1] - taken[0])
+        total, replica = tf.size(lane_of_record, tf.int64), number % self.replicas
+        begin, end = replica * total // self.replicas, (replica + 1) * total // self.replicas
+        own = lane_of_record[begin:end]
+        first = tf.searchsorted(own, own, side="left", out_type=tf.int64)
+        after = tf.searchsorted(own, own, side="right", out_type=tf.int64)
+        following = tf.range(end - begin) + 1
+        return tf.where(following < after, following, first)
+
     def share(self, number: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
         """Return what a part weighs, float32.
 

@@ -126,6 +126,15 @@ def test_model_that_is_fed_something_else_is_refused(inputs: list[str], message:
         check_model(model, spec, name="own")
 
 
+def test_shares_of_classes_fit_a_loss_of_one_hot_labels() -> None:
+    image, shares = (8, 8, 1), tf.TensorSpec([None, 10], tf.float32)
+    model = keras.Sequential([keras.Input(image), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("adam", "categorical_crossentropy")
+    x = tf.TensorSpec([None, *image], tf.float32)
+    features = (Feature("image", "image", image),)
+    check_model(model, ModelSpec(features, image, 10, 8, 1, 1, seed=0, x=x, y=shares), name="own")
+
+
 def test_output_without_an_axis_is_refused() -> None:
     """Keras would take the mean of such losses over the records, whatever their weights."""
     with pytest.raises(UserError, match=r"give it the shape \[records, 1\]"):

@@ -233,3 +233,46 @@ def test_name_of_changed_and_unchanged_tensor_is_unknown(shards: Path) -> None:
 
 def test_without_map_nothing_is_unchanged(shards: Path) -> None:
     assert feed_of(config_of(shards)).unchanged == {}
+
+
+def pairs(features: dict[str, Any], seeds: Any, partners: Any) -> Any:
+    assert seeds is not None
+    assert partners is not None
+    return tf.stack([features["other"], tf.gather(features["other"], partners)], axis=1)
+
+
+@pytest.mark.parametrize(("batch", "remainder"), [(12, "drop"), (20, "pad"), (10, "repeat")])
+def test_partners_are_equal_on_any_number_of_workers(
+    shards: Path, batch: int, remainder: str
+) -> None:
+    def steps(num_workers: int, start: Position) -> list[list[list[float]]]:
+        """Return the (record, partner) of each step, sorted."""
+        places = [WorkerPlace(index, num_workers) for index in range(num_workers)]
+        configs = [config_of(shards, place, map=pairs, remainder=remainder) for place in places]
+        parts = [
+            training_batches(replace(config, global_batch_size=batch), start=start, epochs=2)
+            for config in configs
+        ]
+        return [
+            sorted(pair for part in step for pair in part.fed[0].numpy().tolist())
+            for step in zip(*parts, strict=True)
+        ]
+
+    whole = steps(1, Position())
+    for step in whole:
+        records, partners = zip(*step, strict=True)
+        assert sorted(partners) == sorted(records)
+        # Record i is in shard i % 12, lane i % 6.
+        assert all((other * 2 - partner * 2) % 6 == 0 for other, partner in step)
+        lanes = [record * 2 % 6 for record in records]
+        alone = [lanes.count(lane) == 1 for lane in lanes]
+        assert alone == [record == partner for record, partner in step]
+    assert steps(4, Position()) == whole
+    assert steps(3, Position(1, 2)) == whole[len(whole) // 2 + 2 :]
+
+
+def test_parts_of_replicas_hold_their_partners(shards: Path) -> None:
+    place = WorkerPlace(0, 1, replicas=4)
+    for part in training_batches(config_of(shards, place, map=pairs), epochs=1):
+        records, partners = part.fed[0].numpy().T
+        assert sorted(partners) == sorted(records)
