@@ -61,6 +61,8 @@ class StepMetrics:
       metrics: the model's metrics over the epoch so far, by name.
       records_per_s: records that all workers together read per second.
       wait_share: share of the time that steps waited for input, 0 to 1.
+      exchange_share: the same for exchanging gradients, which begins with waiting for the other
+        workers; None with one replica, and where it is not measured.
     """
 
     epoch: int
@@ -69,6 +71,7 @@ class StepMetrics:
     metrics: Mapping[str, float]
     records_per_s: float
     wait_share: float
+    exchange_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The view that writes history.jsonl: the events of all workers, the supervisor's actions.
 
-`launcher.job.history_line` defines the lines.
+`launcher.job.history.history_line` defines the lines.
 """
 
 import contextlib
@@ -26,7 +26,9 @@ from tenfold.launcher.job.events import (
     WorkerEvent,
     WorkerPreempted,
 )
-from tenfold.launcher.job.history_line import (
+from tenfold.launcher.job.history.goodput import Goodput
+from tenfold.launcher.job.history.goodput_meter import GoodputMeter
+from tenfold.launcher.job.history.history_line import (
     NO_WORKER,
     Entry,
     HistoryLine,
@@ -57,6 +59,7 @@ class HistoryView:
         self._steps = StepLines()
         self._peaks: dict[int, int] = defaultdict(int)
         self._waiting = ""
+        self._meter = GoodputMeter()
         self._write(LaunchBegun(len(hosts), tuple(hosts)))
 
     def line(self, worker: int, line: str) -> None:
@@ -112,6 +115,10 @@ class HistoryView:
             self._file.close()
         self._view.close()
 
+    def goodput(self, state: str, seconds: float | None = None) -> Goodput | None:
+        """Return the goodput of this launch so far, see `GoodputMeter.goodput`."""
+        return self._meter.goodput(time.time(), seconds=seconds, state=state)
+
     def _write_step(self, worker: int, progress: StepProgress | None) -> None:
         if progress:
             self._write(progress, worker)
@@ -122,17 +129,19 @@ class HistoryView:
 
     def _write(self, entry: Entry, worker: int = NO_WORKER, phase: str = "") -> None:
         line = HistoryLine(round(time.time(), 3), entry, worker, phase)
+        self._meter.take(line)
         with naming_file(self._file.name):
             self._file.write(encode_history(line))
 
 
 class StepLines:
-    """Thins steps to one line per second and worker, summing the time of waiting for input."""
+    """Thins steps to one line per second and worker, summing waiting and exchanging."""
 
     def __init__(self) -> None:
         self._heard_at: dict[int, float] = {}
         self._written_at: dict[int, float] = defaultdict(float)
         self._waited_s: dict[int, float] = defaultdict(float)
+        self._exchanged_s: dict[int, float] = {}
         self._pending: dict[int, Step] = {}
 
     def take(self, worker: int, step: Step, now: float) -> StepProgress | None:
@@ -143,9 +152,12 @@ class StepLines:
           step: the step that the worker reported.
           now: seconds since 1970.
         """
+        passed_s = now - self._heard_at.get(worker, now)
         if step.wait_share is not None:
-            passed_s = now - self._heard_at.get(worker, now)
             self._waited_s[worker] += step.wait_share * passed_s
+        if step.exchange_share is not None:
+            before_s = self._exchanged_s.get(worker, 0.0)
+            self._exchanged_s[worker] = before_s + step.exchange_share * passed_s
         self._heard_at[worker] = now
         self._pending[worker] = step
         is_due = now - self._written_at[worker] >= STEP_INTERVAL_S
@@ -160,6 +172,7 @@ class StepLines:
     def _progress(self, worker: int, now: float) -> StepProgress:
         self._written_at[worker] = now
         step = self._pending.pop(worker)
+        exchanged_s = self._exchanged_s.pop(worker, None)
         return StepProgress(
             step=step.step,
             epoch=step.epoch,
@@ -167,4 +180,5 @@ class StepLines:
             loss=step.loss,
             records_per_s=step.records_per_s,
             waited_s=round(self._waited_s.pop(worker, 0.0), 4),
+            exchanged_s=None if exchanged_s is None else round(exchanged_s, 4),
         )

@@ -14,7 +14,7 @@ from tenfold.launcher.display.progress.epoch_lines import EpochLines
 from tenfold.launcher.display.progress.job_progress import ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
 from tenfold.launcher.job.events import Epoch, WorkerEvent
-from tenfold.launcher.job.history_line import Resized
+from tenfold.launcher.job.history.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 REFRESH_S: Final = 0.25

@@ -10,7 +10,7 @@ from tenfold.launcher.display.progress.epoch_lines import EpochLines
 from tenfold.launcher.display.progress.job_progress import Activity, JobProgress, ProgressTracker
 from tenfold.launcher.display.worker_logs import is_noise
 from tenfold.launcher.job.events import Epoch, WorkerEvent
-from tenfold.launcher.job.history_line import Resized
+from tenfold.launcher.job.history.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 # Longer lines of a worker's output are cut on the screen; its log file holds them whole.

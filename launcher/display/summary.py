@@ -22,6 +22,9 @@ def result_text(result: JobResult, run_dir: str | Path) -> str:
     """
     lines = [f"{result.state} in {format_duration(result.seconds)}"]
     lines += [f"  {name}: {value}" for name, value in _figures(result.final)]
+    if result.goodput is not None:
+        lines.append(f"  goodput: {result.goodput.sentence()}")
+        lines += filter(None, [result.goodput.slow_sentence()])
     lines += [_recovery(number, recovery) for number, recovery in enumerate(result.recoveries, 1)]
     lines += [_resize(number, change) for number, change in enumerate(result.resizes, 1)]
     if result.first_failure is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tenfold.launcher.job.events import WorkerEvent
-from tenfold.launcher.job.history_line import Resized
+from tenfold.launcher.job.history.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 

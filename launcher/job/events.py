@@ -119,6 +119,8 @@ class Step:
       loss: the loss of this step.
       records_per_s: records that all workers together read per second.
       wait_share: share of the time that steps waited for input, 0 to 1.
+      exchange_share: the same for exchanging gradients, which begins with waiting for the other
+        workers.
     """
 
     step: int
@@ -127,6 +129,7 @@ class Step:
     loss: float | None = None
     records_per_s: float | None = None
     wait_share: float | None = None
+    exchange_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -317,10 +320,13 @@ def _parse_step(data: Mapping[str, Any]) -> Step:
         loss=_number(data.get("loss")),
         records_per_s=_number(data.get("records_per_s")),
         wait_share=_number(data.get("wait_share")),
+        exchange_share=_number(data.get("exchange_share")),
     )
 
 
-_NOT_METRICS: Final = ("epoch", "epochs", "loss", "records_per_s", "wait_share", "time", "step")
+_NOT_METRICS: Final = (
+    "epoch", "epochs", "loss", "records_per_s", "wait_share", "exchange_share", "time", "step",
+)  # fmt: skip
 
 
 def _parse_epoch(data: Mapping[str, Any]) -> Epoch:

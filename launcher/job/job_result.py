@@ -7,6 +7,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.units import plural
+from tenfold.launcher.job.history.goodput import Goodput
 
 STATES: Final = ("succeeded", "failed", "cancelled")
 
@@ -92,6 +93,7 @@ class JobResult:
       signal: the number of the signal that cancelled the job.
       notes: further lines for a person.
       resizes: the changes of the hosts, oldest first.
+      goodput: what the wall time was spent on, None for a program that reports no steps.
     """
 
     state: str
@@ -106,6 +108,7 @@ class JobResult:
     signal: int | None = None
     notes: tuple[str, ...] = ()
     resizes: tuple[SizeChange, ...] = ()
+    goodput: Goodput | None = None
 
     def to_json(self) -> str:
         """Return the text of result.json."""

@@ -17,6 +17,7 @@ from tenfold.launcher.job.run_dir import (
     HISTORY_FILE,
     JOB_FILE,
     LOGS_FOLDER,
+    PROMETHEUS_FILE,
     RESULT_FILE,
     RunDir,
     is_locked,
@@ -76,7 +77,7 @@ class RemoteRunDir(RunDir):
             self._remote = open_folder(self.where)
             self._lease = Lease(self._remote, work, note=note)
             self.path = make_empty_folder(work / "launch")
-            patterns = (JOB_FILE, ENVIRONMENT_FILE, HISTORY_FILE, _LOGS)
+            patterns = (JOB_FILE, ENVIRONMENT_FILE, HISTORY_FILE, PROMETHEUS_FILE, _LOGS)
             self._mirror = Mirror(self.path, self._remote, patterns=patterns)
             self._mirror.fetch(HISTORY_FILE, _LOGS)
         except OSError as error:

@@ -28,6 +28,7 @@ JOB_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
 HISTORY_FILE: Final = "history.jsonl"
 ENVIRONMENT_FILE: Final = "environment.json"
+PROMETHEUS_FILE: Final = "metrics.prom"
 REPORT_FILE: Final = "report.html"
 LOCK_FILE: Final = "lock"
 RESERVE_FILE: Final = ".reserve"  # room for result.json on a full disk; removed at the end
@@ -47,7 +48,7 @@ TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
 _OWN_NAMES: Final = (
     JOB_FILE, RESULT_FILE, HISTORY_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOGS_FOLDER, SALVAGE_FOLDER,
     SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER,
-    MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE, EVALUATIONS_FILE,
+    MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE, EVALUATIONS_FILE, PROMETHEUS_FILE,
 )  # fmt: skip
 
 _OF_A_JOB: Final = frozenset(

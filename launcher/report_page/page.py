@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Final
 
-from tenfold.launcher.report_page import sections_machine, sections_outcome
 from tenfold.launcher.report_page.banner import judge_run
 from tenfold.launcher.report_page.markup import Markup, tag
 from tenfold.launcher.report_page.run_files import RunFiles
+from tenfold.launcher.report_page.sections import (
+    sections_goodput,
+    sections_machine,
+    sections_outcome,
+)
 from tenfold.launcher.report_page.timeline import build_timeline
 
 # The browser refuses scripts and external resources, whatever the texts of a run contain.
@@ -28,6 +32,7 @@ def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
         "body",
         sections_outcome.header(run, verdict),
         sections_outcome.banner(verdict),
+        sections_goodput.goodput(run),
         sections_outcome.tiles(run, timeline),
         sections_outcome.failures(run),
         sections_outcome.curves(run),

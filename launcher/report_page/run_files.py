@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,14 @@ from tenfold.data.storage.folder import Folder
 from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.launcher.job.history_line import HistoryLine, decode_history, merge_history
+from tenfold.launcher.job.history.goodput import Goodput
+from tenfold.launcher.job.history.goodput_meter import measure_goodput
+from tenfold.launcher.job.history.history_line import (
+    HistoryLine,
+    LaunchBegun,
+    decode_history,
+    merge_history,
+)
 from tenfold.launcher.job.job_result import JobResult, result_from_json
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_from_json
 from tenfold.launcher.job.members.judge_members import judge_members
@@ -69,6 +77,22 @@ class RunFiles:
     def name(self) -> str:
         """The last part of the run directory's path."""
         return self.where.rpartition("/")[2]
+
+    @property
+    def launches(self) -> int:
+        """The number of launches into the run directory."""
+        return sum(isinstance(event.entry, LaunchBegun) for event in self.events)
+
+    @cached_property
+    def goodput(self) -> Goodput | None:
+        """What the wall time of the last launch was spent on, None if it reports no steps."""
+        if self.result and self.result.goodput:
+            return self.result.goodput
+        if not self.events:
+            return None
+        is_running = self.state == RUNNING
+        end = self.read_at if is_running else self.events[-1].time
+        return measure_goodput(self.events, now=end, state=self.state)
 
 
 def read_run(where: str | Path) -> RunFiles:

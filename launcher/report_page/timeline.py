@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tenfold.launcher.job.events import Error, NotFinite, Phase, Resumed, Started
-from tenfold.launcher.job.history_line import (
+from tenfold.launcher.job.history.history_line import (
     HistoryLine,
     LaunchBegun,
     Note,

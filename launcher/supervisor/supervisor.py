@@ -13,7 +13,8 @@ from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job.events import UNEVEN_PARTS_ERROR
 from tenfold.launcher.job.faults import faults_to_env
-from tenfold.launcher.job.history_line import Resized
+from tenfold.launcher.job.history.goodput import Goodput
+from tenfold.launcher.job.history.history_line import Resized
 from tenfold.launcher.job.job_result import Failure, JobResult, Recovery, SizeChange
 from tenfold.launcher.job.job_spec import ClusterSpec, HostCommand, JobSpec
 from tenfold.launcher.job.run_dir import LOGS_FOLDER, METRICS_FILE, RunDir
@@ -78,6 +79,7 @@ class Supervisor:
       injector: the faults to inject.
       passed_env: environment variables of all workers that may hold secrets, and are therefore
         never written to a file.
+      measure: returns the goodput of a job that ended in a state after some seconds.
     """
 
     spec: JobSpec
@@ -90,6 +92,7 @@ class Supervisor:
     spares: Sequence[Host] = ()
     injector: FaultInjector = field(default_factory=FaultInjector)
     passed_env: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[str, float], Goodput | None] = lambda state, seconds: None
     _endings: list[Ending] = field(default_factory=list)
     _recoveries: list[Recovery] = field(default_factory=list)
     _resizes: list[SizeChange] = field(default_factory=list)
@@ -126,6 +129,7 @@ class Supervisor:
         finally:
             logs.close()
             self.view.close()
+        result = replace(result, goodput=self.measure(result.state, result.seconds))
         self.run_dir.write_result(result)
         return result
 

@@ -40,6 +40,7 @@ class EventReporter:
                 loss=metrics.loss,
                 records_per_s=metrics.records_per_s,
                 wait_share=metrics.wait_share,
+                exchange_share=metrics.exchange_share,
             )
         )
         self._faults.strike(metrics.step)

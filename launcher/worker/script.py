@@ -80,8 +80,9 @@ class Worker:
           step: counted over the whole job, restarts included.
           total_steps: the steps of the whole job; the report of the last one is always sent.
           loss: the current loss.
-          **figures: `epoch` (from 0), `records_per_s` and `wait_share` (0 to 1) are shown;
-            other names are ignored.
+          **figures: `epoch` (from 0), `records_per_s`, and the shares of time (0 to 1) that the
+            last steps waited for input, `wait_share`, and exchanged gradients, `exchange_share`,
+            are shown; other names are ignored.
         """
         with self._lock:
             now = time.monotonic()
@@ -140,6 +141,7 @@ def _step_message(
         loss=None if loss is None else float(loss),
         records_per_s=_float_or_none(figures.get("records_per_s")),
         wait_share=_float_or_none(figures.get("wait_share")),
+        exchange_share=_float_or_none(figures.get("exchange_share")),
     )
 
 

@@ -315,6 +315,7 @@ class _Run:
                 metrics=result.metrics,
                 records_per_s=records / seconds,
                 wait_share=min(1.0, result.wait_s / seconds),
+                exchange_share=_share(result.exchange_s, seconds),
             )
             for index, loss in enumerate(result.losses)
         ]
@@ -343,6 +344,10 @@ class _Run:
         # the second barrier all workers have left the first; an error there loses nothing.
         with contextlib.suppress(tf.errors.OpError):
             self.session.barrier()
+
+
+def _share(part_s: float | None, whole_s: float) -> float | None:
+    return None if part_s is None else min(1.0, part_s / whole_s)
 
 
 def _receipt_line(receipt: Receipt) -> ReceiptLine:

@@ -36,7 +36,7 @@ class UnevenPartsError(UserError):
 class StepsResult:
     """The result of one call of `steps` training steps.
 
-    The first four fields are the same on every worker, the last four are this worker's own.
+    The first four fields are the same on every worker, the other fields are this worker's own.
 
     Attributes:
       losses: float32 [steps], the loss of each global batch.
@@ -47,6 +47,9 @@ class StepsResult:
       fingerprint: sum of the fingerprints of these records, modulo 2**64.
       wait_s: seconds that the steps waited for input.
       decode_s: seconds of parsing and decoding the batches, summed over threads.
+      exchange_s: seconds from this worker's gradients to the updated weights: waiting for the
+        other workers, summing and updating. None with one replica, and for a model with a
+        train_step of its own.
     """
 
     losses: Any
@@ -57,6 +60,7 @@ class StepsResult:
     fingerprint: int
     wait_s: float
     decode_s: float
+    exchange_s: float | None = None
 
 
 def steps_per_call(model: keras.Model, wanted: int, fed_spec: Any, *, equal_parts: bool) -> int:
@@ -124,6 +128,7 @@ class TrainSteps:
         self._max_steps = max_steps
         self._metrics = MetricTotals(model)
         self._own_step = type(model).train_step is not keras.Model.train_step
+        self._times_exchange = strategy.num_replicas_in_sync > 1 and not self._own_step
         _check_parts(model, self._own_step, equal_parts=equal_parts, empty_parts=empty_parts)
         self._run = tf.function(self._run_steps, reduce_retracing=True, autograph=False)
         self._run_tail = tf.function(self._tail_step, reduce_retracing=True, autograph=False)
@@ -152,6 +157,7 @@ class TrainSteps:
             fingerprint=int(fingerprint) % 2**64,
             wait_s=float(seconds[0]),
             decode_s=float(seconds[1]),
+            exchange_s=float(seconds[2]) if self._times_exchange else None,
         )
 
     def _run_steps(self, iterator: Any, steps: tf.Tensor, requests: tf.Tensor) -> tuple[Any, ...]:
@@ -164,13 +170,13 @@ class TrainSteps:
             tf.zeros([self._max_steps]),
             tf.constant(0, tf.int64),
             tf.constant(0, tf.int64),
-            tf.zeros([2], tf.float64),
+            tf.zeros([3], tf.float64),
         )
 
         def body(step: Any, losses: Any, records: Any, total: Any, seconds: Any) -> Any:
             batch, wait_s = _timed_next(iterator, after=records)
-            seconds += tf.stack([wait_s, self._sum_replicas(batch.decode_s)])
-            loss, count, fingerprint = self._run_replicas(batch)
+            loss, count, fingerprint, exchange_s = self._run_replicas(batch)
+            seconds += tf.stack([wait_s, self._sum_replicas(batch.decode_s), exchange_s])
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
             return step + 1, losses, records + count, total + fingerprint, seconds
 
@@ -209,15 +215,22 @@ class TrainSteps:
         return tf.add_n(list(self._strategy.experimental_local_results(value)))
 
     def _run_replicas(self, batch: Any) -> tuple[tf.Tensor, ...]:
-        """Run one step on this worker's replicas; return the sums of their results."""
+        """Run one step on this worker's replicas.
+
+        Returns:
+          The sums of their losses, counts and fingerprints; the mean of their exchange times.
+        """
         outputs = self._strategy.run(self._replica_step, args=(batch,))
-        return tuple(self._sum_replicas(value) for value in outputs)
+        *sums, exchange_s = (self._sum_replicas(value) for value in outputs)
+        replicas = len(self._strategy.experimental_local_results(outputs[0]))
+        return (*sums, exchange_s / replicas)
 
     def _replica_step(self, batch: TrainingBatch) -> tuple[tf.Tensor, ...]:
         """Run one replica's step.
 
         Returns:
-          Its share of the global loss, and the count and the fingerprint sum of its records.
+          Its share of the global loss, the count and the fingerprint sum of its records, and the
+          seconds from its gradients to the updated weights.
         """
         x, y, weight = unpack(batch.fed)
         if self._class_weights:
@@ -226,16 +239,20 @@ class TrainSteps:
         if self._own_step:
             logs = self._model.train_step(tuple(v for v in (x, y, weight) if v is not None))
             loss = logs["loss"] / self._strategy.num_replicas_in_sync
+            ready_at = tf.timestamp()
         else:
-            loss = self._standard_step(x, y, weight, batch.share)
+            loss, ready_at = self._standard_step(x, y, weight, batch.share)
         # The count depends on the updated variables, so that the clock of the next step, which
         # waits for the count, starts when this step is over.
         updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
         with tf.control_dependencies(updated):
             count = tf.math.count_nonzero(batch.fingerprints)  # 0 for repeated records
-        return tf.cast(loss, tf.float32), count, tf.reduce_sum(batch.fingerprints)
+            exchange_s = tf.timestamp() - ready_at
+        fingerprint = tf.reduce_sum(batch.fingerprints)
+        return tf.cast(loss, tf.float32), count, fingerprint, exchange_s
 
-    def _standard_step(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tf.Tensor:
+    def _standard_step(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tuple[Any, Any]:
+        """Return the loss, and the time when this replica's gradients were ready."""
         model = self._model
         loss, gradients = (
             tf.cond(
@@ -246,10 +263,13 @@ class TrainSteps:
             if self._empty_parts
             else self._loss_and_gradients(x, y, weight, share)
         )
+        # The exchange does not depend on the clock, so it is not delayed.
+        with tf.control_dependencies(_tensors(gradients)):
+            ready_at = tf.timestamp()
         if _clips(model.optimizer):
             gradients = self._clipped(gradients)
         model.optimizer.apply(gradients, model.trainable_variables)
-        return loss
+        return loss, ready_at
 
     def _loss_and_gradients(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> Any:
         """Return the loss and the gradients of one replica's batch; update its metrics."""
@@ -357,6 +377,12 @@ def _has_sum_loss(model: keras.Model) -> bool:
 
 def _zeros_like(variable: keras.Variable) -> tf.Tensor:
     return tf.zeros(variable.shape, variable.dtype)
+
+
+def _tensors(gradients: Any) -> list[tf.Tensor]:
+    """Return the tensors of gradients, of which some may be sparse or None."""
+    parts = tf.nest.flatten(gradients, expand_composites=True)
+    return [part for part in parts if part is not None]
 
 
 def _dense(result: Any) -> Any:

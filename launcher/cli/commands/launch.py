@@ -27,13 +27,19 @@ from tenfold.launcher.cli.prepare.submit import prepare_submission, submit
 from tenfold.launcher.cli.write_flags import run_write
 from tenfold.launcher.display.history import HistoryView
 from tenfold.launcher.display.open_view import open_view
+from tenfold.launcher.display.prometheus.metrics_file import MetricsFileView
 from tenfold.launcher.display.summary import result_text
 from tenfold.launcher.display.view import View
 from tenfold.launcher.job.environment_file import write_environment_file
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import JobSpec, worker_env
 from tenfold.launcher.job.remote_run_dir import open_run_dir
-from tenfold.launcher.job.run_dir import HISTORY_FILE, SPOILED_SHARDS_FOLDER
+from tenfold.launcher.job.run_dir import (
+    HISTORY_FILE,
+    PROMETHEUS_FILE,
+    SPOILED_SHARDS_FOLDER,
+    RunDir,
+)
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, spoil_shards
 from tenfold.launcher.supervisor.supervisor import Supervisor
 
@@ -110,27 +116,31 @@ def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
     )
     try:
         _salvage(launch, view)
+        recorded = _recorded(launch, view, run_dir)
         supervisor = Supervisor(
             spec=_spoiled(launch, run_dir.path),
             backend=launch.backend,
             hosts=launch.hosts,
             run_dir=run_dir,
-            view=_recorded(launch, view, run_dir.path),
+            view=recorded,
             choose_cluster=launch.choose_cluster,
             how=launch.supervision,
             spares=launch.spares,
             injector=FaultInjector(launch.faults),
             passed_env=launch.passed_env,
+            measure=recorded.finish,
         )
         return supervisor.run(), run_dir.where
     finally:
         run_dir.close()
 
 
-def _recorded(launch: Launch, view: View, run_dir: Path) -> View:
-    """Return a view that also writes the events into the run directory, for the report."""
-    write_environment_file(run_dir)
-    return HistoryView(view, run_dir / HISTORY_FILE, hosts=[host.name for host in launch.hosts])
+def _recorded(launch: Launch, view: View, run_dir: RunDir) -> MetricsFileView:
+    """Return a view that also writes the files of the report and of Prometheus."""
+    write_environment_file(run_dir.path)
+    hosts = [host.name for host in launch.hosts]
+    history = HistoryView(view, run_dir.path / HISTORY_FILE, hosts=hosts)
+    return MetricsFileView(history, run_dir.path / PROMETHEUS_FILE, run_dir=run_dir.where)
 
 
 def _salvage(launch: Launch, view: View) -> None:

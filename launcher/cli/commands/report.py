@@ -1,5 +1,6 @@
 """``tenfold report``: one HTML page on a finished or running job."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -12,8 +13,11 @@ from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import save_file
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.job.run_dir import REPORT_FILE, absolute_run_dir
+from tenfold.launcher.report_page.banner import judge_run
 from tenfold.launcher.report_page.page import render_page
+from tenfold.launcher.report_page.run_document import run_document
 from tenfold.launcher.report_page.run_files import RUNNING, read_run
+from tenfold.launcher.report_page.sections.sections_outcome import run_values
 
 USAGE: Final = "RUN_DIR [--flag=value …]"
 
@@ -39,6 +43,11 @@ def define_flags(fv: FlagValues) -> None:
         "interval", 5.0, "seconds between two updates of a running job's page",
         lower_bound=0.5, flag_values=fv,
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "format", "html", ("html", "json"),
+        "html writes the page; json prints the verdict, the goodput and the epochs",
+        flag_values=fv,
+    )  # fmt: skip
 
 
 def run(fv: FlagValues, args: Arguments) -> int:
@@ -46,6 +55,11 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if len(args.positional) != 1 or args.program:
         raise UserError("give one run directory: tenfold report RUN_DIR")
     run_dir = absolute_run_dir(args.positional[0])
+    if fv.format == "json":
+        run_files = read_run(run_dir)
+        document = run_document(run_files, judge_run(run_values(run_files)))
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+        return 0
     output = fv.output or default_output(args.positional[0])
     if fv.follow:
         follow(run_dir, output, interval_s=fv.interval)

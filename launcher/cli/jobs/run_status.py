@@ -7,7 +7,7 @@ from typing import Final
 
 from tenfold.data.units import format_duration, plural
 from tenfold.launcher.job.events import Error, Phase, Resumed, Started
-from tenfold.launcher.job.history_line import (
+from tenfold.launcher.job.history.history_line import (
     NO_WORKER,
     HistoryLine,
     LaunchBegun,

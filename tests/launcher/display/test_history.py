@@ -19,16 +19,18 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_thinned_steps_keep_the_whole_waiting_time() -> None:
+def test_thinned_steps_keep_all_waiting_and_exchanging() -> None:
     lines = StepLines()
-    waited = 0.0
+    waited = exchanged = 0.0
     for step in range(1, 41):  # ten a second, half of the time waiting for input
-        line = lines.take(0, Step(step, wait_share=0.5, loss=1.0), 100 + step / 10)
+        line = lines.take(0, Step(step, wait_share=0.5, exchange_share=0.25), 100 + step / 10)
         waited += line.waited_s if line else 0.0
+        exchanged += (line.exchanged_s or 0.0) if line else 0.0
     last = lines.finish(0, 104.05)
     assert last is not None
     assert last.step == 40
     assert waited + last.waited_s == pytest.approx(0.5 * 3.9)
+    assert exchanged + (last.exchanged_s or 0.0) == pytest.approx(0.25 * 3.9)
     assert lines.finish(0, 105) is None
 
 
@@ -70,6 +72,9 @@ def test_launch_writes_history_and_environment(tenfold: Any, tmp_path: Path) -> 
     written = json.loads((run_dir / "environment.json").read_text())
     assert written["packages"] == describe_environment()["packages"]
     assert written["packages"].keys() >= {"tenfold", "tensorflow", "keras"}
+    metrics = (run_dir / "metrics.prom").read_text()
+    assert f'tenfold_job_state{{run="{run_dir}",state="succeeded"}} 1.0' in metrics
+    assert result_from_json((run_dir / "result.json").read_text(), where="").goodput is None
 
 
 def test_result_survives_a_round_trip() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tenfold.launcher.display.plain import PLAIN_INTERVAL_S, PlainView
 from tenfold.launcher.display.progress.job_progress import ProgressTracker
-from tenfold.launcher.job.history_line import Resized
+from tenfold.launcher.job.history.history_line import Resized
 from tenfold.launcher.job.worker_record import WorkerRecord
 
 Worker = Callable[..., WorkerRecord]

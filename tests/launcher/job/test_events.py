@@ -59,6 +59,7 @@ MESSAGE: "st.SearchStrategy[Message]" = st.one_of(
         loss=_MAYBE,
         records_per_s=_MAYBE,
         wait_share=_MAYBE,
+        exchange_share=_MAYBE,
     ),
     st.builds(
         Epoch,

@@ -215,7 +215,10 @@ def test_page_of_a_running_job_reloads_until_the_end(
     shown = settled(browser, lambda text: "\nsucceeded\n" in text)
     assert "the <first> one fails" in shown
     assert "this page reloads itself" not in shown
-    assert browser.execute_script("return document.querySelectorAll('.strip .fault').length") == 1
+    assert (
+        browser.execute_script("return document.querySelectorAll('.rows .strip .fault').length")
+        == 1
+    )
     assert browser.get_log("browser") == []
 
 

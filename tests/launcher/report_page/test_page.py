@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tenfold.data.errors import UserError
 from tenfold.data.units import format_duration
 from tenfold.launcher.job.events import NotFinite, Phase, Resumed, Started
-from tenfold.launcher.job.history_line import (
+from tenfold.launcher.job.history.history_line import (
     Entry,
     HistoryLine,
     LaunchBegun,
@@ -31,7 +31,7 @@ from tenfold.launcher.report_page.charts import ChartLine, is_drawable, line_cha
 from tenfold.launcher.report_page.markup import tag
 from tenfold.launcher.report_page.page import render_page
 from tenfold.launcher.report_page.run_files import read_run
-from tenfold.launcher.report_page.sections_outcome import even_columns
+from tenfold.launcher.report_page.sections.sections_outcome import even_columns
 from tenfold.launcher.report_page.series import Series, percents, show, smooth, thin
 from tenfold.launcher.report_page.timeline import (
     Restart,

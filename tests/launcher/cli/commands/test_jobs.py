@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tenfold.launcher.cli.main import main
-from tenfold.launcher.job.history_line import (
+from tenfold.launcher.job.history.history_line import (
     HistoryLine,
     LaunchBegun,
     Note,

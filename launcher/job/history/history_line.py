@@ -61,8 +61,9 @@ class Resized:
 class StepProgress:
     """A worker's last step; at most one line per second and worker.
 
-    `waited_s` is how long the worker waited for input since its previous line; the other fields
-    are those of `events.Step`.
+    `waited_s` is how long the worker waited for input since its previous line, `exchanged_s` how
+    long it exchanged gradients, None where that is not measured; the other fields are those of
+    `events.Step`.
     """
 
     step: int
@@ -71,6 +72,7 @@ class StepProgress:
     loss: float | None = None
     records_per_s: float | None = None
     waited_s: float = 0.0
+    exchanged_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Final
 from tenfold.data.units import format_duration, plural
 from tenfold.launcher.display.progress.best_value import best_value
 from tenfold.launcher.job.events import Error
-from tenfold.launcher.job.history_line import StepProgress
+from tenfold.launcher.job.history.history_line import StepProgress
 from tenfold.launcher.job.job_result import Failure
 from tenfold.launcher.report_page.axis import show_short
 from tenfold.launcher.report_page.banner import Banner, RunValues

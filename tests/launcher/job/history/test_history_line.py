@@ -12,7 +12,7 @@ from tenfold.launcher.job.events import (
     Started,
     Unknown,
 )
-from tenfold.launcher.job.history_line import (
+from tenfold.launcher.job.history.history_line import (
     HistoryLine,
     LaunchBegun,
     Note,
