@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
     from tenfold.data.reading.receipts import Receipt, epoch_receipt
     from tenfold.data.sources.base import Encoded, Source, SourceOptions, UnusableRecord
+    from tenfold.data.storage.cache_options import CacheOptions
     from tenfold.data.storage.read_manifest import read_manifest
-    from tenfold.data.storage.shard_cache import CacheOptions
     from tenfold.data.transforms.base import DecodedImage, RecordSeed, Transform
     from tenfold.data.writing.write_shards import WriteOptions, WriteResult, write_shards
 
 # The module that defines each public name.
 _MODULES: Final = {
-    "CacheOptions": "storage.shard_cache",
+    "CacheOptions": "storage.cache_options",
     "DecodedImage": "transforms.base",
     "Encoded": "sources.base",
     "Feature": "format.manifest",

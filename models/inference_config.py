@@ -13,7 +13,7 @@ from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.format.manifest import IMAGE, Manifest
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.reading.feeding.feed_options import FeedOptions
-from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
 
 EVALUATE: Final = "evaluate"
 PREDICT: Final = "predict"
@@ -50,7 +50,7 @@ class InferenceConfig:
       decoder: one of DECODERS or AUTO.
       feed: see `TrainConfig`; None takes that of the run, if the model is of a run.
       map: the same.
-      cache, cache_dir, cache_bytes: see `data.storage.shard_cache.CacheOptions`.
+      cache, cache_dir, cache_bytes: see `data.storage.cache_options.CacheOptions`.
       working_dir: the user's current folder, where modules are looked up.
     """
 

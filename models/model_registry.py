@@ -2,17 +2,19 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.runtime.defined_names import DefinedNames, defined_names
 from tenfold.data.runtime.user_code import (
     get_user_attribute,
     import_user_module,
     install_hint,
     user_file_path,
 )
-from tenfold.models.model_spec import ModelFunction
+
+if TYPE_CHECKING:
+    from tenfold.data.runtime.defined_names import DefinedNames
+    from tenfold.models.model_spec import ModelFunction
 
 # Built-in models by name. Paths, not functions: importing one imports Keras.
 BUILT_IN: Final = {
@@ -77,6 +79,8 @@ def check_own_name(name: str, *, working_dir: str, what: str) -> None:
     """
     if name.endswith(".py"):
         path = _existing_file(name, working_dir, f"{what} '{name}'")
+        from tenfold.data.runtime.defined_names import defined_names
+
         found = _choices(defined_names(path), what)
         listed = f": {', '.join(f'{name}:{one}' for one in found)}" if found else ""
         raise UserError(f"{what} '{name}': name one of the file's functions, file.py:name{listed}")
@@ -104,6 +108,8 @@ def _module_file(module: str, working_dir: str) -> Path | None:
 
 
 def _check_defined(path: Path, name: str, what: str) -> None:
+    from tenfold.data.runtime.defined_names import defined_names
+
     names, attribute = defined_names(path), name.rpartition(":")[2]
     if names.every is not None and attribute not in names.every:
         choices = _choices(names, what)
@@ -111,12 +117,12 @@ def _check_defined(path: Path, name: str, what: str) -> None:
         raise UserError(f"{what} '{name}': {path.name} has no '{attribute}'{hint}")
 
 
-def _choices(names: DefinedNames, what: str) -> tuple[str, ...]:
+def _choices(names: "DefinedNames", what: str) -> tuple[str, ...]:
     """Return the names of a file that may be meant: of models its functions."""
     return names.functions if what == "model" else (*names.classes, *names.functions)
 
 
-def find_model(name: str, *, working_dir: str = "") -> ModelFunction:
+def find_model(name: str, *, working_dir: str = "") -> "ModelFunction":
     """Import the module of the model `name` and return its function.
 
     Raises:

@@ -12,7 +12,7 @@ from tenfold.data.planning.lanes import DROP, check_remainder
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
-from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
@@ -71,7 +71,7 @@ class TrainConfig:
       checkpoint_every_s: the same by time, in seconds.
       keep_checkpoints: the newest checkpoints to keep.
       shuffle_buffer_bytes: memory for shuffling, per worker.
-      cache, cache_dir, cache_bytes: see `data.storage.shard_cache.CacheOptions`.
+      cache, cache_dir, cache_bytes: see `data.storage.cache_options.CacheOptions`.
       train_split, validation_split: names of splits.
       validation_shards: the folder or URL of other shards to evaluate on; empty for `shards`.
       working_dir: the user's current folder, where modules are looked up.

@@ -116,3 +116,14 @@ class SchemaObserver:
             replace(feature, optional=True) if feature.name in self._optional else feature
             for feature in schema
         )
+
+
+def describe_feature(feature: Feature) -> str:
+    """Return the kind and shape of a feature, like ``image 28 × 28 × 1``."""
+    if feature.sequence:
+        inner = describe_feature(Feature(feature.name, feature.kind, feature.shape[1:]))
+        steps = feature.shape[0]
+        return f"sequence of {'any number of' if steps is None else f'{steps:,}'} {inner}"
+    sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
+    optional = ", optional" if feature.optional else ""
+    return f"{feature.kind} {sizes or 'scalar'}{optional}"

@@ -92,17 +92,6 @@ def _range_reader(folder: Folder, name: str) -> ReadAt:
     return read
 
 
-def describe_feature(feature: Feature) -> str:
-    """Return the kind and shape of a feature, like ``image 28 × 28 × 1``."""
-    if feature.sequence:
-        inner = describe_feature(Feature(feature.name, feature.kind, feature.shape[1:]))
-        steps = feature.shape[0]
-        return f"sequence of {'any number of' if steps is None else f'{steps:,}'} {inner}"
-    sizes = " × ".join("any" if size is None else f"{size:,}" for size in feature.shape)
-    optional = ", optional" if feature.optional else ""
-    return f"{feature.kind} {sizes or 'scalar'}{optional}"
-
-
 def show_sample(sample: Sample, manifest: Manifest) -> str:
     """Return one line that shows a record."""
     parts = [

@@ -16,9 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-
-INDEX_VARIABLE: Final = "TENFOLD_WORKER_INDEX"
-NUMBER_VARIABLE: Final = "TENFOLD_NUM_WORKERS"
+from tenfold.data.planning.worker_variables import INDEX_VARIABLE, NUMBER_VARIABLE
 
 # Task types that train, in the order in which TensorFlow numbers them. The first pool of
 # Vertex AI is the chief, the second the workers; the others are parameter servers or reducers,

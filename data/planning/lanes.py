@@ -10,12 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import Manifest, ShardInfo, Split
 from tenfold.data.planning.batch_shares import BatchShares
 from tenfold.data.units import plural
+
+if TYPE_CHECKING:
+    from tenfold.data.format.manifest import Manifest, ShardInfo, Split
 
 # What becomes of the records that are too few for a whole batch at the end of an epoch.
 DROP: Final = "drop"
@@ -32,7 +34,7 @@ class Lane:
     """One lane of a split: its number among all lanes and its shards, in manifest order."""
 
     index: int
-    shards: tuple[ShardInfo, ...]
+    shards: "tuple[ShardInfo, ...]"
 
     @property
     def num_records(self) -> int:
@@ -84,7 +86,7 @@ class WorkerShards:
         return sum(self._sizes)
 
     @property
-    def shards(self) -> tuple[ShardInfo, ...]:
+    def shards(self) -> "tuple[ShardInfo, ...]":
         """The worker's shards, lane by lane."""
         return tuple(shard for lane in self.lanes for shard in lane.shards)
 
@@ -192,7 +194,7 @@ def split_evenly(records: int, parts: int) -> tuple[int, ...]:
     return tuple(end - begin for begin, end in itertools.pairwise(bounds))
 
 
-def deal_lanes(split: Split, num_lanes: int) -> tuple[Lane, ...]:
+def deal_lanes(split: "Split", num_lanes: int) -> tuple[Lane, ...]:
     """Return all lanes of a split."""
     return tuple(Lane(lane, split.shards[lane::num_lanes]) for lane in range(num_lanes))
 
@@ -203,7 +205,7 @@ def lanes_of_worker(worker: int, *, num_workers: int, num_lanes: int) -> range:
 
 
 def assign_lanes(
-    manifest: Manifest,
+    manifest: "Manifest",
     split: str,
     *,
     num_workers: int,

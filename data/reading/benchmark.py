@@ -18,7 +18,7 @@ from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.data.reading.records.record_reader import TrainingBatch
-from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
 
 # Batches per call are adapted so that a call takes about this long.
 _CALL_S: Final = 0.1

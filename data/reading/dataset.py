@@ -21,8 +21,8 @@ from tenfold.data.reading.read_options import (
 from tenfold.data.reading.receipts import add_evaluation_counts, add_training_counts
 from tenfold.data.reading.records.record_reader import Batch, TrainingBatch
 from tenfold.data.reading.records.shard_elements import plain_graph
+from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
 from tenfold.data.storage.read_manifest import read_manifest
-from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
 from tenfold.data.units import plural
 
 

@@ -24,7 +24,7 @@ from tenfold.data.reading.read_options import (
     ReadOptions,
     WorkerPlace,
 )
-from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.runtime.cpus import usable_cpus
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 

@@ -15,7 +15,7 @@ from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, DecoderFactory, check_decoder
 from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
 from tenfold.data.runtime.user_code import names_user_object
-from tenfold.data.storage.shard_cache import DEFAULT_CACHE, CacheOptions
+from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -5,18 +5,20 @@ Protocol over one pipe per worker: the parent sends an item; the worker answers 
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenfold.data.errors import JobError, UserError
+
+# `multiprocessing`, which takes longer to import than small pieces of work take, is imported by
+# `_start_workers` and what runs after it.
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Item = TypeVar("Item")
 
@@ -75,6 +77,8 @@ def run_pool(
 def _deal(
     workers: Sequence["_Worker"], items: list[Any], on_note: Callable[[Any], None]
 ) -> Generator[tuple[Any, Any], None, None]:
+    from multiprocessing.connection import wait
+
     pending = len(items)
     items.reverse()  # `give` takes from the end
     for worker in workers:
@@ -153,7 +157,9 @@ def _describe(exit_code: int | None) -> str:
 
 
 def _start_workers(work: Callable[..., Any], count: int) -> list[_Worker]:
-    context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork" if can_fork() else "spawn")
     sys.stdout.flush()
     sys.stderr.flush()
     # Ctrl-C reaches the whole process group: it stays blocked in the workers until they ignore it.
@@ -164,13 +170,13 @@ def _start_workers(work: Callable[..., Any], count: int) -> list[_Worker]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _can_fork() -> bool:
+def can_fork() -> bool:
     """Whether a fork, which is quick, is safe: there is one thread, and none of TensorFlow's."""
     one_thread = threading.active_count() == 1 and "tensorflow" not in sys.modules
     return one_thread and sys.platform.startswith("linux")
 
 
-def _serve(work: Callable[..., Any], pipe: Connection, parent: int) -> None:
+def _serve(work: Callable[..., Any], pipe: "Connection", parent: int) -> None:
     """Run the loop of a worker."""
     # The parent alone acts on Ctrl-C, which reaches the whole group. It stops a worker by SIGTERM:
     # SystemExit lets the worker remove the files that it has begun.
@@ -197,12 +203,7 @@ def _attempt(work: Callable[..., Any], item: Any, note: Callable[[Any], None]) -
     except (UserError, JobError) as error:
         return "error", _Failure(type(error).__name__, str(error))
     except Exception as error:  # noqa: BLE001 - reported to the parent, whatever it is
+        import traceback
+
         message = f"{type(error).__name__}: {error}"
         return "error", _Failure("JobError", message, traceback.format_exc())
-
-
-def usable_cpus() -> int:
-    """Return the number of CPU cores that this process may use: its affinity, where known."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

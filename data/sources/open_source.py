@@ -1,4 +1,4 @@
-"""From the text of ``--source=`` to an open source."""
+"""From the text of ``--source=`` to an open source; the module of each kind is imported on use."""
 
 import glob
 import os
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.splits.split_names import split_folders
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.record_files.tar_members import expand_braces, is_tar_name
-from tenfold.data.sources.record_files.webdataset_fields import refused_field
-from tenfold.data.sources.split_sources import join_splits, split_folders
 from tenfold.data.storage.folder import is_url
 
 KINDS = (
@@ -75,6 +74,8 @@ def _open(spec: Any, scratch: Path, options: SourceOptions) -> Source:
     if tars := _tar_files(path):
         return _tars(tars, scratch, options)
     if os.path.isfile(path):
+        from tenfold.data.sources.record_files.webdataset_fields import refused_field
+
         if kind := refused_field(path):
             raise UserError(
                 f"source '{path}' is {kind}: read it in a function of your own that yields dicts "
@@ -98,14 +99,20 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
         specs = {split: os.path.join(path, name) for split, name in found.items()}
         return _splits(specs, scratch, options)
     from tenfold.data.sources.image_folders.class_folders import scan_tree
-    from tenfold.data.sources.image_folders.image_tree import LocalTree
-    from tenfold.data.sources.tables.paired_folders import scan_pairs
+    from tenfold.data.sources.image_folders.image_tree import LocalTree, paired_names
 
     tree = LocalTree(path, any_image=options.any_image)
-    return scan_pairs(tree, scratch, options) or scan_tree(tree, scratch, options)
+    if all(paired_names(folders)):
+        from tenfold.data.sources.tables.paired_folders import scan_pairs
+
+        if pairs := scan_pairs(tree, scratch, options):
+            return pairs
+    return scan_tree(tree, scratch, options)
 
 
 def _splits(specs: Mapping[str, Any], scratch: Path, options: SourceOptions) -> Source:
+    from tenfold.data.sources.split_sources import join_splits
+
     return join_splits(specs, scratch, lambda spec, folder: open_source(spec, folder, options))
 
 

@@ -21,14 +21,15 @@ from tenfold.data.format.example import Features
 from tenfold.data.format.manifest import MANIFEST_NAME
 from tenfold.data.format.tfrecord import extend_crc32c
 from tenfold.data.planning.splits.own_splits import FeatureValues
-from tenfold.data.planning.splits.split_names import usual_split
+from tenfold.data.planning.splits.split_names import split_folders, usual_split
 from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, SourceOptions
 from tenfold.data.sources.image_folders.class_folders import scan_tree
-from tenfold.data.sources.image_folders.image_tree import Listing, is_image_name
+from tenfold.data.sources.image_folders.image_tree import is_image_name
+from tenfold.data.sources.image_folders.list_folders import Listing
 from tenfold.data.sources.record_files.tar_members import TARS, expand_braces, is_tar_name
 from tenfold.data.sources.scanned_files import CONCURRENT_READS, Files, RemoteFiles, version_number
-from tenfold.data.sources.split_sources import join_splits, split_folders
+from tenfold.data.sources.split_sources import join_splits
 from tenfold.data.sources.tables.open_table import scan_files
 from tenfold.data.sources.tables.paired_folders import scan_pairs
 from tenfold.data.sources.tables.table_files import (

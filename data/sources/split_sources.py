@@ -6,7 +6,7 @@ The splits are given by name (``--split=train=a.csv,validation=b.csv``), or they
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from tenfold.data.planning.splits.own_splits import (
     OwnSplit,
     code_values,
 )
-from tenfold.data.planning.splits.split_names import standard_split_name, usual_split
+from tenfold.data.planning.splits.split_names import standard_split_name
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
 from tenfold.data.sources.class_labels import map_labels
 from tenfold.data.sources.features import encode_features
@@ -36,34 +36,6 @@ if TYPE_CHECKING:
 Open = Callable[[Any, Path], Source]
 # Records looked at for the features of a split: the first may be broken.
 _LOOKED_AT: Final = 10
-
-
-def split_folders(root: str, folders: Sequence[str]) -> dict[str, str]:
-    """Return the folder of each split if the folders of a tree are splits, else {}.
-
-    Args:
-      root: the tree's path or URL, for errors.
-      folders: the names of the folders in it.
-
-    Raises:
-      UserError: two folders are one split, or some folders are splits and others are not.
-    """
-    found = {name: usual_split(name) for name in sorted(folders)}
-    splits = sorted({split for split in found.values() if split})
-    others = [name for name, split in found.items() if not split]
-    if not splits or (others and len(splits) == 1):  # a class may be called train
-        return {}
-    named = {split: name for name, split in found.items() if split}
-    twice = next((name for name, split in found.items() if split and named[split] != name), None)
-    if not others and twice is None:
-        return {split: named[split] for split in ("train", "validation", "test") if split in named}
-    shown = ",".join(f"{split}={root}/{name}" for split, name in named.items())
-    problem = (
-        f"the folders '{twice}' and '{named[found[twice]]}' are both split '{found[twice]}'"
-        if twice is not None
-        else f"the folders {', '.join(sorted(named.values()))} are splits, '{others[0]}' is none"
-    )
-    raise UserError(f"source '{root}': {problem}: name the source of each, --split={shown}")
 
 
 def join_splits(specs: Mapping[str, Any], scratch: Path, open_part: Open) -> "JoinedSource":

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tenfold.data.errors import JobError
-from tenfold.data.format.tfrecord import extend_crc32c
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 
@@ -54,6 +53,8 @@ class LocalPart:
 
     def take(self, offset: int, part: bytes) -> int:
         """Write `part` at `offset`, the end of the part before it; return the CRC32C so far."""
+        from tenfold.data.format.tfrecord import extend_crc32c
+
         self.crc32c = extend_crc32c(self.crc32c, part)
         view = memoryview(part)
         while view:

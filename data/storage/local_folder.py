@@ -7,7 +7,6 @@ synced to the disk, and renamed.
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -64,7 +63,7 @@ def make_private_folder(folder: Path, *, what: str, remedy: str) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """Return a name that nobody can guess, for a file that will be renamed to `path`."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
 
 
 def create_exclusively(path: str | Path, flags: int) -> int:

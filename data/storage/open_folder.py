@@ -7,7 +7,6 @@ is uploaded in one request, because closing a remote file object publishes a par
 import errno
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -48,6 +47,8 @@ def for_each(
     """Return the results of `work` for all items, in order; concurrently for remote storage."""
     if isinstance(folder, LocalFolder):
         return [work(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
         return list(pool.map(work, items))
 

@@ -21,17 +21,11 @@ from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import joined_crc32c
 from tenfold.data.runtime.threads import DaemonExecutor, build_once
+from tenfold.data.storage.cache_options import OFF, CacheOptions
 from tenfold.data.storage.folder import GCS_SCHEMES, Folder, is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.retry import with_retries
-from tenfold.data.storage.shard_cache import (
-    OFF,
-    Cache,
-    CacheOptions,
-    DamagedFetch,
-    Pin,
-    default_cache_folder,
-)
+from tenfold.data.storage.shard_cache import Cache, DamagedFetch, Pin, default_cache_folder
 
 # Per process: shards that wait for their reader, and shards that are fetched in parallel.
 MAX_PREFETCHED: Final = 16

@@ -29,12 +29,12 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
+from tenfold.data.storage.cache_options import DEFAULT_CACHE_BYTES
 from tenfold.data.storage.cached_file import (
     DISK_FULL,
     REMEDY,
@@ -53,10 +53,6 @@ from tenfold.data.storage.local_folder import make_private_folder, user_cache_fo
 from tenfold.data.storage.retry import TransientError
 from tenfold.data.units import format_size
 
-AUTO: Final = "auto"
-OFF: Final = "off"
-DEFAULT_CACHE_BYTES: Final = 50 * 10**9
-
 _SUFFIX: Final = ".tfrecord"
 _PART: Final = ".part"
 # A needed shard waits so long for shards that are being filled, and polls so often.
@@ -67,31 +63,6 @@ _ROOM_POLL_S: Final = 0.05
 _IDLE_POLLS: Final = 2
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CacheOptions:
-    """The cache of shards from remote storage.
-
-    Attributes:
-      mode: ``auto`` caches them on the local disk, ``off`` does not.
-      folder: Local folder of the cache; "" is ``$XDG_CACHE_HOME/tenfold/shards``, by default
-        ``~/.cache/tenfold/shards``.
-      limit_bytes: Size to which the cache is kept by evicting the least recently used shards.
-    """
-
-    mode: str = AUTO
-    folder: str = ""
-    limit_bytes: int = DEFAULT_CACHE_BYTES
-
-    def __post_init__(self) -> None:
-        if self.mode not in (AUTO, OFF):
-            raise UserError(f"cache '{self.mode}' is neither {AUTO} nor {OFF}")
-        if self.limit_bytes < 0:
-            raise UserError(f"cache_size is {self.limit_bytes}: it cannot be below 0")
-
-
-DEFAULT_CACHE: Final = CacheOptions()
 
 
 def default_cache_folder() -> Path:

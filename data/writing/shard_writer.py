@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenfold.data.errors import JobError
 from tenfold.data.format.example_view import split_feature
@@ -18,9 +18,7 @@ from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.schema import Schema, SchemaError, SchemaObserver
 from tenfold.data.format.tfrecord import extend_crc32c, fingerprint64, frame_footer, frame_header
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
-from tenfold.data.reading.records.record_check import ImageCheck, channels_of
 from tenfold.data.runtime.scratch_folder import scratch_folder
-from tenfold.data.runtime.threads import prefetch_map
 from tenfold.data.sources.base import Encoded, Source, UnusableRecord
 from tenfold.data.storage.folder import Conflict, Folder
 from tenfold.data.storage.local_folder import create_exclusively, temporary_beside
@@ -41,11 +39,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tenfold.data.format.columns import Columns
+    from tenfold.data.reading.records.record_check import ImageCheck
 
 # Checksummed and written per block: small enough that the CPU cache still holds most of it.
 BLOCK_BYTES: Final = 1 << 20
 # Records of a block that is encoded as columns, at most.
 MAX_BLOCK_RECORDS: Final = 1 << 14
+Read = TypeVar("Read")
 # Takes the records and bytes written since the last call.
 Report = Callable[[int, int], None]
 
@@ -290,6 +290,8 @@ class _ShardSums:
 
 def _decodable(encoded: Encoded) -> Encoded | UnusableRecord:
     """Return the record, or the reason why one of its images cannot be decoded."""
+    from tenfold.data.reading.records.record_check import channels_of
+
     for feature in encoded.schema:
         if feature.kind == "image":
             image, _ = split_feature(memoryview(encoded.payload), feature.name)
@@ -299,8 +301,12 @@ def _decodable(encoded: Encoded) -> Encoded | UnusableRecord:
     return encoded
 
 
-# A process has one decoder for each number of channels.
-_image_check = cache(ImageCheck)
+@cache
+def _image_check(channels: int) -> "ImageCheck":
+    """Return the decoder for images of `channels`, which a process keeps."""
+    from tenfold.data.reading.records.record_check import ImageCheck
+
+    return ImageCheck(channels)
 
 
 def _unchanged(
@@ -316,7 +322,7 @@ def _unchanged(
         except UnusableRecord as error:
             return index, error
 
-    yield from prefetch_map(read, positions, max_in_flight=_concurrent_reads(source))
+    return _read_in_order(read, positions, source)
 
 
 def _transformed(
@@ -331,9 +337,7 @@ def _transformed(
     def read(position: tuple[int, int]) -> tuple[RecordSeed, dict[str, Any] | UnusableRecord]:
         return RecordSeed(*position, seed), _features(source, position[0])
 
-    records = prefetch_map(
-        read, job.plan.sources_of(task), max_in_flight=_concurrent_reads(source)
-    )
+    records = _read_in_order(read, job.plan.sources_of(task), source)
     while batch := list(islice(records, BATCH_RECORDS)):
         seeds = [record_seed for record_seed, _ in batch]
         results = chain.apply([record for _, record in batch], seeds)
@@ -343,9 +347,16 @@ def _transformed(
             yield from ((record_seed.example, encoded) for encoded in made)
 
 
-def _concurrent_reads(source: Source) -> int:
-    """Return the number of records to read at once: above 1 for a source behind a network."""
-    return int(getattr(source, "concurrent_reads", 1))
+def _read_in_order(
+    read: Callable[[tuple[int, int]], Read], positions: Iterator[tuple[int, int]], source: Source
+) -> Iterator[Read]:
+    """Yield `read` of each position, in order; of a source behind a network several at once."""
+    concurrent_reads = int(getattr(source, "concurrent_reads", 1))
+    if concurrent_reads == 1:
+        return map(read, positions)
+    from tenfold.data.runtime.threads import prefetch_map
+
+    return prefetch_map(read, positions, max_in_flight=concurrent_reads)
 
 
 def _features(source: Source, index: int) -> dict[str, Any] | UnusableRecord:

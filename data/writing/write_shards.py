@@ -14,7 +14,8 @@ from tenfold.data.planning.splits.split_fractions import SplitFraction
 from tenfold.data.planning.splits.split_names import standard_split_name
 from tenfold.data.planning.splits.split_rule import SplitRule
 from tenfold.data.planning.write_plan import ShardTask, WritePlan
-from tenfold.data.runtime.process_pool import run_pool, usable_cpus
+from tenfold.data.runtime.cpus import usable_cpus
+from tenfold.data.runtime.process_pool import run_pool
 from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.sources.base import Source, SourceOptions
 from tenfold.data.sources.open_source import open_source
@@ -23,7 +24,6 @@ from tenfold.data.storage.local_folder import LocalFolder
 from tenfold.data.storage.open_folder import make_writable, open_folder
 from tenfold.data.transforms.chain import Chain, parse_chain
 from tenfold.data.transforms.python_transforms import TransformLike
-from tenfold.data.writing.beam import SourceSpec, write_with_beam
 from tenfold.data.writing.ledger import FinishedShard, check_budget, read_finished
 from tenfold.data.writing.output_folder import (
     begin_output,
@@ -38,6 +38,10 @@ from tenfold.data.writing.splits.plan_source import plan_source, pools_in_files
 
 ENGINES: Final = ("local", "beam")
 CHECKS: Final = ("complete", "decode")
+# What records of unchanged sources take about, by their number and by their bytes, on one core.
+_RECORD_S: Final = 3e-5
+_BYTE_S: Final = 2e-9
+_PROCESS_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -224,9 +228,8 @@ def write_shards(
         # Beam's workers do not see this machine's files: they get the pools themselves.
         shared = plan if options.engine == "beam" else pools_in_files(plan, scratch)
         job = WriteJob(opened, shared, folder.path, chain, options.max_bad_records, decode)
-        spec = SourceSpec(source, source_options, opened.stats.fingerprint)
         with claim_output(folder, num_writers=options.num_writers):
-            return _write(job, spec, folder, options, on_progress)
+            return _write(job, (source, source_options), folder, options, on_progress)
 
 
 def _with_shorthands(
@@ -260,7 +263,7 @@ def _dry_run(
 
 def _write(
     job: WriteJob,
-    spec: SourceSpec,
+    spec: tuple[Any, SourceOptions | None],
     folder: Folder,
     options: WriteOptions,
     on_progress: Callable[[Progress], None],
@@ -284,9 +287,12 @@ def _write(
     missing = [task for task in own if task.name not in finished]
     job = replace(job, keys=keys.digest, versions=_versions(folder, missing))
     if options.engine == "beam":
-        write_with_beam(job, spec, missing, options.engine_arguments)
+        from tenfold.data.writing.beam import SourceSpec, write_with_beam
+
+        source_spec = SourceSpec(*spec, source.stats.fingerprint)
+        write_with_beam(job, source_spec, missing, options.engine_arguments)
     else:
-        processes = options.processes or default_processes(folder)
+        processes = options.processes or _useful_processes(job, missing, folder)
         _write_missing(job, missing, finished, processes, on_progress)
     manifest = publish(
         folder, source.stats, plan, keys, options.max_bad_records, (*source.notes, *plan.notes)
@@ -300,6 +306,21 @@ def _write(
     if manifest:  # whose notes begin with those of the source, shortened
         notes += manifest.notes[len(notes) :]
     return WriteResult(manifest, plan, len(missing), len(own) - len(missing), notes)
+
+
+def _useful_processes(job: WriteJob, tasks: Sequence[ShardTask], folder: Folder) -> int:
+    """Return the number of processes that write `tasks` soonest.
+
+    Starting one, and importing what talks to it, takes about as long as _PROCESS_S of work.
+    """
+    most = default_processes(folder)
+    if job.chain.steps or job.decode_images or not isinstance(folder, LocalFolder):
+        return most
+    stats = job.source.stats
+    records = sum(job.plan.expected_records(task) for task in tasks)
+    num_bytes = records * stats.total_bytes / max(1, stats.num_examples)
+    seconds = records * _RECORD_S + num_bytes * _BYTE_S
+    return min(most, 1 + int(seconds / _PROCESS_S))
 
 
 def default_processes(folder: Folder) -> int:

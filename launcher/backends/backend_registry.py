@@ -28,13 +28,22 @@ BACKENDS: Final = {
 }
 
 
+def own_options(name: str) -> tuple[Option, ...]:
+    """Return the options of one back end; no other is imported.
+
+    Raises:
+      UserError: there is no such back end.
+    """
+    return tuple(_load(name).OPTIONS)
+
+
 def backend_options(chosen: str = "local") -> dict[str, tuple[Option, ...]]:
     """Return the options of every built-in back end, and of the `chosen` one, by its name.
 
     Raises:
       UserError: there is no back end `chosen`.
     """
-    return {name: tuple(_load(name).OPTIONS) for name in dict.fromkeys([*BACKENDS, chosen])}
+    return {name: own_options(name) for name in dict.fromkeys([*BACKENDS, chosen])}
 
 
 def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend:
@@ -115,11 +124,13 @@ def _import_file(name: str) -> Any:
 
 
 def _checked(name: str, options: Mapping[str, str]) -> Mapping[str, str]:
-    known = {
-        backend: {option.name for option in own} for backend, own in backend_options(name).items()
-    }
+    own = {option.name for option in own_options(name)}
     for option in options:
-        if option not in known[name]:
-            owners = [backend for backend, names in known.items() if option in names]
+        if option not in own:
+            owners = [
+                backend
+                for backend, listed in backend_options(name).items()
+                if option in {each.name for each in listed}
+            ]
             raise UserError(f"--{option} is for --backend={' or '.join(owners)}, not for {name}")
     return options

@@ -19,8 +19,8 @@ from tenfold.launcher.cli.feed_flags import (
     map_name,
 )
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare.preflight import check_reach
 from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
+from tenfold.launcher.cli.prepare.reachability import check_reach
 from tenfold.launcher.cli.prepare.submit import flag_words
 from tenfold.launcher.cli.train_flags import define_cache_flags, image_size_from_flags
 from tenfold.launcher.job.run_dir import JOB_FILE, default_run_dir
@@ -107,7 +107,8 @@ def launch_words(
         raise UserError(f"unexpected argument '{word}': flags are written --name=value")
     job = FlagValues()
     launch_flags.define_job_flags(job)
-    names = [name for name in job if fv[name].present]
+    of_backends = launch_flags.backend_flag_names(fv)
+    names = [name for name in (*job, *of_backends) if fv[name].present]
     words = [word for name in names for word in flag_words(fv[name])]
     words.append(f"--num_workers={fv.num_workers}")
     if not fv.run_dir:

@@ -7,7 +7,7 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import UserError
-from tenfold.launcher.backends.backend_registry import BACKENDS, backend_options
+from tenfold.launcher.backends.backend_registry import BACKENDS, backend_options, own_options
 from tenfold.launcher.backends.base import Option
 from tenfold.launcher.cli.flags import FlagValues, in_group, peek_flag
 from tenfold.launcher.cli.train_flags import define_train_flags
@@ -19,8 +19,12 @@ MOST_USED: Final = (
 )  # fmt: skip
 
 
+# Begins the titles of groups of flags.
+_BACKEND: Final = "Back end "
+
+
 def define_flags(fv: FlagValues) -> None:
-    """Define the flags of launch but those of a back end of the user's own."""
+    """Define the flags of launch but those of back ends."""
     with fv.group("Data"):
         flags.DEFINE_string(
             "shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it",
@@ -37,34 +41,59 @@ def define_job_flags(fv: FlagValues) -> None:
     _define_device_flags(fv)
     _define_fault_flags(fv)
     _define_output_flags(fv)
-    for name in BACKENDS:  # some share an option, whose help the first one has
-        options = [option for option in backend_options()[name] if option.name not in fv]
-        _define_options(fv, name, options)
 
 
 def define_backend_flags(fv: FlagValues, argv: Sequence[str]) -> None:
-    """Define the options of the back end that `argv` names, unless it is a built-in one.
+    """Define the options of the back end that `argv` names, and those of others if need be.
+
+    Other back ends are imported for --help, and where `argv` has a word that may be one of their
+    options: it is refused later, with the name of its back end.
 
     Raises:
       UserError: the back end cannot be loaded, or has an option that is a flag of launch.
     """
     name = peek_flag("backend", argv) or "local"
     if name in BACKENDS:
+        _define_options(fv, name, own_options(name))
+        if not _are_known(argv, fv):
+            _define_all_options(fv)
         return
-    shared = {option.name for built_in in BACKENDS for option in backend_options()[built_in]}
-    options = backend_options(name)[name]
+    launch_names = set(fv)
+    _define_all_options(fv)
+    options = own_options(name)
     for option in options:
-        if option.name in fv and option.name not in shared:
+        if option.name in launch_names:
             raise UserError(
                 f"back end '{name}' has an option --{option.name}, which is a flag of launch "
                 "already: give the option another name"
             )
-    _define_options(fv, name, [option for option in options if option.name not in fv])
+    _define_options(fv, name, options)
+
+
+def backend_flag_names(fv: FlagValues) -> list[str]:
+    """Return the names of the flags that are options of back ends."""
+    groups = fv.groups().items()
+    return [name for title, names in groups if title.startswith(_BACKEND) for name in names]
+
+
+def _are_known(argv: Sequence[str], fv: FlagValues) -> bool:
+    """Whether `argv` has only flags that `fv` defines; a flagfile may have others."""
+    given = [word.lstrip("-").partition("=")[0] for word in argv if word.startswith("-")]
+    known = {*fv, *(f"no{name}" for name in fv)} - {"flagfile"}
+    return known.issuperset(given)
+
+
+def _define_all_options(fv: FlagValues) -> None:
+    for name, options in backend_options().items():
+        _define_options(fv, name, options)
 
 
 def _define_options(fv: FlagValues, backend: str, options: Sequence[Option]) -> None:
-    with fv.group(f"Back end {backend}"):
+    """Define options; some back ends share one, whose help the first one has."""
+    with fv.group(f"{_BACKEND}{backend}"):
         for option in options:
+            if option.name in fv:
+                continue
             define = flags.DEFINE_bool if option.is_switch else flags.DEFINE_string
             define(option.name, None, option.help, flag_values=fv)
 

@@ -10,8 +10,8 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.planning.lanes import DROP, REMAINDERS
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
-from tenfold.data.storage import shard_cache
-from tenfold.data.storage.shard_cache import DEFAULT_CACHE_BYTES, CacheOptions
+from tenfold.data.storage.cache_options import AUTO as CACHE_AUTO
+from tenfold.data.storage.cache_options import DEFAULT_CACHE_BYTES, OFF, CacheOptions
 from tenfold.data.units import parse_image_size
 from tenfold.launcher.cli.feed_flags import define_feed_flags, feed_options, map_name
 from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
@@ -26,14 +26,14 @@ from tenfold.models.train_config import (
     TrainConfig,
 )
 
-CACHE_MODES: Final = (shard_cache.AUTO, shard_cache.OFF)
+CACHE_MODES: Final = (CACHE_AUTO, OFF)
 
 
 @in_group("Local cache")
 def define_cache_flags(fv: FlagValues) -> None:
     """Define the flags of the cache."""
     flags.DEFINE_enum(
-        "cache", shard_cache.AUTO, CACHE_MODES,
+        "cache", CACHE_AUTO, CACHE_MODES,
         "shards on gs:// (and other URLs) are fetched into a local cache ahead of their use; off: "
         "TensorFlow streams them from gs://", flag_values=fv,
     )  # fmt: skip

@@ -150,6 +150,9 @@ def source_from_flags(fv: FlagValues) -> str | dict[str, str]:
     Raises:
       UserError: --source and --split both name sources.
     """
+    source: str = fv.source
+    if not fv.split:
+        return source
     from tenfold.data.planning.splits.split_fractions import parse_split_sources
 
     of_splits = parse_split_sources(fv.split)
@@ -157,7 +160,7 @@ def source_from_flags(fv: FlagValues) -> str | dict[str, str]:
         raise UserError(
             f"--split={fv.split} names a source for each split, and --source another: give one"
         )
-    return of_splits or fv.source
+    return of_splits or source
 
 
 def split_rule_from_flags(fv: FlagValues) -> "SplitRule":

@@ -11,7 +11,6 @@ from tenfold.launcher.display.view import View
 from tenfold.launcher.job.events import Epoch
 from tenfold.launcher.job.job_spec import JobSpec
 from tenfold.launcher.job.run_dir import METRICS_FILE
-from tenfold.models.metrics_line import EpochMetrics, read_metrics_lines
 
 
 def open_view(spec: JobSpec, *, show_tf_logs: bool) -> View:
@@ -38,6 +37,8 @@ def finished_epochs(spec: JobSpec) -> Iterator[Epoch]:
     """
     if spec.train is None:
         return
+    from tenfold.models.metrics_line import EpochMetrics, read_metrics_lines
+
     data = open_folder(spec.run_dir).read(METRICS_FILE) or b""
     # A long run has a million lines of steps, which would take a minute to parse.
     lines = [line for line in data.splitlines(keepends=True) if b'"epoch"' in line[:30]]

@@ -1,7 +1,8 @@
 """Probe all hosts of a job before it is launched.
 
 A probe process runs on every host at the same time, so that each host can try to reach all
-others. One thread per host talks to its probe, in two rounds:
+others; this machine's own probe runs in this process. One thread per host talks to its probe, in
+two rounds:
 
 1. every probe inspects its host, opens the workers' ports, and prints its report;
 2. once all reports are in, every probe gets the addresses of all hosts and prints those that it
@@ -11,11 +12,11 @@ others. One thread per host talks to its probe, in two rounds:
 import contextlib
 import json
 import os
+import socket
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from typing import Any, Final
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.host_checks import probe
 from tenfold.launcher.host_checks.shared_folder import token_near
+from tenfold.launcher.job.job_spec import HostCommand
 from tenfold.launcher.worker.python_argv import remote_module_argv
 
 PROBE_TIMEOUT_S: Final = 20.0
@@ -92,12 +94,11 @@ def look_at_hosts(
             "paths": [*paths, *filter(None, [token])],
             "cuda_visible_devices": cuda_visible_devices,
         }
-        probes = [_Probe(backend, host, own, wanted) for host, own in by_host.items()]
+        probes = [_start_probe(backend, host, own, wanted) for host, own in by_host.items()]
         for running in probes:
             stack.callback(running.close)
-        with ThreadPoolExecutor(len(probes)) as pool:
-            list(pool.map(_Probe.read_report, probes))
-            list(pool.map(lambda running: running.reach(peers), probes))
+        _at_once(lambda running: running.read_report(), probes)
+        _at_once(lambda running: running.reach(peers), probes)
     return tuple(_without_token(running.report, token, shared) for running in probes)
 
 
@@ -109,22 +110,78 @@ def _without_token(report: HostReport, token: str, shared: str) -> HostReport:
     return replace(report, seen=seen, unshared=shared)
 
 
-class _Probe:
-    """One running probe and the report so far. Only one thread at a time talks to it."""
+def _at_once(action: "Callable[[_Probe], None]", probes: "Sequence[_Probe]") -> None:
+    if len(probes) == 1:
+        action(probes[0])
+        return
+    from concurrent.futures import ThreadPoolExecutor
 
-    def __init__(
-        self,
-        backend: Backend,
-        host: Host,
-        workers: Sequence[tuple[str, int]],
-        wanted: Mapping[str, Any],
-    ) -> None:
-        ports = tuple(port for _, port in workers)
-        request = {"address": workers[0][0], "ports": ports, **wanted}
-        command = backend.command(host, probe_argv(host, json.dumps(request)), {})
-        self.report = HostReport(
-            host, len(ports), ports, {}, our_code=probe.code_digest(), asked_at=time.time()
-        )
+    with ThreadPoolExecutor(len(probes)) as pool:
+        list(pool.map(action, probes))
+
+
+def _start_probe(
+    backend: Backend, host: Host, workers: Sequence[tuple[str, int]], wanted: Mapping[str, Any]
+) -> "_Probe":
+    """Start the probe of a host; the code of this machine is not compared with itself."""
+    ports = tuple(port for _, port in workers)
+    request = {"address": workers[0][0], "ports": ports, "code": host.remote, **wanted}
+    our_code = probe.code_digest() if host.remote else ""
+    report = HostReport(host, len(ports), ports, {}, our_code=our_code, asked_at=time.time())
+    argv = probe_argv(host, json.dumps(request))
+    command = backend.command(host, argv, {})
+    is_own = command == HostCommand(argv) and host.python == sys.executable and not host.remote
+    return _OwnProbe(report, request) if is_own else _ProbeProcess(report, command)
+
+
+class _Probe:
+    """One probe and the report so far. Only one thread at a time talks to it."""
+
+    def __init__(self, report: HostReport) -> None:
+        self.report = report
+
+    def read_report(self) -> None:
+        """Have the host inspected."""
+        raise NotImplementedError
+
+    def reach(self, peers: Sequence[tuple[str, int]]) -> None:
+        """Have the host connect to `peers`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the probe, which closes its ports."""
+        raise NotImplementedError
+
+    def _update(self, **changes: Any) -> None:
+        self.report = HostReport(**{**vars(self.report), **changes})
+
+
+class _OwnProbe(_Probe):
+    """The probe of this machine, in this process."""
+
+    def __init__(self, report: HostReport, request: dict[str, Any]) -> None:
+        super().__init__(report)
+        self._request = request
+        self._servers: list[socket.socket] = []
+
+    def read_report(self) -> None:
+        seen, self._servers = probe.inspect_host(self._request)
+        # As the other probes' reports arrive: JSON turns the keys of a dict into texts.
+        self._update(seen=json.loads(json.dumps(seen)), answered_at=time.time())
+
+    def reach(self, peers: Sequence[tuple[str, int]]) -> None:
+        self._update(unreached=tuple(probe.unreached(list(peers))))
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+class _ProbeProcess(_Probe):
+    """A running probe on another host, or in surroundings of its own."""
+
+    def __init__(self, report: HostReport, command: HostCommand) -> None:
+        super().__init__(report)
         self._process = subprocess.Popen(
             command.argv,
             env={**os.environ, **command.env},
@@ -151,9 +208,6 @@ class _Probe:
         self._process.kill()
         self._process.communicate()
 
-    def _update(self, **changes: Any) -> None:
-        self.report = HostReport(**{**vars(self.report), **changes})
-
 
 def probe_argv(host: Host, request: str) -> tuple[str, ...]:
     """Return the argv that runs the probe on `host` with a request."""
@@ -168,6 +222,9 @@ def _tuples(value: Any) -> Any:
 
 def _read_json(process: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
     """Return {`name`: the next line of the probe, parsed}, or {"failure": the reason}."""
+    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import TimeoutError as FutureTimeoutError
+
     assert process.stdout is not None
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(process.stdout.readline)

@@ -2,7 +2,8 @@
 
 Its last argument is the request, a JSON object: address and ports (that should be free there),
 names (that should resolve), folder (on the disk to measure), paths (that should exist),
-cuda_visible_devices (of the workers; null: as in the environment). The probe
+cuda_visible_devices (of the workers; null: as in the environment), code (whether to read this
+package's code for its digest). The probe
 
 1. prints its report as one line of JSON, and keeps the ports open;
 2. reads a line with peers, a JSON list of [address, port], from standard input;
@@ -14,12 +15,9 @@ With ``interfaces`` as its last argument it prints the addresses of this host's 
 
 import contextlib
 import fcntl
-import glob
-import hashlib
 import importlib.util
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -27,7 +25,6 @@ import struct
 import subprocess
 import sys
 import time
-from importlib import metadata
 from typing import Any, Final
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -44,21 +41,21 @@ PROXIES: Final = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
 def versions() -> dict[str, str | None]:
     """Return the versions of Python and of the packages that must be equal on all hosts."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    # Not before `main` has extended sys.path.
+    from tenfold.data.runtime.installed_versions import installed_versions
+
+    installed = installed_versions(name for names in PACKAGES.values() for name in names)
+    found: dict[str, str | None] = {"python": sys.version.split()[0]}
     for package, distributions in PACKAGES.items():
-        found[package] = next(filter(None, map(_version, distributions)), None)
+        found[package] = next(filter(None, map(installed.get, distributions)), None)
     return found
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def code_digest() -> str:
     """Return a digest of this package's Python files, to compare hosts."""
+    import glob
+    import hashlib
+
     here = os.path.abspath(__file__)
     top = os.path.dirname(os.path.dirname(os.path.dirname(here)))
     digest = hashlib.sha256()
@@ -219,7 +216,7 @@ def inspect_host(request: dict[str, Any]) -> tuple[dict[str, Any], list[socket.s
         "versions": versions(),
         "taken": {port: why for port, why in servers.items() if isinstance(why, str)},
         "unresolved": unresolved(request["names"]),
-        "code": code_digest(),
+        "code": code_digest() if request["code"] else "",
         "missing": [path for path in request["paths"] if not os.path.exists(path)],
         "disk_free": free_bytes(request["folder"]),
         "shm_free": free_bytes("/dev/shm") if os.path.isdir("/dev/shm") else None,

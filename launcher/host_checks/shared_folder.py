@@ -1,7 +1,7 @@
 """Test whether hosts share a folder: create a token file here, look for it there."""
 
 import contextlib
-import secrets
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ def token_near(folder: str) -> Iterator[str]:
     existing = Path(folder)
     while not existing.is_dir() and existing != existing.parent:
         existing = existing.parent
-    token = existing / f"{PREFIX}{secrets.token_hex(8)}"
+    token = existing / f"{PREFIX}{os.urandom(8).hex()}"
     try:
         token.touch()
     except OSError:

@@ -1,19 +1,15 @@
-"""environment.json: the command, machine and package versions of a launch.
-
-Versions come from package metadata: importing TensorFlow here would cost seconds.
-"""
+"""environment.json: the command, machine and package versions of a launch."""
 
 import getpass
 import json
 import os
-import platform
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.runtime.cpus import usable_cpus
+from tenfold.data.runtime.installed_versions import installed_versions
 from tenfold.data.storage.local_folder import replace_file
 from tenfold.launcher.job.run_dir import ENVIRONMENT_FILE
 
@@ -25,16 +21,17 @@ def describe_environment() -> dict[str, Any]:
 
     Environment variables are left out, because they may hold secrets.
     """
+    installed = installed_versions(_PACKAGES)
     return {
         "launched": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": list(sys.argv),
         "user": _user(),
-        "host": platform.node(),
-        "system": platform.platform(),
+        "host": os.uname().nodename,
+        "system": _system(),
         "processors": usable_cpus(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "python": sys.version.split()[0],
+        "packages": {name: installed[name] for name in _PACKAGES if name in installed},
     }
 
 
@@ -55,8 +52,10 @@ def _user() -> str:
         return ""
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+def _system() -> str:
+    """Return kernel, machine and C library, as `platform.platform`, which starts a program."""
+    system = os.uname()
+    parts = [system.sysname, system.release, system.machine]
+    if "CS_GNU_LIBC_VERSION" in os.confstr_names:
+        parts.append(os.confstr("CS_GNU_LIBC_VERSION") or "")
+    return " ".join(filter(None, parts))

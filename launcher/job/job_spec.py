@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
-from tenfold.data.planning.cluster_task import INDEX_VARIABLE, NUMBER_VARIABLE
+from tenfold.data.planning.worker_variables import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.models.train_config import TrainConfig, config_from_json
 
 ALL_GPUS: Final = "all"

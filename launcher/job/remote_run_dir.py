@@ -1,4 +1,7 @@
-"""A run directory on remote storage: the launcher writes locally and uploads repeatedly."""
+"""A run directory on remote storage: the launcher writes locally and uploads repeatedly.
+
+The modules that upload are imported for URLs only.
+"""
 
 import contextlib
 import shutil
@@ -7,11 +10,9 @@ from typing import Final
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.storage.folder import is_url
-from tenfold.data.storage.mirror import CHIEF_FOLDER, Mirror, make_empty_folder, work_folder
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.job.job_result import JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
-from tenfold.launcher.job.lease import Lease, is_leased
 from tenfold.launcher.job.run_dir import (
     ENVIRONMENT_FILE,
     HISTORY_FILE,
@@ -45,12 +46,20 @@ def open_run_dir(where: str, *, note: Callable[[str], None], epochs: int | None 
 
 def is_held(where: str) -> bool:
     """Whether a launch is running in the run directory `where`."""
-    return is_leased(open_folder(where)) if is_url(where) else is_locked(where)
+    if not is_url(where):
+        return is_locked(where)
+    from tenfold.launcher.job.lease import is_leased
+
+    return is_leased(open_folder(where))
 
 
 def disk_of(where: str) -> str:
     """Return the local folder that a job with the run directory `where` writes to."""
-    return str(work_folder(where)) if is_url(where) else where
+    if not is_url(where):
+        return where
+    from tenfold.data.storage.mirror import work_folder
+
+    return str(work_folder(where))
 
 
 class RemoteRunDir(RunDir):
@@ -68,6 +77,14 @@ class RemoteRunDir(RunDir):
         Raises:
           UserError: as `RunDir`; or the storage cannot be written to.
         """
+        from tenfold.data.storage.mirror import (
+            CHIEF_FOLDER,
+            Mirror,
+            make_empty_folder,
+            work_folder,
+        )
+        from tenfold.launcher.job.lease import Lease
+
         work = work_folder(where)
         super().__init__(where, work, epochs=epochs)
         self._chief = work / CHIEF_FOLDER

@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import UserError, did_you_mean
-from tenfold.data.format.manifest import MANIFEST_NAME
-from tenfold.data.planning.lanes import deal_lanes, lanes_of_worker
 from tenfold.data.storage.folder import is_url
-from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
 from tenfold.launcher.backends.base import Backend, FaultyHosts, Host
 from tenfold.launcher.job.faults import AT_HOST, KINDS, Fault
 from tenfold.launcher.job.job_spec import ClusterSpec
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.worker_processes import WorkerProcesses
-from tenfold.models.metrics_line import StepMetrics, read_metrics_lines
 
 _SIGNALS: Final = {
     "kill": signal.SIGKILL,
@@ -213,6 +209,10 @@ def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) ->
     Raises:
       UserError: the shards are not on a local disk.
     """
+    from tenfold.data.format.manifest import MANIFEST_NAME
+    from tenfold.data.planning.lanes import deal_lanes, lanes_of_worker
+    from tenfold.data.storage.read_manifest import read_manifest
+
     if is_url(shards):
         raise UserError("--inject=bad_shard needs shards on a local disk")
     manifest = read_manifest(shards)
@@ -235,6 +235,8 @@ def spoil_shards(shards: str, folder: Path, *, worker: int, num_workers: int) ->
 
 def read_losses(metrics: bytes) -> dict[int, float]:
     """Return the losses in a metrics.jsonl by step; damaged lines are skipped."""
+    from tenfold.models.metrics_line import StepMetrics, read_metrics_lines
+
     lines, _ = read_metrics_lines(metrics)
     return {line.step: line.loss for line in lines if isinstance(line, StepMetrics)}
 

@@ -1,10 +1,11 @@
 """The supervisor: runs a job through its attempts to its end, and returns its result."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tenfold.data.errors import UserError, os_error_text
 from tenfold.data.units import plural
@@ -22,10 +23,8 @@ from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.attempt import FAILURE_GRACE_S, Attempt
 from tenfold.launcher.supervisor.cancel_watch import CancelWatch
 from tenfold.launcher.supervisor.fault_injection import FaultInjector, LossCheck, read_losses
-from tenfold.launcher.supervisor.hosts.host_servers import HostServers, host_servers
 from tenfold.launcher.supervisor.hosts.job_hosts import Choice, HostPolicy, JobHosts
 from tenfold.launcher.supervisor.restarts import Ending, RestartPolicy, decide
-from tenfold.launcher.supervisor.run_build_check import run_build_check
 from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.supervisor.worker_processes import (
     AgentProcess,
@@ -39,7 +38,11 @@ from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.forkserver import ForkServer, wait_until_ready
 from tenfold.launcher.worker.stop_signals import StopRequest
 
+if TYPE_CHECKING:
+    from tenfold.launcher.supervisor.hosts.host_servers import HostServers
+
 PRELOAD_TIMEOUT_S: Final = 120.0
+START_TIMEOUT_S: Final = 20.0  # of a server that preloads nothing
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Supervisor:
     _resized_for: int = 0  # the number of starts with the one that follows the last resize
     _reason: str = ""
     _server: ForkServer | None = None
-    _host_servers: HostServers | None = None
+    _host_servers: "HostServers | None" = None
     _losses: LossCheck = field(default_factory=LossCheck)
 
     def run(self) -> JobResult:
@@ -136,28 +139,35 @@ class Supervisor:
     @contextlib.contextmanager
     def _preloaded(self, stop: StopRequest) -> Iterator[None]:
         """Keep fork servers within the context: on this machine, or on each host."""
-        if not (self.how.preload and self.spec.train):
-            yield
-            return
 
         def is_stopped() -> bool:
             self.view.wait("importing TensorFlow, once for all workers")
             return stop.count > 0
 
-        if not self._runs_unwrapped():
+        if self._runs_unwrapped() and sys.platform == "linux":
+            preloaded = self._preloads
+            self._server = ForkServer.preloaded(self.spec.env) if preloaded else ForkServer.plain()
+            try:
+                if preloaded:
+                    wait_until_ready(self._server, timeout_s=PRELOAD_TIMEOUT_S, stopped=is_stopped)
+                yield
+            finally:
+                self._server.close()
+        elif self._preloads:
+            from tenfold.launcher.supervisor.hosts.host_servers import host_servers
+
             with host_servers(
                 self.backend, self.hosts, self.spec.env, spares=self.spares,
                 timeout_s=PRELOAD_TIMEOUT_S, stopped=is_stopped,
             ) as self._host_servers:  # fmt: skip
                 yield
-            return
-
-        self._server = ForkServer(self.spec.env)
-        try:
-            wait_until_ready(self._server, timeout_s=PRELOAD_TIMEOUT_S, stopped=is_stopped)
+        else:
             yield
-        finally:
-            self._server.close()
+
+    @property
+    def _preloads(self) -> bool:
+        """Whether the workers are forks of a process that has imported TensorFlow."""
+        return self.how.preload and self.spec.train is not None
 
     def _check_build(self, stop: StopRequest) -> Failure | None:
         """Build the model once, in a fork of the server; return its failure, or None.
@@ -165,8 +175,10 @@ class Supervisor:
         Where workers cannot be forks they report such failures themselves: importing TensorFlow
         for the check alone would take as long as the start of a worker.
         """
-        if not (self._server and self._server.usable):
+        if not (self._preloads and self._server and self._server.usable):
             return None
+        from tenfold.launcher.supervisor.run_build_check import run_build_check
+
         failure = run_build_check(
             self.spec,
             self.hosts[0],
@@ -184,7 +196,14 @@ class Supervisor:
         return all(self.backend.command(host, plain.argv, {}) == plain for host in self.hosts)
 
     def _spawn(self) -> AgentProcess | None:
-        return self._server.spawn() if self._server and self._server.usable else None
+        """Fork an agent from the server; None where agents are subprocesses.
+
+        A plain server has been left to start meanwhile; one that preloads has been waited for.
+        """
+        timeout_s = 0.0 if self._preloads else START_TIMEOUT_S
+        if self._server is None or not self._server.wait_ready(timeout_s):
+            return None
+        return self._server.spawn()
 
     def _run_attempts(self, logs: WorkerLogs, stop: StopRequest) -> Attempt:
         counts = self.how.counts or (len(self.hosts),)

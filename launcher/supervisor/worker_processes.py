@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from tenfold.launcher.backends.base import Host
@@ -96,7 +95,7 @@ class _Member:
 def agent_argv(host: Host, server: str = "") -> tuple[str, ...]:
     """Return the argv of the agent on `host`.
 
-    On this machine its file runs without site packages, so that it starts in 0.1 s.
+    On this machine its file runs without site packages, because these take most of the start.
 
     Args:
       host: the host.
@@ -105,7 +104,7 @@ def agent_argv(host: Host, server: str = "") -> tuple[str, ...]:
     arguments = (server,) if server else ()
     if host.remote:
         return remote_module_argv(agent.__name__, arguments, python=host.python)
-    return (host.python, "-I", "-S", str(Path(agent.__file__).resolve()), *arguments)
+    return agent.own_argv(host.python, *arguments)
 
 
 def slot_of(hosts: Sequence[Host], index: int) -> tuple[int, int]:
@@ -292,7 +291,7 @@ def _messages_of(worker: int, raw: bytes) -> Iterator[WorkerMessage]:
 def kill_orphans() -> None:
     """Kill processes of killed agents, which this process, a subreaper, has inherited."""
     me = os.getpid()
-    for pid in agent.descendants(me):
+    for pid in agent.descendants(me) if agent.has_children() else ():
         if _is_inherited(pid, me):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

@@ -23,6 +23,10 @@ format (launcher/job/events.py):
 
 Two processes: `guard` forks the agent proper and waits for it, so that one of them kills the
 worker's processes even if the other is killed.
+
+On the launcher's own machine a single process runs this file with SERVE and a socket as its
+arguments, and forks the agents of all workers (`serve`): starting Python for each would take most
+of the time that a launch takes.
 """
 
 import contextlib
@@ -41,9 +45,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 MARK: Final = "\x1e"
+SERVE: Final = "serve"
+READY: Final = b"ready"
 STAT_INTERVAL_S: Final = 1.0
 PORT_INTERVAL_S: Final = 0.05
 DRAIN_S: Final = 0.3
@@ -94,16 +100,26 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def has_children() -> bool:
+    """Whether this process has a child, running or not yet reaped."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def kill_descendants() -> None:
-    """Kill all descendants, also those in sessions of their own, until none is left (or 5 s)."""
+    """Kill all descendants, also those in sessions of their own, until none is left (or 5 s).
+
+    A subreaper without a child has no descendants: mostly nothing is left to look for in /proc.
+    """
     until = time.monotonic() + 5
-    while (remaining := descendants(os.getpid())) and time.monotonic() < until:
+    while has_children() and (remaining := descendants(os.getpid())) and time.monotonic() < until:
         for pid in remaining:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        reap()
         time.sleep(0.005)
 
 
@@ -563,6 +579,94 @@ def spawn_program(spec: dict[str, Any], out: int, err: int) -> int:
     return process.pid
 
 
+def become_agent(
+    sockets: Sequence[socket.socket],
+    fds: Sequence[int],
+    spawn: Callable[[dict[str, Any], int, int], int],
+) -> NoReturn:
+    """Run an agent and its worker in this fork of a server, then end the process.
+
+    Args:
+      sockets: sockets of the server, which are closed.
+      fds: the agent's standard input and output.
+      spawn: see `Agent.start`.
+    """
+    status = 1
+    try:
+        for each in sockets:
+            each.close()
+        os.setpgid(0, 0)
+        stdin, stdout = fds
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        guard(0, stdout)
+        forked = Agent(0, stdout)
+        if forked.read_spec():
+            forked.start(spawn)
+            status = 0 if forked.run() == 0 else 1
+    finally:
+        os._exit(status)
+
+
+def connect_to_launcher(descriptor: int) -> socket.socket | None:
+    """Return the socket to the launcher of this server; None if the launcher has ended already.
+
+    Until `serve` reads the socket, which reports the end of the launcher, the kernel does so. The
+    signal comes when the thread that started this process ends: the launcher's main thread.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    launcher = socket.socket(fileno=descriptor)
+    die_with_parent()
+    with selectors.DefaultSelector() as selector:
+        selector.register(launcher, selectors.EVENT_READ)
+        return None if selector.select(0) else launcher
+
+
+def reap() -> None:
+    """Wait for all children that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def serve(launcher: socket.socket, spawn: Callable[[dict[str, Any], int, int], int]) -> None:
+    """Fork an agent per request until the launcher closes the socket.
+
+    Args:
+      launcher: a request comes with two file descriptors, the agent's standard input and output;
+        the answer is the pid of the agent.
+      spawn: see `Agent.start`.
+    """
+    signal.signal(signal.SIGCHLD, lambda *_: reap())
+    launcher.send(READY)
+    while True:
+        message, fds, _, _ = socket.recv_fds(launcher, 64, 2)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            become_agent([launcher], fds, spawn)
+        for fd in fds:
+            os.close(fd)
+        launcher.send(str(pid).encode())
+
+
+def own_argv(python: str, *arguments: str) -> tuple[str, ...]:
+    """Return the argv that runs this file without site packages.
+
+    As a module, because Python keeps the compiled code of modules only: compiling this file would
+    take longer than everything else until it runs.
+    """
+    folder, name = os.path.split(os.path.abspath(__file__))
+    module = name.partition(".")[0]
+    program = (
+        f"import sys; sys.path.append({folder!r}); import {module}; sys.exit({module}.main())"
+    )
+    return (python, "-I", "-S", "-c", program, *arguments)
+
+
 def hand_over(path: str) -> bool:
     """Let a fork of the host's server be the agent; return False if there is no server.
 
@@ -586,7 +690,13 @@ def main() -> int:
     """Run one worker as standard input specifies; returns 0 for a clean exit, else 1.
 
     With the path of a server's socket as argument, a fork of the server does so if it can.
+    With SERVE and the number of a socket it is a server itself.
     """
+    if len(sys.argv) > 2 and sys.argv[1] == SERVE:
+        launcher = connect_to_launcher(int(sys.argv[2]))
+        if launcher:
+            serve(launcher, spawn_program)
+        return 0
     if len(sys.argv) > 1 and hand_over(sys.argv[1]):
         return 0
     guard(0, 1)

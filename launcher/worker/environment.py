@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.runtime.cpus import usable_cpus
 from tenfold.launcher.worker.agent import visible_gpus
 
 _QUIET: Final = {

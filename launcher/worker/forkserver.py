@@ -7,7 +7,8 @@ threads. The server counts its threads and declines if there are more; the launc
 workers as ordinary processes.
 
 The launcher sends two file descriptors per worker over a socket: the agent's standard input and
-output. The fork becomes the agent (see agent.py), which forks the worker.
+output. The fork becomes the agent (see agent.py), which forks the worker. Where nothing is to be
+imported for the workers, the server is agent.py itself, and its agents start programs.
 """
 
 import contextlib
@@ -19,13 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final
 
 from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
 from tenfold.launcher.worker import agent
 from tenfold.launcher.worker.python_argv import module_argv
 
-READY: Final = b"ready"
 IMPORTS: Final = (
     "tensorflow",
     "keras",
@@ -73,25 +73,44 @@ class ForkedAgent:
 
 
 class ForkServer:
-    """The launcher's side: starts the server and requests agents."""
+    """The launcher's side: starts a server and requests agents."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], *, stderr: int | None = None
+    ) -> None:
+        """Start the server.
+
+        Args:
+          argv: its program; the number of its socket follows as the last argument.
+          env: its additional environment variables.
+          stderr: as for Popen.
+        """
         self._socket, server_end = socket.socketpair()
         with server_end:
             self._process = subprocess.Popen(
-                module_argv(__name__, [str(server_end.fileno())]),
-                env={**os.environ, **env, **ENVIRONMENT},
+                [*argv, str(server_end.fileno())],
+                env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=stderr,
                 pass_fds=[server_end.fileno()],
             )
         self.usable: bool | None = None
 
+    @classmethod
+    def preloaded(cls, env: Mapping[str, str]) -> "ForkServer":
+        """Start a server that imports TensorFlow, and whose workers are its forks."""
+        return cls(module_argv(__name__), {**env, **ENVIRONMENT}, stderr=subprocess.DEVNULL)
+
+    @classmethod
+    def plain(cls) -> "ForkServer":
+        """Start a server of agents that start programs."""
+        return cls(agent.own_argv(sys.executable, agent.SERVE), {})
+
     def wait_ready(self, timeout_s: float) -> bool | None:
         """Return whether the server can fork, None if that is not known after `timeout_s`."""
         if self.usable is None and select.select([self._socket], [], [], timeout_s)[0]:
-            self.usable = self._socket.recv(64) == READY
+            self.usable = self._socket.recv(64) == agent.READY
         return self.usable
 
     def spawn(self) -> ForkedAgent | None:
@@ -133,30 +152,13 @@ def wait_until_ready(server: ForkServer, *, timeout_s: float, stopped: Callable[
 
 def main() -> None:
     """Import, then fork an agent per request until the launcher closes the socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    launcher = socket.socket(fileno=int(sys.argv[-1]))
-    # During the import nobody reads the socket, which would report the end of the launcher. The
-    # signal comes when the thread that started this process ends: the launcher's main thread.
-    agent.die_with_parent()
-    if select.select([launcher], [], [], 0)[0]:
-        return  # the launcher ended before that call
+    launcher = agent.connect_to_launcher(int(sys.argv[-1]))
+    if launcher is None:
+        return
     if not import_modules():
         launcher.send(b"more than one thread")
         return
-    keep = {int(fd) for fd in os.listdir("/proc/self/fd")} - {launcher.fileno()}
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the agents
-    launcher.send(READY)
-    while True:
-        message, fds, _, _ = socket.recv_fds(launcher, 64, 2)
-        if not message:
-            return
-        pid = os.fork()
-        if pid == 0:
-            become_agent([launcher], fds, keep)
-        for fd in fds:
-            os.close(fd)
-        launcher.send(str(pid).encode())
+    agent.serve(launcher, worker_spawner(launcher.fileno()))
 
 
 def import_modules() -> bool:
@@ -167,30 +169,14 @@ def import_modules() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def become_agent(sockets: Sequence[socket.socket], fds: Sequence[int], keep: set[int]) -> NoReturn:
-    """Run an agent and its worker in this fork of a server, then end the process.
+def worker_spawner(*closed: int) -> Callable[[dict[str, Any], int, int], int]:
+    """Return the function by which an agent forks its worker; see `Agent.start`.
 
     Args:
-      sockets: sockets of the server, which are closed.
-      fds: the agent's standard input and output.
-      keep: file descriptors that the worker inherits besides its standard streams.
+      *closed: file descriptors of this process that workers do not inherit.
     """
-    status = 1
-    try:
-        for each in sockets:
-            each.close()
-        os.setpgid(0, 0)
-        stdin, stdout = fds
-        os.dup2(stdin, 0)
-        os.close(stdin)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        agent.guard(0, stdout)
-        forked = agent.Agent(0, stdout)
-        if forked.read_spec():
-            forked.start(lambda spec, out, err: _fork_worker(spec, out, err, keep))
-            status = 0 if forked.run() == 0 else 1
-    finally:
-        os._exit(status)
+    keep = {int(fd) for fd in os.listdir("/proc/self/fd")} - set(closed)
+    return lambda spec, out, err: _fork_worker(spec, out, err, keep)
 
 
 def _fork_worker(spec: dict[str, Any], out: int, err: int, keep: set[int]) -> int:

@@ -15,10 +15,12 @@ import signal
 import socket
 import sys
 import tempfile
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
+from tenfold.launcher.worker.agent import become_agent
 from tenfold.launcher.worker.environment import has_gpu
-from tenfold.launcher.worker.forkserver import become_agent, import_modules
+from tenfold.launcher.worker.forkserver import import_modules, worker_spawner
 
 SOCKET_NAME: Final = "agents"
 
@@ -42,7 +44,7 @@ def _serve(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        keep = {int(fd) for fd in os.listdir("/proc/self/fd")} - {listener.fileno(), 0}
+        spawn = worker_spawner(listener.fileno(), 0)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the agents
         print(json.dumps({"socket": path}), flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -52,17 +54,17 @@ def _serve(path: str) -> None:
                 return
             if listener.fileno() in ready:
                 with contextlib.suppress(OSError):
-                    _fork_agent(listener, keep)
+                    _fork_agent(listener, spawn)
 
 
-def _fork_agent(listener: socket.socket, keep: set[int]) -> None:
+def _fork_agent(listener: socket.socket, spawn: Callable[[dict[str, Any], int, int], int]) -> None:
     connection, _ = listener.accept()
     with connection:
         _, fds, _, _ = socket.recv_fds(connection, 64, 2)
         if len(fds) == 2 and os.fork() == 0:
             # The fork keeps the connection: when it ends, the waiting agent learns it.
             connection.send(b"forked")
-            become_agent([listener], fds, keep)
+            become_agent([listener], fds, spawn)
         for fd in fds:
             os.close(fd)
 

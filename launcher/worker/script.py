@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from tenfold.data.planning.cluster_task import INDEX_VARIABLE, find_task
+from tenfold.data.planning.cluster_task import find_task
+from tenfold.data.planning.worker_variables import INDEX_VARIABLE
 from tenfold.launcher.job.events import PHASES, Error, EventWriter, Step
 from tenfold.launcher.job.faults import WorkerFaults
 

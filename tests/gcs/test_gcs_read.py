@@ -16,13 +16,14 @@ from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
 from tenfold.data.runtime.threads import build_once
 from tenfold.data.storage import prefetch as staging
+from tenfold.data.storage.cache_options import CacheOptions
 from tenfold.data.storage.prefetch import (
     MAX_PREFETCHED,
     ShardPrefetcher,
     needs_prefetch,
     open_cache,
 )
-from tenfold.data.storage.shard_cache import CacheOptions, Pin
+from tenfold.data.storage.shard_cache import Pin
 
 FAULTS = ("503=0.1", "cut=0.05", "shorten=0.05", "flip=0.05")
 

@@ -6,7 +6,6 @@ size, which is faster and gives smoother images. The table is open: ``module:nam
 ``file.py:name`` name a decoder of the user's own.
 """
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -85,7 +84,9 @@ def check_decoder(decoder: str | DecoderFactory) -> None:
     """
     if callable(decoder) or decoder in (AUTO, *DECODERS) or names_user_object(decoder):
         return
-    near = difflib.get_close_matches(decoder, (AUTO, *DECODERS), n=1)
+    from difflib import get_close_matches
+
+    near = get_close_matches(decoder, (AUTO, *DECODERS), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join((AUTO, *DECODERS))}"
     raise UserError(
         f"unknown decoder '{decoder}': {hint}; write module:name or file.py:name for your own"

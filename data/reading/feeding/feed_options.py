@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import LABEL
 
 # A list is padded to the longest one of the data set.
 LONGEST: Final = 0
@@ -75,6 +74,8 @@ class FeedOptions:
         Args:
           stored: the names of the features of the shards.
         """
+        from tenfold.data.format.manifest import LABEL
+
         target = self.target
         if target is None:
             target = (LABEL,) if LABEL in stored and LABEL not in self.inputs else ()

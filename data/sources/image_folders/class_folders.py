@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +23,13 @@ from tenfold.data.format.tfrecord import FRAME_BYTES
 from tenfold.data.planning.layout import SourceStats
 from tenfold.data.planning.splits.own_splits import FeatureValues, code_values
 from tenfold.data.sources.base import Encoded, SourceOptions, UnusableRecord
-from tenfold.data.sources.class_labels import unknown_class
 from tenfold.data.sources.image_folders.image_tree import (
     SUFFIXES,
-    Listing,
     Tree,
     is_other_image,
     paired_names,
-    shown_path,
 )
+from tenfold.data.sources.image_folders.list_folders import Listing, shown_path
 from tenfold.data.sources.scanned_files import Files
 
 # Offset and length of the path in the file of paths, class, size in bytes, version (see `Files`).
@@ -148,6 +147,24 @@ def _record_bytes(size: int, label: int | None) -> int:
     return _field_bytes(features) + FRAME_BYTES
 
 
+def _overheads(sizes: Sequence[int], label: int | None) -> int:
+    """Return the sum of what `_record_bytes` adds to each of `sizes`.
+
+    It grows with the size in a few steps, where one more byte is needed for a length.
+    """
+    ordered = sorted(sizes)
+
+    def overhead(size: int) -> int:
+        return _record_bytes(size, label) - size
+
+    def add(begin: int, end: int) -> int:
+        least, most = overhead(ordered[begin]), overhead(ordered[end - 1])
+        middle = (begin + end) // 2
+        return (end - begin) * least if least == most else add(begin, middle) + add(middle, end)
+
+    return add(0, len(ordered))
+
+
 def _field_bytes(size: int) -> int:
     """Return the size of a message of `size` bytes with the key and length of a field."""
     return size + 1 + ((size or 1).bit_length() + 6) // 7
@@ -234,6 +251,8 @@ def _classes(root: str, folders: Sequence[str], given: Sequence[str] | None) -> 
         given = folders
     unknown = next((name for name in folders if name not in given), None)
     if unknown is not None:
+        from tenfold.data.sources.class_labels import unknown_class
+
         raise UserError(f"class folder '{root}/{unknown}': {unknown_class(unknown, given)}")
     if len(given) >= _UNLABELLED:
         raise UserError(f"source '{root}': {len(given):,} classes: at most {_UNLABELLED - 1:,}")
@@ -315,19 +334,18 @@ class _Scan:
 
     def add_class(self, images: Sequence[tuple[bytes, int, int]], label: int | None) -> None:
         """Add the images of one class, as in `Listing`; a `label` of None is no class."""
-        offset = self._paths_file.tell()
-        rows, paths = [], []
-        for path, size, version in images:
-            paths.append(path)
-            number = _UNLABELLED if label is None else label
-            rows.append(_ROW.pack(offset, len(path), number, size, version))
-            offset += len(path)
-        sizes = [_record_bytes(size, label) for _, size, _ in images]
+        paths, sizes, versions = zip(*images, strict=True)
+        lengths = list(map(len, paths))
+        offsets = accumulate(lengths[:-1], initial=self._paths_file.tell())
+        labels = repeat(_UNLABELLED if label is None else label)
+        rows = map(_ROW.pack, offsets, lengths, labels, sizes, versions)
         self._examples += len(sizes)
-        self._bytes += sum(sizes)
-        self._max_bytes = max(self._max_bytes, max(sizes))
-        for file, parts in ((self._rows_file, rows), (self._paths_file, paths)):
-            joined = b"".join(parts)
+        self._bytes += sum(sizes) + _overheads(sizes, label)
+        self._max_bytes = max(self._max_bytes, _record_bytes(max(sizes), label))
+        for file, joined in (
+            (self._rows_file, b"".join(rows)),
+            (self._paths_file, b"".join(paths)),
+        ):
             self._hash.update(joined)
             file.write(joined)
 

@@ -2,15 +2,17 @@
 
 import os
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from tenfold.data.errors import UserError
 
+if TYPE_CHECKING:
+    import tarfile
+
 TARS: Final = (".tar", ".tar.gz", ".tgz")
-_BLOCK: Final = tarfile.BLOCKSIZE
+_BLOCK: Final = 512  # tarfile.BLOCKSIZE
 _CHUNK_BYTES: Final = 1 << 20
 # KEY.FIELD: the key ends at the first dot of the file's name, which is not its first character.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -49,6 +51,8 @@ def read_tar(path: str, shown: str) -> TarRecords:
     Raises:
       UserError: the archive is cut or damaged, or a key has a field twice.
     """
+    import tarfile
+
     found = TarRecords()
     try:
         with open(path, "rb") as file:
@@ -62,7 +66,7 @@ def read_tar(path: str, shown: str) -> TarRecords:
     return found
 
 
-def _add(found: TarRecords, info: tarfile.TarInfo, shown: str) -> None:
+def _add(found: TarRecords, info: "tarfile.TarInfo", shown: str) -> None:
     if info.isdir():
         return
     # Links and devices have no data of their own, and nothing here follows one.
@@ -81,7 +85,7 @@ def _add(found: TarRecords, info: tarfile.TarInfo, shown: str) -> None:
     members[name] = Member(info.offset_data, info.size)
 
 
-def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def _members(file: BinaryIO) -> "Iterator[tarfile.TarInfo]":
     """Yield the members of an open archive.
 
     `tarfile` takes a damaged header as the end of the archive; here the end must be the two
@@ -90,6 +94,8 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     Raises:
       TarError: the archive is cut or damaged, or several are joined.
     """
+    import tarfile
+
     size = os.fstat(file.fileno()).st_size
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:

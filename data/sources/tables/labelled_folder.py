@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tenfold.data.errors import UserError
 from tenfold.data.sources.base import SourceOptions
-from tenfold.data.sources.image_folders.image_tree import Tree, shown_path
+from tenfold.data.sources.image_folders.image_tree import Tree
+from tenfold.data.sources.image_folders.list_folders import shown_path
 from tenfold.data.sources.tables.open_table import scan_files
 from tenfold.data.sources.tables.table_files import TABLES, table_files, table_format
 from tenfold.data.storage.folder import is_url

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.planning.layout import SourceStats
+from tenfold.data.planning.splits.split_names import split_folders
 from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.image_folders.image_tree import (
-    Listing,
     Tree,
     is_image_name,
     paired_names,
-    shown_path,
 )
-from tenfold.data.sources.split_sources import split_folders
+from tenfold.data.sources.image_folders.list_folders import Listing, shown_path
 from tenfold.data.units import plural
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
-from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.runtime.cpus import usable_cpus
 from tenfold.data.storage.gcs.gcs_client import EMULATOR_VARIABLE
 from tenfold.data.storage.retry import TransientError
 

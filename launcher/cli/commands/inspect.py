@@ -9,9 +9,9 @@ from absl import flags
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.image_header import image_format
 from tenfold.data.format.manifest import Manifest, Split, manifest_to_json
+from tenfold.data.format.schema import describe_feature
 from tenfold.data.integrity.compare_sets import compare_sets
 from tenfold.data.integrity.inspect_shards import (
-    describe_feature,
     first_records,
     image_of,
     reading_code,

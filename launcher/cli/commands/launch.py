@@ -1,4 +1,8 @@
-"""``tenfold launch``: runs a job, the built-in trainer or a program of the user's own."""
+"""``tenfold launch``: runs a job, the built-in trainer or a program of the user's own.
+
+What only some jobs need is imported where they need it: a program of the user's own starts without
+the modules that read and write shards.
+"""
 
 import signal
 import sys
@@ -7,16 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tenfold.data.integrity.salvage import salvage_shards
-from tenfold.data.reading.records.record_check import RecordCheck
-from tenfold.data.runtime.process_pool import usable_cpus
-from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.cli import launch_flags
-from tenfold.launcher.cli.commands.write import remarks
 from tenfold.launcher.cli.flags import Arguments, FlagValues, parse_flags
-from tenfold.launcher.cli.jobs import run_member
 from tenfold.launcher.cli.prepare.host_check import check_hosts
-from tenfold.launcher.cli.prepare.preflight import training_notes
 from tenfold.launcher.cli.prepare.prepare_launch import (
     Launch,
     check_shards,
@@ -24,7 +21,7 @@ from tenfold.launcher.cli.prepare.prepare_launch import (
     prepare_launch,
 )
 from tenfold.launcher.cli.prepare.submit import prepare_submission, submit
-from tenfold.launcher.cli.write_flags import run_write
+from tenfold.launcher.cli.write_flags import WriteRequest, run_write
 from tenfold.launcher.display.history import HistoryView
 from tenfold.launcher.display.open_view import open_view
 from tenfold.launcher.display.prometheus.metrics_file import MetricsFileView
@@ -66,8 +63,10 @@ def define_argv_flags(fv: FlagValues, argv: Sequence[str]) -> None:
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Check everything, run the job, print its result; return the exit status."""
-    if fv.backend == run_member.BACKEND:
-        return run_member.run_member(fv, args)
+    if fv.backend == "join":
+        from tenfold.launcher.cli.jobs.run_member import run_member
+
+        return run_member(fv, args)
     submission = prepare_submission(fv, args)
     if submission is not None:
         print(submit(*submission, dry_run=fv.dry_run), end="")
@@ -77,21 +76,12 @@ def run(fv: FlagValues, args: Arguments) -> int:
         print(_describe(launch))
         return 0
     if launch.write_first is not None:
-        written = run_write(launch.write_first)
-        if written.manifest is not None:
-            for line in remarks(written.manifest, launch.write_first.output):
-                print(line, file=sys.stderr)
+        _write_first(launch.write_first)
         launch = check_shards(launch)
     with launch.backend.opened(launch.all_hosts):
         view = open_view(launch.spec, show_tf_logs=launch.show_tf_logs)
         check_hosts(launch, view)
-        for note in (
-            training_notes(launch.spec.train, num_workers=launch.spec.num_workers)
-            if launch.spec.train
-            else ()
-        ):
-            view.note(note)
-        for note in host_notes(launch):
+        for note in (*_training_notes(launch.spec), *host_notes(launch)):
             view.note(note)
         result, run_dir = _supervise(launch, view)
     text = result.to_json() if launch.as_json else result_text(result, run_dir)
@@ -106,6 +96,23 @@ def run_words(words: Sequence[str], program: tuple[str, ...]) -> int:
     define_argv_flags(fv, words)
     parse_flags(fv, words)
     return run(fv, Arguments((), program))
+
+
+def _write_first(request: WriteRequest) -> None:
+    from tenfold.launcher.cli.commands.write import remarks
+
+    written = run_write(request)
+    if written.manifest is not None:
+        for line in remarks(written.manifest, request.output):
+            print(line, file=sys.stderr)
+
+
+def _training_notes(spec: JobSpec) -> Sequence[str]:
+    if spec.train is None:
+        return ()
+    from tenfold.launcher.cli.prepare.preflight import training_notes
+
+    return training_notes(spec.train, num_workers=spec.num_workers)
 
 
 def _supervise(launch: Launch, view: View) -> tuple[JobResult, str]:
@@ -155,6 +162,11 @@ def _salvage(launch: Launch, view: View) -> None:
     train = launch.spec.train
     if train is None or not train.salvage:
         return
+    from tenfold.data.integrity.salvage import salvage_shards
+    from tenfold.data.reading.records.record_check import RecordCheck
+    from tenfold.data.runtime.cpus import usable_cpus
+    from tenfold.data.storage.read_manifest import read_manifest
+
     features = read_manifest(train.shards).features
     saved = salvage_shards(
         train.shards,

@@ -15,13 +15,13 @@ from tenfold.data.errors import UserError
 from tenfold.data.planning.lanes import check_workers
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.planning.plan_layout import plan_layout
-from tenfold.data.runtime.process_pool import usable_cpus
+from tenfold.data.runtime.cpus import usable_cpus
 from tenfold.data.runtime.scratch_folder import scratch_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import format_duration, format_size, plural
 from tenfold.launcher.backends.netns import OPTIONS, parse_rate, parse_shape
 from tenfold.launcher.cli.flags import Arguments, FlagValues, define_counts, define_size
-from tenfold.launcher.cli.prepare.preflight import check_reach
+from tenfold.launcher.cli.prepare.reachability import check_reach
 from tenfold.launcher.display.plots import check_plot_path
 from tenfold.launcher.simulation.estimated import (
     DataSet,

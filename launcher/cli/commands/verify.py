@@ -37,7 +37,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
     if not fv.shards:
         raise UserError("--shards is missing: name the folder that holds manifest.json")
     from tenfold.data.integrity.verify_shards import verify_shards
-    from tenfold.data.runtime.process_pool import usable_cpus
+    from tenfold.data.runtime.cpus import usable_cpus
     from tenfold.data.storage.read_manifest import read_manifest
 
     started = time.monotonic()

@@ -121,7 +121,7 @@ def summary(result: "WriteResult", output: str, seconds: float) -> str:
 def _written(
     result: "WriteResult", manifest: "Manifest", output: str, seconds: float
 ) -> list[str]:
-    from tenfold.data.integrity.inspect_shards import describe_feature
+    from tenfold.data.format.schema import describe_feature
 
     records = sum(split.num_records for split in manifest.splits)
     num_bytes = sum(split.num_bytes for split in manifest.splits)

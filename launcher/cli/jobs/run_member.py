@@ -6,12 +6,8 @@ from dataclasses import replace
 from typing import Final
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.cluster_task import (
-    INDEX_VARIABLE,
-    NUMBER_VARIABLE,
-    ClusterTask,
-    find_task,
-)
+from tenfold.data.planning.cluster_task import ClusterTask, find_task
+from tenfold.data.planning.worker_variables import INDEX_VARIABLE, NUMBER_VARIABLE
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.prepare.preflight import check_training
 from tenfold.launcher.cli.prepare.prepare_job import device_env, prepare_job

@@ -1,9 +1,7 @@
 """Checks before anything starts that are cheap: no TensorFlow, no waiting for hosts."""
 
 import contextlib
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import JobError, UserError
@@ -15,7 +13,6 @@ from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions
 from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, bucket_feature, input_spec
-from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.job_spec import job_from_json
@@ -196,33 +193,3 @@ def _varying_images(config: TrainConfig, manifest: Manifest) -> str:
             sides += image_shape(image_of(sample, manifest) or b"")[:2]
     span = f" from {min(sides)} to {max(sides)} px" if sides else " in size"
     return f"images vary{span}: using {DEFAULT_SIDE}×{DEFAULT_SIDE}, see --image_size"
-
-
-def check_reach(backend: str, shards: str) -> None:
-    """Check that workers on the hosts of `backend` can reach the storage of `shards`.
-
-    Raises:
-      UserError: the shards are remote, and the network of simulated hosts has no way out.
-    """
-    if backend == "netns" and is_url(shards):
-        raise UserError(
-            f"'{shards}' is out of reach of simulated hosts, whose network has no way out: copy "
-            "the shards to this machine, or launch with --backend=local"
-        )
-
-
-def check_program(program: Sequence[str], *, cwd: str) -> None:
-    """Check that a user's program exists.
-
-    Raises:
-      UserError: its first word is not a program, or its Python file does not exist.
-    """
-    name = program[0]
-    found = shutil.which(name) or shutil.which(str(Path(cwd, name)))
-    if found is None:
-        hint = f": write '-- python {name} …'" if name.endswith(".py") else ""
-        raise UserError(f"there is no program '{name}' that can be run{hint}")
-    script = next((word for word in program[1:] if not word.startswith("-")), "")
-    is_python = Path(name).name.startswith("python")
-    if is_python and script.endswith(".py") and not Path(cwd, script).is_file():
-        raise UserError(f"there is no file '{script}' in {cwd}")

@@ -11,7 +11,7 @@ from typing import Final
 from tenfold.data.errors import UserError
 from tenfold.data.storage.folder import is_url
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare.preflight import check_program, check_reach
+from tenfold.launcher.cli.prepare.reachability import check_program, check_reach
 from tenfold.launcher.cli.train_flags import train_config, train_flag_names
 from tenfold.launcher.cli.write_flags import source_from_flags
 from tenfold.launcher.job.job_spec import ALL_GPUS, JobSpec

@@ -8,13 +8,12 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.units import parse_duration, plural
-from tenfold.launcher.backends.backend_registry import backend_options, load_backend
+from tenfold.launcher.backends.backend_registry import load_backend
 from tenfold.launcher.backends.base import Backend, Host
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare.preflight import check_training
+from tenfold.launcher.cli.launch_flags import backend_flag_names
 from tenfold.launcher.cli.prepare.prepare_job import device_env, gpus_per_worker, prepare_job
 from tenfold.launcher.cli.write_flags import WriteRequest, source_from_flags, write_request
-from tenfold.launcher.host_checks.interface_address import addresses_on
 from tenfold.launcher.job.faults import Fault
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.supervisor.fault_injection import check_backend, parse_fault
@@ -97,7 +96,11 @@ def choose_cluster(
       UserError: a requested port is taken, or a host has no such interface.
     """
     ports = backend.choose_ports(hosts, first_port)
-    addresses = addresses_on(interface, backend, hosts) if interface else {}
+    addresses = {}
+    if interface:
+        from tenfold.launcher.host_checks.interface_address import addresses_on
+
+        addresses = addresses_on(interface, backend, hosts)
     return ClusterSpec(
         tuple(
             f"{addresses.get(host.name, host.address)}:{port}"
@@ -123,7 +126,7 @@ def prepare_launch(fv: FlagValues, args: Arguments) -> Launch:
         first_port=fv.port,
         interface=fv.network_interface,
         min_workers=_min_workers(fv),
-        supervision=_supervision(fv),
+        supervision=_supervision(fv, spec),
         faults=_faults(fv, spec, backend),
         passed_env=passed_environment(fv.pass_env, os.environ),
         write_first=write_request(fv) if source_from_flags(fv) else None,
@@ -144,6 +147,8 @@ def check_shards(launch: Launch) -> Launch:
     """
     num_workers, num_lanes = launch.spec.num_workers, None
     if launch.spec.train:
+        from tenfold.launcher.cli.prepare.preflight import check_training
+
         num_lanes = check_training(launch.spec.train, num_workers=num_workers)
     counts = worker_counts(num_workers, launch.min_workers, num_lanes=num_lanes)
     return replace(launch, supervision=replace(launch.supervision, counts=counts))
@@ -208,8 +213,7 @@ def _further_slots(backend: Backend, start: int) -> Iterator[Host]:
 
 def options_of_backend(fv: FlagValues) -> dict[str, str]:
     """Return the given options of back ends, those of other back ends included."""
-    options = backend_options(fv.backend).values()
-    values = {option.name: fv[option.name].value for own in options for option in own}
+    values = {name: fv[name].value for name in backend_flag_names(fv)}
     return {
         name: "true" if value is True else value
         for name, value in values.items()
@@ -254,11 +258,11 @@ def _faults(fv: FlagValues, spec: JobSpec, backend: Backend) -> tuple[Fault, ...
     return faults
 
 
-def _supervision(fv: FlagValues) -> Supervision:
+def _supervision(fv: FlagValues, spec: JobSpec) -> Supervision:
     return Supervision(
         grace_s=fv.grace,
         restarts=RestartPolicy(fv.max_restarts, fv.max_preemptions),
         watch=WatchPolicy(fv.hang_timeout, fv.rendezvous_timeout),
         regrow_after_s=regrow_after_s(fv),
-        preload=fv.preload and sys.platform == "linux" and not has_gpu(),
+        preload=bool(spec.train and fv.preload and sys.platform == "linux" and not has_gpu()),
     )

@@ -12,7 +12,6 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.launcher.backends.backend_registry import backend_options, load_submitter
 from tenfold.launcher.backends.base import Submission, Submitted, Submitter
 from tenfold.launcher.cli.flags import Arguments, FlagValues
-from tenfold.launcher.cli.prepare.preflight import check_training
 from tenfold.launcher.cli.prepare.prepare_job import prepare_far_job, prepare_job
 from tenfold.launcher.cli.prepare.prepare_launch import options_of_backend
 from tenfold.launcher.cli.write_flags import source_from_flags
@@ -42,6 +41,8 @@ def prepare_submission(fv: FlagValues, args: Arguments) -> tuple[Submitter, Subm
     else:
         spec = prepare_job(fv, args, env={})
         if spec.train and not source_from_flags(fv):
+            from tenfold.launcher.cli.prepare.preflight import check_training
+
             check_training(spec.train, num_workers=spec.num_workers)
     command_line = _command_line(fv, args, run_dir=spec.run_dir)
     member = _member_command(fv, args, run_dir=spec.run_dir)

@@ -3,7 +3,6 @@
 Both views show it: the live table and the plain lines. No clock and no stream is read here.
 """
 
-import statistics
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -188,11 +187,11 @@ class ProgressTracker:
         ]
         # The first report's rate includes compiling.
         if rates and self._first != self._last:
-            total = statistics.fmean(rates) if self.rate_is_total else sum(rates)
+            total = sum(rates) / len(rates) if self.rate_is_total else sum(rates)
             self._rates.append((now, total))
         while self._rates and now - self._rates[0][0] > RATE_WINDOW_S:
             self._rates.popleft()
-        return statistics.fmean(rate for _, rate in self._rates) if self._rates else None
+        return sum(rate for _, rate in self._rates) / len(self._rates) if self._rates else None
 
 
 def track_job(spec: JobSpec) -> ProgressTracker:

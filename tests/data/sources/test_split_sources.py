@@ -11,9 +11,9 @@ import pytest
 from tenfold.data.errors import UserError
 from tenfold.data.format.example import decode_example
 from tenfold.data.planning.splits.own_splits import OwnSplit
+from tenfold.data.planning.splits.split_names import split_folders
 from tenfold.data.sources.base import Source
 from tenfold.data.sources.open_source import open_source
-from tenfold.data.sources.split_sources import split_folders
 from tenfold.data.writing.splits.feature_values import feature_values
 
 

@@ -17,8 +17,9 @@ import pytest
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import crc32c
+from tenfold.data.storage.cache_options import CacheOptions
 from tenfold.data.storage.retry import TransientError
-from tenfold.data.storage.shard_cache import Cache, CacheOptions, Pin, default_cache_folder
+from tenfold.data.storage.shard_cache import Cache, Pin, default_cache_folder
 
 
 def _data(number: int, size: int = 1000) -> bytes:

@@ -22,6 +22,7 @@ def defined(command) -> FlagValues:
     fv = FlagValues()
     command.define_flags(fv)
     define_flagfile(fv)
+    command.define_argv_flags(fv, ["--help"])
     return fv
 
 

@@ -11,7 +11,8 @@ from tenfold.data.format.columns import Column, bytes_column, number_column
 from tenfold.data.format.image_header import image_shape, is_image, other_format
 from tenfold.data.format.manifest import IMAGE
 from tenfold.data.sources.base import UnusableRecord
-from tenfold.data.sources.image_folders.image_tree import is_image_name, shown_path
+from tenfold.data.sources.image_folders.image_tree import is_image_name
+from tenfold.data.sources.image_folders.list_folders import shown_path
 from tenfold.data.sources.scanned_files import Files, LocalFiles
 from tenfold.data.sources.tables.columns.column_spec import ColumnSpec
 from tenfold.data.sources.tables.columns.column_store import PATH, SIZE, VERSION

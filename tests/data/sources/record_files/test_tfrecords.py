@@ -19,8 +19,9 @@ from tenfold.data.format.example import (
 )
 from tenfold.data.format.example_view import feature_lists, find_feature, replace_feature
 from tenfold.data.format.manifest import Feature
+from tenfold.data.format.schema import describe_feature
 from tenfold.data.format.tfrecord import frame, read_records
-from tenfold.data.integrity.inspect_shards import describe_feature, reading_code
+from tenfold.data.integrity.inspect_shards import reading_code
 from tenfold.data.integrity.verify_shards import verify_shards
 from tenfold.data.planning.layout import LayoutPolicy
 from tenfold.data.reading.feeding.input_spec import input_spec

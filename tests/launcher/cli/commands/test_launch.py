@@ -170,8 +170,9 @@ def test_no_orphans_whichever_process_dies(launch, victim):
     """Each worker has a child in its session and one in another."""
     launch.start("--num_workers=2", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0", "up-1")
-    # The supervisor, and per worker: the guard, the agent, the worker and its two children.
-    assert len(launch.processes()) == 1 + 2 * 5
+    # The supervisor and the server that forks the agents, and per worker: the guard, the agent,
+    # the worker and its two children.
+    assert len(launch.processes()) == 2 + 2 * 5
     worker, agent = worker_and_agent(launch, 1)
     target = {"supervisor": launch.process.pid, "agent": agent.pid, "worker": worker.pid}[victim]
     os.kill(target, signal.SIGKILL)
@@ -188,7 +189,7 @@ def test_no_orphans_when_two_processes_die_at_once(launch, second, apart):
     """The supervisor, and the agent or its guard: neither can react to the death of the other."""
     launch.start("--num_workers=1", "--grace=0.5", text=FAMILY)
     launch.wait_for("up-0")
-    assert len(launch.processes()) == 1 + 5
+    assert len(launch.processes()) == 2 + 5
     agent = worker_and_agent(launch, 0)[1]
     victims = [launch.process.pid, {"agent": agent, "guard": agent.parent()}[second].pid]
     for victim in victims:

@@ -20,10 +20,15 @@ from tenfold.launcher.cli.prepare.submit import prepare_submission
 
 
 def prepare(*argv: str, program: tuple[str, ...] = ()) -> Launch:
+    fv, positional = parsed(*argv)
+    return prepare_launch(fv, Arguments(positional, program))
+
+
+def parsed(*argv: str) -> tuple[FlagValues, tuple[str, ...]]:
     fv = FlagValues()
     command.define_flags(fv)
-    positional = parse_flags(fv, argv)
-    return prepare_launch(fv, Arguments(tuple(positional), program))
+    command.define_argv_flags(fv, argv)
+    return fv, tuple(parse_flags(fv, argv))
 
 
 def test_launch_of_a_program_holds_every_decision(tmp_path: Path) -> None:
@@ -131,15 +136,10 @@ def test_spare_hosts_follow_those_of_the_workers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--min_workers=1", "--spare_hosts=1", "--regrow_after=1h"])
 def test_platforms_refuse_hosts_that_come_and_go(flag: str) -> None:
-    fv = FlagValues()
-    command.define_flags(fv)
-    parse_flags(fv, ["--backend=kubernetes", "--image=x", flag])
+    fv, _ = parsed("--backend=kubernetes", "--image=x", flag)
     with pytest.raises(UserError, match=f"{flag.partition('=')[0]} is for hosts that a launch"):
         prepare_submission(fv, Arguments((), ("true",)))
 
 
 def test_only_platforms_get_a_submission() -> None:
-    fv = FlagValues()
-    command.define_flags(fv)
-    parse_flags(fv, [])
-    assert prepare_submission(fv, Arguments((), ("true",))) is None
+    assert prepare_submission(parsed()[0], Arguments((), ("true",))) is None
