@@ -173,27 +173,25 @@ class RemoteTree:
 
     def strays(self) -> Listing:
         """Return the images directly in the root, which have no class."""
-        return Listing(
-            [
-                (name.encode(), entry.bytes, version_number(entry))
-                for name, entry in self._folder.entries().items()
-                if self._is_image(name.encode()) and name[0] != "."
-            ]
+        return Listing.of(
+            (name.encode(), entry.bytes, version_number(entry))
+            for name, entry in self._folder.entries().items()
+            if self._is_image(name.encode()) and name[0] != "."
         )
 
     def _is_image(self, name: bytes) -> bool:
         return is_image_name(name, any_image=self._any_image)
 
     def _list(self, name: str) -> Listing:
-        listing = Listing()
+        images, others = [], []
         for path, entry in self._folder.walk(name):
             if any(part.startswith(".") for part in path.split("/")):
                 continue
             if self._is_image(path.encode()):
-                listing.images.append((path.encode(), entry.bytes, version_number(entry)))
+                images.append((path.encode(), entry.bytes, version_number(entry)))
             else:
-                listing.others.append(path.encode())
-        return listing
+                others.append(path.encode())
+        return Listing.of(images, others)
 
 
 # --- downloaded files ---

@@ -190,7 +190,7 @@ def scan_tree(tree: Tree, scratch: Path, options: SourceOptions = _DEFAULT) -> F
     scan = _Scan(scratch, options.any_image)
     names: tuple[str, ...] = ()
     with scan:
-        if options.classes == () or (not folders and strays.images):
+        if options.classes == () or (not folders and len(strays)):
             _add_unlabelled(scan, tree, folders, strays)
         else:
             names = _classes(tree.root, folders, options.classes)
@@ -207,7 +207,7 @@ def scan_tree(tree: Tree, scratch: Path, options: SourceOptions = _DEFAULT) -> F
 
 def _add_classes(scan: "_Scan", tree: Tree, folders: Sequence[str], names: Sequence[str]) -> None:
     for folder, listing in zip(folders, tree.listings(folders), strict=True):
-        if not listing.images:
+        if not len(listing):
             others = [path for path in listing.others if is_other_image(path)]
             remedy = "add some, or remove the folder"
             if others:
@@ -219,7 +219,7 @@ def _add_classes(scan: "_Scan", tree: Tree, folders: Sequence[str], names: Seque
                 f"class folder '{tree.root}/{folder}' has no images ({', '.join(SUFFIXES)}): "
                 f"{remedy}"
             )
-        scan.add_class(sorted(listing.images), names.index(folder))
+        scan.add_class(listing, names.index(folder))
         scan.add_ignored(sorted(listing.others))
 
 
@@ -230,7 +230,7 @@ def _add_unlabelled(scan: "_Scan", tree: Tree, folders: Sequence[str], strays: L
         scan.add_ignored(sorted(listing.others))
     if not images:
         raise UserError(f"source '{tree.root}' has no images ({', '.join(SUFFIXES)})")
-    scan.add_class(sorted(images), None)
+    scan.add_class(Listing.of(images), None)
 
 
 def _classes(root: str, folders: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
@@ -332,22 +332,18 @@ class _Scan:
         """Add a remark for the user."""
         self._remarks.append(text)
 
-    def add_class(self, images: Sequence[tuple[bytes, int, int]], label: int | None) -> None:
-        """Add the images of one class, as in `Listing`; a `label` of None is no class."""
-        paths, sizes, versions = zip(*images, strict=True)
-        lengths = list(map(len, paths))
-        offsets = accumulate(lengths[:-1], initial=self._paths_file.tell())
-        labels = repeat(_UNLABELLED if label is None else label)
-        rows = map(_ROW.pack, offsets, lengths, labels, sizes, versions)
-        self._examples += len(sizes)
-        self._bytes += sum(sizes) + _overheads(sizes, label)
-        self._max_bytes = max(self._max_bytes, _record_bytes(max(sizes), label))
-        for file, joined in (
-            (self._rows_file, b"".join(rows)),
-            (self._paths_file, b"".join(paths)),
-        ):
-            self._hash.update(joined)
-            file.write(joined)
+    def add_class(self, images: Listing, label: int | None) -> None:
+        """Add the images of one class, at least one; a `label` of None is no class."""
+        number = _UNLABELLED if label is None else label
+        offsets = accumulate(images.lengths, initial=self._paths_file.tell())
+        columns = (images.lengths, repeat(number), images.sizes, images.versions)
+        rows = b"".join(map(_ROW.pack, offsets, *columns))
+        self._examples += len(images)
+        self._bytes += sum(images.sizes) + _overheads(images.sizes, label)
+        self._max_bytes = max(self._max_bytes, _record_bytes(max(images.sizes), label))
+        for file, content in ((self._rows_file, rows), (self._paths_file, images.paths)):
+            self._hash.update(content)
+            file.write(content)
 
     def files(self) -> tuple[RowFile, BlobFile]:
         """Return the rows and the paths."""

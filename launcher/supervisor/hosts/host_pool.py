@@ -4,7 +4,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +91,8 @@ def hosts_that_answer(
     distinct = tuple(dict.fromkeys(hosts))
     if not distinct:
         return {}
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(len(distinct)) as pool:
         answers = pool.map(lambda host: _answers(backend, host, stopped), distinct)
         return dict(zip(distinct, answers, strict=True))

@@ -1,4 +1,4 @@
-"""The command line's frame: help, unknown words, exit statuses, and what it imports."""
+"""The command line's frame: help, unknown words and exit statuses."""
 
 import importlib.metadata
 import re
@@ -10,50 +10,6 @@ from typing import Any
 import pytest
 
 from tenfold.launcher.cli.main import COMMANDS
-
-IMPORTED = """
-import contextlib, io, sys
-from tenfold.launcher.cli.main import main
-with contextlib.redirect_stdout(io.StringIO()):
-    status = main(sys.argv[1:])
-assert status == 0, status
-heavy = {"tensorflow", "keras", "numpy", "fsspec", "rich", "pyarrow", "matplotlib"}
-print(*sorted(heavy & set(sys.modules)))
-"""
-
-LIGHT = [
-    ["--help"],
-    ["plan", "--help"],
-    ["launch", "--help"],
-    ["plan", "--dataset_size=10GB", "--num_workers=4"],
-    ["plan", "--dataset_size=10GB", "--num_workers=4", "--format=json"],
-]
-
-
-@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
-def test_planning_and_help_import_nothing_heavy(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED, *arguments], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == []
-
-
-def test_overview_imports_no_command() -> None:
-    probe = IMPORTED.partition("heavy =")[0] + "print(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", probe, "--help"], capture_output=True, text=True, check=True
-    )
-    frame = {"tenfold.launcher.cli", "tenfold.launcher.cli.main"}
-    imported = set(done.stdout.split())
-    assert frame <= imported
-    rest = imported - frame
-    assert [name for name in rest if name.startswith(("absl", "tenfold.launcher."))] == []
-
-
-def test_import_probe_can_fail() -> None:
-    code = "import sys, numpy; print('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
 
 
 def test_help_lists_every_command(tenfold: Any) -> None:
