@@ -36,7 +36,7 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     original = list_folders._list_by_processes
 
-    def counted(root, names, suffixes):  # type: ignore[no-untyped-def]
+    def counted(root, names, suffixes):
         calls.append(len(names))
         return original(root, names, suffixes)
 
