@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from tenfold.data.reading.decoding.decoders import GraphDecoder, PythonDecoder
     from tenfold.data.reading.feeding.feed_options import FeedOptions
-    from tenfold.data.reading.read_errors import explain_errors
+    from tenfold.data.reading.locating.read_errors import explain_errors
     from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
     from tenfold.data.reading.receipts import Receipt, epoch_receipt
     from tenfold.data.sources.base import Encoded, Source, SourceOptions, UnusableRecord
@@ -63,7 +63,7 @@ _MODULES: Final = {
     "assign_lanes": "planning.lanes",
     "epoch_receipt": "reading.receipts",
     "evaluation_dataset": "reading.dataset",
-    "explain_errors": "reading.read_errors",
+    "explain_errors": "reading.locating.read_errors",
     "plan_layout": "planning.plan_layout",
     "read_manifest": "storage.read_manifest",
     "steps_per_epoch": "reading.dataset",

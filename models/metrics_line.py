@@ -17,7 +17,8 @@ class ReceiptLine:
     """A receipt of one epoch and split: see `Receipt` of `tenfold.data`.
 
     Fingerprints are 16 hexadecimal digits; `broken` names records that were skipped. `balanced`
-    holds how often a record of each class is read on average, empty for once.
+    holds how often a record of each class is read on average, empty for once. `data` names the
+    data set of a mixture, and `passes` how often an epoch reads it if that is not once.
     """
 
     records: int
@@ -29,6 +30,8 @@ class ReceiptLine:
     broken: tuple[str, ...] = ()
     repeated: int = 0
     balanced: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
+    passes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class EpochMetrics:
       seconds: how long the training steps took.
       validation_receipt: the same for the validation split, None where there is none.
       bottleneck: what limited the epoch.
+      other_receipts: the proofs for the further data sets of a mixture.
     """
 
     epoch: int
@@ -101,6 +105,7 @@ class EpochMetrics:
     seconds: float = 0.0
     validation_receipt: ReceiptLine | None = None
     bottleneck: BottleneckLine | None = None
+    other_receipts: tuple[ReceiptLine, ...] = ()
 
 
 MetricsLine = StepMetrics | EpochMetrics

@@ -9,6 +9,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.planning.lanes import DROP, check_remainder
+from tenfold.data.planning.mixture_shares import DataShare
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
@@ -22,7 +23,16 @@ COLLECTIVES: Final = ("auto", "ring", "nccl")
 
 # The fields that fix the records and the number of an epoch's steps: a run resumes only where
 # they are equal.
-STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder", "bucket", "balance")
+STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder", "bucket", "balance", "shares")
+
+
+def step_field_remedy(name: str, value: object) -> str:
+    """Return the way out where a field of STEP_FIELDS is not `value`, as it was before."""
+    if name != "shares":
+        return f"give --{name}={value} or a new --run_dir"
+    shown = f"the shares {value}" if value else "one data set"
+    return f"give --shards of {shown}, or a new --run_dir"
+
 
 _CHOICES: Final = {
     "schedule": SCHEDULES,
@@ -39,6 +49,8 @@ class TrainConfig:
 
     Attributes:
       shards: the folder or URL that holds the manifest.
+      share: the share of these shards in each batch, among those of `others`.
+      others: further shards of a mixture, with their shares.
       run_dir: the run directory, an absolute path or a URL.
       model: a built-in name, ``module:function`` or ``file.py:function``.
       epochs: passes over the training split.
@@ -79,6 +91,8 @@ class TrainConfig:
 
     shards: str
     run_dir: str
+    share: float = 1.0
+    others: tuple[DataShare, ...] = ()
     model: str = "cnn"
     epochs: int = 1
     global_batch_size: int = 64
@@ -134,6 +148,22 @@ class TrainConfig:
         self.cache_options()
         if self.image_size is not None and min(self.image_size) < 1:
             raise UserError(f"image_size is {self.image_size}: both sides must be at least 1")
+
+    @property
+    def data_sets(self) -> tuple[DataShare, ...]:
+        """The shards that are read for training, with their shares of each batch."""
+        return DataShare(self.shards, self.share), *self.others
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """All folders and URLs of shards that the run reads."""
+        training = (each.folder for each in self.data_sets)
+        return *training, *filter(None, (self.validation_shards,))
+
+    @property
+    def shares(self) -> str:
+        """The shares of a mixture, as ``0.7, 0.3``; "" for one data set."""
+        return ", ".join(f"{each.share:g}" for each in self.data_sets) if self.others else ""
 
     def cache_options(self) -> CacheOptions:
         """Return how shards on remote storage are cached on local disk."""

@@ -20,7 +20,7 @@ class Balance:
     copies: tuple[float, ...]
 
 
-def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
+def class_weights(counts: Sequence[float]) -> tuple[float, ...]:
     """Return the weight of each class, n / (classes × n of the class), as scikit-learn's.
 
     Args:

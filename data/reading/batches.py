@@ -114,7 +114,8 @@ def training_batches(
             fed, prints, decode_s = read_records()
         share = parts.share(number, tf.size(records, tf.int64))
         prints = parts.without_repeats(number, prints)
-        return _with_size(TrainingBatch(fed, prints, decode_s, share), parts.size)
+        counts = count_records(prints, parts.is_leftover(number))
+        return _with_size(TrainingBatch(fed, prints, decode_s, share, counts), parts.size)
 
     records = shuffled_batches(shards, order, reader.elements, parts)
     first = start.epoch * parts.per_epoch + start.step * parts.replicas
@@ -357,7 +358,8 @@ def _map_groups(
         count = tf.shape(numbers)[0]
         seconds = tf.fill([count], decode_s / tf.cast(count, tf.float64))
         share = parts.share(numbers, tf.fill([count], tf.constant(parts.size, tf.int64)))
-        return TrainingBatch(fed, split(prints), seconds, share)
+        prints = split(prints)
+        return TrainingBatch(fed, prints, seconds, share, count_records(prints, is_leftover))
 
     return _map(groups, read_group, config).unbatch()
 
@@ -376,6 +378,23 @@ def feed_of(config: ReadConfig) -> Feed:
     function = config.options.map
     found = load_map(function) if isinstance(function, str) else function
     return Feed(config.spec, found, config.options.seed)
+
+
+def count_records(fingerprints: tf.Tensor, is_leftover: tf.Tensor) -> tf.Tensor:
+    """Return the counts of parts of steps, as `TrainingBatch` has them: int64 [parts …, 1, 3].
+
+    Args:
+      fingerprints: those of the records of each part, int64 [parts …, n]; 0 for no record.
+      is_leftover: whether a part has leftover records, bool [parts …].
+    """
+    found = tf.math.count_nonzero(fingerprints, axis=-1)
+    none = tf.zeros_like(found)
+    rows = [
+        tf.where(is_leftover, none, found),
+        tf.where(is_leftover, found, none),
+        tf.reduce_sum(fingerprints, axis=-1),
+    ]
+    return tf.stack(rows, axis=-1)[..., None, :]
 
 
 def _with_size(batch: AnyBatch, size: int | None) -> AnyBatch:

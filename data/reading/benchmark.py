@@ -14,8 +14,8 @@ from tenfold.data.reading.batches import (
 )
 from tenfold.data.reading.decoding.decoders import resolve_decoder
 from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
+from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_config import ReadConfig, read_config
-from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.data.reading.records.record_reader import TrainingBatch
 from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions

@@ -6,11 +6,14 @@ from typing import Any
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
-from tenfold.data.planning.lanes import DROP, assign_lanes
-from tenfold.data.reading.batches import evaluation_batches, training_batches
+from tenfold.data.planning.lanes import DROP
+from tenfold.data.planning.mixture_shares import check_one_folder, parse_data_shares
+from tenfold.data.reading.batches import evaluation_batches
 from tenfold.data.reading.decoding.decoders import AUTO
 from tenfold.data.reading.feeding.feed import MapFunction, unpack
-from tenfold.data.reading.read_config import ReadConfig, read_config
+from tenfold.data.reading.mixing.mixed_batches import mixed_batches
+from tenfold.data.reading.mixing.mixture import Mixture, open_mixture
+from tenfold.data.reading.read_config import read_config
 from tenfold.data.reading.read_options import (
     BEGINNING,
     DEFAULT_OPTIONS,
@@ -18,11 +21,10 @@ from tenfold.data.reading.read_options import (
     ReadOptions,
     WorkerPlace,
 )
-from tenfold.data.reading.receipts import add_evaluation_counts, add_training_counts
+from tenfold.data.reading.receipts import add_evaluation_counts, fold_tails
 from tenfold.data.reading.records.record_reader import Batch, TrainingBatch
 from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
-from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
 
 
@@ -45,7 +47,8 @@ def training_dataset(
     same records on any number of workers.
 
     Args:
-      shards: folder or URL of the shards.
+      shards: folder or URL of the shards; or a mixture, ``a:0.7,b:0.3``, whose parts each give
+        their share of every batch, and whose epochs are those of the first one.
       global_batch_size: records of a step over all workers.
       split: name of the split.
       options: how records are decoded, shuffled and fetched.
@@ -53,7 +56,7 @@ def training_dataset(
       start: where to begin, on any number of workers.
       epochs: epochs of the whole run, those before `start` included; None never ends.
       weights: add `weight` to the elements; needed where the parts of a batch differ in size.
-      receipt: add `counts` to the elements.
+      receipt: add `counts` to the elements; not for mixtures.
       map: in place of `ReadOptions.map`.
 
     Elements:
@@ -75,19 +78,22 @@ def training_dataset(
     Raises:
       UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
-    config = _config(shards, split, global_batch_size, _with_map(options, map), place)
+    mixture = open_mixture(
+        parse_data_shares(shards),
+        split=split,
+        global_batch_size=global_batch_size,
+        place=place or WorkerPlace.from_environment(),
+        options=_with_map(options, map),
+    )
     if not weights:
-        _check_even(config)
-    if receipt and config.balance is not None:
-        raise UserError(
-            f"receipt=True proves that each record is read once, and balance={options.balance} "
-            "reads some several times: leave out one of them"
-        )
-    start = _check_start(config, start)
-    batches = training_batches(config, start=start, epochs=epochs, tail=receipt)
+        _check_even(mixture)
     if receipt:
-        batches = add_training_counts(batches, config, start=start, epochs=epochs)
-    return _as_tuples(batches, options.image_dtype, weights=weights)
+        _check_provable(mixture)
+    start = _check_start(mixture, start)
+    batches = mixed_batches(mixture, start=start, epochs=epochs, tail=receipt)
+    if receipt:
+        batches = fold_tails(batches, mixture.first, start=start, epochs=epochs)
+    return _as_tuples(batches, options.image_dtype, weights=weights, counts=receipt)
 
 
 def evaluation_dataset(
@@ -122,8 +128,15 @@ def evaluation_dataset(
     Raises:
       UserError: the shards, the split, the batch size, the workers or their variables do not fit.
     """
-    options = _with_map(options, map)
-    batches = evaluation_batches(_config(shards, split, global_batch_size, options, place))
+    check_one_folder(shards, "evaluation_dataset")
+    config = read_config(
+        shards,
+        split=split,
+        global_batch_size=global_batch_size,
+        place=place or WorkerPlace.from_environment(),
+        options=_with_map(options, map),
+    )
+    batches = evaluation_batches(config)
     if receipt:
         batches = add_evaluation_counts(batches)
     return _as_tuples(batches, options.image_dtype, weights=True)
@@ -177,34 +190,17 @@ def steps_per_epoch(
     Raises:
       UserError: the shards, the split, the batch size or the remainder do not fit.
     """
-    workers = assign_lanes(
-        read_manifest(shards),
-        split,
-        num_workers=1,
+    mixture = open_mixture(
+        parse_data_shares(shards),
+        split=split,
         global_batch_size=global_batch_size,
-        remainder=remainder,
+        options=ReadOptions(remainder=remainder),
     )
-    return workers[0].steps_per_epoch
+    return mixture.steps_per_epoch
 
 
 def _with_map(options: ReadOptions, function: MapFunction | str | None) -> ReadOptions:
     return options if function is None else replace(options, map=function)
-
-
-def _config(
-    shards: str,
-    split: str,
-    global_batch_size: int,
-    options: ReadOptions,
-    place: WorkerPlace | None,
-) -> ReadConfig:
-    return read_config(
-        shards,
-        split=split,
-        global_batch_size=global_batch_size,
-        place=place or WorkerPlace.from_environment(),
-        options=options,
-    )
 
 
 def _place(
@@ -220,37 +216,62 @@ def _place(
     return WorkerPlace.from_environment(replicas=replicas)
 
 
-def _check_start(config: ReadConfig, start: Position) -> Position:
+def _check_start(mixture: Mixture, start: Position) -> Position:
     """Return `start`; the end of an epoch is the beginning of the next one."""
-    steps = config.shards.steps_per_epoch
+    steps = mixture.steps_per_epoch
     if start.step > steps:
         raise UserError(f"start: step {start.step} is not between 0 and the {steps} steps of an "
                         "epoch")  # fmt: skip
     return Position(start.epoch + 1, 0) if start.step == steps else start
 
 
-def _check_even(config: ReadConfig) -> None:
+def _check_even(mixture: Mixture) -> None:
     """Check that all parts of a batch have the same number of records.
 
     Raises:
       UserError: they have not, so that the mean of their losses is not that of the batch.
     """
-    place, lanes = config.place, config.manifest.num_lanes
-    if not config.shards.is_even(place.replicas):
+    place = mixture.first.place
+    if not mixture.is_even(place.replicas):
+        lanes = " and ".join(str(member.manifest.num_lanes) for member in mixture.members)
         raise UserError(
-            f"a batch of {config.global_batch_size} from {lanes} lanes has parts that differ in "
+            f"a batch of {mixture.global_batch_size} from {lanes} lanes has parts that differ in "
             f"size, on {plural(place.num_workers, 'worker')} with "
-            f"{plural(place.replicas, 'replica')} each and remainder={config.options.remainder}: "
+            f"{plural(place.replicas, 'replica')} each and "
+            f"remainder={mixture.first.options.remainder}: "
             "give weights=True to training_dataset, and use the weight in the loss, or take "
             "numbers that divide evenly, and a remainder other than pad"
         )
 
 
-def _as_tuples(batches: tf.data.Dataset, image_dtype: str, *, weights: bool) -> tf.data.Dataset:
-    """Return batches, or (batch, counts), as the tuples that users get."""
+def _check_provable(mixture: Mixture) -> None:
+    """Check that each record is read once in an epoch, which a receipt proves.
+
+    Raises:
+      UserError: it is not.
+    """
+    if mixture.is_mixed or mixture.first.balance is not None:
+        why = "a mixture" if mixture.is_mixed else f"balance={mixture.first.options.balance}"
+        raise UserError(
+            f"receipt=True proves that each record is read once, and {why} reads some several "
+            "times: leave out one of them"
+        )
+
+
+def _as_tuples(
+    batches: tf.data.Dataset, image_dtype: str, *, weights: bool, counts: bool = False
+) -> tf.data.Dataset:
+    """Return batches, or (batch, counts), as the tuples that users get.
+
+    Args:
+      batches: `TrainingBatch` or `EvaluationBatch` elements, the latter with counts or without.
+      image_dtype: the dtype of images.
+      weights: add the weights of the records.
+      counts: add the counts of `TrainingBatch`.
+    """
 
     @plain_graph
-    def convert(batch: Batch, *counts: tf.Tensor) -> tuple[Any, ...]:
+    def convert(batch: Batch, *found: tf.Tensor) -> tuple[Any, ...]:
         x, y, weight = unpack(batch.fed)
         if image_dtype == "uint8":
             x = batch.fed[0]
@@ -259,6 +280,8 @@ def _as_tuples(batches: tf.data.Dataset, image_dtype: str, *, weights: bool) -> 
             weight = share if weight is None else share * weight
         if not isinstance(batch, TrainingBatch):
             weight = batch.present if weight is None else batch.present * weight
-        return x, *(part for part in (y, weight) if part is not None), *counts
+        if isinstance(batch, TrainingBatch) and counts:
+            found = (batch.counts[0],)
+        return x, *(part for part in (y, weight) if part is not None), *found
 
     return batches.map(convert)

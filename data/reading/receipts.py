@@ -6,16 +6,17 @@ totals must equal the manifest's.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Split
+from tenfold.data.reading.batches import count_records
 from tenfold.data.reading.feeding.nested import zeros_like_spec
 from tenfold.data.reading.ordering.step_parts import StepParts
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
-from tenfold.data.reading.records.record_reader import Batch
+from tenfold.data.reading.records.record_reader import EvaluationBatch, TrainingBatch
 from tenfold.data.reading.records.shard_elements import plain_graph
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.data.units import plural
@@ -33,6 +34,9 @@ class Receipt:
       expected_fingerprint: that of all records by the manifest.
       broken: names of records that were damaged before the run began; they are not expected.
       repeated: records that were read again to fill the last batches.
+      data: the name of the data set in a mixture; "" outside of one.
+      passes: how often an epoch reads the records of a further data set of a mixture; None for
+        once. Then the other fields are the sums of the passes that ended in the epoch.
       balanced: the name of each class, and how often a record of it is read on average; () where
         records are read once. Then `expected` is the records of an epoch, and no fingerprint is
         expected.
@@ -46,6 +50,8 @@ class Receipt:
     broken: tuple[str, ...] = ()
     repeated: int = 0
     balanced: tuple[tuple[str, float], ...] = ()
+    data: str = ""
+    passes: float | None = None
 
     @property
     def exact(self) -> bool:
@@ -61,6 +67,13 @@ class Receipt:
     def sentence(self) -> str:
         """Return the receipt in words."""
         text = f"{self.records:,} of {self.expected:,} records"
+        if self.data:
+            text = f"'{self.data}': {text}"
+        if self.passes is not None:
+            text = f"'{self.data}': {self.passes:.2f} passes in this epoch"
+            if not self.expected:
+                return f"{text}, none of which has ended"
+            text += f"; {self.records:,} of {self.expected:,} records in those that ended"
         if not self.exact:
             return (
                 f"{text}: some records were not read exactly once: run 'tenfold verify'; if the "
@@ -96,6 +109,8 @@ class Receipt:
             "broken": list(self.broken),
             "repeated": self.repeated,
             "balanced": dict(self.balanced),
+            "data": self.data,
+            "passes": self.passes,
         }
 
 
@@ -157,22 +172,20 @@ def epoch_receipt(shards: str, counts: Iterable[int], *, split: str = "train") -
     )
 
 
-# A batch and its counts, int64 [3]: records, leftover records, and the sum of both's fingerprints
-# modulo 2**64.
-Counted: TypeAlias = tuple[Batch, tf.Tensor]
-
-
 def add_evaluation_counts(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Return `evaluation_batches` as (batch, counts)."""
-    return batches.map(plain_graph(lambda batch: _with_counts(batch, tf.constant(False))))
+    """Return `evaluation_batches` as (batch, counts), counts being int64 [3]."""
+
+    @plain_graph
+    def add(batch: EvaluationBatch) -> tuple[EvaluationBatch, tf.Tensor]:
+        return batch, count_records(batch.fingerprints, tf.constant(False))[0]
+
+    return batches.map(add)
 
 
-def add_training_counts(
+def fold_tails(
     batches: tf.data.Dataset, config: ReadConfig, *, start: Position, epochs: int | None
 ) -> tf.data.Dataset:
-    """Return `training_batches` as (batch, counts), without their tails.
-
-    The last batch of an epoch has the counts of the epoch's tail too.
+    """Return `training_batches` without their tails, whose counts the last batch of an epoch has.
 
     Args:
       batches: batches with tails.
@@ -183,25 +196,18 @@ def add_training_counts(
     used, per_epoch = parts.used, parts.per_epoch
 
     @plain_graph
-    def fold(last: Counted, item: tuple[tf.Tensor, Batch]) -> Any:
+    def fold(last: TrainingBatch, item: tuple[tf.Tensor, TrainingBatch]) -> Any:
         """Keep the last batch of the steps while the tail's counts are added to it."""
-        number = item[0] % per_epoch
-        counted = _with_counts(item[1], number >= used)
-        last = tf.cond(number < used, lambda: counted, lambda: (last[0], last[1] + counted[1]))
+        number, batch = item[0] % per_epoch, item[1]
+        last = tf.cond(
+            number < used, lambda: batch, lambda: last._replace(counts=last.counts + batch.counts)
+        )
         return last, (last, (number < used - 1) | (number == per_epoch - 1))
 
     numbered = batches.enumerate(start.epoch * per_epoch + start.step * replicas)
-    begin = (zeros_like_spec(batches.element_spec), tf.zeros([3], tf.int64))
-    folded = numbered.scan(begin, fold)
-    complete = folded.filter(lambda _, is_complete: is_complete).map(lambda counted, _: counted)
+    folded = numbered.scan(zeros_like_spec(batches.element_spec), fold)
+    complete = folded.filter(lambda _, is_complete: is_complete).map(lambda batch, _: batch)
     length = tf.data.INFINITE_CARDINALITY
     if epochs is not None:
         length = max(0, (epochs - start.epoch) * used - start.step * replicas)
     return complete.apply(tf.data.experimental.assert_cardinality(length))
-
-
-def _with_counts(batch: Batch, is_leftover: tf.Tensor) -> Counted:
-    count = tf.math.count_nonzero(batch.fingerprints)
-    none = tf.zeros_like(count)
-    counts = tf.where(is_leftover, [none, count], [count, none])
-    return batch, tf.concat([counts, [tf.reduce_sum(batch.fingerprints)]], axis=0)

@@ -6,6 +6,7 @@ from typing import Final
 from absl import flags
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.mixture_shares import check_one_folder
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage.folder import is_url
 from tenfold.data.storage.open_folder import open_folder
@@ -70,6 +71,7 @@ def config_from_flags(fv: FlagValues, task: str) -> InferenceConfig:
     for name in ("model", "shards"):
         if not fv[name].value:
             raise UserError(f"--{name} is missing: give --model=RUN_DIR --shards=PATH")
+    check_one_folder(fv.shards, task)
     if not is_far(fv):
         read_manifest(fv.shards).split(fv.split)  # raises UserError if there is none
         check_reach(fv.backend, fv.shards)

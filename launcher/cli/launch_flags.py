@@ -27,7 +27,10 @@ def define_flags(fv: FlagValues) -> None:
     """Define the flags of launch but those of back ends."""
     with fv.group("Data"):
         flags.DEFINE_string(
-            "shards", None, "folder (or gs://…) of shards to train on, as 'tenfold write' made it",
+            "shards",
+            None,
+            "folder (or gs://…) of shards to train on, as 'tenfold write' made it; or a mixture, "
+            " a:0.7,b:0.3, whose epochs are passes over the first",
             flag_values=fv,
         )  # fmt: skip
     define_write_flags(fv)

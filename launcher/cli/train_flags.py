@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -9,6 +10,7 @@ from absl import flags
 
 from tenfold.data.errors import UserError
 from tenfold.data.planning.lanes import DROP, REMAINDERS
+from tenfold.data.planning.mixture_shares import DataShare
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage.cache_options import AUTO as CACHE_AUTO
 from tenfold.data.storage.cache_options import DEFAULT_CACHE_BYTES, OFF, CacheOptions
@@ -150,13 +152,17 @@ def train_flag_names() -> tuple[str, ...]:
 
 
 def train_config(
-    fv: FlagValues, *, shards: str, run_dir: str, validation_shards: str = ""
+    fv: FlagValues,
+    *,
+    data_sets: Sequence[DataShare],
+    run_dir: str,
+    validation_shards: str = "",
 ) -> TrainConfig:
     """Return the trainer's configuration.
 
     Args:
       fv: the flags.
-      shards: the folder of shards, absolute or a URL.
+      data_sets: the folders of shards, absolute or URLs, with their shares of each batch.
       run_dir: the run directory, absolute or a URL.
       validation_shards: the folder of other shards to evaluate on, absolute or a URL; "" for none.
 
@@ -165,7 +171,9 @@ def train_config(
     """
     steps, seconds = parse_interval(fv.checkpoint_every)
     config = TrainConfig(
-        shards=shards,
+        shards=data_sets[0].folder,
+        share=data_sets[0].share,
+        others=tuple(data_sets[1:]),
         run_dir=run_dir,
         model=fv.model,
         epochs=fv.epochs,

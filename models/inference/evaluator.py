@@ -10,7 +10,7 @@ import tensorflow as tf
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import Manifest
 from tenfold.data.reading.batches import evaluation_batches, feed_of
-from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
 from tenfold.models.inference.inference_reading import inference_reading

@@ -12,7 +12,7 @@ from tenfold.data.format.manifest import Manifest, ShardInfo
 from tenfold.data.reading.batches import feed_of, ordered_batches
 from tenfold.data.reading.feeding.feature_specs import FeatureTensor
 from tenfold.data.reading.feeding.feed import unpack
-from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.storage.open_folder import open_folder

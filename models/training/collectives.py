@@ -5,10 +5,14 @@ retracing, and a graph of collectives is built and kept per epoch.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import tensorflow as tf
 
 from tenfold.models.train_config import TrainConfig
+
+# Integers that are summed together, at least.
+_INTS_AT_ONCE: Final = 16
 
 
 def communication_options(config: TrainConfig) -> tf.distribute.experimental.CommunicationOptions:
@@ -63,10 +67,12 @@ class WorkerCollectives:
 
     def sum_ints(self, *values: int) -> tuple[int, ...]:
         """Return the sums of 64-bit integers over the workers, modulo 2**64."""
-        wrapped = [value % 2**64 for value in values]
+        # One length for nearly all calls: each length is traced anew.
+        missing = -len(values) % _INTS_AT_ONCE
+        wrapped = [value % 2**64 for value in (*values, *[0] * missing)]
         signed = [value - 2**64 if value >= 2**63 else value for value in wrapped]
         summed = self.summed(tf.constant(signed, tf.int64))
-        return tuple(int(value) % 2**64 for value in summed.numpy())
+        return tuple(int(value) % 2**64 for value in summed.numpy()[: len(values)])
 
     def sum_float(self, value: float) -> float:
         """Return the sum of a float64 over the workers."""
@@ -74,11 +80,11 @@ class WorkerCollectives:
 
     def any_worker(self, flag: bool) -> bool:
         """Return True if `flag` is true on any worker."""
-        return self.sum_ints(int(flag), 0)[0] > 0  # two values, as in other calls: one trace
+        return self.sum_ints(int(flag))[0] > 0
 
     def barrier(self) -> None:
         """Wait until all workers have called this method."""
-        self.sum_ints(0, 0)
+        self.sum_ints(0)
 
     def gather(self, row: Sequence[float]) -> list[tuple[float, ...]]:
         """Return the `row` of every worker, by worker index; rows have the same length."""

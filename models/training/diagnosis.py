@@ -16,10 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tenfold.data.reading.batch_records import global_batch_records
-from tenfold.data.reading.batches import training_batches
 from tenfold.data.reading.feeding.feed import Fed, unpack
 from tenfold.data.reading.feeding.nested import named_leaves
+from tenfold.data.reading.locating.batch_records import step_records
+from tenfold.data.reading.mixing.mixed_batches import mixed_batches
 from tenfold.data.reading.read_options import Position
 from tenfold.models.training.session import Session
 
@@ -114,8 +114,8 @@ def _inspect(
     first = min(places, key=lambda place: (place.kind, place.index))
     if first.kind == _NOWHERE and not updated:
         return None
-    names = global_batch_records(session.reading, position)
-    counts = [int(count) for (count,) in session.gather([session.shards.records(position.step)])]
+    names = step_records(session.data, position)
+    counts = [int(count) for (count,) in session.gather([session.data.own_records(position)])]
     starts = accumulate(counts, initial=0)
     same = [(start, place) for start, place in zip(starts, places) if _is_same(place, first)]  # noqa: B905
     offending = tuple(names[start + at] for start, place in same for at in place.positions)
@@ -123,7 +123,7 @@ def _inspect(
     what, where = step.describe(first, updated)
     if offending:
         where += f", for {count:,} of the {len(names):,} records of the step"
-    done = position.epoch * session.shards.steps_per_epoch + position.step
+    done = position.epoch * session.data.steps_per_epoch + position.step
     return Origin(done + 1, position.epoch, what, where, offending or names)
 
 
@@ -150,7 +150,7 @@ class _Step:
         """Compute the step at `position` and note its place."""
         model = self._session.copy_of_model(self._weights)
         self._variables = [variable.path for variable in model.trainable_variables]
-        batches = training_batches(self._session.reading, start=position)
+        batches = mixed_batches(self._session.data, start=position)
         first = 0
         for batch in islice(batches, self._session.place.replicas):
             if not (count := int(tf.size(batch.fingerprints))):

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.json_fields import from_json_fields
-from tenfold.data.reading.batch_records import global_batch_records
-from tenfold.data.reading.read_errors import explain_errors
+from tenfold.data.reading.locating.batch_records import step_records
+from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.reading.receipts import Receipt
 from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine, StepMetrics
@@ -114,7 +114,7 @@ class _Run:
                 self.config.callbacks, working_dir=self.config.working_dir, is_chief=chief
             ),
             epochs=self.config.epochs,
-            steps=session.shards.steps_per_epoch,
+            steps=session.data.steps_per_epoch,
         )
         self.log = RunLog(self.config.run_dir, steps_done=session.steps_done) if chief else None
 
@@ -157,12 +157,12 @@ class _Run:
         session = self.session
         self.callbacks.on_epoch_begin(session.state.position.epoch)
         started_at, wait_s, first = time.monotonic(), 0.0, session.state.position.step
-        while session.state.position.step < session.shards.steps_per_epoch:
+        while session.state.position.step < session.data.steps_per_epoch:
             wait_s += self._call_of_steps()
         seconds = max(time.monotonic() - started_at, 1e-9)
-        records = session.shards.records_between(first, session.shards.steps_per_epoch)
+        records = session.data.records_between(first, session.data.steps_per_epoch)
         epoch = session.state.position.epoch
-        loss, metrics, receipt = session.finish_epoch()
+        loss, metrics, (receipt, *others) = session.finish_epoch()
         bottleneck = session.bottleneck()
         validation = self._evaluate(metrics)
         line = EpochMetrics(
@@ -174,13 +174,15 @@ class _Run:
             records_per_s=records / seconds,
             wait_share=min(1.0, wait_s / seconds),
             receipt=_receipt_line(receipt),
+            other_receipts=tuple(map(_receipt_line, others)),
             validation_receipt=_receipt_line(validation) if validation else None,
             bottleneck=BottleneckLine(
                 bottleneck.bound, bottleneck.advice, **asdict(bottleneck.shares)
             ),
         )
         self.callbacks.on_epoch_end(epoch, {"loss": loss, **self.metrics})
-        self._report_epoch(line, (receipt.sentence(), bottleneck.sentence()))
+        receipts = (each.sentence() for each in (receipt, *others))
+        self._report_epoch(line, (*receipts, bottleneck.sentence()))
         self._checkpoint()
 
     def _call_of_steps(self) -> float:
@@ -202,7 +204,7 @@ class _Run:
             self.first_call = False
             self.reporter.enter("training")
         every = self.config.checkpoint_every_steps
-        at_end = session.state.position.step == session.shards.steps_per_epoch
+        at_end = session.state.position.step == session.data.steps_per_epoch
         if not at_end and (result.save or (every and session.steps_done % every == 0)):
             self._checkpoint()
         if result.stop and not at_end:
@@ -228,8 +230,8 @@ class _Run:
           NotFiniteError: unless such values are ignored.
         """
         session, self.seen_not_finite = self.session, True
-        epoch, index = divmod(step - 1, session.shards.steps_per_epoch)
-        records = global_batch_records(session.reading, Position(epoch, index))
+        epoch, index = divmod(step - 1, session.data.steps_per_epoch)
+        records = step_records(session.data, Position(epoch, index))
         finding = NotFiniteFinding(step, epoch, what, self.config.on_nan, records)
         if self.config.on_nan != "ignore":
             self.reporter.enter("diagnosis")
@@ -259,10 +261,12 @@ class _Run:
     def _steps_until_next_stop(self) -> int:
         """Return the steps of the next call; it ends at a checkpoint or the end of the epoch."""
         session, config = self.session, self.config
-        steps = session.shards.steps_per_epoch - session.state.position.step
+        steps = session.data.steps_per_epoch - session.state.position.step
         if config.checkpoint_every_steps:
             every = config.checkpoint_every_steps
             steps = min(steps, every - session.steps_done % every)
+        # Receipts count pass by pass.
+        steps = min(steps, session.data.steps_to_pass_end(session.state.position))
         return min(steps, session.max_steps)
 
     def _is_save_due(self) -> bool:
@@ -284,7 +288,7 @@ class _Run:
         """Report the checkpoints that have become whole; with `wait`, all."""
         for saved in self.session.saved_checkpoints(wait=wait):
             epoch, step = saved.position.epoch, saved.position.step
-            steps_done = epoch * self.session.shards.steps_per_epoch + step
+            steps_done = epoch * self.session.data.steps_per_epoch + step
             self.reporter.checkpoint(saved.path, epoch=epoch, step=steps_done)
 
     def _evaluate(self, metrics: dict[str, float]) -> Receipt | None:
@@ -305,8 +309,8 @@ class _Run:
     def _report_steps(self, result: StepsResult, first: int, seconds: float) -> None:
         """Log every step of a call and report the last; `first` were done before the call."""
         session = self.session
-        begin = first % session.shards.steps_per_epoch
-        records = session.shards.records_between(begin, begin + len(result.losses))
+        begin = first % session.data.steps_per_epoch
+        records = session.data.records_between(begin, begin + len(result.losses))
         lines = [
             StepMetrics(
                 epoch=session.state.position.epoch,
@@ -321,7 +325,7 @@ class _Run:
         ]
         if self.log:
             self.log.steps(lines)
-        total = self.config.epochs * session.shards.steps_per_epoch
+        total = self.config.epochs * session.data.steps_per_epoch
         self.reporter.step(lines[-1], total_steps=total)
 
     def _report_epoch(self, line: EpochMetrics, sentences: tuple[str, ...]) -> None:

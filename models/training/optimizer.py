@@ -1,9 +1,11 @@
 """Precision, learning rate schedule, gradient clipping and class weights of a run."""
 
+from collections.abc import Sequence
+
 import keras
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import LABEL, Split
+from tenfold.data.format.manifest import LABEL
 from tenfold.data.planning.class_balance import class_weights
 from tenfold.models.loss_scaling import finite_on_all
 from tenfold.models.model_spec import ModelSpec
@@ -105,15 +107,18 @@ def check_class_weights(spec: ModelSpec) -> None:
         )
 
 
-def balanced_weights(split: Split) -> tuple[float, ...]:
+def balanced_weights(counts: Sequence[float], *, split: str) -> tuple[float, ...]:
     """Return the weight of each class, so that every class contributes equally to the loss.
+
+    Args:
+      counts: the records of each class, or in a mixture their share.
+      split: the name of the split, for the message.
 
     Raises:
       UserError: the records of the split have no class labels.
     """
-    counts = split.label_counts
     if not counts:
         raise UserError(
-            f"--class_weights=balanced: the records of split '{split.name}' have no class labels"
+            f"--class_weights=balanced: the records of split '{split}' have no class labels"
         )
     return class_weights(counts)

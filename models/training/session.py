@@ -12,13 +12,16 @@ import tensorflow as tf
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, Split
 from tenfold.data.integrity.salvage import check_sizes, load_salvage
-from tenfold.data.planning.lanes import WorkerShards
 from tenfold.data.planning.splits.validation_split import validation_split
-from tenfold.data.reading.batches import evaluation_batches, feed_of, training_batches
+from tenfold.data.reading.batches import evaluation_batches, feed_of
 from tenfold.data.reading.decoding.decoders import load_decoder, resolve_decoder
 from tenfold.data.reading.feeding.feed import load_map
+from tenfold.data.reading.locating.read_errors import READ_ERRORS, explain_mixed_error
+from tenfold.data.reading.mixing.mixed_batches import mixed_batches
+from tenfold.data.reading.mixing.mixture import Mixture, open_mixture
+from tenfold.data.reading.mixing.pass_counts import PassCounts
+from tenfold.data.reading.mixing.pass_receipt import pass_receipt
 from tenfold.data.reading.read_config import ReadConfig
-from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
 from tenfold.data.storage.folder import Folder
@@ -60,6 +63,7 @@ class Session:
       place: the place of this worker.
 
     Attributes:
+      data: the data sets that this worker reads for training.
       max_steps: the most steps of `run_steps`.
 
     Raises:
@@ -77,17 +81,17 @@ class Session:
         self.manifest: Manifest = (
             self.salvage.manifest if self.salvage else read_manifest(config.shards)
         )
-        self._reading = self._read_config()
+        self.data = self._open_data()
+        self._reading = self.data.first
         self._validation = self._validation_config()
-        self.shards: WorkerShards = self._reading.shards
         # Before the scope: variables of the user's function are not the model's.
         feed = feed_of(self._reading)
         self._fed_spec = feed.element_spec
         self._spec = make_model_spec(
             config,
             feed,
-            steps_per_epoch=self.shards.steps_per_epoch,
-            statistics=self.split.statistics,
+            steps_per_epoch=self.data.steps_per_epoch,
+            statistics=self.data.statistics,
         )
         with strategy.scope():
             self.model = build_model(config, self._spec)
@@ -97,7 +101,7 @@ class Session:
         balanced = config.class_weights == "balanced"
         if balanced:
             check_class_weights(self._spec)
-        equal_parts = self.shards.is_even(replicas)
+        equal_parts = self.data.is_even(replicas)
         self.max_steps = steps_per_call(
             self.model,
             config.steps_per_execution,
@@ -108,10 +112,15 @@ class Session:
             self.model,
             strategy,
             max_steps=self.max_steps,
-            class_weights=balanced_weights(self.split) if balanced else (),
+            num_data_sets=len(self.data.members),
+            class_weights=(
+                balanced_weights(self.data.label_counts, split=config.train_split)
+                if balanced
+                else ()
+            ),
             jit_compile=config.jit_compile,
             equal_parts=equal_parts,
-            empty_parts=self.shards.may_be_empty(replicas),
+            empty_parts=self.data.may_be_empty(replicas),
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
         self._collectives = WorkerCollectives(
@@ -119,6 +128,7 @@ class Session:
         )
         self.state = self._initial_state()
         self._iterator: Any = None
+        self._left_out = 0
         self._watch = Stopwatch()
         self._all_reduce_s: float | None = None
         self.last_save = time.monotonic()
@@ -139,7 +149,7 @@ class Session:
     def steps_done(self) -> int:
         """Steps done since the run began, over all launches into its run directory."""
         position = self.state.position
-        return position.epoch * self.shards.steps_per_epoch + position.step
+        return position.epoch * self.data.steps_per_epoch + position.step
 
     def _initial_state(self) -> RunState:
         config = self.config
@@ -150,17 +160,23 @@ class Session:
             remainder=config.remainder,
             bucket=config.bucket,
             balance=config.balance,
+            shares=config.shares,
+            others=(PassCounts(),) * len(config.others),
         )
 
-    def _read_config(self) -> ReadConfig:
-        return ReadConfig(
-            folder=open_folder(self.config.shards).path,
-            manifest=self.manifest,
+    def _open_data(self) -> Mixture:
+        data = open_mixture(
+            self.config.data_sets,
             split=self.config.train_split,
             global_batch_size=self.config.global_batch_size,
             place=self.place,
             options=self._read_options(),
-            moved=self.salvage.moved if self.salvage else {},
+        )
+        if self.salvage is None:
+            return data
+        # `launch` refuses it with a mixture.
+        return Mixture(
+            (replace(data.first, manifest=self.salvage.manifest, moved=self.salvage.moved),)
         )
 
     def _validation_config(self) -> ReadConfig | None:
@@ -200,11 +216,6 @@ class Session:
         )
 
     @property
-    def reading(self) -> ReadConfig:
-        """What this worker reads for training."""
-        return self._reading
-
-    @property
     def spec(self) -> ModelSpec:
         """What the model function is told."""
         return self._spec
@@ -217,13 +228,12 @@ class Session:
         Raises:
           JobError: a shard is missing, or its size differs from the manifest.
         """
-        check_sizes(
-            self._reading.folder,
-            [s for s in self.shards.shards if s.name not in self._reading.moved],
-        )
+        for member in self.data.members:
+            own = [shard for shard in member.shards.shards if shard.name not in member.moved]
+            check_sizes(member.folder, own)
         self._iterator = iter(
             self.strategy.distribute_datasets_from_function(
-                lambda _: training_batches(self._reading, start=self.state.position, tail=True)
+                lambda _: mixed_batches(self.data, start=self.state.position, tail=True)
             )
         )
 
@@ -243,46 +253,52 @@ class Session:
         try:
             result = self._train(self._iterator, steps, stop=stop, save=save)
         except READ_ERRORS as error:
-            explained = explain_read_error(self._reading, start=position, steps=steps, error=error)
+            explained = explain_mixed_error(self.data, start=position, steps=steps, error=error)
             if explained is None:
                 raise
             raise explained from error
         self._watch.add(
             steps, time.monotonic() - began, wait_s=result.wait_s, decode_s=result.decode_s
         )
+        (records, left_out, fingerprint), *others = result.counts
         self.state = replace(
             self.state,
             position=Position(position.epoch, position.step + steps),
             loss_sum=self.state.loss_sum + self._loss_sum(position.step, result.losses),
-            records=self.state.records + result.records,
-            fingerprint=(self.state.fingerprint + result.fingerprint) % 2**64,
+            records=self.state.records + records,
+            fingerprint=(self.state.fingerprint + fingerprint) % 2**64,
+            others=self._passes_after(steps, others),
         )
+        self._left_out = left_out
         return result
+
+    def _passes_after(
+        self, steps: int, counts: Sequence[tuple[int, int, int]]
+    ) -> tuple[PassCounts, ...]:
+        """Return the counts of the further data sets after steps that end no pass but the last."""
+        before = self.data.positions(self.state.position)[1:]
+        members = zip(self.data.members[1:], before, self.state.others, counts, strict=True)
+        return tuple(
+            known.plus(found, ends_pass=position.step + steps == member.shards.steps_per_epoch)
+            for member, position, known, found in members
+        )
 
     def _loss_sum(self, first: int, losses: Any) -> float:
         """Return the sum of the losses of steps, each weighed by its records per full batch."""
         full = self.config.global_batch_size
-        records = [self.shards.global_records(first + index) for index in range(len(losses))]
+        records = [self.data.global_records(first + index) for index in range(len(losses))]
         return sum(float(loss) * n / full for loss, n in zip(losses, records, strict=True))
 
-    def finish_epoch(self) -> tuple[float, dict[str, float], Receipt]:
-        """Return the epoch's (mean loss, metrics, receipt) and move on to the next epoch."""
+    def finish_epoch(self) -> tuple[float, dict[str, float], tuple[Receipt, ...]]:
+        """Return the epoch's (mean loss, metrics, receipts) and move on to the next epoch.
+
+        There is a receipt for each data set.
+        """
         leftover, leftover_fingerprint = self._train.read_tail(
-            self._iterator, self.shards.tail_steps
+            self._iterator, self.data.tail_steps
         )
-        records, fingerprint, left_out = self._collectives.sum_ints(
-            self.state.records, self.state.fingerprint + leftover_fingerprint, leftover
-        )
-        receipt = make_receipt(
-            self.split,
-            records=records,
-            fingerprint=fingerprint,
-            left_out=left_out,
-            broken=self._broken(self.split),
-            repeated=self.shards.repeated_records,
-            **self._balanced(),
-        )
-        full_batches = self.shards.epoch_records / self.config.global_batch_size
+        receipts = self._receipts(leftover + self._left_out, leftover_fingerprint)
+        full_batches = self.data.epoch_records / self.config.global_batch_size
         loss, metrics = self.state.loss_sum / full_batches, self._take_metrics()
         self.state = replace(
             self.state,
@@ -290,8 +306,36 @@ class Session:
             loss_sum=0.0,
             records=0,
             fingerprint=0,
+            others=tuple(passes.next_epoch() for passes in self.state.others),
         )
-        return loss, metrics, receipt
+        return loss, metrics, receipts
+
+    def _receipts(self, left_out: int, fingerprint: int) -> tuple[Receipt, ...]:
+        """Return the receipts of the epoch over all workers.
+
+        Args:
+          left_out: this worker's leftover records of the first data set.
+          fingerprint: the sum of the fingerprints that `state` lacks.
+        """
+        state, data = self.state, self.data
+        first = (state.records, left_out, state.fingerprint + fingerprint)
+        sums = self._collectives.sum_ints(*first, *(s for each in state.others for s in each.sums))
+        receipt = make_receipt(
+            self.split,
+            records=sums[0],
+            left_out=sums[1],
+            fingerprint=sums[2],
+            broken=self._broken(self.split),
+            repeated=data.first.shards.repeated_records,
+            **self._balanced(),
+        )
+        if not data.is_mixed:
+            return (receipt,)
+        found = [replace(receipt, data=data.names[0])]
+        for index, passes in enumerate(state.others, start=1):
+            own = sums[6 * index - 3 : 6 * index + 3]
+            found.append(pass_receipt(data, index, passes.with_sums(own)))
+        return tuple(found)
 
     def _balanced(self) -> dict[str, Any]:
         """Return what `make_receipt` is told where records of rare classes are repeated."""
@@ -301,7 +345,7 @@ class Session:
         numbers = (str(index) for index in range(len(balance.copies)))
         names = self.manifest.label_names or numbers
         return {
-            "expected": self.shards.epoch_records,
+            "expected": self.data.epoch_records,
             "balanced": tuple(zip(names, balance.copies, strict=True)),
         }
 
@@ -376,15 +420,25 @@ class Session:
         Raises:
           OSError, JobError: the checkpoint before it could not be saved.
         """
-        records, fingerprint = self._collectives.sum_ints(
-            self.state.records, self.state.fingerprint
+        state = self.state
+        others = [number for each in state.others for number in each.sums]
+        records, fingerprint, *sums = self._collectives.sum_ints(
+            state.records, state.fingerprint, *others
         )
         # Reading a metric's variable sums it over the workers.
         values = [tf.convert_to_tensor(v.value) for v in self._variables()]
         self.last_save = time.monotonic()
         if self._writer.is_idle:
             return
-        state = replace(self.state, records=records, fingerprint=fingerprint)
+        state = replace(
+            state,
+            records=records,
+            fingerprint=fingerprint,
+            others=tuple(
+                passes.with_sums(sums[6 * index : 6 * index + 6])
+                for index, passes in enumerate(state.others)
+            ),
+        )
         paths = tuple(variable.path for variable in self._variables())
         self._writer.start(Checkpoint(state, self._copied(values), paths))
 
@@ -440,7 +494,8 @@ class Session:
         # A checkpoint holds the sums over all workers: only the chief continues them, the others
         # restart at 0, so that the next sum over the workers counts nothing twice.
         if not self.place.is_chief:
-            state = replace(state, records=0, fingerprint=0)
+            others = tuple(passes.with_sums((0,) * 6) for passes in state.others)
+            state = replace(state, records=0, fingerprint=0, others=others)
         self.state = state
         return True
 
@@ -507,7 +562,7 @@ class Session:
           UserError: the workers have found checkpoints of different steps.
         """
         position = found.state.position if found else Position()
-        steps = position.epoch * self.shards.steps_per_epoch + position.step
+        steps = position.epoch * self.data.steps_per_epoch + position.step
         if self._collectives.sum_ints(steps, 0)[0] != steps * self.place.num_workers:
             raise UserError(
                 f"worker {self.place.index} would resume at step {steps}, other workers at "

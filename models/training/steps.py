@@ -43,8 +43,8 @@ class StepsResult:
       metrics: the model's metrics, over the epoch so far and all workers.
       stop: whether any worker requested to stop.
       save: whether any worker requested a checkpoint.
-      records: records that this worker read.
-      fingerprint: sum of the fingerprints of these records, modulo 2**64.
+      counts: records, leftover records and the sum of the fingerprints of both, modulo 2**64,
+        that this worker read of each data set.
       wait_s: seconds that the steps waited for input.
       decode_s: seconds of parsing and decoding the batches, summed over threads.
       exchange_s: seconds from this worker's gradients to the updated weights: waiting for the
@@ -56,8 +56,7 @@ class StepsResult:
     metrics: dict[str, float]
     stop: bool
     save: bool
-    records: int
-    fingerprint: int
+    counts: tuple[tuple[int, int, int], ...]
     wait_s: float
     decode_s: float
     exchange_s: float | None = None
@@ -93,6 +92,7 @@ class TrainSteps:
       model: a compiled, built model, created in the scope of `strategy`.
       strategy: the strategy whose replicas share each global batch.
       max_steps: the largest number of steps of one call.
+      num_data_sets: the data sets that are read.
       class_weights: the weight of each class, or empty for equal weights.
       jit_compile: whether XLA compiles the forward and backward pass.
       equal_parts: whether all replicas get equally many records of every step.
@@ -109,6 +109,7 @@ class TrainSteps:
         strategy: tf.distribute.Strategy,
         *,
         max_steps: int,
+        num_data_sets: int = 1,
         class_weights: Sequence[float] = (),
         jit_compile: bool = False,
         equal_parts: bool = True,
@@ -126,6 +127,7 @@ class TrainSteps:
         )
         self._strategy = strategy
         self._max_steps = max_steps
+        self._num_data_sets = num_data_sets
         self._metrics = MetricTotals(model)
         self._own_step = type(model).train_step is not keras.Model.train_step
         self._times_exchange = strategy.num_replicas_in_sync > 1 and not self._own_step
@@ -145,7 +147,7 @@ class TrainSteps:
           save: whether this worker requests a checkpoint.
         """
         assert 1 <= steps <= self._max_steps, steps
-        losses, metrics, requests, records, fingerprint, seconds = self._run(
+        losses, metrics, requests, counts, seconds = self._run(
             iterator, tf.constant(steps), tf.constant([float(stop), float(save)])
         )
         return StepsResult(
@@ -153,8 +155,7 @@ class TrainSteps:
             metrics={name: float(value) for name, value in metrics.items()},
             stop=bool(requests[0] > 0),
             save=bool(requests[1] > 0),
-            records=int(records),
-            fingerprint=int(fingerprint) % 2**64,
+            counts=_as_counts(counts),
             wait_s=float(seconds[0]),
             decode_s=float(seconds[1]),
             exchange_s=float(seconds[2]) if self._times_exchange else None,
@@ -168,26 +169,25 @@ class TrainSteps:
         begin = (
             tf.constant(0),
             tf.zeros([self._max_steps]),
-            tf.constant(0, tf.int64),
-            tf.constant(0, tf.int64),
+            tf.zeros([self._num_data_sets, 3], tf.int64),
             tf.zeros([3], tf.float64),
         )
 
-        def body(step: Any, losses: Any, records: Any, total: Any, seconds: Any) -> Any:
-            batch, wait_s = _timed_next(iterator, after=records)
-            loss, count, fingerprint, exchange_s = self._run_replicas(batch)
+        def body(step: Any, losses: Any, total: Any, seconds: Any) -> Any:
+            batch, wait_s = _timed_next(iterator, after=total)
+            loss, counts, exchange_s = self._run_replicas(batch)
             seconds += tf.stack([wait_s, self._sum_replicas(batch.decode_s), exchange_s])
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
-            return step + 1, losses, records + count, total + fingerprint, seconds
+            return step + 1, losses, total + counts, seconds
 
-        _, losses, records, fingerprint, seconds = tf.while_loop(
+        _, losses, counts, seconds = tf.while_loop(
             lambda step, *_: step < steps, body, begin, parallel_iterations=1
         )
-        with tf.control_dependencies([records]):
+        with tf.control_dependencies([counts]):
             metrics = self._metrics.local_values(self._strategy)
         summed = sum_over_workers(self._strategy, tf.concat([losses, metrics, requests], axis=0))
         losses, metrics, requests = tf.split(summed, [self._max_steps, self._metrics.size, 2])
-        return losses, self._metrics.results(metrics), requests, records, fingerprint, seconds
+        return losses, self._metrics.results(metrics), requests, counts, seconds
 
     def read_tail(self, iterator: Any, steps: int) -> tuple[int, int]:
         """Read the batches of leftover records that follow an epoch's training steps.
@@ -199,16 +199,11 @@ class TrainSteps:
         Returns:
           This worker's (leftover records, sum of their fingerprints modulo 2**64).
         """
-        records = fingerprint = 0
-        for _ in range(steps):
-            count, batch_fingerprint = self._run_tail(iterator)
-            records, fingerprint = records + int(count), fingerprint + int(batch_fingerprint)
-        return records, fingerprint % 2**64
+        rows = [_as_counts(self._run_tail(iterator))[0] for _ in range(steps)]
+        return sum(row[1] for row in rows), sum(row[2] for row in rows) % 2**64
 
-    def _tail_step(self, iterator: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        parts = self._strategy.experimental_local_results(iterator.get_next().fingerprints)
-        fingerprints = tf.concat(list(parts), axis=0)  # 0 for padding
-        return tf.math.count_nonzero(fingerprints), tf.reduce_sum(fingerprints)
+    def _tail_step(self, iterator: Any) -> tf.Tensor:
+        return self._sum_replicas(iterator.get_next().counts)
 
     def _sum_replicas(self, value: Any) -> tf.Tensor:
         """Return the sum of a value over this worker's replicas."""
@@ -229,8 +224,8 @@ class TrainSteps:
         """Run one replica's step.
 
         Returns:
-          Its share of the global loss, the count and the fingerprint sum of its records, and the
-          seconds from its gradients to the updated weights.
+          Its share of the global loss, the counts of its records, and the seconds from its
+          gradients to the updated weights.
         """
         x, y, weight = unpack(batch.fed)
         if self._class_weights:
@@ -242,14 +237,13 @@ class TrainSteps:
             ready_at = tf.timestamp()
         else:
             loss, ready_at = self._standard_step(x, y, weight, batch.share)
-        # The count depends on the updated variables, so that the clock of the next step, which
-        # waits for the count, starts when this step is over.
+        # The counts depend on the updated variables, so that the clock of the next step, which
+        # waits for them, starts when this step is over.
         updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
         with tf.control_dependencies(updated):
-            count = tf.math.count_nonzero(batch.fingerprints)  # 0 for repeated records
+            counts = tf.identity(batch.counts)
             exchange_s = tf.timestamp() - ready_at
-        fingerprint = tf.reduce_sum(batch.fingerprints)
-        return tf.cast(loss, tf.float32), count, fingerprint, exchange_s
+        return tf.cast(loss, tf.float32), counts, exchange_s
 
     def _standard_step(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tuple[Any, Any]:
         """Return the loss, and the time when this replica's gradients were ready."""
@@ -326,6 +320,11 @@ class TrainSteps:
         summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         clipped = _clip(self._model.optimizer, summed)
         return [gradient / self._strategy.num_replicas_in_sync for gradient in clipped]
+
+
+def _as_counts(rows: tf.Tensor) -> tuple[tuple[int, int, int], ...]:
+    """Return the counts of each data set, with fingerprints from 0 to 2**64."""
+    return tuple((read, left, found % 2**64) for read, left, found in rows.numpy().tolist())
 
 
 def _timed_next(iterator: Any, *, after: tf.Tensor) -> tuple[Any, tf.Tensor]:

@@ -92,7 +92,7 @@ def input_spec(
     features = tuple(f for name, f in stored.items() if name in wanted)
     _check_options(feed, stored)
     lengths = {
-        name: length if length != LONGEST else _longest(manifest, stored[name])
+        name: length if length != LONGEST else longest_list(manifest, stored[name])
         for name, length in feed.pad.items()
         if name in wanted
     }
@@ -233,7 +233,7 @@ def _default(feature: Feature, defaults: Mapping[str, Any]) -> Any:
         ) from None
 
 
-def _longest(manifest: Manifest, feature: Feature) -> int:
+def longest_list(manifest: Manifest, feature: Feature) -> int:
     """Return the entries of the longest list over all splits."""
     longest = 0
     for split in manifest.splits:

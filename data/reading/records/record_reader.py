@@ -38,12 +38,15 @@ class TrainingBatch(NamedTuple):
       fingerprints: the same, and 0 for a record that is read again in the epoch.
       share: float32 scalar, the records of the part as a multiple of the mean over the parts of
         all replicas; 1 where they are equal.
+      counts: int64 [data sets, 3]: for each data set of a mixture, or the only one, the records
+        of the part, its leftover records, and the sum of the fingerprints of both modulo 2**64.
     """
 
     fed: tuple[Any, ...]
     fingerprints: tf.Tensor
     decode_s: tf.Tensor
     share: tf.Tensor
+    counts: tf.Tensor
 
 
 class EvaluationBatch(NamedTuple):

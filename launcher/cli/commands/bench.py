@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from absl import flags
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.mixture_shares import check_one_folder
 from tenfold.data.reading.decoding.decoders import AUTO, BUSY, DECODERS
 from tenfold.launcher.cli.feed_flags import define_feed_flags, feed_options, map_name
 from tenfold.launcher.cli.flags import Arguments, FlagValues, define_size
@@ -67,6 +68,7 @@ def run(fv: FlagValues, args: Arguments) -> int:
     args.expect_none()
     if not fv.shards:
         raise UserError("--shards is missing: give the folder that holds manifest.json")
+    check_one_folder(fv.shards, "bench")
     from tenfold.data.runtime.deferred_keras import defer_unused_keras_modules
     from tenfold.data.runtime.tensorflow_hooks import silence_native_startup
     from tenfold.data.runtime.tensorflow_version import require_tensorflow

@@ -14,6 +14,7 @@ from absl import flags
 from tenfold.data.errors import UserError
 from tenfold.data.planning.lanes import check_workers
 from tenfold.data.planning.layout import LayoutPolicy
+from tenfold.data.planning.mixture_shares import check_one_folder
 from tenfold.data.planning.plan_layout import plan_layout
 from tenfold.data.runtime.cpus import usable_cpus
 from tenfold.data.runtime.scratch_folder import scratch_folder
@@ -128,6 +129,7 @@ def _data_set(fv: FlagValues, counts: Sequence[int]) -> DataSet:
     if bool(fv.shards) == bool(fv.dataset_size):
         raise UserError("give either --shards=PATH or --dataset_size=10TB with --num_examples=N")
     if fv.shards:
+        check_one_folder(fv.shards, "simulate")
         manifest = read_manifest(fv.shards)
         shards = manifest.split("train").shards
         sizes = [(shard.records, shard.bytes) for shard in shards]

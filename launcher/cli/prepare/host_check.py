@@ -31,7 +31,7 @@ def look_at(launch: Launch) -> tuple[HostReport, ...]:
 
 def _look_once(launch: Launch) -> tuple[HostReport, ...]:
     spec = launch.spec
-    shards = (spec.train.shards, spec.train.validation_shards) if spec.train else ()
+    shards = spec.train.folders if spec.train else ()
     hosts = launch.all_hosts
     any_remote = any(host.remote for host in hosts)
     return look_at_hosts(
@@ -39,7 +39,7 @@ def _look_once(launch: Launch) -> tuple[HostReport, ...]:
         hosts,
         launch.choose_cluster(hosts).workers,
         folder=disk_of(spec.run_dir),
-        paths=[spec.cwd, *(path for path in shards if path and not is_url(path))],
+        paths=[spec.cwd, *(path for path in shards if not is_url(path))],
         shared=spec.run_dir if any_remote and not is_url(spec.run_dir) else "",
         cuda_visible_devices=launch.passed_env.get(GPUS_VARIABLE),
     )

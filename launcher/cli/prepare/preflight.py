@@ -12,13 +12,15 @@ from tenfold.data.planning.class_balance import find_balance
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions
-from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, bucket_feature, input_spec
+from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, bucket_feature
+from tenfold.data.reading.mixing.mixture import Mixture, open_mixture
+from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.job_spec import job_from_json
 from tenfold.launcher.job.run_dir import CHECKPOINTS_FOLDER, JOB_FILE
 from tenfold.models.model_registry import built_in_name
-from tenfold.models.train_config import STEP_FIELDS, TrainConfig
+from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_remedy
 
 _IMAGE_MODELS: Final = ("cnn", "resnet50", "unet", "keras")
 # From this imbalance on, a launch says what it costs.
@@ -28,29 +30,29 @@ _SAMPLED_IMAGES: Final = 64
 
 
 def check_training(config: TrainConfig, *, num_workers: int) -> int:
-    """Check a training run against the manifest of its shards; return the number of lanes.
+    """Check a training run against the manifests of its shards.
+
+    Returns:
+      The lanes, which workers can be no more than.
 
     Raises:
       UserError: there are no such shards, they do not have what a built-in model needs, the
         workers are more than the lanes, there are too few records, or the run directory holds a
         run in another order.
     """
-    manifest = read_manifest(config.shards)
-    spec = input_spec(manifest, config.image_size, config.feed)
-    if config.bucket:
-        bucket_feature(manifest, config.bucket)
-    if config.balance:
-        find_balance(manifest, config.train_split, config.balance)
+    data = _open_data(config, num_workers)
+    manifest, spec = data.first.manifest, data.first.spec
+    for member in data.members:
+        if config.bucket:
+            bucket_feature(member.manifest, config.bucket)
+        if config.balance:
+            find_balance(member.manifest, config.train_split, config.balance)
     if not config.map:  # the function alone knows what the model is fed
         _check_built_in(config.model, spec.inputs, spec.targets, config.feed)
     check_resume(config)
-    assign_lanes(
-        manifest,
-        config.train_split,
-        num_workers=num_workers,
-        global_batch_size=config.global_batch_size,
-        remainder=config.remainder,
-    )
+    for member in data.members:
+        # Raises UserError if the workers do not fit the lanes, or the records a batch.
+        _ = member.shards
     where = config.validation_shards
     other = read_manifest(where) if where else None
     split = validation_split(manifest, config.validation_split, other=other, where=where)
@@ -62,7 +64,25 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
             global_batch_size=config.global_batch_size,
             remainder=PAD,
         )
-    return manifest.num_lanes
+    return min(member.manifest.num_lanes for member in data.members)
+
+
+def _open_data(config: TrainConfig, num_workers: int) -> Mixture:
+    """Return the data sets as the first worker reads them."""
+    options = ReadOptions(
+        image_size=config.image_size,
+        remainder=config.remainder,
+        bucket=config.bucket,
+        balance=config.balance,
+        feed=config.feed,
+    )
+    return open_mixture(
+        config.data_sets,
+        split=config.train_split,
+        global_batch_size=config.global_batch_size,
+        place=WorkerPlace(0, num_workers),
+        options=options,
+    )
 
 
 def _check_built_in(
@@ -119,8 +139,9 @@ def check_resume(config: TrainConfig) -> None:
         if before is not None and getattr(before, name) != getattr(config, name):
             raise UserError(
                 f"run_dir '{config.run_dir}' holds checkpoints with {name} "
-                f"{getattr(before, name)}, this run has {getattr(config, name)}: give "
-                f"--{name}={getattr(before, name)} or a new --run_dir"
+                f"{getattr(before, name) or 'none'}, this run has "
+                f"{getattr(config, name) or 'none'}: "
+                + step_field_remedy(name, getattr(before, name))
             )
 
 
@@ -135,8 +156,10 @@ def _config_before(run_dir: str) -> TrainConfig | None:
 
 def training_notes(config: TrainConfig, *, num_workers: int) -> list[str]:
     """Return what a person should know of a training before it starts, one sentence each."""
-    manifest = read_manifest(config.shards)
-    notes = _imbalance_notes(manifest.num_lanes, num_workers)
+    data = _open_data(config, num_workers)
+    manifest = data.first.manifest
+    notes = [data.sentence()] if data.is_mixed else []
+    notes += _imbalance_notes(manifest.num_lanes, num_workers)
     notes += _cut_lists(config, manifest)
     own = validation_split(manifest, config.validation_split)
     if own is None and not config.validation_shards:

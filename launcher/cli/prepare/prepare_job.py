@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tenfold.data.errors import UserError
+from tenfold.data.planning.mixture_shares import DataShare, parse_data_shares
 from tenfold.data.storage.folder import is_url
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.cli.prepare.reachability import check_program, check_reach
@@ -47,13 +48,14 @@ def prepare_job(fv: FlagValues, args: Arguments, *, env: dict[str, str]) -> JobS
         check_usable(run_dir, epochs=None if args.program else fv.epochs)
     if args.program:
         return _program_job(fv, args.program, run_dir, env=env)
+    data_sets = [replace(each, folder=_absolute(each.folder)) for each in _data_sets(fv)]
     config = train_config(
         fv,
-        shards=_absolute(_shards(fv)),
+        data_sets=data_sets,
         run_dir=run_dir,
         validation_shards=_absolute(fv.validation_shards) if fv.validation_shards else "",
     )
-    for shards in filter(None, (config.shards, config.validation_shards)):
+    for shards in config.folders:
         check_reach(fv.backend, shards)
     return _training_job(config, num_workers=fv.num_workers, env=env)
 
@@ -88,12 +90,13 @@ def prepare_far_job(fv: FlagValues, args: Arguments) -> JobSpec:
         return JobSpec(args.program, fv.num_workers, fv.run_dir, env=env)
     if source_from_flags(fv):
         raise UserError(f"--source is not for --backend={fv.backend}: 'tenfold write' it first")
-    shards = _shards(fv)
-    for flag, path in (("shards", shards), ("validation_shards", fv.validation_shards)):
+    data_sets = _data_sets(fv)
+    named = [("shards", each.folder) for each in data_sets]
+    for flag, path in (*named, ("validation_shards", fv.validation_shards)):
         if path and not _is_whole(path):
             raise UserError(f"--{flag}={path}: give gs://… or an absolute path on the workers")
     config = train_config(
-        fv, shards=shards, run_dir=fv.run_dir, validation_shards=fv.validation_shards
+        fv, data_sets=data_sets, run_dir=fv.run_dir, validation_shards=fv.validation_shards
     )
     config = replace(config, working_dir="")
     argv = remote_module_argv(WORKER_MODULE, python="python")
@@ -187,7 +190,12 @@ def _refuse_training_flags(fv: FlagValues) -> None:
             raise UserError(f"--{name} is for the built-in trainer: pass it to your program")
 
 
-def _shards(fv: FlagValues) -> str:
+def _data_sets(fv: FlagValues) -> tuple[DataShare, ...]:
+    """Return the shards to train on: one folder, or a mixture.
+
+    Raises:
+      UserError: there are none, or the flags contradict each other.
+    """
     source = source_from_flags(fv)
     if source and fv.shards:
         raise UserError("give --shards or --source, not both")
@@ -197,7 +205,15 @@ def _shards(fv: FlagValues) -> str:
         raise UserError(
             "nothing to run: give --shards=PATH, --source=PATH --output=PATH, or '-- program …'"
         )
-    return str(fv.output if source else fv.shards)
+    if source:
+        return (DataShare(fv.output),)
+    data_sets = parse_data_shares(fv.shards)
+    if len(data_sets) > 1 and fv.on_bad_record == "skip":
+        raise UserError(
+            "--on_bad_record=skip is not for mixtures: write the data sets without their broken "
+            "records ('tenfold write --on_bad_record=skip')"
+        )
+    return data_sets
 
 
 def _is_whole(path: str) -> bool:

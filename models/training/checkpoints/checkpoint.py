@@ -19,11 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tenfold.data.errors import UserError
+from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.planning.lanes import DROP
+from tenfold.data.reading.mixing.pass_counts import PassCounts
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
-from tenfold.models.train_config import STEP_FIELDS, TrainConfig
+from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_remedy
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
 
@@ -37,12 +39,16 @@ class RunState:
       seed: seed of the run; a checkpoint of another seed is refused.
       global_batch_size: records per step; a checkpoint of another size is refused.
       loss_sum: sum of the losses of the current epoch's steps.
-      records: records read in the current epoch; over all workers in a checkpoint.
+      records: records read in the current epoch; over all workers in a checkpoint. In a mixture,
+        those of the first data set.
       fingerprint: sum of their fingerprints modulo 2**64; over all workers in a checkpoint.
       remainder: what fixes the number of steps of an epoch, as in `ReadOptions`; a checkpoint of
         another is refused. Checkpoints of older versions have none.
       bucket: what the records are sorted by, as in `ReadOptions`; the same.
       balance: the classes that are balanced, as in `ReadOptions`; the same.
+      shares: the shares of a mixture, as in `TrainConfig`; the same.
+      others: what was read of the further data sets of a mixture; over all workers in a
+        checkpoint.
     """
 
     position: Position
@@ -54,6 +60,8 @@ class RunState:
     remainder: str = DROP
     bucket: str = ""
     balance: str = ""
+    shares: str = ""
+    others: tuple[PassCounts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,12 +183,8 @@ def checkpoint_from_bytes(data: bytes) -> Checkpoint:
         header = json.loads(arrays["header"].tobytes())
         count = len(arrays.files) - 1
         values = tuple(arrays[f"v{index:05d}"] for index in range(count))
-    state = header["state"]
-    return Checkpoint(
-        RunState(**{**state, "position": Position(**state["position"])}),
-        values,
-        tuple(header["paths"]),
-    )
+    state = from_json_fields(RunState, header["state"])
+    return Checkpoint(state, values, tuple(header["paths"]))
 
 
 def check_fits(checkpoint: Checkpoint, paths: Sequence[str], shapes: Sequence[Any]) -> None:
@@ -217,6 +221,7 @@ def check_same_run(state: RunState, config: TrainConfig) -> None:
     for name in STEP_FIELDS:
         if getattr(state, name) != getattr(config, name):
             raise UserError(
-                f"the checkpoint was made with {name} {getattr(state, name)}, this run has "
-                f"{getattr(config, name)}: give --{name}={getattr(state, name)} or a new --run_dir"
+                f"the checkpoint was made with {name} {getattr(state, name) or 'none'}, this run "
+                f"has {getattr(config, name) or 'none'}: "
+                + step_field_remedy(name, getattr(state, name))
             )

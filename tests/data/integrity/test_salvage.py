@@ -20,8 +20,8 @@ from tenfold.data.integrity.salvage import (
     scan_records,
 )
 from tenfold.data.reading.batches import training_batches
+from tenfold.data.reading.locating.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_config import ReadConfig
-from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_options import BEGINNING, ReadOptions
 from tenfold.data.reading.records.record_check import RecordCheck
 from tenfold.data.storage.read_manifest import read_manifest

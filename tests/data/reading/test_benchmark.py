@@ -18,7 +18,9 @@ def test_benchmark_counts_the_batches_it_takes() -> None:
 
     iterator = iter(
         numbers.map(
-            lambda number: TrainingBatch((), number, tf.constant(0.25, tf.float64), tf.ones([]))
+            lambda number: TrainingBatch(
+                (), number, tf.constant(0.25, tf.float64), tf.ones([]), tf.zeros([1, 3], tf.int64)
+            )
         )
     )
     count, decode_s = benchmark._take_for(

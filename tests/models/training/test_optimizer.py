@@ -11,7 +11,6 @@ import keras
 import pytest
 
 from tenfold.data.errors import UserError
-from tenfold.data.format.manifest import Split
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training import loop as train
@@ -66,9 +65,9 @@ def test_contradicting_settings_are_refused(options: dict[str, Any], words: str)
 
 
 def test_balanced_weights() -> None:
-    assert balanced_weights(Split("train", (), (30, 10, 0))) == pytest.approx((2 / 3, 2.0, 0.0))
+    assert balanced_weights((30, 10, 0), split="train") == pytest.approx((2 / 3, 2.0, 0.0))
     with pytest.raises(UserError, match="have no class labels"):
-        balanced_weights(Split("train", ()))
+        balanced_weights((), split="train")
 
 
 # worker, --checkpoint_every in seconds, seconds since the last checkpoint, due

@@ -109,7 +109,7 @@ def train(case: Case, num_workers: int) -> dict[str, Any]:
     return {
         "losses": [float(loss) for result in results for loss in result.losses],
         "metrics": [result.metrics for result in results],
-        "records": [result.records for result in results],
+        "records": [result.counts[0][0] for result in results],
         "even": shards.is_even(1),
         "empty": shards.may_be_empty(1),
     }

@@ -14,8 +14,8 @@ from tenfold.data.format.manifest import Feature
 from tenfold.data.reading.batches import evaluation_batches, feed_of, training_batches
 from tenfold.data.reading.dataset import evaluation_dataset, training_dataset
 from tenfold.data.reading.feeding.feed_options import FeedOptions
+from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_config import ReadConfig, read_config
-from tenfold.data.reading.read_errors import explain_errors
 from tenfold.data.reading.read_options import Position, ReadOptions, WorkerPlace
 
 COUNT, BATCH = 72, 12

@@ -10,8 +10,8 @@ import pytest
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature
 from tenfold.data.planning.class_balance import class_weights, find_balance
-from tenfold.data.reading.batch_records import global_batch_records
 from tenfold.data.reading.batches import training_batches
+from tenfold.data.reading.locating.batch_records import global_batch_records
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_options import BEGINNING, Position, ReadOptions, WorkerPlace
 from tenfold.data.reading.receipts import make_receipt

@@ -10,9 +10,9 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature
-from tenfold.data.reading.batch_records import global_batch_records
 from tenfold.data.reading.batches import training_batches
 from tenfold.data.reading.feeding.input_spec import bucket_feature
+from tenfold.data.reading.locating.batch_records import global_batch_records
 from tenfold.data.reading.ordering import bucketing
 from tenfold.data.reading.ordering import order as order_module
 from tenfold.data.reading.read_config import ReadConfig, read_config

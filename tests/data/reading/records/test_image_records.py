@@ -18,9 +18,9 @@ from tenfold.data.errors import JobError
 from tenfold.data.format.manifest import Feature
 from tenfold.data.reading import batches as batches_module
 from tenfold.data.reading.batches import evaluation_batches, open_reader, training_batches
+from tenfold.data.reading.locating.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_config import read_config as open_config
-from tenfold.data.reading.read_errors import READ_ERRORS, explain_read_error
 from tenfold.data.reading.read_options import BEGINNING, Position, ReadOptions, WorkerPlace
 
 COUNT, BATCH = 133, 12

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tenfold.data.format.manifest import Feature
 from tenfold.data.reading import batches as batches_module
 from tenfold.data.reading.batches import evaluation_batches, open_reader, training_batches
+from tenfold.data.reading.locating.read_errors import READ_ERRORS
 from tenfold.data.reading.read_config import ReadConfig, read_config
-from tenfold.data.reading.read_errors import READ_ERRORS
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.data.reading.records.graph_records import GraphRecordReader
 

@@ -21,7 +21,7 @@ from tenfold.data.format.example import encode_example
 from tenfold.data.format.manifest import Feature, manifest_from_json, manifest_to_json
 from tenfold.data.format.tfrecord import crc32c, fingerprint64, frame
 from tenfold.data.integrity.salvage import scan_records
-from tenfold.data.reading.read_errors import cause_of
+from tenfold.data.reading.locating.read_errors import cause_of
 
 BATCH = 8
 

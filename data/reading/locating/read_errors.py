@@ -22,6 +22,7 @@ from tenfold.data.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, fingerprint
 from tenfold.data.integrity.salvage import find_damaged_record, find_record, scan_records
 from tenfold.data.reading.batches import open_reader, raw_records, recent_configs
 from tenfold.data.reading.feeding.feed import ROW_RULE
+from tenfold.data.reading.mixing.mixture import Mixture
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position
 from tenfold.data.reading.records.record_check import one_line, parse_problem
@@ -154,6 +155,18 @@ def _unreadable(config: ReadConfig, location: tuple[str, int, int], problem: str
     )
 
 
+def explain_mixed_error(
+    mixture: Mixture, *, start: Position, steps: int, error: BaseException | None = None
+) -> JobError | None:
+    """Return `explain_read_error` of the first data set that has a damaged record, or None."""
+    positions = mixture.positions(start)
+    for member, position in zip(mixture.members, positions, strict=True):
+        found = explain_read_error(member, start=position, steps=steps, error=error)
+        if found is not None:
+            return found
+    return None
+
+
 def explain_read_error(
     config: ReadConfig, *, start: Position, steps: int, error: BaseException | None = None
 ) -> JobError | None:
@@ -187,8 +200,11 @@ def _find_undecodable(config: ReadConfig, start: Position, steps: int) -> tuple[
     """Return the first record of some steps that cannot be parsed or decoded, and why."""
     shards = config.shards.shards
     reader = open_reader(config, shards, plan=iter(()), by_id=False)
-    first = start.step
-    count = sum(config.shards.records(step) for step in range(first, first + steps))
+    # In a mixture the steps may go on into the next pass.
+    numbers = (
+        step % config.shards.steps_per_epoch for step in range(start.step, start.step + steps)
+    )
+    count = sum(map(config.shards.records, numbers))
     for record in islice(raw_records(config, start=start).as_numpy_iterator(), count):
         if problem := _problem(config, reader, [record]):
             return record, problem

@@ -10,6 +10,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from tenfold.data.reading.batches import raw_records, shuffle_order
+from tenfold.data.reading.mixing.mixture import Mixture
 from tenfold.data.reading.ordering.order import shuffled_elements, without_fillers
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import Position, WorkerPlace
@@ -36,6 +37,31 @@ def global_batch_records(config: ReadConfig, position: Position) -> tuple[str, .
     step = shuffled_elements(shards, order, elements).batch(shards.max_records).take(1)
     batch = without_fillers(step.get_single_element(), elements)
     return _record_names(names, batch.numpy().tolist())
+
+
+def step_records(mixture: Mixture, position: Position) -> tuple[str, ...]:
+    """Return the names of the records of a step, worker by worker.
+
+    Each worker's part has the records of the first data set first, with the data set's name
+    before those of a shard where there are several.
+
+    Args:
+      mixture: what any of the workers reads.
+      position: the epoch, and the steps of it before the batch.
+    """
+    if not mixture.is_mixed:
+        return global_batch_records(mixture.first, position)
+    found, positions = [], mixture.positions(position)
+    for name, member, place in zip(mixture.names, mixture.members, positions, strict=True):
+        found.append([f"{name}/{record}" for record in global_batch_records(member, place)])
+    names: list[str] = []
+    for worker in range(mixture.first.place.num_workers):
+        own = mixture.at(WorkerPlace(worker, mixture.first.place.num_workers))
+        for records, member, place in zip(found, own.members, positions, strict=True):
+            count = member.shards.records(place.step)
+            names += records[:count]
+            del records[:count]
+    return tuple(names)
 
 
 def _names_of_payloads(config: ReadConfig, position: Position) -> tuple[str, ...]:
