@@ -26,12 +26,15 @@ COLLECTIVES: Final = ("auto", "ring", "nccl")
 STEP_FIELDS: Final = ("seed", "global_batch_size", "remainder", "bucket", "balance", "shares")
 
 
-def step_field_remedy(name: str, value: object) -> str:
-    """Return the way out where a field of STEP_FIELDS is not `value`, as it was before."""
+def step_field_conflict(name: str, before: object, now: object) -> str:
+    """Return in words that a field of STEP_FIELDS has changed, and the way out."""
     if name != "shares":
-        return f"give --{name}={value} or a new --run_dir"
-    shown = f"the shares {value}" if value else "one data set"
-    return f"give --shards of {shown}, or a new --run_dir"
+        remedy = f"give --{name}={before} or a new --run_dir"
+    else:
+        shown = f"the shares {before}" if before else "one data set"
+        remedy = f"give --shards of {shown}, or a new --run_dir"
+    first, second = ("none" if value == "" else value for value in (before, now))
+    return f"with {name} {first}, this run has {second}: {remedy}"
 
 
 _CHOICES: Final = {

@@ -20,7 +20,7 @@ from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.job_spec import job_from_json
 from tenfold.launcher.job.run_dir import CHECKPOINTS_FOLDER, JOB_FILE
 from tenfold.models.model_registry import built_in_name
-from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_remedy
+from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_conflict
 
 _IMAGE_MODELS: Final = ("cnn", "resnet50", "unet", "keras")
 # From this imbalance on, a launch says what it costs.
@@ -135,13 +135,12 @@ def check_resume(config: TrainConfig) -> None:
     if not open_folder(f"{config.run_dir}/{CHECKPOINTS_FOLDER}").sizes():
         return
     before = _config_before(config.run_dir)
-    for name in STEP_FIELDS:
-        if before is not None and getattr(before, name) != getattr(config, name):
+    for name in STEP_FIELDS if before is not None else ():
+        known, now = getattr(before, name), getattr(config, name)
+        if known != now:
             raise UserError(
-                f"run_dir '{config.run_dir}' holds checkpoints with {name} "
-                f"{getattr(before, name) or 'none'}, this run has "
-                f"{getattr(config, name) or 'none'}: "
-                + step_field_remedy(name, getattr(before, name))
+                f"run_dir '{config.run_dir}' holds checkpoints "
+                f"{step_field_conflict(name, known, now)}"
             )
 
 

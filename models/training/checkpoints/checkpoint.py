@@ -25,7 +25,7 @@ from tenfold.data.reading.mixing.pass_counts import PassCounts
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
-from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_remedy
+from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_conflict
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
 
@@ -219,9 +219,6 @@ def check_same_run(state: RunState, config: TrainConfig) -> None:
       UserError: one of STEP_FIELDS differs.
     """
     for name in STEP_FIELDS:
-        if getattr(state, name) != getattr(config, name):
-            raise UserError(
-                f"the checkpoint was made with {name} {getattr(state, name) or 'none'}, this run "
-                f"has {getattr(config, name) or 'none'}: "
-                + step_field_remedy(name, getattr(state, name))
-            )
+        before, now = getattr(state, name), getattr(config, name)
+        if before != now:
+            raise UserError(f"the checkpoint was made {step_field_conflict(name, before, now)}")
