@@ -22,7 +22,7 @@ from tenfold.data.format.manifest_fields import (
     parse_hex,
     parse_json_object,
 )
-from tenfold.data.format.statistics import (
+from tenfold.data.format.statistics.feature_statistics import (
     SplitStatistics,
     check_statistics,
     statistics_to_json,

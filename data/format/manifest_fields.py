@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenfold.data.format.json_fields import from_json_fields
-from tenfold.data.format.statistics import SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import SplitStatistics
 
 # 100,000 shards take about 20 MB.
 MAX_MANIFEST_BYTES: Final = 1 << 28

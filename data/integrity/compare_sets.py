@@ -6,7 +6,7 @@ from typing import Final
 
 from tenfold.data.format.manifest import LABEL, Feature, Manifest, Split
 from tenfold.data.format.schema import describe_feature
-from tenfold.data.format.statistics import FeatureStatistics, shift
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics, shift
 from tenfold.data.integrity.show_statistics import show_number
 
 # Distributions, and sizes of text and images, that differ by less than this count as equal.

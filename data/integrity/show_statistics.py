@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tenfold.data.format.manifest import LABEL, Manifest, Split
-from tenfold.data.format.statistics import FeatureStatistics, bins
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics, bins
 from tenfold.data.units import format_size, plural
 
 _BARS: Final = "▁▂▃▄▅▆▇█"

@@ -12,7 +12,7 @@ from keras import ops
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE, Feature
-from tenfold.data.format.statistics import FeatureStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics
 from tenfold.models.builtin.heads import unit_scale
 from tenfold.models.model_spec import ModelSpec
 

@@ -9,7 +9,7 @@ import keras
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import LABEL, Feature
-from tenfold.data.format.statistics import FeatureStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics
 from tenfold.models.model_spec import ModelSpec
 
 # From this many classes on, the top-5 accuracy is computed too.

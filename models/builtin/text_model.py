@@ -7,7 +7,7 @@ from keras import ops
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.statistics import FeatureStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics
 from tenfold.models.builtin.feature_inputs import (
     dense,
     list_input,

@@ -12,7 +12,7 @@ import keras
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.manifest import Manifest
-from tenfold.data.format.statistics import SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import SplitStatistics
 from tenfold.data.reading.feeding.feed import Feed, load_map
 from tenfold.data.reading.feeding.input_spec import input_spec
 from tenfold.data.storage.open_folder import open_folder

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import IMAGE, Feature
-from tenfold.data.format.statistics import SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import SplitStatistics
 from tenfold.data.reading.feeding.feed import Feed, unpack
 from tenfold.data.reading.feeding.nested import named_leaves, zeros_like_spec
 from tenfold.models.model_registry import find_model

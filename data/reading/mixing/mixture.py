@@ -12,9 +12,9 @@ from typing import Final
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature, Manifest
-from tenfold.data.format.mixed_statistics import mixed_statistics
 from tenfold.data.format.schema import SchemaError, merge_schemas
-from tenfold.data.format.statistics import SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import SplitStatistics
+from tenfold.data.format.statistics.mixed_statistics import mixed_statistics
 from tenfold.data.planning.lanes import PAD
 from tenfold.data.planning.mixture_shares import DataShare, apportion
 from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions

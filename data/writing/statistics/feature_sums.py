@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tenfold.data.format.statistics import MAX_TEXT, MAX_TOP, NUM_QUANTILES, FeatureStatistics
+from tenfold.data.format.statistics.feature_statistics import (
+    MAX_TEXT,
+    MAX_TOP,
+    NUM_QUANTILES,
+    FeatureStatistics,
+)
 from tenfold.data.format.tfrecord import fingerprint64
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tenfold.data.format.example_view import feature_lists
 from tenfold.data.format.image_header import image_shape, is_image
 from tenfold.data.format.manifest import Feature
 from tenfold.data.format.schema import Schema
-from tenfold.data.format.statistics import SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import SplitStatistics
 from tenfold.data.writing.statistics.feature_sums import FeatureSums, Moments, Numbers
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Manifest, manifest_from_json, manifest_to_json
-from tenfold.data.format.statistics import FeatureStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics
 from tenfold.data.integrity.compare_sets import compare_sets
 from tenfold.data.integrity.show_statistics import bars, statistics_lines
 from tenfold.data.planning.layout import LayoutPolicy

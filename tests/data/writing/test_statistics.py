@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tenfold.data.format.columns import Columns, bytes_column, list_column, number_column
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.statistics import (
+from tenfold.data.format.statistics.feature_statistics import (
     FeatureStatistics,
     SplitStatistics,
     bins,

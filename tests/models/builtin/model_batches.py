@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.statistics import FeatureStatistics, SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics, SplitStatistics
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.build import build_model

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.statistics import FeatureStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics
 from tests.models.builtin.model_batches import built, numbers, reload, spec, train
 
 LABEL = Feature("label", "int64")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tenfold.data.format.manifest import Feature
-from tenfold.data.format.statistics import FeatureStatistics, SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics, SplitStatistics
 from tenfold.data.reading.feeding.feed import Feed
 from tenfold.data.reading.feeding.input_spec import InputSpec
 from tenfold.models.model_spec import ModelSpec

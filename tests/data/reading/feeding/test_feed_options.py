@@ -4,7 +4,7 @@ import pytest
 
 from tenfold.data.errors import UserError
 from tenfold.data.format.manifest import Feature, Manifest, ShardInfo, Split
-from tenfold.data.format.statistics import FeatureStatistics, SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics, SplitStatistics
 from tenfold.data.reading.feeding.feed_options import (
     LONGEST,
     FeedOptions,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-from tenfold.data.format.statistics import FeatureStatistics, SplitStatistics
+from tenfold.data.format.statistics.feature_statistics import FeatureStatistics, SplitStatistics
 
 
 def mixed_statistics(
