@@ -107,6 +107,11 @@ class EpochMetrics:
     bottleneck: BottleneckLine | None = None
     other_receipts: tuple[ReceiptLine, ...] = ()
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every record of the epoch was trained on as often as it should be."""
+        return all(receipt.exact for receipt in (self.receipt, *self.other_receipts))
+
 
 MetricsLine = StepMetrics | EpochMetrics
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tenfold.data.errors import UserError
 from tenfold.data.format.json_fields import from_json_fields
 from tenfold.data.planning.lanes import DROP, check_remainder
-from tenfold.data.planning.mixture_shares import DataShare
+from tenfold.data.planning.mixture_shares import DataShare, apportion
 from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
@@ -156,6 +156,11 @@ class TrainConfig:
     def data_sets(self) -> tuple[DataShare, ...]:
         """The shards that are read for training, with their shares of each batch."""
         return DataShare(self.shards, self.share), *self.others
+
+    @property
+    def first_batch_size(self) -> int:
+        """The records of each batch that come from `shards`."""
+        return apportion(self.global_batch_size, [each.share for each in self.data_sets])[0]
 
     @property
     def folders(self) -> tuple[str, ...]:

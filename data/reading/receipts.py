@@ -195,18 +195,32 @@ def fold_tails(
     parts = StepParts(shards, replicas=replicas, tail=True)
     used, per_epoch = parts.used, parts.per_epoch
 
+    spec = batches.element_spec
+
+    # The state of a scan cannot hold ragged tensors, but their parts.
+    def parts_of(batch: TrainingBatch) -> tuple[tf.Tensor, ...]:
+        return tuple(tf.nest.flatten(batch, expand_composites=True))
+
+    def batch_of(*parts: tf.Tensor) -> TrainingBatch:
+        batch: TrainingBatch = tf.nest.pack_sequence_as(spec, parts, expand_composites=True)
+        return batch
+
     @plain_graph
-    def fold(last: TrainingBatch, item: tuple[tf.Tensor, TrainingBatch]) -> Any:
+    def fold(last: tuple[tf.Tensor, ...], item: tuple[tf.Tensor, TrainingBatch]) -> Any:
         """Keep the last batch of the steps while the tail's counts are added to it."""
         number, batch = item[0] % per_epoch, item[1]
+        kept = batch_of(*last)
         last = tf.cond(
-            number < used, lambda: batch, lambda: last._replace(counts=last.counts + batch.counts)
+            number < used,
+            lambda: parts_of(batch),
+            lambda: parts_of(kept._replace(counts=kept.counts + batch.counts)),
         )
         return last, (last, (number < used - 1) | (number == per_epoch - 1))
 
     numbered = batches.enumerate(start.epoch * per_epoch + start.step * replicas)
-    folded = numbered.scan(zeros_like_spec(batches.element_spec), fold)
-    complete = folded.filter(lambda _, is_complete: is_complete).map(lambda batch, _: batch)
+    folded = numbered.scan(parts_of(zeros_like_spec(spec)), fold)
+    complete = folded.filter(lambda _, is_complete: is_complete)
+    complete = complete.map(plain_graph(lambda parts, _: batch_of(*parts)))
     length = tf.data.INFINITE_CARDINALITY
     if epochs is not None:
         length = max(0, (epochs - start.epoch) * used - start.step * replicas)

@@ -106,7 +106,7 @@ def limit_text(epochs: Sequence[EpochMetrics]) -> str:
 
 def _health(run: RunValues) -> tuple[str, str, str]:
     """Return the level, the words of the title, and a sentence on how the run is."""
-    inexact = [line.epoch + 1 for line in run.epochs if not line.receipt.exact]
+    inexact = [line.epoch + 1 for line in run.epochs if not line.is_exact]
     found = _not_finite_text(run)
     if run.state == "failed":
         what = f": {_what_is_not_finite(run.not_finite)}" if run.not_finite else ""
@@ -188,7 +188,7 @@ def _next(run: RunValues, learning: Learning) -> str:
         return f"remove the cause of the first failure below, then {_RESUME}"
     if run.state in ("cancelled", "ended without a result"):
         return _RESUME
-    if any(not line.receipt.exact for line in run.epochs):
+    if any(not line.is_exact for line in run.epochs):
         return "run 'tenfold verify'; if the shards are sound, report a bug"
     return _next_of_learning(run, learning)
 

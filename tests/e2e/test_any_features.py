@@ -1,4 +1,4 @@
-"""Runs on ragged lists, boxes and buckets: the same on one worker, and on three with a restart."""
+"""Runs on lists, boxes and mixtures: the same on one worker, and on three with a restart."""
 
 import io
 from pathlib import Path
@@ -68,10 +68,13 @@ def boxes() -> pa.Table:
 
 
 KINDS = {
-    "tokens": (tokens, ["--model=text", "--bucket=tokens"]),
+    "tokens": (tokens, ["--shards=shards", "--model=text", "--bucket=tokens"]),
+    # Each batch has 8 records of one data set and 4 of the other, of which five steps are a pass.
+    "mixture": (tokens, ["--shards=shards:2,more:1", "--model=text"]),
     "boxes": (
         boxes,
         [
+            "--shards=shards",
             "--model=detector.py:build",
             "--map=detector.py:prep",
             "--boxes=boxes",
@@ -88,12 +91,14 @@ def test_losses_are_those_of_one_worker(
     kind: str, tenfold: Any, tmp_path: Path, read_metrics: Any
 ) -> None:
     make, flags = KINDS[kind]
-    pq.write_table(make(), tmp_path / "data.parquet")
+    table = make()
     (tmp_path / "detector.py").write_text(BOXES)
-    write = ("--source=data.parquet", "--output=shards", "--num_workers=3", "--worker_counts=1,3")
-    written = tenfold("write", *write, cwd=tmp_path)
-    assert written.status == 0, written.err
-    shared = ["--shards=shards", "--epochs=2", "--global_batch_size=12", *flags]
+    for name, rows in (("shards", table), ("more", table.slice(0, 21))):
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+        write = (f"--source={name}.parquet", f"--output={name}", "--num_workers=3")
+        written = tenfold("write", *write, "--worker_counts=1,3", cwd=tmp_path)
+        assert written.status == 0, written.err
+    shared = ["--epochs=2", "--global_batch_size=12", *flags]
     one = tenfold("launch", *shared, "--num_workers=1", "--run_dir=one", cwd=tmp_path)
     assert one.status == 0, one.err
     restarted = [
@@ -116,3 +121,10 @@ def test_losses_are_those_of_one_worker(
         (True, RECORDS)
     ] * 2
     assert "restart" in three.out
+    passes = [line["other_receipts"] for line in found if line["kind"] == "epoch"]
+    for each in filter(None, passes):
+        # 12 steps an epoch are two passes and two steps, then two passes and four steps.
+        assert [(more["exact"], more["records"], more["expected"]) for more in each] == [
+            (True, 40, 42)
+        ]
+    assert bool(passes[0]) == (kind == "mixture")

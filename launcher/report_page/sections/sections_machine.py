@@ -254,6 +254,8 @@ def shards(run: RunFiles) -> Markup | None:
     names = {train.train_split} if elsewhere else {train.train_split, train.validation_split}
     splits = [split for split in run.manifest.splits if split.name in names]
     paths = [train.shards, *([f"evaluated on {elsewhere}"] if elsewhere else [])]
+    if train.others:
+        paths[:1] = [f"{each.folder}, share {each.share:g}" for each in train.data_sets]
     where = tag("p", *(tag("code", path) for path in paths), cls="muted")
     cards = [
         tag("div", *_split_parts(run, train, run.manifest, split), cls="card") for split in splits
@@ -274,7 +276,7 @@ def _split_parts(
             manifest,
             split.name,
             num_workers=run.cluster.num_workers,
-            global_batch_size=train.global_batch_size,
+            global_batch_size=train.first_batch_size,
             remainder=train.remainder if split.name == train.train_split else PAD,
         )
     except UserError as error:

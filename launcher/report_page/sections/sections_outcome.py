@@ -365,8 +365,18 @@ def _verdict(found: Sequence[ReceiptLine]) -> str:
 
 
 def _receipts_of(line: EpochMetrics) -> list[tuple[EpochMetrics, str, ReceiptLine]]:
-    named = (("training", line.receipt), ("validation", line.validation_receipt))
+    training = [
+        (_training_name(receipt), receipt) for receipt in (line.receipt, *line.other_receipts)
+    ]
+    named = [*training, ("validation", line.validation_receipt)]
     return [(line, split, receipt) for split, receipt in named if receipt is not None]
+
+
+def _training_name(receipt: ReceiptLine) -> str:
+    """Return ``training``, in a mixture with the data set and its passes that have ended."""
+    if receipt.passes is not None:
+        return f"training on {receipt.data}: whole passes, of {receipt.passes:.2f} an epoch"
+    return f"training on {receipt.data}" if receipt.data else "training"
 
 
 def _receipt_row(line: EpochMetrics, split: str, receipt: ReceiptLine) -> tuple[Child, ...]:
