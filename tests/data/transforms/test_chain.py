@@ -296,25 +296,23 @@ def test_undecodable_image_is_named(
         write(source, tmp_path / "out", ["resize:8"])
 
 
-MODEL = """
-import sys, keras
-keras.utils.set_random_seed(3)
-model = keras.Sequential([
-    keras.Input((10, 12, 3)),
-    keras.layers.Rescaling(1 / 255),
-    keras.layers.Conv2D(4, 3, name="low"),
-    keras.layers.GlobalAveragePooling2D(name="pooled"),
-    keras.layers.Dense(2),
-])
-model.save(sys.argv[1])
-"""
-
-CHECK = """
+# Saves a model, another one with other weights, and the embeddings by the first of them.
+MODELS = """
 import sys, keras, numpy as np
-model = keras.models.load_model(sys.argv[1])
+first, second, images, expected = sys.argv[1:]
+for seed, path in ((3, first), (4, second)):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([
+        keras.Input((10, 12, 3)),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(4, 3, name="low"),
+        keras.layers.GlobalAveragePooling2D(name="pooled"),
+        keras.layers.Dense(2),
+    ])
+    model.save(path)
+model = keras.models.load_model(first)
 part = keras.Model(model.inputs, model.get_layer("pooled").output)
-images = np.load(sys.argv[2])
-np.save(sys.argv[3], part.predict(images, verbose=0))
+np.save(expected, part.predict(np.load(images), verbose=0))
 """
 
 
@@ -323,13 +321,16 @@ np.save(sys.argv[3], part.predict(images, verbose=0))
 def test_embeddings_equal_layer_outputs(
     make_class_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    def python(code: str, *arguments: Any) -> None:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        subprocess.run(command, check=True, capture_output=True)
-
     source, output = make_class_folder(classes=2, each=20), tmp_path / "out"
-    model = tmp_path / "backbone.keras"
-    python(MODEL, model)
+    files = sorted(source.rglob("*.png"))
+    images = [
+        Image.open(file).convert("RGB").resize((12, 10), Image.Resampling.BILINEAR)
+        for file in files
+    ]
+    np.save(tmp_path / "images.npy", np.stack([np.asarray(p, np.float32) for p in images]))
+    model, other = tmp_path / "backbone.keras", tmp_path / "other.keras"
+    paths = [model, other, tmp_path / "images.npy", tmp_path / "expected.npy"]
+    subprocess.run([sys.executable, "-c", MODELS, *paths], check=True, capture_output=True)
     command = [
         *module_argv("tenfold", ["write", f"--source={source}"]),
         *("--num_workers=2", "--processes=2", f"--transform=embed:{model}:pooled"),
@@ -344,13 +345,6 @@ def test_embeddings_equal_layer_outputs(
         Feature("label", "int64"),
     )
     got = sorted((r["label"][0], *r["embedding"]) for r in records_of(output, manifest, "train"))
-    files = sorted(source.rglob("*.png"))
-    images = [
-        Image.open(file).convert("RGB").resize((12, 10), Image.Resampling.BILINEAR)
-        for file in files
-    ]
-    np.save(tmp_path / "images.npy", np.stack([np.asarray(p, np.float32) for p in images]))
-    python(CHECK, model, tmp_path / "images.npy", tmp_path / "expected.npy")
     labels = [int(file.parent.name.split()[1]) for file in files]
     expected = sorted(
         (label, *row)
@@ -358,7 +352,7 @@ def test_embeddings_equal_layer_outputs(
     )
     assert np.array(got) == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
     # New weights and a missing layer are refused.
-    python(MODEL.replace("seed(3)", "seed(4)"), model)
+    other.replace(model)
     again = subprocess.run(
         [*command, f"--output={output}"], capture_output=True, text=True, check=False
     )

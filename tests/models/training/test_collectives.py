@@ -52,8 +52,8 @@ def test_collectives_are_traced_once_per_shape(collectives: WorkerCollectives) -
 @pytest.mark.slow
 def test_seven_epochs_do_not_warn_of_retracing(digit_shards: Path, tmp_path: Path) -> None:
     options = json.dumps({"epochs": 7})
-    command = [sys.executable, str(PROGRAM), str(digit_shards), str(tmp_path / "run"), options]
+    command = [sys.executable, str(PROGRAM), str(digit_shards), f"{tmp_path / 'run'}:{options}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout.splitlines()[-1])["epochs"] == 7
+    assert json.loads(done.stdout.partition("RESULT")[2])["epochs"] == 7
     assert "retracing" not in done.stderr

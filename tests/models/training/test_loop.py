@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,92 +22,107 @@ from tenfold.models.training.loop import Preempted, train
 from tenfold.models.training.reporting.reporter import NullReporter
 import tensorflow as tf
 
-shards, run_dir, model, steps_per_execution = sys.argv[1:]
-config = TrainConfig(
-    shards, run_dir, model=model, epochs=3, steps_per_execution=int(steps_per_execution),
-    working_dir=sys.path[0],
-)
-steps = []
+shards, model, *calls = sys.argv[1:]
 
 class Reporter(NullReporter):
     def checkpoint(self, path, *, epoch, step):
         steps.append(step)
 
-try:
-    train(
-        config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(), reporter=Reporter(),
-        stop=lambda: True,
+for steps_per_execution in calls:
+    config = TrainConfig(
+        shards, "run-" + steps_per_execution, model=model, epochs=3,
+        steps_per_execution=int(steps_per_execution), working_dir=sys.path[0],
     )
-except Preempted:
-    print(steps)
+    steps = []
+    try:
+        train(
+            config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(),
+            reporter=Reporter(), stop=lambda: True,
+        )
+    except Preempted:
+        print(steps)
 """
 
 
-def run_loop(
-    shards: Path, run_dir: Path, *, replicas: int, model: str, validation: Path | None = None
-) -> dict[str, Any]:
-    arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), str(replicas), model]
-    arguments += [str(validation)] if validation else []
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
+# The trainings of one process: replicas, model, and whether other shards are for validation.
+TRAININGS = {
+    "regularised": (1, "own_models.py:regularised", False),
+    "regularised on two": (2, "own_models.py:regularised", False),
+    "clipped": (1, "own_models.py:clipped", False),
+    "clipped on two": (2, "own_models.py:clipped", False),
+    "own_step": (1, "own_models.py:own_step", False),
+    "other": (1, "cnn", True),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The run directories of TRAININGS, and the metrics by Tenfold and by Keras."""
+
+    folder: Path
+    results: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    digit_shards: Path, other_shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """One process starts TensorFlow once for all trainings."""
+    folder = tmp_path_factory.mktemp("trained")
+    arguments = [
+        json.dumps([str(folder / name), replicas, model, str(other_shards) if other else ""])
+        for name, (replicas, model, other) in TRAININGS.items()
+    ]
+    command = [sys.executable, str(PROGRAM), str(digit_shards), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=220)
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    lines = done.stdout.splitlines()[-len(TRAININGS) :]
+    return Trained(folder, dict(zip(TRAININGS, map(json.loads, lines), strict=True)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["own_models.py:regularised", "own_models.py:own_step"])
-def test_evaluation_equals_keras_evaluate(digit_shards: Path, tmp_path: Path, model: str) -> None:
-    result = run_loop(digit_shards, tmp_path / "run", replicas=1, model=model)
-    assert result["steps"] == 25
-    assert_evaluated_alike(result)
-
-
-@pytest.mark.slow
-def test_evaluation_reads_validation_shards(digit_shards: Path, tmp_path: Path) -> None:
-    """Other shards, whose only split is called train and begins with shards of the same names."""
+@pytest.fixture(scope="module")
+def other_shards(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards whose only split is called train and begins with shards of the same names."""
     manifest = read_manifest(str(digit_shards))
-    other = tmp_path / "other"
-    other.mkdir()
+    other = tmp_path_factory.mktemp("other")
     alone = replace(manifest, splits=manifest.splits[:1])
     (other / "manifest.json").write_text(manifest_to_json(alone))
     for shard in alone.splits[0].shards:
         (other / shard.name).write_bytes((digit_shards / shard.name).read_bytes())
-    result = run_loop(digit_shards, tmp_path / "run", replicas=1, model="cnn", validation=other)
-    assert_evaluated_alike(result, records=alone.splits[0].num_records)
-
-
-def assert_evaluated_alike(result: dict[str, Any], *, records: int = 180) -> None:
-    assert result["keras"]["records"] == records
-    assert result["ours"]["val_loss"] == pytest.approx(result["keras"]["loss"], rel=1e-4)
-    for name in set(result["keras"]) - {"loss", "records"}:
-        assert result["ours"][f"val_{name}"] == pytest.approx(result["keras"][name], abs=1e-6)
+    return other
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["own_models.py:clipped", "own_models.py:regularised"])
-def test_two_replicas_equal_one(
-    digit_shards: Path, tmp_path: Path, model: str, read_metrics: Any
-) -> None:
-    for replicas in (1, 2):
-        run_dir = tmp_path / str(replicas)
-        result = run_loop(digit_shards, run_dir, replicas=replicas, model=model)
-        assert_evaluated_alike(result)
+@pytest.mark.parametrize("name", TRAININGS)
+def test_evaluation_equals_keras_evaluate(trained: Trained, other_shards: Path, name: str) -> None:
+    """Of the split `validation`, and of other shards."""
+    result = trained.results[name]
+    assert result["steps"] == 25
+    split = read_manifest(str(other_shards)).splits[0]
+    records = split.num_records if name == "other" else 180
+    assert result["keras"]["records"] == records
+    assert result["ours"]["val_loss"] == pytest.approx(result["keras"]["loss"], rel=1e-4)
+    for metric in set(result["keras"]) - {"loss", "records"}:
+        assert result["ours"][f"val_{metric}"] == pytest.approx(result["keras"][metric], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["clipped", "regularised"])
+def test_two_replicas_equal_one(trained: Trained, model: str, read_metrics: Any) -> None:
     one, two = (
-        [line["loss"] for line in read_metrics(tmp_path / str(replicas))] for replicas in (1, 2)
+        [line["loss"] for line in read_metrics(trained.folder / name)]
+        for name in (model, f"{model} on two")
     )
     assert len(one) == 26
     assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps_per_execution", [10, 25])
-def test_stop_request_is_obeyed(
-    digit_shards: Path, tmp_path: Path, steps_per_execution: int
-) -> None:
+def test_stop_request_is_obeyed(digit_shards: Path, tmp_path: Path) -> None:
     """Within an epoch of 25 steps, and where a call of steps is a whole epoch."""
     (tmp_path / "stopped.py").write_text(STOPPED)
-    arguments = [str(digit_shards), str(tmp_path / "run"), "mlp", str(steps_per_execution)]
     done = subprocess.run(
-        [sys.executable, "stopped.py", *arguments],
+        [sys.executable, "stopped.py", str(digit_shards), "mlp", "10", "25"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
-    assert done.stdout == f"[{steps_per_execution}]\n", done.stderr[-4000:]
+    assert done.stdout == "[10]\n[25]\n", done.stderr[-4000:]

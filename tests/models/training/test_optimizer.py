@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,38 +92,52 @@ def test_chief_requests_checkpoints_by_time(
     assert run._is_save_due() is due
 
 
-def run(shards: Path, run_dir: Path, **options: Any) -> tuple[dict[str, Any], str]:
-    arguments = [sys.executable, str(PROGRAM), str(shards), str(run_dir), json.dumps(options)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout
-
-
 # Relative tolerance between the losses of one and of two workers: gradients are rounded to 8 or
 # 11 bits for half a batch instead of a whole batch, and 75 steps of Adam accumulate the errors.
 TOLERANCE = 0.02
 
-MIXED = [
-    ("bfloat16", {"learning_rate": 0.001, "clip_norm": 1.0, "jit_compile": True}),
-    ("float16", {}),
-]
+COMMON = {"epochs": 3, "schedule": "cosine", "warmup_steps": 5, "class_weights": "balanced"}
+BFLOAT16 = {"learning_rate": 0.001, "clip_norm": 1.0, "jit_compile": True}
+RUNS: dict[str, dict[str, Any]] = {
+    "callbacks": {"epochs": 5, "callbacks": ["own_models.py:StopAfterTwo"]},
+    "bfloat16": {**COMMON, "precision": "mixed_bfloat16", **BFLOAT16},
+    "float16": {**COMMON, "precision": "mixed_float16"},
+}
+
+
+@dataclass(frozen=True)
+class InOneProcess:
+    """A training without a launch: its run directory, its result and its output."""
+
+    run_dir: Path
+    result: dict[str, Any]
+    output: str
+
+
+@pytest.fixture(scope="module")
+def runs(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, InOneProcess]:
+    """All of RUNS; one process starts TensorFlow once for all of them."""
+    folder = tmp_path_factory.mktemp("one")
+    arguments = [f"{folder / name}:{json.dumps(options)}" for name, options in RUNS.items()]
+    command = [sys.executable, str(PROGRAM), str(digit_shards), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=220)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, InOneProcess] = {}
+    rest = done.stdout
+    for name in RUNS:
+        output, _, rest = rest.partition("RESULT")
+        line, _, rest = rest.partition("\n")
+        found[name] = InOneProcess(folder / name, json.loads(line), output)
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "options"), MIXED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_all_options_at_once_on_one_and_two_workers(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any,
-    dtype: str, options: dict[str, Any],
+    runs: dict[str, InOneProcess], dtype: str,
 ) -> None:  # fmt: skip
-    options = {
-        "epochs": 3,
-        "schedule": "cosine",
-        "warmup_steps": 5,
-        "class_weights": "balanced",
-        "precision": f"mixed_{dtype}",
-        **options,
-    }
-    result, _ = run(digit_shards, tmp_path / "one", **options)
+    options, result = RUNS[dtype], runs[dtype].result
     assert result["policy"] == dtype
     assert result["rate"] == pytest.approx(0.0, abs=1e-6)
     assert result["metrics"]["val_accuracy"] > 0.85
@@ -133,7 +148,7 @@ def test_all_options_at_once_on_one_and_two_workers(
     flags += ["--num_workers=2", "--checkpoint_every=0.000001s"]
     done = tenfold("launch", *flags, f"--run_dir={tmp_path / 'two'}")
     assert done.status == 0, done.err[-3000:]
-    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    one, two = read_metrics(runs[dtype].run_dir), read_metrics(tmp_path / "two")
     losses = [line["loss"] for line in two]
     assert losses == pytest.approx([line["loss"] for line in one], rel=TOLERANCE)
     assert max(losses) > 5 * min(losses), "the comparison cannot fail"
@@ -159,13 +174,11 @@ def test_overflow_on_one_worker_skips_the_step_on_all(
 
 
 @pytest.mark.slow
-def test_callbacks_get_logs_and_stop_training(digit_shards: Path, tmp_path: Path) -> None:
-    result, output = run(
-        digit_shards, tmp_path / "run", epochs=5, callbacks=["own_models.py:StopAfterTwo"]
-    )
-    assert result["epochs"] == 2
-    assert result["steps"] == 50
+def test_callbacks_get_logs_and_stop_training(runs: dict[str, InOneProcess]) -> None:
+    found = runs["callbacks"]
+    assert found.result["epochs"] == 2
+    assert found.result["steps"] == 50
     logs = "accuracy, loss, val_accuracy, val_loss"
     batches = ["batch 9", "batch 19", "batch 24"]
     calls = ["train", *batches, f"epoch 0: {logs}", *batches, f"epoch 1: {logs}"]
-    assert f"CALLS {calls}" in output
+    assert f"CALLS {calls}" in found.output

@@ -1,6 +1,7 @@
-"""Trains in one process with the options of a TrainConfig.
+"""Trains in one process, once for each of several options of a TrainConfig.
 
-python tuned_program.py SHARDS RUN_DIR OPTIONS  ->  the result as JSON, OPTIONS being JSON too
+python tuned_program.py SHARDS RUN_DIR:OPTIONS …  ->  for each the result as a line of JSON after
+what the training printed, OPTIONS being JSON too
 """
 
 import json
@@ -15,20 +16,25 @@ from tenfold.models.train_config import config_from_json
 from tenfold.models.training.loop import train
 from tenfold.models.training.reporting.reporter import NullReporter
 
-options = {
-    "shards": sys.argv[1],
-    "run_dir": sys.argv[2],
-    "model": "mlp",
-    "steps_per_execution": 10,
-    "working_dir": sys.path[0],
-    **json.loads(sys.argv[3]),
-}
-config = config_from_json(options)
-result = train(
-    config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(), reporter=NullReporter()
-)
-model = keras.models.load_model(result.model_path)
-rate = model.optimizer.learning_rate
-print(
-    json.dumps({**asdict(result), "policy": model.layers[-2].compute_dtype, "rate": float(rate)})
-)
+SHARDS, *RUNS = sys.argv[1:]
+
+for run in RUNS:
+    run_dir, _, options = run.partition(":")
+    defaults = {
+        "shards": SHARDS,
+        "run_dir": run_dir,
+        "model": "mlp",
+        "steps_per_execution": 10,
+        "working_dir": sys.path[0],
+    }
+    config = config_from_json({**defaults, **json.loads(options)})
+    result = train(
+        config, strategy=tf.distribute.get_strategy(), place=WorkerPlace(), reporter=NullReporter()
+    )
+    model = keras.models.load_model(result.model_path)
+    found = {
+        **asdict(result),
+        "policy": model.layers[-2].compute_dtype,
+        "rate": float(model.optimizer.learning_rate),
+    }
+    print("RESULT" + json.dumps(found), flush=True)

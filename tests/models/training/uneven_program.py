@@ -21,7 +21,7 @@ from tenfold.models.training.steps import TrainSteps
 SHARDS, *CASES = sys.argv[1:]
 CALLS = 2
 # Of an epoch, or the whole epoch if it is shorter: small batches need not last all its steps.
-MAX_STEPS = 50
+MAX_STEPS = 25
 
 
 @dataclass(frozen=True)

@@ -151,56 +151,58 @@ def test_measured_runs_agree_with_their_estimates(tenfold, digit_shards, tmp_pat
         pytest.skip("needs the program ip: apt-get install iproute2")
     image = tmp_path / "scaling.svg"
     done = tenfold(
-        "simulate", f"--shards={digit_shards}", "--num_workers=4", "--host_bandwidth=1gbit",
+        "simulate", f"--shards={digit_shards}", "--num_workers=2", "--host_bandwidth=1gbit",
         "--format=json", f"--plot={image}",
     )  # fmt: skip
     if "simulated hosts cannot be created here" in done.err:
         pytest.skip(done.err)
     assert done.status == 0, done.err
-    one, two, _ = real = json.loads(done.out)
-    assert [found["num_workers"] for found in real] == [1, 2, 4]
+    one, two = real = json.loads(done.out)
+    assert [found["num_workers"] for found in real] == [1, 2]
     assert one["efficiency"] == 1
     assert one["communication_share"] == 0 < two["communication_share"]
     for found in real:
         assert found["steps_per_s"] * 64 == pytest.approx(found["records_per_s"])
     assert image.read_text().count("<svg") == 1
     done = tenfold(
-        "simulate", "--dry_run", f"--shards={digit_shards}", "--num_workers=4",
-        "--worker_counts=1,2,4", "--format=json",
+        "simulate", "--dry_run", f"--shards={digit_shards}", "--num_workers=2",
+        "--worker_counts=1,2", "--format=json",
     )  # fmt: skip
     for estimated, found in zip(json.loads(done.out), real, strict=True):
         assert estimated["steps_per_epoch"] == found["steps_per_epoch"]
         assert estimated["steps_per_epoch"] * 64 == found["records_per_epoch"]
 
 
-# Reads one worker's shards for one epoch and prints the number of bytes that it read.
+# Reads one worker's shards for one epoch and prints the number of bytes that it read, for each of
+# several numbers of workers.
 READ = """
 import sys
 from tenfold.data.reading.dataset import worker_dataset
 def read_bytes():
     return int(open("/proc/self/io").readline().split()[1])
-shards, count, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-def read():
-    for _ in worker_dataset(shards, global_batch_size=32, num_workers=count, worker_index=index,
+shards, *counts = sys.argv[1:]
+def read(count):
+    for _ in worker_dataset(shards, global_batch_size=32, num_workers=count, worker_index=0,
                             epochs=1):
         pass
-read()  # the first epoch also loads libraries
-before = read_bytes()
-read()
-print(read_bytes() - before)
+read(1)  # the first epoch also loads libraries
+for count in map(int, counts):
+    before = read_bytes()
+    read(count)
+    print(read_bytes() - before)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("count", [1, 4])
-def test_worker_reads_as_many_bytes_as_estimated(tenfold, digit_shards, count, tmp_path):
+def test_worker_reads_as_many_bytes_as_estimated(tenfold, digit_shards, tmp_path):
     """The kernel counts the bytes that a process reads, from the page cache too."""
-    done = tenfold(
-        "simulate", "--dry_run", f"--shards={digit_shards}", f"--num_workers={count}",
-        "--global_batch_size=32", "--format=json",
-    )  # fmt: skip
-    (estimated,) = json.loads(done.out)
-    argv = [sys.executable, "-c", READ, str(digit_shards), str(count), "0"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert int(done.stdout) == pytest.approx(estimated["bytes_per_worker"], rel=0.1)
+    argv = [sys.executable, "-c", READ, str(digit_shards), "1", "4"]
+    read = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+    for count, found in zip((1, 4), read.stdout.split(), strict=True):
+        done = tenfold(
+            "simulate", "--dry_run", f"--shards={digit_shards}", f"--num_workers={count}",
+            "--global_batch_size=32", "--format=json",
+        )  # fmt: skip
+        (estimated,) = json.loads(done.out)
+        assert int(found) == pytest.approx(estimated["bytes_per_worker"], rel=0.1)
