@@ -18,7 +18,7 @@ from tenfold.data.format.statistics.mixed_statistics import mixed_statistics
 from tenfold.data.planning.lanes import PAD
 from tenfold.data.planning.mixture_shares import DataShare, apportion
 from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions
-from tenfold.data.reading.feeding.input_spec import longest_list
+from tenfold.data.reading.feeding.input_spec import is_ragged, longest_list
 from tenfold.data.reading.read_config import ReadConfig, read_config
 from tenfold.data.reading.read_options import (
     DEFAULT_OPTIONS,
@@ -247,7 +247,7 @@ def _with_common_features(mixture: Mixture, feed: FeedOptions) -> Mixture:
     longest = {
         each: max(longest_list(member.manifest, common[each]) for member in mixture.members)
         for each, length in feed.pad.items()
-        if length == LONGEST and each in common
+        if length == LONGEST and each in common and is_ragged(common[each])
     }
     feed = replace(feed, pad={**feed.pad, **longest})
     members = (

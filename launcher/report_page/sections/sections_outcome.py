@@ -351,9 +351,9 @@ def _verdict(found: Sequence[ReceiptLine]) -> str:
     once = [receipt for receipt in found if not receipt.balanced]
     texts = []
     if once:
-        texts.append(
-            f"Every record was read exactly once: {plural(len(once), 'receipt')}, all exact."
-        )
+        each_pass = " in each pass" if any(receipt.passes for receipt in once) else ""
+        count = plural(len(once), "receipt")
+        texts.append(f"Every record was read exactly once{each_pass}: {count}, all exact.")
     if balanced := next((receipt.balanced for receipt in found if receipt.balanced), None):
         most, least = max(balanced.values()), min(filter(None, balanced.values()))
         texts.append(
