@@ -12,7 +12,7 @@ from tenfold.data.planning.class_balance import find_balance
 from tenfold.data.planning.lanes import PAD, assign_lanes, imbalance
 from tenfold.data.planning.splits.validation_split import validation_split
 from tenfold.data.reading.feeding.feed_options import LONGEST, FeedOptions
-from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, bucket_feature
+from tenfold.data.reading.feeding.input_spec import DEFAULT_SIDE, InputSpec, bucket_feature
 from tenfold.data.reading.mixing.mixture import Mixture, open_mixture
 from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.data.storage.open_folder import open_folder
@@ -159,6 +159,7 @@ def training_notes(config: TrainConfig, *, num_workers: int) -> list[str]:
     manifest = data.first.manifest
     notes = [data.sentence()] if data.is_mixed else []
     notes += _imbalance_notes(manifest.num_lanes, num_workers)
+    notes += _unused_inputs(config, data.first.spec)
     notes += _cut_lists(config, manifest)
     own = validation_split(manifest, config.validation_split)
     if own is None and not config.validation_shards:
@@ -186,6 +187,21 @@ def _imbalance_notes(num_lanes: int, num_workers: int) -> list[str]:
         f"{num_workers} workers share {num_lanes} lanes: a step waits for a worker with "
         f"{-(-num_lanes // num_workers)} of them, and computes {1 + longer:.2f} times as long as "
         f"with equal parts; {even} workers would share them evenly"
+    ]
+
+
+def _unused_inputs(config: TrainConfig, spec: InputSpec) -> list[str]:
+    """Return a note if a built-in model of images leaves other inputs unused."""
+    if config.map or built_in_name(config.model) not in _IMAGE_MODELS:
+        return []
+    # The models take the first image.
+    image = next((feature.name for feature in spec.inputs if feature.kind == IMAGE), "")
+    others = [feature.name for feature in spec.inputs if feature.name != image]
+    if not others:
+        return []
+    return [
+        f"model '{config.model}' uses '{image}' alone, and not {', '.join(others)}: give "
+        f"--inputs={image} to read no more than that, or a --model of your own"
     ]
 
 

@@ -1,5 +1,6 @@
 """What is checked and said before a training starts, on shards of many kinds."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from tenfold.data.errors import UserError
+from tenfold.data.reading.feeding.feed_options import FeedOptions
 from tenfold.launcher.cli.prepare.preflight import check_resume, check_training, training_notes
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec
 from tenfold.launcher.job.run_dir import RunDir
@@ -81,3 +83,19 @@ def test_changed_batch_is_refused_on_resume(tmp_path: Path) -> None:
         check_resume(replace(config, remainder="pad"))
     with pytest.raises(UserError, match="with seed 0, this run has 7: give --seed=0"):
         check_resume(replace(config, seed=7))
+
+
+def test_note_names_inputs_that_an_image_model_leaves_unused(
+    digit_shards: Path, tmp_path: Path
+) -> None:
+    document = json.loads((digit_shards / "manifest.json").read_text())
+    document["features"].append({"name": "age", "kind": "float", "shape": []})
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    config = TrainConfig(str(tmp_path), str(tmp_path / "run"), model="cnn")
+    notes = [note for note in training_notes(config, num_workers=1) if "alone" in note]
+    assert notes == [
+        "model 'cnn' uses 'image' alone, and not age: give --inputs=image to read no more than "
+        "that, or a --model of your own"
+    ]
+    lone = replace(config, feed=FeedOptions(inputs=("image",)))
+    assert not [note for note in training_notes(lone, num_workers=1) if "alone" in note]
