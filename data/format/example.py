@@ -30,8 +30,13 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 def varint(number: int) -> bytes:
     """Return a number of range(2**64) as a base-128 varint."""
+    # The lengths in records of up to 2 MB: several a record, so that the loop would be felt.
     if number < 0x80:
         return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x200000:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)

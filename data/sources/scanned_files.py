@@ -58,7 +58,7 @@ class LocalFiles:
                 os.close(descriptor)
         except OSError as error:
             raise read_error(os.fsdecode(path), error) from error
-        if (status.st_size, status.st_mtime_ns, len(data)) != (size, version, size):
+        if len(data) != size or status.st_size != size or status.st_mtime_ns != version:
             raise SourceChanged(f"{os.fsdecode(path)} has changed since the source was scanned")
         return data
 

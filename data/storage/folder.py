@@ -104,8 +104,18 @@ class Folder(Protocol):
           FileNotFoundError: there is no such file.
         """
 
-    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Create or replace a whole file; readers see the old bytes or all of the new ones."""
+    def write(
+        self, name: str, data: bytes, *, replaces: str | None = None, durable: bool = True
+    ) -> None:
+        """Create or replace a whole file; readers see the old bytes or all of the new ones.
+
+        Args:
+          name: Its name.
+          data: Its bytes.
+          replaces: The content that may be replaced; see the class.
+          durable: Wait until the bytes are on the disk. Otherwise a crash of the machine may
+            leave a local file that is empty or cut, which its readers have to notice.
+        """
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None

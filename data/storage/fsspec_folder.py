@@ -108,13 +108,16 @@ class FsspecFolder:
             part.take(begin, self.read_range(name, begin, min(_RANGE_BYTES, end - begin)))
         return part.crc32c
 
-    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
+    def write(
+        self, name: str, data: bytes, *, replaces: str | None = None, durable: bool = True
+    ) -> None:
         """Create or replace a whole file in one request; see `Folder`.
 
         Raises:
           Conflict: with ``replaces=""``, another file is there.
           JobError: the storage cannot be reached, or does not hold what was sent.
         """
+        del durable
         exclusive = replaces == ""
         if exclusive and not creates_exclusively(self._filesystem()):
             exclusive = False

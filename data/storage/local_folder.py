@@ -115,28 +115,30 @@ def sync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_beside(path: Path, data: bytes) -> Iterator[Path]:
+def _temporary_beside(path: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
     """Write and sync `data` to a temporary file beside `path`; remove it unless it was renamed."""
     temporary = temporary_beside(path)
     try:
         with naming_file(path):
             with open(temporary, "wb", opener=create_exclusively) as file:
                 file.write(data)
-            sync_file(temporary)
+            if durable:
+                sync_file(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Create or replace a local file atomically; its folder must exist.
 
-    A reader sees the old bytes or the new ones, never a part, even after a crash.
+    A reader sees the old bytes or the new ones, never a part; if it is `durable`, even after a
+    crash of the machine.
 
     Raises:
       OSError: the file cannot be written.
     """
-    with _temporary_beside(path, data) as temporary:
+    with _temporary_beside(path, data, durable=durable) as temporary:
         os.replace(temporary, path)
 
 
@@ -181,14 +183,16 @@ class LocalFolder:
         """Copy a range to another local file; see `Folder`."""
         return LocalPart(descriptor).take(offset, self.read_range(name, offset, length))
 
-    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
-        """Create or replace a whole file, synced to the disk; see `Folder`."""
+    def write(
+        self, name: str, data: bytes, *, replaces: str | None = None, durable: bool = True
+    ) -> None:
+        """Create or replace a whole file; see `Folder`."""
         path = self._path_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if replaces == "":
             _create_file(path, data)
         else:
-            replace_file(path, data)
+            replace_file(path, data, durable=durable)
 
     def publish(
         self, local: Path, name: str, *, synced: bool = False, replaces: str | None = None

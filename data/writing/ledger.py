@@ -99,9 +99,13 @@ def write_keys(folder: Folder, keys: WriteKeys) -> None:
 
 
 def record_finished(folder: Folder, shard: FinishedShard, keys: str) -> None:
-    """Note a finished shard of the write of `keys` (a digest); its file must be in place."""
+    """Note a finished shard of the write of `keys` (a digest); its file must be in place.
+
+    The note need not be durable, as the shard is: one that a crash of the machine has damaged
+    does not count, and its shard is written again.
+    """
     document = {"keys": keys, **_to_json(shard)}
-    folder.write(_note_name(shard.info.name), json.dumps(document).encode())
+    folder.write(_note_name(shard.info.name), json.dumps(document).encode(), durable=False)
 
 
 def record_fingerprints(folder: Folder, shard: str, fingerprints: "array[int]") -> None:

@@ -97,8 +97,11 @@ class GcsFolder:
 
         return with_retries(once, what=self._path_of(name))
 
-    def write(self, name: str, data: bytes, *, replaces: str | None = None) -> None:
+    def write(
+        self, name: str, data: bytes, *, replaces: str | None = None, durable: bool = True
+    ) -> None:
         """Create or replace a whole object in one request; see `Folder`."""
+        del durable
         self._upload(name, data, replaces)
 
     def publish(

@@ -135,3 +135,16 @@ def test_leftovers_of_killed_overwrite_are_removed(
     kept = {path.name for path in out.iterdir() if path.suffix in (".tfrecord", ".jsonl")}
     assert kept == {shard.name for split in manifest.splits for shard in split.shards}
     assert not verify_shards(str(out), manifest).problems
+
+
+@pytest.mark.parametrize("kept", [0, 1, -1])
+def test_note_cut_by_a_crash_does_not_count(tmp_path: Path, kept: int) -> None:
+    """A crash of the machine may cut a note, which is not synced; its shard is written again."""
+    folder = LocalFolder(str(tmp_path))
+    folder.write(SHARD, b"data")
+    info = ShardInfo(SHARD, 1, 4, crc32c(b"data"), 1)
+    record_finished(folder, FinishedShard(info, (), {}), FIRST.digest)
+    assert list(read_finished(folder, [SHARD], FIRST)) == [SHARD]
+    (note,) = tmp_path.glob(f".*/{SHARD}.json")
+    note.write_bytes(note.read_bytes()[:kept])
+    assert read_finished(folder, [SHARD], FIRST) == {}
