@@ -9,12 +9,15 @@ A command module has
 - optionally MOST_USED: the flags that --help shows first.
 """
 
+import atexit
+import contextlib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tenfold.data.errors import JobError, UserError, did_you_mean, os_error_text
 
@@ -57,7 +60,19 @@ def console() -> None:
         # Python flushes stdout at exit: into the closed pipe that would be a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_FAILED
-    sys.exit(status)
+    _end_process(status)
+
+
+def _end_process(status: int) -> NoReturn:
+    """Exit as `sys.exit` does, but do not free every module before: that takes 30 ms."""
+    main_thread = threading.main_thread()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not main_thread):
+        sys.exit(status)  # waits for these threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def main(argv: Sequence[str]) -> int:

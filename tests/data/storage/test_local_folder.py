@@ -1,7 +1,6 @@
 """Atomic writes of local files."""
 
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,8 +55,8 @@ def test_planted_temporaries_are_not_followed(
     write(LocalFolder(str(folder)))
     assert victim.read_bytes() == b"precious"
     # Even a name that was guessed is not opened.
-    monkeypatch.setattr(secrets, "token_hex", lambda length: "guess")
-    (folder / f".{name}.guess.tmp").symlink_to(victim)
+    monkeypatch.setattr(os, "urandom", bytes)
+    (folder / f".{name}.{'00' * 8}.tmp").symlink_to(victim)
     with pytest.raises((OSError, UserError), match="File exists"):
         write(LocalFolder(str(folder)))
     assert victim.read_bytes() == b"precious"
