@@ -40,6 +40,8 @@ class SourceOptions:
         (or empty text), ``nan``, or ``keep``: the record lacks the feature.
       delimiter: The character between the cells of a CSV file, or ``tab``; "" finds it.
       encoding: The encoding of a CSV file; "" is UTF-8, or as the file's first bytes tell.
+      sizes_only: The source is opened for its number of examples and their sizes: its examples
+        cannot be read.
       no_header: Whether the first row of a CSV file is data, and `columns`, if given, names all
         columns in order; None refuses a first row with numbers.
     """
@@ -56,6 +58,7 @@ class SourceOptions:
     delimiter: str = ""
     encoding: str = ""
     no_header: bool | None = None
+    sizes_only: bool = False
 
     @property
     def images(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +102,21 @@ def _folder(path: str, scratch: Path, options: SourceOptions) -> Source:
     from tenfold.data.sources.image_folders.class_folders import scan_tree
     from tenfold.data.sources.image_folders.image_tree import LocalTree, paired_names
 
-    tree = LocalTree(path, any_image=options.any_image)
     if all(paired_names(folders)):
         from tenfold.data.sources.tables.paired_folders import scan_pairs
 
-        if pairs := scan_pairs(tree, scratch, options):
+        whole = LocalTree(path, any_image=options.any_image)
+        if pairs := scan_pairs(whole, scratch, options):
             return pairs
+    tree = LocalTree(path, any_image=options.any_image, sizes_only=options.sizes_only)
     return scan_tree(tree, scratch, options)
 
 
 def _splits(specs: Mapping[str, Any], scratch: Path, options: SourceOptions) -> Source:
     from tenfold.data.sources.split_sources import join_splits
 
+    # Joining looks at records of each part.
+    options = replace(options, sizes_only=False)
     return join_splits(specs, scratch, lambda spec, folder: open_source(spec, folder, options))
 
 

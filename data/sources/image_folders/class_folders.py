@@ -224,13 +224,14 @@ def _add_classes(scan: "_Scan", tree: Tree, folders: Sequence[str], names: Seque
 
 
 def _add_unlabelled(scan: "_Scan", tree: Tree, folders: Sequence[str], strays: Listing) -> None:
-    images = list(strays.images)
+    parts = [strays]
     for listing in tree.listings(folders):
-        images += listing.images
+        parts.append(listing)
         scan.add_ignored(sorted(listing.others))
-    if not images:
+    images = Listing.joined(parts)
+    if not len(images):
         raise UserError(f"source '{tree.root}' has no images ({', '.join(SUFFIXES)})")
-    scan.add_class(Listing.of(images), None)
+    scan.add_class(images, None)
 
 
 def _classes(root: str, folders: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,7 +4,12 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from tenfold.data.sources.image_folders.list_folders import Listing, list_folder, list_folders
+from tenfold.data.sources.image_folders.list_folders import (
+    Listing,
+    ListingOptions,
+    list_folder,
+    list_folders,
+)
 from tenfold.data.sources.scanned_files import Files, LocalFiles
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
@@ -60,9 +65,10 @@ class Tree(Protocol):
 class LocalTree:
     """Class folders below the local folder `root`."""
 
-    def __init__(self, root: str, *, any_image: bool = False) -> None:
+    def __init__(self, root: str, *, any_image: bool = False, sizes_only: bool = False) -> None:
         self.root = os.path.abspath(root)
-        self._suffixes = (*SUFFIXES, *OTHER_SUFFIXES) if any_image else SUFFIXES
+        suffixes = (*SUFFIXES, *OTHER_SUFFIXES) if any_image else SUFFIXES
+        self._options = ListingOptions(suffixes, sizes_only)
         self.files: Files = LocalFiles()
 
     def classes(self) -> list[str]:
@@ -76,8 +82,8 @@ class LocalTree:
         Raises:
           UserError: a symbolic link points to a folder that contains it.
         """
-        return list_folders(self.root, names, self._suffixes)
+        return list_folders(self.root, names, self._options)
 
     def strays(self) -> Listing:
         """Return the images directly in the root, which have no class."""
-        return list_folder(self.root, "", self._suffixes, deep=False)
+        return list_folder(self.root, "", ListingOptions(self._options.suffixes, deep=False))

@@ -40,10 +40,11 @@ class Listing:
     as a few blocks of bytes.
 
     Attributes:
-      paths: The paths of the images below the root of the tree, joined.
-      lengths: The length of each of these paths, uint32 [n].
+      paths: The paths of the images below the root of the tree, joined; empty in a listing of
+        the sizes only.
+      lengths: The length of each of these paths, uint32 [n]; of the sizes only, [0].
       sizes: The size of each image in bytes, uint64 [n].
-      versions: The version of each as in `Files`, int64 [n].
+      versions: The version of each as in `Files`, int64 [n]; of the sizes only, [0].
       others: Paths of the files that are not images.
     """
 
@@ -67,9 +68,21 @@ class Listing:
             list(others),
         )
 
+    @classmethod
+    def of_sizes(cls, sizes: "array[int]", others: Iterable[bytes] = ()) -> "Listing":
+        """Return a listing of the sizes only."""
+        return cls(b"", array("I"), sizes, array("q"), list(others))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Listing]") -> "Listing":
+        """Return the images of several listings as one; of the sizes only, if one of them is."""
+        if all(part.paths or not len(part) for part in parts):
+            return cls.of(image for part in parts for image in part.images)
+        return cls.of_sizes(sum((part.sizes for part in parts), array("Q")))
+
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.lengths)
+        return len(self.sizes)
 
     @property
     def images(self) -> list[tuple[bytes, int, int]]:
@@ -79,46 +92,62 @@ class Listing:
         return list(zip(paths, self.sizes, self.versions, strict=True))
 
 
-def list_folders(root: str, names: Sequence[str], suffixes: Sequence[str]) -> Iterator[Listing]:
+@dataclass(frozen=True)
+class ListingOptions:
+    """What a listing holds.
+
+    Attributes:
+      suffixes: The suffixes of images, in lower case.
+      sizes_only: Leave out paths and versions.
+      deep: Whether the files of folders in the folder count too.
+    """
+
+    suffixes: tuple[str, ...]
+    sizes_only: bool = False
+    deep: bool = True
+
+
+def list_folders(root: str, names: Sequence[str], options: ListingOptions) -> Iterator[Listing]:
     """Yield the listing of each of the folders `names` in `root`, in order.
 
     Args:
       root: The root of the tree.
       names: Names of folders in it.
-      suffixes: The suffixes of images, in lower case.
+      options: What the listings hold.
 
     Raises:
       UserError: a symbolic link points to a folder that contains it.
     """
     num_files = 0
     for index, name in enumerate(names):
-        listing = list_folder(root, name, suffixes)
+        listing = list_folder(root, name, options)
         num_files += len(listing)
         yield listing
         rest = names[index + 1 :]
         if num_files >= _MANY_FILES and len(rest) > 1 and can_fork():
-            yield from _list_by_processes(root, rest, suffixes)
+            yield from _list_by_processes(root, rest, options)
             return
 
 
-def list_folder(root: str, name: str, suffixes: Sequence[str], *, deep: bool = True) -> Listing:
+def list_folder(root: str, name: str, options: ListingOptions) -> Listing:
     """Return the files below the folder `name` of `root`; "" is `root` itself.
 
     Args:
       root: The root of the tree.
       name: The name of the folder, which the paths begin with.
-      suffixes: The suffixes of images, in lower case.
-      deep: Whether the files of folders in the folder count too.
+      options: What the listing holds.
 
     Raises:
       UserError: a symbolic link points to a folder that contains it.
     """
-    lister = _Lister(root, tuple(suffixes), deep)
+    lister = _Lister(root, options)
     descriptor = os.open(os.path.join(root, name), os.O_RDONLY)
     try:
         lister.add(descriptor, os.fsencode(name) + b"/" if name else b"", ())
     finally:
         os.close(descriptor)
+    if options.sizes_only:
+        return Listing.of_sizes(lister.sizes, lister.others)
     return Listing.of(lister.images, lister.others)
 
 
@@ -129,12 +158,12 @@ class _Lister:
     then resolves one name for each file, not the whole path.
     """
 
-    def __init__(self, root: str, suffixes: tuple[str, ...], deep: bool) -> None:
+    def __init__(self, root: str, options: ListingOptions) -> None:
         self.images: list[tuple[bytes, int, int]] = []
+        self.sizes = array("Q")
         self.others: list[bytes] = []
         self._root = root
-        self._suffixes = suffixes
-        self._deep = deep
+        self._options = options
 
     def add(self, descriptor: int, prefix: bytes, ancestors: tuple[tuple[int, int], ...]) -> None:
         """Add the files below an open folder.
@@ -151,17 +180,22 @@ class _Lister:
                 f"source folder '{self._shown(prefix)}' is a link to a folder that contains it: "
                 "its images would repeat without end; remove the link"
             )
-        images, suffixes = self.images, self._suffixes
+        images, suffixes = self.images, self._options.suffixes
+        sizes = self.sizes if self._options.sizes_only else None
         with os.scandir(descriptor) as entries:
             for entry in entries:
                 name = entry.name
                 if name[0] == ".":
                     continue
+                is_image = name.lower().endswith(suffixes) and entry.is_file()
+                if is_image and sizes is not None:
+                    sizes.append(entry.stat().st_size)
+                    continue
                 path = prefix + name.encode(*_NAMES)
-                if name.lower().endswith(suffixes) and entry.is_file():
+                if is_image:
                     status = entry.stat()
                     images.append((path, status.st_size, status.st_mtime_ns))
-                elif not self._deep:
+                elif not self._options.deep:
                     continue
                 elif entry.is_dir():
                     self._add_below(descriptor, name, path, (*ancestors, identity))
@@ -182,9 +216,9 @@ class _Lister:
 
 
 def _list_by_processes(
-    root: str, names: Sequence[str], suffixes: Sequence[str]
+    root: str, names: Sequence[str], options: ListingOptions
 ) -> Iterator[Listing]:
-    work = partial(_list_one, root, tuple(suffixes))
+    work = partial(_list_one, root, options)
     processes = min(_PER_CPU * usable_cpus(), _MAX_PROCESSES)
     early: dict[str, Listing] = {}
     results = run_pool(work, list(names), processes=processes, inline=False)
@@ -197,10 +231,10 @@ def _list_by_processes(
 
 
 def _list_one(
-    root: str, suffixes: tuple[str, ...], name: str, note: Callable[[Any], None]
+    root: str, options: ListingOptions, name: str, note: Callable[[Any], None]
 ) -> Listing:
     del note
     try:
-        return list_folder(root, name, suffixes)
+        return list_folder(root, name, options)
     except OSError as error:
         raise JobError(os_error_text(error)) from error

@@ -87,6 +87,7 @@ def plan_from_flags(fv: FlagValues) -> SourcePlan:
     from tenfold.data.writing.splits.plan_source import plan_source
 
     options, rule = source_options_from_flags(fv), split_rule_from_flags(fv)
+    options = replace(options, sizes_only=not rule.features)
     with scratch_folder() as scratch:
         opened = open_source(source, scratch, options)
         for note in opened.notes:

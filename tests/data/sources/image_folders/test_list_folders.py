@@ -1,17 +1,20 @@
 """Listings of folders of images: in one process or several, in the order of the paths."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tenfold.data.errors import JobError, UserError
 from tenfold.data.format.tfrecord import FRAME_BYTES
+from tenfold.data.sources.base import SourceOptions
 from tenfold.data.sources.image_folders import class_folders, list_folders
-from tenfold.data.sources.image_folders.list_folders import Listing, list_folder
+from tenfold.data.sources.image_folders.list_folders import Listing, ListingOptions, list_folder
+from tenfold.data.sources.open_source import open_source
 
 NAMES = ["a", "b", "c", "d"]
-SUFFIXES = (".jpg", ".png")
+OPTIONS = ListingOptions((".jpg", ".png"))
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def listings(root: Path) -> list[Listing]:
-    return list(list_folders.list_folders(str(root), NAMES, SUFFIXES))
+    return list(list_folders.list_folders(str(root), NAMES, OPTIONS))
 
 
 def in_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -36,9 +39,9 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     original = list_folders._list_by_processes
 
-    def counted(root, names, suffixes):
+    def counted(root, names, options):
         calls.append(len(names))
-        return original(root, names, suffixes)
+        return original(root, names, options)
 
     monkeypatch.setattr(list_folders, "_MANY_FILES", 1)
     monkeypatch.setattr(list_folders, "_list_by_processes", counted)
@@ -70,14 +73,30 @@ def test_errors_in_processes_are_those_of_one(root: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match=r"c/below/up' is a link to a folder that contains it"):
         listings(root)
     with pytest.raises(JobError, match="missing"):
-        list(list_folders.list_folders(str(root), ["a", "b", "missing"], SUFFIXES))
+        list(list_folders.list_folders(str(root), ["a", "b", "missing"], OPTIONS))
 
 
 def test_folder_alone_leaves_out_those_below(root: Path) -> None:
     (root / "top.png").write_bytes(b"123")
-    found = list_folder(str(root), "", SUFFIXES, deep=False)
+    found = list_folder(str(root), "", replace(OPTIONS, deep=False))
     assert [(path, size) for path, size, _ in found.images] == [(b"top.png", 3)]
     assert found.others == []
+
+
+@pytest.mark.parametrize("classes", [None, ()], ids=["classes", "none"])
+def test_sizes_alone_give_the_same_sums_and_notes(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, classes: tuple[str, ...] | None
+) -> None:
+    (root / "stray.png").write_bytes(b"123")
+    options = SourceOptions(classes=classes)
+    whole, sizes = (
+        open_source(str(root), tmp_path_factory.mktemp("scratch"), each)
+        for each in (options, replace(options, sizes_only=True))
+    )
+    assert whole.stats.num_examples == (14 + 4 if classes is None else 14 + 5)
+    assert replace(sizes.stats, fingerprint=whole.stats.fingerprint) == whole.stats
+    assert sizes.notes == whole.notes
+    assert "notes.txt and" in str(whole.notes)
 
 
 @pytest.mark.parametrize("label", [None, 3, 300])
