@@ -97,6 +97,7 @@ class SchemaObserver:
         self.schema: Schema = ()
         self._optional = frozenset(optional)
         self._seen: set[Schema] = set()
+        self._last: Schema | None = None  # most records share one tuple, whose hash takes time
 
     def add(self, schema: Schema) -> None:
         """Merge one record's schema.
@@ -104,11 +105,12 @@ class SchemaObserver:
         Raises:
           SchemaError: it does not match the records before.
         """
-        if schema in self._seen:
+        if schema is self._last or schema in self._seen:
             return
         self.schema = merge_schemas(self.schema, self._marked(schema))
         if len(self._seen) < 1000:  # bounds memory where every record has another shape
             self._seen.add(schema)
+            self._last = schema
 
     def _marked(self, schema: Schema) -> Schema:
         """Return a record's schema with its optional features marked as such."""

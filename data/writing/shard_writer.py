@@ -218,7 +218,8 @@ class _ShardSums:
             self._statistics.add_record(payload, encoded.schema, fingerprint)
             if self._compare:
                 self._fingerprints.append(fingerprint)
-            self._changes.update(encoded.changes)
+            if encoded.changes:
+                self._changes.update(encoded.changes)
             if encoded.label is not None:
                 self._label_counts[encoded.label] = self._label_counts.get(encoded.label, 0) + 1
             if size >= BLOCK_BYTES:

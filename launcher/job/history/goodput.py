@@ -4,7 +4,6 @@ Worker 0 stands for the job: training is synchronous, so all workers wait for on
 something else. Every millisecond of the launch belongs to one kind of KINDS.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -142,7 +141,9 @@ def step_time_text(seconds: float) -> str:
 def _compared(seconds: Sequence[float], worker: int) -> tuple[float, float]:
     """Return the seconds of a worker, and the median of the other workers."""
     others = [value for index, value in enumerate(seconds) if index != worker]
-    return seconds[worker], statistics.median(others)
+    from statistics import median  # with its own imports the slowest one of a launch
+
+    return seconds[worker], median(others)
 
 
 @dataclass
