@@ -173,7 +173,7 @@ def test_transient_faults_are_retried(
     assert set(struck) == {share.split("=")[0] for share in ALL_FAULTS}, struck
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_stalled_upload_times_out(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
@@ -184,7 +184,7 @@ def test_stalled_upload_times_out(bucket: Any, monkeypatch: pytest.MonkeyPatch) 
         began = time.monotonic()
         with pytest.raises(JobError, match=r"timed out.* \(given up after 1 attempt"):
             open_folder(bucket.url).write("x", bytes(30_000_000))
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 100
 
 
 @pytest.mark.parametrize("status", ["401", "403"])

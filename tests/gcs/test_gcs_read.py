@@ -162,7 +162,7 @@ def test_reader_and_prefetcher_race_for_a_shard(
                     time.sleep(0.3)
 
     def late_take(path: str) -> Pin | None:
-        assert chosen.wait(30)
+        assert chosen.wait(90)
         return take(path)
 
     monkeypatch.setattr(prefetcher, "_lock", Halting())

@@ -121,7 +121,7 @@ class Launch:
         except (psutil.Error, OSError):
             return False
 
-    def assert_nothing_left(self, within_s: float = 30) -> None:
+    def assert_nothing_left(self, within_s: float = 60) -> None:
         """Check that every process of this launch ends in time."""
         end = time.monotonic() + within_s
         while left := self.processes():

@@ -273,7 +273,7 @@ def test_small_disk_goes_round_among_threads(small_disk: Path) -> None:
         list(pool.map(take, range(0, 600, 100)))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_needed_shard_evicts_fetched_ahead_and_waits(small_disk: Path) -> None:
     cache = Cache(small_disk)
     pins = [_take_large(cache, number) for number in range(4)]
@@ -287,13 +287,13 @@ def test_needed_shard_evicts_fetched_ahead_and_waits(small_disk: Path) -> None:
     assert all(more)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_needed_shard_waits_for_those_being_fetched(small_disk: Path) -> None:
     cache, go_on, pins = Cache(small_disk), threading.Event(), []
 
     def fetch_ahead(number: int) -> None:
         def fetch(descriptor: int) -> int:
-            assert go_on.wait(30)
+            assert go_on.wait(120)
             return _fetch(number, 240_000)(descriptor)
 
         pin = cache.obtain(_info(number, 240_000), fetch, needed=False)
@@ -316,7 +316,7 @@ def test_needed_shard_waits_for_those_being_fetched(small_disk: Path) -> None:
     assert [pin.reclaim() for pin in pins].count(False) == 1
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_shard_without_room_is_held_in_memory(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

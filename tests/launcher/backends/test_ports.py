@@ -7,7 +7,7 @@ import pytest
 
 from tenfold.launcher.backends.ports import far_ports, is_free, pick_ports, port_holder
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.mark.parametrize(

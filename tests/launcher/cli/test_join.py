@@ -193,11 +193,11 @@ def test_stopped_members_let_workers_save_and_can_start_again(members: Members) 
 
 def test_missing_member_is_named(members: Members) -> None:
     for index in (0, 2):
-        members.start(mpi(index, 3), "--rendezvous_timeout=3")
+        members.start(mpi(index, 3), "--rendezvous_timeout=6")
     chief, other = members.finish()
     assert (chief[0], other[0]) == (1, 1)
-    assert "worker 1 did not come within 3.0 s" in chief[2]
-    assert "worker 1 did not come within 3.0 s" in other[2]
+    assert "worker 1 did not come within 6.0 s" in chief[2]
+    assert "worker 1 did not come within 6.0 s" in other[2]
     assert not (members.run_dir / "result.json").exists()
 
 

@@ -155,4 +155,4 @@ def test_terminal_shows_the_job_and_no_line_twice(
         assert joined.count(text.replace(" ", "")) == 1, text
     assert "compute-bound:wait1%" not in joined
     terminal.go_on()
-    assert terminal.process.wait(30) == 0
+    assert terminal.process.wait(90) == 0

@@ -27,7 +27,7 @@ from tenfold.launcher.supervisor.members.member_results import collect_results, 
 from tenfold.launcher.supervisor.members.peer_watch import PeerWatch
 from tenfold.launcher.supervisor.verdict import to_failure
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(150)
 
 
 def own(index: int, number: int, **more: Any) -> Introduction:

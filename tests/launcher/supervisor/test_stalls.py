@@ -13,7 +13,7 @@ from tenfold.launcher.supervisor.watchdog import WatchPolicy
 from tenfold.launcher.supervisor.worker_processes import WorkerMessage
 from tenfold.launcher.worker.stop_signals import StopRequest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(150)
 
 ROUNDS = 300  # of 0.1 s each
 

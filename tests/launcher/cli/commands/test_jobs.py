@@ -37,7 +37,7 @@ def test_running_job_is_shown_followed_and_cancelled(launch, capsys, start_tenfo
     launch.start("--num_workers=2", text=WAITING)
     launch.wait_for("up-0", "up-1", "history.jsonl")
     follower = start_tenfold("logs", str(launch.run_dir), "--follow", "--worker=1")
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while (text := said(capsys, "status", launch.run_dir)).count("step 7/20") < 2:
         assert time.monotonic() < end, text
         time.sleep(0.05)
@@ -53,7 +53,7 @@ def test_running_job_is_shown_followed_and_cancelled(launch, capsys, start_tenfo
     launch.finish()
     assert launch.result["state"] == "cancelled"
     assert not (launch.run_dir / "cancel.json").exists()
-    followed, _ = follower.communicate(timeout=30)
+    followed, _ = follower.communicate(timeout=90)
     assert followed.splitlines()[-2:] == ["line one", "line two of 1"]
 
     assert said(capsys, "status", launch.run_dir).startswith("cancelled after ")

@@ -127,12 +127,12 @@ def test_hang_names_the_worker_in_user_code(launch):
 def test_steady_steps_are_not_a_hang(launch):
     text = """
     say("phase", "training")
-    for step in range(20):
+    for step in range(30):  # together longer than the time-out
         say("step", "training", step=step)
         time.sleep(0.1)
     say("phase", "done")
     """
-    assert launch.run("--num_workers=2", "--hang_timeout=0.5", text=text).status == 0, launch.err
+    assert launch.run("--num_workers=2", "--hang_timeout=2", text=text).status == 0, launch.err
 
 
 @pytest.mark.parametrize("reports_phases", [True, False])
@@ -150,7 +150,7 @@ def test_rendezvous_timeout_names_the_missing_worker(launch, reports_phases):
         server = socket.create_server(("127.0.0.1", int(address.split(":")[1])))
     time.sleep(1000)
     """
-    launch.run("--num_workers=3", "--rendezvous_timeout=2", "--grace=0.2", text=text)
+    launch.run("--num_workers=3", "--rendezvous_timeout=4", "--grace=0.2", text=text)
     assert launch.status == 1
     first = launch.result["first_failure"]
     assert first["worker"] == 2

@@ -101,7 +101,7 @@ def test_job_recovers_from_an_injected_preemption(launch):
 
 
 def test_stopped_worker_is_found_by_its_silence(launch):
-    flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
+    flags = ("--num_workers=2", "--hang_timeout=2", "--inject=stop:worker=1,step=5")
     launch.run(*flags, text=STEADY.replace("STEPS", "10**6"))
     assert launch.status == 1
     assert launch.result["first_failure"]["worker"] == 1
@@ -109,7 +109,7 @@ def test_stopped_worker_is_found_by_its_silence(launch):
 
 
 def test_worker_stopped_after_the_others_ended_is_found(launch):
-    flags = ("--num_workers=2", "--hang_timeout=1", "--inject=stop:worker=1,step=5")
+    flags = ("--num_workers=2", "--hang_timeout=2", "--inject=stop:worker=1,step=5")
     launch.run(*flags, text=loop("index"))
     assert launch.status == 1
     assert launch.result["first_failure"]["worker"] == 1
