@@ -57,12 +57,14 @@ NOT_RUN = {
         "there is no mpirun here",
         "a test of the join starts such a step on a real Slurm",
     ],
+    "docs/reading.md": ["tests/e2e/test_reading_script.py runs it"] * 2,
     "docs/vertex.md": ["there is no project here"],
     "docs/shell.md": ["it changes the firewall"],
     "docs/scripts.md": ["tests/e2e/test_launch_tf_keras.py runs such a program"],
     "docs/writing.md": [
         "starting Beam takes ten seconds; tests/data/writing/test_beam.py runs it"
     ],
+    "docs/your-data.md": ["tests/e2e/test_any_features.py runs it on one and on three workers"],
 }
 
 

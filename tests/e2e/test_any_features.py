@@ -46,7 +46,7 @@ def tokens() -> pa.Table:
     draw = np.random.default_rng(1)
     lists = [draw.integers(0, 50, draw.integers(1, 41)).tolist() for _ in range(RECORDS)]
     large = [int(np.mean(found) > 25) for found in lists]
-    return pa.table({"tokens": pa.array(lists, pa.list_(pa.int64())), "label": large})
+    return pa.table({"history": pa.array(lists, pa.list_(pa.int64())), "clicked": large})
 
 
 def boxes() -> pa.Table:
@@ -68,9 +68,22 @@ def boxes() -> pa.Table:
 
 
 KINDS = {
-    "tokens": (tokens, ["--shards=shards", "--model=text", "--bucket=tokens"]),
+    # As in docs/your-data.md.
+    "tokens": (
+        tokens,
+        [
+            "--shards=shards",
+            "--model=text",
+            "--inputs=history",
+            "--target=clicked",
+            "--bucket=history",
+        ],
+    ),
     # Each batch has 8 records of one data set and 4 of the other, of which five steps are a pass.
-    "mixture": (tokens, ["--shards=shards:2,more:1", "--model=text"]),
+    "mixture": (
+        tokens,
+        ["--shards=shards:2,more:1", "--model=text", "--inputs=history", "--target=clicked"],
+    ),
     "boxes": (
         boxes,
         [

@@ -1,4 +1,4 @@
-"""The script of docs/reading.md gives the same losses on one process and on two workers."""
+"""The script of docs/reading.md prints what the page shows, and the same losses on two workers."""
 
 import re
 import subprocess
@@ -18,10 +18,11 @@ LINE = re.compile(r"epoch (\d): loss ([\d.]+); (.*)")
 def test_script_has_equal_losses_on_two_workers(
     tmp_path: Path, digit_shards: Path, tenfold: Callable[..., Any]
 ) -> None:
+    page = PAGE.read_text("utf-8")
     script = tmp_path / "script.py"
-    script.write_text(
-        re.search(r"```python\n(# script.py\n.*?)```", PAGE.read_text("utf-8"), re.S)[1]  # type: ignore[index]
-    )
+    script.write_text(re.search(r"```python\n(# script.py\n.*?)```", page, re.S)[1])  # type: ignore[index]
+    assert "$ python script.py shards\n" in page
+    assert "$ tenfold launch --num_workers=2 --run_dir=two -- python script.py shards\n" in page
     alone = subprocess.run(
         [sys.executable, script, digit_shards], capture_output=True, text=True, check=False
     )
@@ -38,6 +39,11 @@ def test_script_has_equal_losses_on_two_workers(
     assert together.status == 0, together.err
     one = LINE.findall(alone.stdout)
     assert [epoch for epoch, _, _ in one] == ["0", "1"]
+    # The page shows both lines of the process, and the last one of the workers.
+    shown = [(epoch, receipt) for epoch, _, receipt in LINE.findall(page)]
+    assert shown == [(epoch, receipt) for epoch, _, receipt in (*one, one[1])]
+    assert re.search(r"^\[worker [01]\] epoch 1: loss ", together.out + together.err, re.M)
+    assert "succeeded in " in together.out + together.err
     for worker in range(2):
         log = (tmp_path / "two" / "logs" / f"worker-{worker}.log").read_text("utf-8")
         for expected, (epoch, loss, receipt) in zip(one, LINE.findall(log), strict=True):
