@@ -1,17 +1,10 @@
 """Collectives over the workers: their results, and that they are traced once."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import tensorflow as tf
 
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.collectives import WorkerCollectives, communication_options
-
-PROGRAM = Path(__file__).with_name("tuned_program.py")
 
 
 @pytest.fixture
@@ -47,13 +40,3 @@ def test_collectives_are_traced_once_per_shape(collectives: WorkerCollectives) -
         collectives.barrier()
     # A row, three integers, two integers (flags and barriers too), a float.
     assert collectives.summed.experimental_get_tracing_count() == 4
-
-
-@pytest.mark.slow
-def test_seven_epochs_do_not_warn_of_retracing(digit_shards: Path, tmp_path: Path) -> None:
-    options = json.dumps({"epochs": 7})
-    command = [sys.executable, str(PROGRAM), str(digit_shards), f"{tmp_path / 'run'}:{options}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout.partition("RESULT")[2])["epochs"] == 7
-    assert "retracing" not in done.stderr

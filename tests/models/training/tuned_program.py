@@ -1,7 +1,7 @@
 """Trains in one process, once for each of several options of a TrainConfig.
 
-python tuned_program.py SHARDS RUN_DIR:OPTIONS …  ->  for each the result as a line of JSON after
-what the training printed, OPTIONS being JSON too
+python tuned_program.py SHARDS RUN_DIR:OPTIONS …  ->  for each what the training printed, then
+RESULT and the result as a line of JSON, on both outputs. OPTIONS are JSON too.
 """
 
 import json
@@ -37,4 +37,5 @@ for run in RUNS:
         "policy": model.layers[-2].compute_dtype,
         "rate": float(model.optimizer.learning_rate),
     }
-    print("RESULT" + json.dumps(found), flush=True)
+    for output in (sys.stdout, sys.stderr):
+        print("RESULT" + json.dumps(found), file=output, flush=True)
