@@ -1,5 +1,6 @@
 """`tenfold.models.keras_fit`: Keras 3's methods on two workers compared with one process."""
 
+import functools
 import json
 import math
 import shutil
@@ -78,63 +79,18 @@ result = {
     "predict": np.asarray(model.predict(inputs[:40], batch_size=16, verbose=0)).tolist(),
 }
 print("RESULT" + json.dumps(result), flush=True)
+if sys.argv[1] == "two":
+    import overflow  # in the same process, to start TensorFlow once
 os._exit(0)
 """
 
-
-def result_in(text):
-    return json.loads(text.split("RESULT")[1].splitlines()[0])
-
-
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one")
-    (folder / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "program.py", "one"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return result_in(done.stdout)
-
-
-@pytest.mark.parametrize("replicas", ["two", "four"])
-def test_keras_fit_on_two_workers_equals_one_process(one_process, tmp_path, replicas):
-    """Each worker has one replica, or two."""
-    (tmp_path / "program.py").write_text(PROGRAM)
-    shutil.copy(Path(__file__).with_name("two_devices.py"), tmp_path)
-    launch = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
-    done = subprocess.run(
-        [*launch, "--", sys.executable, "program.py", replicas],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    one = one_process
-    written = {path.name for path in tmp_path.glob("*-?.*")}
-    assert written == ({"model-0.keras", "log-0.csv"} if replicas == "two" else set())
-    for worker in range(2):
-        two = result_in((tmp_path / "run/logs" / f"worker-{worker}.log").read_text())
-        assert two["replicas"] == {"two": 2, "four": 4}[replicas]
-        assert two["batches"] == one["batches"] == 12
-        assert two["history"].keys() == one["history"].keys()
-        for name in one["history"]:
-            assert two["history"][name] == pytest.approx(one["history"][name], rel=1e-4)
-        assert two["evaluate"] == pytest.approx(one["evaluate"], rel=1e-4)
-        assert len(two["predict"]) == 40
-        for ours, theirs in zip(two["predict"], one["predict"], strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
-
-
 # Only one worker reads the example whose gradients overflow in float16.
 OVERFLOW = """
-import json, os, sys
+import json
 import numpy as np
-import tensorflow as tf
-from tenfold.models import keras_fit
-
-keras_fit.repair()
-strategy = tf.distribute.MultiWorkerMirroredStrategy()
 import keras
+import tensorflow as tf
+from __main__ import strategy
 
 keras.mixed_precision.set_dtype_policy("mixed_float16")
 inputs = np.random.default_rng(0).normal(size=(96, 8)).astype("float32")
@@ -164,38 +120,80 @@ def fitted(kind):
     return [sums, int(model.optimizer.inner_optimizer.iterations.numpy())]
 
 
-print("RESULT" + json.dumps([fitted(keras.Sequential), fitted(OwnStep)]), flush=True)
-os._exit(0)
+print("OVERFLOW" + json.dumps([fitted(keras.Sequential), fitted(OwnStep)]), flush=True)
 """
 
 
-def test_keras_fit_overflow_skips_the_step_on_all_workers(tmp_path):
-    """With Keras's own training step, and with a training step of the model."""
-    (tmp_path / "program.py").write_text(OVERFLOW)
-    launch = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
-    done = subprocess.run(
-        [*launch, "--", sys.executable, "program.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+def result_in(text, name="RESULT"):
+    return json.loads(text.split(name)[1].splitlines()[0])
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    (folder / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "program.py", "one"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    logs = [(tmp_path / "run/logs" / f"worker-{worker}.log").read_text() for worker in range(2)]
-    first, second = (result_in(log) for log in logs)
+    return result_in(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Launch the program on two workers, once for each number of replicas; return its folder."""
+
+    @functools.cache
+    def launch(replicas):
+        folder = tmp_path_factory.mktemp(replicas)
+        (folder / "program.py").write_text(PROGRAM)
+        (folder / "overflow.py").write_text(OVERFLOW)
+        shutil.copy(Path(__file__).with_name("two_devices.py"), folder)
+        command = module_argv("tenfold", ["launch", "--num_workers=2", "--run_dir=run"])
+        done = subprocess.run(
+            [*command, "--", sys.executable, "program.py", replicas],
+            cwd=folder, capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return folder
+
+    return launch
+
+
+@pytest.mark.parametrize("replicas", ["two", "four"])
+def test_keras_fit_on_two_workers_equals_one_process(one_process, launched, replicas):
+    """Each worker has one replica, or two."""
+    folder, one = launched(replicas), one_process
+    written = {path.name for path in folder.glob("*-?.*")}
+    assert written == ({"model-0.keras", "log-0.csv"} if replicas == "two" else set())
+    for worker in range(2):
+        two = result_in((folder / "run/logs" / f"worker-{worker}.log").read_text())
+        assert two["replicas"] == {"two": 2, "four": 4}[replicas]
+        assert two["batches"] == one["batches"] == 12
+        assert two["history"].keys() == one["history"].keys()
+        for name in one["history"]:
+            assert two["history"][name] == pytest.approx(one["history"][name], rel=1e-4)
+        assert two["evaluate"] == pytest.approx(one["evaluate"], rel=1e-4)
+        assert len(two["predict"]) == 40
+        for ours, theirs in zip(two["predict"], one["predict"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+
+
+def test_keras_fit_overflow_skips_the_step_on_all_workers(launched):
+    """With Keras's own training step, and with a training step of the model."""
+    logs = [(launched("two") / "run/logs" / f"worker-{n}.log").read_text() for n in range(2)]
+    first, second = (result_in(log, "OVERFLOW") for log in logs)
     assert first == second
     for sums, applied in first:
         assert all(math.isfinite(value) for value in sums)
         assert applied == 4, "two of the six steps have an example that overflows"
 
 
-def test_untested_keras_version_is_refused():
-    program = """
-import keras
-keras.__version__ = "3.99.0"
-from tenfold.models import keras_fit
-try:
-    keras_fit.repair()
-except ValueError as error:
-    assert "3.99.0" in str(error)
-    print("refused")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "refused\n", done.stderr[-2000:]
+def test_untested_keras_version_is_refused(monkeypatch):
+    # Imported here: the other tests of this file need no TensorFlow in their own process.
+    import keras
+
+    from tenfold.models import keras_fit
+
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    with pytest.raises(ValueError, match=r"3\.99\.0"):
+        keras_fit.repair()

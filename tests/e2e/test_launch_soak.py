@@ -26,7 +26,7 @@ def test_soak_of_one_job_finds_no_error(digit_shards):
 @pytest.mark.timeout(400)
 def test_soak_of_writes_finds_no_error(tmp_path):
     done = subprocess.run(
-        [sys.executable, SOAK, "writes", "--seconds=10", "--seed=5", f"--findings={tmp_path}"],
+        [sys.executable, SOAK, "writes", "--seconds=5", "--seed=5", f"--findings={tmp_path}"],
         capture_output=True,
         text=True,
     )

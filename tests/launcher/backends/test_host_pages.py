@@ -1,4 +1,7 @@
-"""The guides to back ends run and print as they say: see scripts/run_docs."""
+"""The guides to back ends run and print as they say: see scripts/run_docs.
+
+They are also the tests of training over the hosts' networks: the pages show the epochs' receipts.
+"""
 
 import os
 import shutil
