@@ -68,8 +68,8 @@ class WriteOptions:
       split_by: the feature whose equal values stay in one split, as a patient; "" for none.
       stratify: the feature whose values every split gets in equal shares; "" for none.
       shuffle_seed: the seed of the order of the records.
-      processes: the number of writing processes; 0 takes one per CPU core, and two per core
-        where the output is remote.
+      processes: the number of writing processes; 0 takes one more than there are CPU cores, and
+        two per core where the output is remote.
       max_bad_records: broken records to leave out, listed in ``quarantine.jsonl``, before the
         write fails; None fails on the first.
       check: ``complete`` checks that each image is complete, ``decode`` also decodes it once, as
@@ -324,8 +324,11 @@ def _useful_processes(job: WriteJob, tasks: Sequence[ShardTask], folder: Folder)
 
 
 def default_processes(folder: Folder) -> int:
-    """Return one process per core; two for remote storage, as half of them wait for uploads."""
-    return usable_cpus() * (1 if isinstance(folder, LocalFolder) else 2)
+    """Return one process more than cores, as one waits for the disk to sync a shard.
+
+    Of remote storage two per core, as half of them wait for uploads.
+    """
+    return usable_cpus() + 1 if isinstance(folder, LocalFolder) else 2 * usable_cpus()
 
 
 def _versions(folder: Folder, tasks: Sequence[ShardTask]) -> dict[str, str]:

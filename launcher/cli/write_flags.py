@@ -220,7 +220,7 @@ def define_write_flags(fv: FlagValues) -> None:
     flags.DEFINE_integer(
         "processes",
         0,
-        "number of writing processes; 0: one per core, two per core for gs://",
+        "number of writing processes; 0: one more than cores, two per core for gs://",
         flag_values=fv,
     )
     flags.DEFINE_enum(

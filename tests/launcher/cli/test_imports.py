@@ -34,6 +34,7 @@ PLAN = FRAME | {
 }  # fmt: skip
 TRAINING_FLAGS = {
     "data.planning.batch_shares", "data.planning.lanes", "data.planning.layout",
+    "data.planning.mixture_shares",
     "data.reading.decoding.augment_options", "data.reading.decoding.decoders",
     "data.reading.feeding.feed_options", "data.runtime.user_code", "data.storage.cache_options",
     "data.units", "launcher.cli.feed_flags", "launcher.cli.flags", "launcher.cli.launch_flags",
