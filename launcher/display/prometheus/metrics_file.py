@@ -38,7 +38,7 @@ class MetricsFileView:
         self._starts = 0
         self._epoch: Epoch | None = None
         self._next = 0.0
-        self._has_failed = False
+        self._is_silent = False
 
     def line(self, worker: int, line: str) -> None:
         """Pass a line of output on."""
@@ -74,6 +74,8 @@ class MetricsFileView:
 
     def close(self) -> None:
         """Close the views behind this one."""
+        # They take no more notes.
+        self._is_silent = True
         self._view.close()
 
     def finish(self, state: str, seconds: float) -> Goodput | None:
@@ -95,8 +97,8 @@ class MetricsFileView:
         try:
             replace_file(self._path, text.encode())
         except OSError as error:
-            if not self._has_failed:
-                self._has_failed = True
+            if not self._is_silent:
+                self._is_silent = True
                 self.note(f"{self._path} is not kept up to date: {os_error_text(error)}")
 
 
