@@ -66,6 +66,9 @@ class StepMetrics:
       wait_share: share of the time that steps waited for input, 0 to 1.
       exchange_share: the same for exchanging gradients, which begins with waiting for the other
         workers; None with one replica, and where it is not measured.
+      learning_rate: after the last step of a call of steps, None at others.
+      gradient_norm: the norm of the gradient of the global batch, None where it is not known.
+      skipped: whether the update of this step was left out, because it was not finite.
     """
 
     epoch: int
@@ -75,6 +78,9 @@ class StepMetrics:
     records_per_s: float
     wait_share: float
     exchange_share: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    skipped: bool | None = None
 
 
 @dataclass(frozen=True)

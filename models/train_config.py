@@ -17,7 +17,7 @@ from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
-ON_NAN: Final = ("fail", "stop", "ignore")
+ON_NAN: Final = ("fail", "skip", "stop", "ignore")
 PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
 COLLECTIVES: Final = ("auto", "ring", "nccl")
 

@@ -107,8 +107,8 @@ def define_train_flags(fv: FlagValues) -> None:
         "on_nan",
         "fail",
         ON_NAN,
-        "if the loss or a weight is not finite: fail, stop and keep the model of the newest "
-        "checkpoint, or train on",
+        "if the loss, a gradient or a weight is not finite: fail, skip the step's update, stop "
+        "and keep the model of the newest checkpoint, or train on",
     )
     flags.DEFINE_bool("jit_compile", False, "compile the steps with XLA", flag_values=fv)
     flags.DEFINE_multi_string(

@@ -161,11 +161,12 @@ class NotFinite:
       step: the first such step, counted over the whole run from 1.
       epoch: its epoch, counted from 0.
       what: ``loss``, ``gradient`` or ``weights``.
-      action: what the run does now: ``fail``, ``stop`` or ``ignore``.
+      action: what the run does now: ``fail``, ``skip``, ``stop`` or ``ignore``.
       records: names of records of that step, the offending ones where they are known.
       where: where the first such value appeared, in words; empty where that is not known.
       sentence: all of this for a person, in one line.
       kept_step: with ``stop``, the step of the checkpoint that is kept.
+      in_a_row: with ``skip``, the number of skipped steps in a row that ends the run, else 0.
     """
 
     step: int
@@ -176,6 +177,12 @@ class NotFinite:
     where: str = ""
     sentence: str = ""
     kept_step: int | None = None
+    in_a_row: int = 0
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the step was left out, and the run goes on."""
+        return self.action == "skip" and not self.in_a_row
 
 
 @dataclass(frozen=True)

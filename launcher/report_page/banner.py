@@ -42,6 +42,7 @@ class RunValues:
       reason: why the run was not restarted.
       recoveries: the failures after which it was restarted.
       not_finite: the first value that was not finite.
+      skipped: the number of steps that were left out because they were not finite.
     """
 
     state: str
@@ -52,6 +53,7 @@ class RunValues:
     reason: str = ""
     recoveries: tuple[Recovery, ...] = ()
     not_finite: NotFinite | None = None
+    skipped: int = 0
 
     @property
     def reports_epochs(self) -> bool:
@@ -118,6 +120,9 @@ def _health(run: RunValues) -> tuple[str, str, str]:
         epochs = ", ".join(map(str, inexact[:10]))
         text = f"some records were not read exactly once in epoch {epochs}"
         return "bad", "Not healthy: records lost or repeated", text
+    if found and run.not_finite is not None and run.not_finite.is_skipped:
+        skipped = plural(max(run.skipped, 1), "skipped step")
+        return "warn", f"{run.state.capitalize()}, with {skipped}", found
     if found:
         kept = run.not_finite is not None and run.not_finite.kept_step is not None
         health = "Stopped" if kept else "Not healthy"

@@ -234,13 +234,18 @@ def find_restarts(events: Iterable[HistoryLine]) -> tuple[Restart, ...]:
 
 
 def find_not_finite(events: Iterable[HistoryLine]) -> NotFinite | None:
-    """Return the first value that was not finite in the last launch, None if there is none."""
+    """Return the first value that was not finite in the last launch, None if there is none.
+
+    One that ended the run goes before steps that were skipped.
+    """
     found: NotFinite | None = None
     for event in events:
         if isinstance(event.entry, LaunchBegun):
             found = None
-        elif isinstance(event.entry, NotFinite):
-            found = found or event.entry
+        elif isinstance(event.entry, NotFinite) and (
+            found is None or (found.is_skipped and not event.entry.is_skipped)
+        ):
+            found = event.entry
     return found
 
 

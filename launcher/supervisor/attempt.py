@@ -49,6 +49,8 @@ GROWTH_GRACE_S: Final = 120.0
 # A worker that has reported nothing for this long since its start belongs to a program that
 # reports no steps. Others are left alone until their first step: they have nothing to save yet.
 SILENT_START_S: Final = 30.0
+# Steps that are left out because they are not finite: the first are shown.
+MAX_SKIPS_SHOWN: Final = 10
 
 
 class Injector(Protocol):
@@ -89,6 +91,7 @@ class Attempt:
     _finding: Hang | None = None
     _lines: deque[tuple[float, int, str]] = field(default_factory=deque)
     _stops_handled: int = 0
+    _skipped: int = 0
     _stop_waiting_at: float = math.inf
     _looked_at: float = field(default_factory=lambda: time.time())
 
@@ -163,7 +166,12 @@ class Attempt:
 
     def _note_not_finite(self, found: NotFinite) -> None:
         """Show values that are not finite and do not end the job; its verdict shows the others."""
-        if found.action == "ignore" or found.kept_step is not None:
+        if found.is_skipped:
+            self._skipped += 1
+            if self._skipped <= MAX_SKIPS_SHOWN:
+                more = "; further ones are counted only" * (self._skipped == MAX_SKIPS_SHOWN)
+                self.view.note(found.sentence + more)
+        elif found.action == "ignore" or found.kept_step is not None:
             self.view.note(found.sentence)
 
     def _record_of(self, worker: int) -> WorkerRecord:

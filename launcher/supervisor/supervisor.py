@@ -400,4 +400,6 @@ def _can_change_hosts(attempt: Attempt, job_hosts: JobHosts) -> bool:
 def _not_finite_note(attempt: Attempt) -> str:
     """Return the note on values that are not finite and did not end the job as a failure."""
     found = attempt.records[0].not_finite
-    return found.sentence if found and attempt.verdict is None else ""
+    if found is None or found.is_skipped or attempt.verdict is not None:
+        return ""  # the figures count skipped steps, the verdict names a failure
+    return found.sentence

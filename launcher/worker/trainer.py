@@ -149,9 +149,11 @@ def _join_cluster(events: EventWriter, config: TrainConfig) -> tuple[Any, Any]:
 
 
 def _final_figures(result: Any) -> dict[str, Any]:
+    skipped = {"skipped_steps": result.skipped} if result.skipped else {}
     return {
         "epochs": result.epochs,
         "steps": result.steps,
+        **skipped,
         "metrics": result.metrics,
         "model": result.model_path,
     }

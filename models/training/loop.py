@@ -30,6 +30,9 @@ from tenfold.models.training.steps import StepsResult
 # first appeared, if they took no longer than this.
 REPLAY_LIMIT_S: Final = 120.0
 
+# With --on_nan=skip a run ends if more steps in a row are not finite: it learns nothing more.
+MAX_SKIPPED_IN_A_ROW: Final = 20
+
 
 class Preempted(Exception):
     """The run was asked to stop and has saved a checkpoint from which it can resume."""
@@ -37,12 +40,16 @@ class Preempted(Exception):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a whole run: the last epoch's metrics and the path of the saved model."""
+    """The result of a whole run: the last epoch's metrics and the path of the saved model.
+
+    `skipped` is the number of steps, since this process started, whose update was left out.
+    """
 
     epochs: int
     steps: int
     metrics: dict[str, float]
     model_path: str
+    skipped: int = 0
 
 
 def train(
@@ -107,6 +114,7 @@ class _Run:
         self.first_call = True
         self.stop_requested = False
         self.seen_not_finite = False
+        self.skipped = self.skipped_in_a_row = 0
         chief = session.place.is_chief
         self.callbacks = callback_list(
             session.model,
@@ -135,7 +143,8 @@ class _Run:
         self.reporter.enter("saving")
         path = self._save_model()
         session.remove_copy()
-        return TrainResult(session.state.position.epoch, session.steps_done, self.metrics, path)
+        epochs = session.state.position.epoch
+        return TrainResult(epochs, session.steps_done, self.metrics, path, self.skipped)
 
     def _has_next_epoch(self) -> bool:
         """Whether another epoch follows; a checkpoint of the last one is then being saved.
@@ -194,10 +203,11 @@ class _Run:
             self._steps_until_next_stop(), stop=self.stop(), save=self._is_save_due()
         )
         bad = self._first_not_finite(result)
-        shown = result if bad is None else replace(result, losses=result.losses[: bad + 1])
+        shown = result if bad is None else replace(result, losses=result.losses[: bad[0] + 1])
         self._report_steps(shown, first, max(time.monotonic() - started_at, 1e-9))
+        self._take_skipped(result, first)
         if bad is not None:
-            self._take_not_finite(first + bad + 1, "loss")
+            self._take_not_finite(first + bad[0] + 1, bad[1])
         logs = {"loss": float(result.losses[-1]), **result.metrics}
         self.callbacks.on_train_batch_end(session.state.position.step - 1, logs)
         if self.first_call:
@@ -216,12 +226,47 @@ class _Run:
         self.stop_requested = result.stop
         return result.wait_s
 
-    def _first_not_finite(self, result: StepsResult) -> int | None:
-        """Return the index of the first loss that is not finite and not ignored yet, or None."""
+    def _take_skipped(self, result: StepsResult, first: int) -> None:
+        """Report the steps of a call that were left out; `first` were done before the call.
+
+        Raises:
+          NotFiniteError: too many steps in a row were left out.
+        """
+        for index in range(len(result.losses)):
+            is_skipped = index in result.skipped
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+            if not is_skipped:
+                continue
+            self.skipped += 1
+            finite = np.isfinite(result.losses[index])
+            finding = self._finding(first + index + 1, "gradient" if finite else "loss")
+            if self.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
+                self._end_run(replace(finding, in_a_row=self.skipped_in_a_row))
+            if self.session.place.is_chief:  # the others know the same
+                self.reporter.not_finite(finding)
+
+    def _finding(self, step: int, what: str) -> NotFiniteFinding:
+        data = self.session.data
+        epoch, index = divmod(step - 1, data.steps_per_epoch)
+        records = step_records(data, Position(epoch, index))
+        return NotFiniteFinding(step, epoch, what, self.config.on_nan, records)
+
+    def _first_not_finite(self, result: StepsResult) -> tuple[int, str] | None:
+        """Return the index of the first step that is not finite and not ignored yet, or None.
+
+        Also returns which of its values that is: ``loss`` or ``gradient``. With --on_nan=skip the
+        steps have looked at their gradients.
+        """
         if self.seen_not_finite:
             return None
-        bad = np.flatnonzero(~np.isfinite(result.losses))
-        return int(bad[0]) if len(bad) else None
+        is_bad = ~np.isfinite(result.losses)
+        if result.gradient_norms is not None and self.config.on_nan != "skip":
+            is_bad |= ~np.isfinite(result.gradient_norms)
+        bad = np.setdiff1d(np.flatnonzero(is_bad), result.skipped)
+        if not len(bad):
+            return None
+        index = int(bad[0])
+        return index, "gradient" if np.isfinite(result.losses[index]) else "loss"
 
     def _take_not_finite(self, step: int, what: str) -> None:
         """Act on a loss, or weights, of a step that are not finite; all workers call this.
@@ -230,19 +275,24 @@ class _Run:
           NotFiniteError: unless such values are ignored.
         """
         session, self.seen_not_finite = self.session, True
-        epoch, index = divmod(step - 1, session.data.steps_per_epoch)
-        records = step_records(session.data, Position(epoch, index))
-        finding = NotFiniteFinding(step, epoch, what, self.config.on_nan, records)
+        finding = self._finding(step, what)
+        if self.config.on_nan == "skip":  # this value came in spite of that
+            finding = replace(finding, action="fail")
         if self.config.on_nan != "ignore":
             self.reporter.enter("diagnosis")
             finding = self._diagnosed(finding)
         if self.config.on_nan == "stop" and session.rewind() and not session.not_finite_weight():
             finding = replace(finding, kept_step=session.steps_done)
+        if self.config.on_nan == "ignore":
+            self.reporter.not_finite(finding)
+        else:
+            self._end_run(finding)
+
+    def _end_run(self, finding: NotFiniteFinding) -> None:
         self.reporter.not_finite(finding)
-        if self.config.on_nan != "ignore":
-            self._report_saved(wait=True)
-            self._end_together()
-            raise NotFiniteError(finding)
+        self._report_saved(wait=True)
+        self._end_together()
+        raise NotFiniteError(finding)
 
     def _diagnosed(self, finding: NotFiniteFinding) -> NotFiniteFinding:
         """Return `finding` with where the value first appeared, if the steps can be repeated."""
@@ -311,6 +361,7 @@ class _Run:
         session = self.session
         begin = first % session.data.steps_per_epoch
         records = session.data.records_between(begin, begin + len(result.losses))
+        last, norms = len(result.losses) - 1, result.gradient_norms
         lines = [
             StepMetrics(
                 epoch=session.state.position.epoch,
@@ -320,6 +371,9 @@ class _Run:
                 records_per_s=records / seconds,
                 wait_share=min(1.0, result.wait_s / seconds),
                 exchange_share=_share(result.exchange_s, seconds),
+                learning_rate=result.learning_rate if index == last else None,
+                gradient_norm=None if norms is None else float(norms[index]),
+                skipped=True if index in result.skipped else None,
             )
             for index, loss in enumerate(result.losses)
         ]

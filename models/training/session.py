@@ -1,5 +1,6 @@
 """One worker's part of a run: its model, its steps, its state and its checkpoints."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -121,6 +122,7 @@ class Session:
             jit_compile=config.jit_compile,
             equal_parts=equal_parts,
             empty_parts=self.data.may_be_empty(replicas),
+            skip_not_finite=config.on_nan == "skip",
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
         self._collectives = WorkerCollectives(
@@ -264,7 +266,8 @@ class Session:
         self.state = replace(
             self.state,
             position=Position(position.epoch, position.step + steps),
-            loss_sum=self.state.loss_sum + self._loss_sum(position.step, result.losses),
+            loss_sum=self.state.loss_sum + self._loss_sum(position.step, result),
+            skipped=self.state.skipped + self._full_batches(position.step, result.skipped),
             records=self.state.records + records,
             fingerprint=(self.state.fingerprint + fingerprint) % 2**64,
             others=self._passes_after(steps, others),
@@ -283,11 +286,18 @@ class Session:
             for member, position, known, found in members
         )
 
-    def _loss_sum(self, first: int, losses: Any) -> float:
+    def _loss_sum(self, first: int, result: StepsResult) -> float:
         """Return the sum of the losses of steps, each weighed by its records per full batch."""
-        full = self.config.global_batch_size
-        records = [self.data.global_records(first + index) for index in range(len(losses))]
-        return sum(float(loss) * n / full for loss, n in zip(losses, records, strict=True))
+        return sum(
+            float(loss) * self._full_batches(first, (index,))
+            for index, loss in enumerate(result.losses)
+            if index not in result.skipped
+        )
+
+    def _full_batches(self, first: int, steps: Sequence[int]) -> float:
+        """Return the records of `steps`, counted from step `first` of the epoch, in batches."""
+        records = sum(self.data.global_records(first + index) for index in steps)
+        return records / self.config.global_batch_size
 
     def finish_epoch(self) -> tuple[float, dict[str, float], tuple[Receipt, ...]]:
         """Return the epoch's (mean loss, metrics, receipts) and move on to the next epoch.
@@ -299,11 +309,14 @@ class Session:
         )
         receipts = self._receipts(leftover + self._left_out, leftover_fingerprint)
         full_batches = self.data.epoch_records / self.config.global_batch_size
-        loss, metrics = self.state.loss_sum / full_batches, self._take_metrics()
+        kept = full_batches - self.state.skipped
+        loss = self.state.loss_sum / kept if kept > 0 else math.nan
+        metrics = self._take_metrics()
         self.state = replace(
             self.state,
             position=Position(self.state.position.epoch + 1, 0),
             loss_sum=0.0,
+            skipped=0.0,
             records=0,
             fingerprint=0,
             others=tuple(passes.next_epoch() for passes in self.state.others),

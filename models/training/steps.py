@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tenfold.data.errors import UserError
 from tenfold.data.reading.feeding.feed import Fed, unpack
 from tenfold.data.reading.feeding.nested import map_leaves
 from tenfold.data.reading.records.record_reader import EvaluationBatch, TrainingBatch
+from tenfold.models.loss_scaling import all_finite, apply_if, finite_on_all
 from tenfold.models.training.check_model import check_outputs
 from tenfold.models.training.collectives import sum_over_workers
+from tenfold.models.training.measuring.gradient_norm import GradientNorm
 from tenfold.models.training.measuring.metric_totals import MetricTotals
 
 # The largest embedding whose gradient is exchanged as a dense tensor.
@@ -36,10 +39,14 @@ class UnevenPartsError(UserError):
 class StepsResult:
     """The result of one call of `steps` training steps.
 
-    The first four fields are the same on every worker, the other fields are this worker's own.
+    The last five fields are this worker's own, the others are the same on every worker.
 
     Attributes:
       losses: float32 [steps], the loss of each global batch.
+      skipped: the indexes of steps whose update was left out, because it was not finite.
+      learning_rate: the learning rate after the last step.
+      gradient_norms: float32 [steps], the norm of the gradient of each global batch; None where
+        the optimizer does not tell it.
       metrics: the model's metrics, over the epoch so far and all workers.
       stop: whether any worker requested to stop.
       save: whether any worker requested a checkpoint.
@@ -60,6 +67,9 @@ class StepsResult:
     wait_s: float
     decode_s: float
     exchange_s: float | None = None
+    skipped: tuple[int, ...] = ()
+    learning_rate: float = 0.0
+    gradient_norms: Any = None
 
 
 def steps_per_call(model: keras.Model, wanted: int, fed_spec: Any, *, equal_parts: bool) -> int:
@@ -97,6 +107,8 @@ class TrainSteps:
       jit_compile: whether XLA compiles the forward and backward pass.
       equal_parts: whether all replicas get equally many records of every step.
       empty_parts: whether a replica may get no record of a step.
+      skip_not_finite: whether all replicas leave out the update of a step whose loss or gradient
+        is not finite on any of them. This takes an exchange of one number in each step.
 
     Raises:
       UnevenPartsError: the model has a step of its own, a loss that is a sum, or a layer that
@@ -114,9 +126,11 @@ class TrainSteps:
         jit_compile: bool = False,
         equal_parts: bool = True,
         empty_parts: bool = False,
+        skip_not_finite: bool = False,
     ) -> None:
         self._model = model
         self._empty_parts = empty_parts
+        self._skips = skip_not_finite
         self._class_weights = class_weights
         # Only the forward and backward pass of one replica is compiled: XLA has no collectives
         # on CPUs.
@@ -130,6 +144,12 @@ class TrainSteps:
         self._num_data_sets = num_data_sets
         self._metrics = MetricTotals(model)
         self._own_step = type(model).train_step is not keras.Model.train_step
+        if self._own_step and skip_not_finite:
+            raise UserError(
+                f"--on_nan=skip: model '{model.name}' has a train_step of its own, which updates "
+                "the weights by itself: use --on_nan=fail or stop"
+            )
+        self._norm = GradientNorm(None if self._own_step else model.optimizer)
         self._times_exchange = strategy.num_replicas_in_sync > 1 and not self._own_step
         _check_parts(model, self._own_step, equal_parts=equal_parts, empty_parts=empty_parts)
         self._run = tf.function(self._run_steps, reduce_retracing=True, autograph=False)
@@ -147,7 +167,7 @@ class TrainSteps:
           save: whether this worker requests a checkpoint.
         """
         assert 1 <= steps <= self._max_steps, steps
-        losses, metrics, requests, counts, seconds = self._run(
+        losses, metrics, requests, counts, seconds, more = self._run(
             iterator, tf.constant(steps), tf.constant([float(stop), float(save)])
         )
         return StepsResult(
@@ -159,6 +179,9 @@ class TrainSteps:
             wait_s=float(seconds[0]),
             decode_s=float(seconds[1]),
             exchange_s=float(seconds[2]) if self._times_exchange else None,
+            skipped=tuple(np.flatnonzero(more["skipped"].numpy()[:steps]).tolist()),
+            learning_rate=float(more["learning_rate"]),
+            gradient_norms=more["norms"].numpy()[:steps] if self._norm.is_known else None,
         )
 
     def _run_steps(self, iterator: Any, steps: tf.Tensor, requests: tf.Tensor) -> tuple[Any, ...]:
@@ -171,23 +194,31 @@ class TrainSteps:
             tf.zeros([self._max_steps]),
             tf.zeros([self._num_data_sets, 3], tf.int64),
             tf.zeros([3], tf.float64),
+            tf.zeros([self._max_steps], tf.int32),
+            tf.zeros([self._max_steps]),
         )
 
-        def body(step: Any, losses: Any, total: Any, seconds: Any) -> Any:
+        def body(
+            step: Any, losses: Any, total: Any, seconds: Any, skipped: Any, norms: Any
+        ) -> Any:
             batch, wait_s = _timed_next(iterator, after=total)
-            loss, counts, exchange_s = self._run_replicas(batch)
+            loss, counts, left_out, exchange_s, norm = self._run_replicas(batch)
             seconds += tf.stack([wait_s, self._sum_replicas(batch.decode_s), exchange_s])
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
-            return step + 1, losses, total + counts, seconds
+            skipped = tf.tensor_scatter_nd_update(skipped, [[step]], [left_out])
+            norms = tf.tensor_scatter_nd_update(norms, [[step]], [norm])
+            return step + 1, losses, total + counts, seconds, skipped, norms
 
-        _, losses, counts, seconds = tf.while_loop(
+        _, losses, counts, seconds, skipped, norms = tf.while_loop(
             lambda step, *_: step < steps, body, begin, parallel_iterations=1
         )
         with tf.control_dependencies([counts]):
             metrics = self._metrics.local_values(self._strategy)
         summed = sum_over_workers(self._strategy, tf.concat([losses, metrics, requests], axis=0))
         losses, metrics, requests = tf.split(summed, [self._max_steps, self._metrics.size, 2])
-        return losses, self._metrics.results(metrics), requests, counts, seconds
+        rate = tf.cast(tf.convert_to_tensor(self._model.optimizer.learning_rate), tf.float32)
+        more = {"skipped": skipped, "learning_rate": rate, "norms": norms}
+        return losses, self._metrics.results(metrics), requests, counts, seconds, more
 
     def read_tail(self, iterator: Any, steps: int) -> tuple[int, int]:
         """Read the batches of leftover records that follow an epoch's training steps.
@@ -213,19 +244,21 @@ class TrainSteps:
         """Run one step on this worker's replicas.
 
         Returns:
-          The sums of their losses, counts and fingerprints; the mean of their exchange times.
+          The sums of their losses, counts, fingerprints and skipped updates; the means of their
+          exchange times and of the norm, which is the same on all.
         """
         outputs = self._strategy.run(self._replica_step, args=(batch,))
-        *sums, exchange_s = (self._sum_replicas(value) for value in outputs)
+        *sums, exchange_s, norm = (self._sum_replicas(value) for value in outputs)
         replicas = len(self._strategy.experimental_local_results(outputs[0]))
-        return (*sums, exchange_s / replicas)
+        return (*sums, exchange_s / replicas, norm / replicas)
 
     def _replica_step(self, batch: TrainingBatch) -> tuple[tf.Tensor, ...]:
         """Run one replica's step.
 
         Returns:
-          Its share of the global loss, the counts of its records, and the seconds from its
-          gradients to the updated weights.
+          Its share of the global loss, the counts of its records, 1 if the update was left out,
+          else 0, the seconds from its gradients to the updated weights, and the norm of the whole
+          gradient.
         """
         x, y, weight = unpack(batch.fed)
         if self._class_weights:
@@ -234,20 +267,24 @@ class TrainSteps:
         if self._own_step:
             logs = self._model.train_step(tuple(v for v in (x, y, weight) if v is not None))
             loss = logs["loss"] / self._strategy.num_replicas_in_sync
-            ready_at = tf.timestamp()
+            ready_at, skipped, norm = tf.timestamp(), tf.constant(0), tf.constant(0.0)
         else:
-            loss, ready_at = self._standard_step(x, y, weight, batch.share)
+            loss, ready_at, skipped, norm = self._standard_step(x, y, weight, batch.share)
         # The counts depend on the updated variables, so that the clock of the next step, which
         # waits for them, starts when this step is over.
         updated = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
         with tf.control_dependencies(updated):
             counts = tf.identity(batch.counts)
             exchange_s = tf.timestamp() - ready_at
-        return tf.cast(loss, tf.float32), counts, exchange_s
+        return tf.cast(loss, tf.float32), counts, skipped, exchange_s, norm
 
-    def _standard_step(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tuple[Any, Any]:
-        """Return the loss, and the time when this replica's gradients were ready."""
+    def _standard_step(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> tuple[Any, ...]:
+        """Return the loss, when this replica's gradients were ready, and what came of them.
+
+        That is 1 if the update was left out, else 0, and the norm of the whole gradient.
+        """
         model = self._model
+        before = _statistics_of(model) if self._skips else []
         loss, gradients = (
             tf.cond(
                 share > 0,
@@ -262,14 +299,39 @@ class TrainSteps:
             ready_at = tf.timestamp()
         if _clips(model.optimizer):
             gradients = self._clipped(gradients)
-        model.optimizer.apply(gradients, model.trainable_variables)
-        return loss, ready_at
+        if self._skips:
+            finite = finite_on_all(all_finite([loss, *self._checked(gradients)]))
+            norm = apply_if(finite, self._update, gradients, lambda: _restore(model, before))
+            return loss, ready_at, tf.cast(tf.logical_not(finite), tf.int32), norm
+        return loss, ready_at, tf.constant(0), self._update(gradients)
+
+    def _checked(self, gradients: Sequence[Any]) -> Sequence[Any]:
+        """Return the gradients that must be finite: float16 may overflow, by its own rules."""
+        scales = isinstance(self._model.optimizer, keras.optimizers.LossScaleOptimizer)
+        return () if scales else gradients
+
+    def _update(self, gradients: Sequence[Any]) -> Any:
+        """Update the weights; return the norm of the whole gradient, 0 if it is not known."""
+        self._model.optimizer.apply(gradients, self._model.trainable_variables)
+        return self._norm.take()
 
     def _loss_and_gradients(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> Any:
         """Return the loss and the gradients of one replica's batch; update its metrics."""
         loss, predicted, gradients = self._gradients(x, y, weight, share)
-        self._model.compute_metrics(x, y, predicted, sample_weight=weight)
+        self._count_metrics(loss, x, y, predicted, weight)
         return loss, [self._exchangeable(gradient) for gradient in gradients]
+
+    def _count_metrics(self, loss: Any, x: Any, y: Any, predicted: Any, weight: Any) -> None:
+        """Update the metrics; a part that is not finite is left out where its update is."""
+
+        def count() -> tf.Tensor:
+            self._model.compute_metrics(x, y, predicted, sample_weight=weight)
+            return tf.constant(0)
+
+        if self._skips:
+            tf.cond(all_finite([loss]), count, lambda: tf.constant(0))
+        else:
+            count()
 
     def _exchangeable(self, gradient: Any) -> Any:
         """Return a gradient whose shape is the same in all steps of a call.
@@ -372,6 +434,21 @@ def _check_parts(
 def _has_sum_loss(model: keras.Model) -> bool:
     losses = tf.nest.flatten(model.loss)
     return any(getattr(loss, "reduction", None) == "sum" for loss in losses)
+
+
+def _statistics_of(model: keras.Model) -> list[tf.Tensor]:
+    """Return the values of what a forward pass updates, as moving means, before it does."""
+    return [tf.identity(tf.convert_to_tensor(v.value)) for v in _statistics(model)]
+
+
+def _restore(model: keras.Model, values: Sequence[tf.Tensor]) -> None:
+    """Set what `_statistics_of` returned."""
+    for variable, value in zip(_statistics(model), values, strict=True):
+        variable.assign(value)
+
+
+def _statistics(model: keras.Model) -> list[keras.Variable]:
+    return [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
 
 
 def _zeros_like(variable: keras.Variable) -> tf.Tensor:

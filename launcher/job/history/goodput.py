@@ -28,6 +28,7 @@ _LOSABLE: Final = ("steps", "evaluation", "checkpoint")
 # others wait for it for at least this share of a step.
 SLOW_RATIO: Final = 1.25
 SLOW_SHARE: Final = 0.1
+MIN_MEASURED_S: Final = 10.0  # a shorter time says little of a worker
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def sum_up(parts: Sequence[TimePart], paces: Sequence[Pace]) -> Goodput:
 
 
 def _slow_worker(before_s: Sequence[float], paces: Sequence[Pace]) -> int | None:
-    if len(before_s) < 2:
+    if len(before_s) < 2 or min(pace.seconds for pace in paces) < MIN_MEASURED_S:
         return None
     slowest = max(range(len(before_s)), key=lambda worker: before_s[worker])
     own_s, others_s = _compared(before_s, slowest)

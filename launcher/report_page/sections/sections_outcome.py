@@ -57,6 +57,7 @@ def run_values(run: RunFiles) -> RunValues:
         reason=result.reason if result else "",
         recoveries=result.recoveries if result else (),
         not_finite=find_not_finite(run.events),
+        skipped=sum(bool(line.skipped) for line in run.steps),
     )
 
 

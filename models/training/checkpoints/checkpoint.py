@@ -38,7 +38,8 @@ class RunState:
       position: the epoch, and the steps done in it.
       seed: seed of the run; a checkpoint of another seed is refused.
       global_batch_size: records per step; a checkpoint of another size is refused.
-      loss_sum: sum of the losses of the current epoch's steps.
+      loss_sum: sum of the losses of the current epoch's steps, without those left out.
+      skipped: the steps of the current epoch whose update was left out, in full batches.
       records: records read in the current epoch; over all workers in a checkpoint. In a mixture,
         those of the first data set.
       fingerprint: sum of their fingerprints modulo 2**64; over all workers in a checkpoint.
@@ -55,6 +56,7 @@ class RunState:
     seed: int
     global_batch_size: int
     loss_sum: float = 0.0
+    skipped: float = 0.0
     records: int = 0
     fingerprint: int = 0
     remainder: str = DROP

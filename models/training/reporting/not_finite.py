@@ -21,6 +21,7 @@ class NotFiniteFinding:
       records: names of records of that step, the offending ones where they are known.
       where: where the first such value appeared, in words; empty where that is not known.
       kept_step: with ``stop``, the step of the checkpoint that is kept.
+      in_a_row: with ``skip``, the number of skipped steps in a row that ends the run, else 0.
     """
 
     step: int
@@ -30,6 +31,7 @@ class NotFiniteFinding:
     records: tuple[str, ...] = ()
     where: str = ""
     kept_step: int | None = None
+    in_a_row: int = 0
 
     def sentence(self) -> str:
         """Return the finding in one line, with what the run does about it."""
@@ -45,9 +47,13 @@ class NotFiniteFinding:
     def _outcome(self) -> str:
         if self.action == "ignore":
             return "training goes on (--on_nan=ignore)"
+        if self.action == "skip" and not self.in_a_row:
+            return "its update is left out (--on_nan=skip)"
         if self.kept_step is not None:
             return f"the model of step {self.kept_step} is kept (--on_nan=stop)"
         remedy = "look at these records, lower --learning_rate, or give --clip_norm"
+        if self.in_a_row:
+            return f"as are the {self.in_a_row - 1} steps before it; {remedy}"
         if self.action == "stop":
             return f"there is no checkpoint before it to keep; {remedy}"
         return f"{remedy} (--on_nan=stop keeps the newest checkpoint)"

@@ -66,6 +66,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
         {"not_finite": replace(NOT_FINITE, what="weights")}, "bad",
         "Not healthy: the weights are not finite", "lower --learning_rate",
     ),
+    "not finite, skipped": (
+        {"not_finite": replace(NOT_FINITE, action="skip"), "skipped": 3}, "warn",
+        "Succeeded, with 3 skipped steps, still learning", "look at the records",
+    ),
     "not finite, stopped": (
         {"not_finite": replace(NOT_FINITE, kept_step=20)}, "warn",
         "Stopped: the loss is not finite, still learning", "lower --learning_rate",

@@ -58,6 +58,18 @@ def run(name: str, model: str, **settings) -> dict:
     return {"found": findings.found, "error": error}
 
 
+def saved_values(name: str) -> list[float]:
+    """Return all values of the model that a run has saved."""
+    with zipfile.ZipFile(f"{FOLDER}/{name}/model.keras") as model:
+        weights = io.BytesIO(model.read("model.weights.h5"))
+    found: list[float] = []
+    with h5py.File(weights) as file:
+        file.visititems(
+            lambda _, item: found.extend(item[()].ravel()) if hasattr(item, "shape") else None
+        )
+    return [float(value) for value in found]
+
+
 def kept_kernels() -> tuple[list[float], list[float]]:
     """Return the kernel of the layer `out` in the saved model, and in the kept checkpoint."""
     with zipfile.ZipFile(f"{FOLDER}/stop/model.keras") as model:
@@ -82,8 +94,11 @@ results: dict[str, Any] = {
     "fail": run("fail", "bad_gradient"),
     "stop": run("stop", "bad_loss", epochs=3, on_nan="stop"),
     "nothing_kept": run("nothing_kept", "bad_gradient", on_nan="stop"),
+    "skip": run("skip", "poisoned_statistics", epochs=2, on_nan="skip"),
+    "hopeless": run("hopeless", "always_nan", on_nan="skip"),
     "ignore": run("ignore", "bad_loss", epochs=2, on_nan="ignore"),
 }
 results["offending"] = [name for name, value in sums.items() if value >= highest]
+results["skip"]["is_saved_finite"] = bool(np.isfinite(saved_values("skip")).all())
 results["kernels"] = kept_kernels()
 print(json.dumps(results))

@@ -145,6 +145,19 @@ def poisoned(spec: ModelSpec) -> keras.Model:
     return _with(Poison(name="poison"), spec)
 
 
+def poisoned_statistics(spec: ModelSpec) -> keras.Model:
+    """A model that gives NaN for some images, also to the moving means of its normalization."""
+    image = keras.Input(spec.image_shape)
+    hidden = keras.layers.BatchNormalization()(Poison()(image))
+    outputs = keras.layers.Dense(spec.num_classes, "softmax")(keras.layers.Flatten()(hidden))
+    return keras.Model(image, outputs)
+
+
+def always_nan(spec: ModelSpec) -> keras.Model:
+    """A model whose every loss is NaN."""
+    return _with(keras.layers.Rescaling(float("nan")), spec)
+
+
 def bad_loss(spec: ModelSpec) -> keras.Model:
     """A model whose loss is NaN in step 30."""
     return _with(Bomb(30, gradient=False, name="bomb"), spec)

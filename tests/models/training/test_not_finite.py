@@ -1,6 +1,7 @@
 """What a run does about a loss, gradient or weight that is not finite."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,32 @@ def test_not_finite_values_are_named(
     (found,) = results["nothing_kept"]["found"]
     assert "no checkpoint" in results["nothing_kept"]["error"]
     assert not (tmp_path / "nothing_kept" / "model.keras").exists()
+
+    found = results["skip"]["found"]
+    assert {(each["what"], each["action"]) for each in found} == {("loss", "skip")}
+    for each in found:
+        assert set(each["records"]) & set(results["offending"])
+        assert len(each["records"]) == 64
+    metrics = read_metrics(tmp_path / "skip")
+    lines = [line for line in metrics if line["kind"] == "step"]
+    skipped = {line["step"] for line in lines if line.get("skipped")}
+    assert skipped == {each["step"] for each in found}
+    assert len(lines) == 50
+    kept = [line["loss"] for line in lines if not line.get("skipped")]
+    assert all(loss == loss for loss in kept)
+    assert kept[-1] < kept[0]
+    second = [line["loss"] for line in lines if line["epoch"] and not line.get("skipped")]
+    last = metrics[-1]
+    assert (last["kind"], last["loss"]) == ("epoch", pytest.approx(statistics.fmean(second), 1e-5))
+    assert results["skip"]["is_saved_finite"]
+    norms = [line["gradient_norm"] for line in lines if "gradient_norm" in line]
+    assert len(norms) == 6, "one a call of steps"
+    assert next(line["learning_rate"] for line in lines if "learning_rate" in line) > 0
+
+    found = results["hopeless"]["found"]
+    assert [each["step"] for each in found] == list(range(1, 22))
+    assert (found[-1]["in_a_row"], found[-1]["action"]) == (21, "skip")
+    assert "as are the 20 steps before it" in results["hopeless"]["error"]
 
     (found,) = results["ignore"]["found"]
     assert (found["step"], found["where"]) == (30, "")

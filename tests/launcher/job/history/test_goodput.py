@@ -121,12 +121,12 @@ def test_worker_that_the_others_wait_for_is_slow(slow_s: float, found: int | Non
     lines = [*LAUNCH]
     for worker in range(2):
         lines += [line(0, Started(1), worker), step(1, 10, worker=worker)]
-    for second in range(2, 9):
+    for second in range(2, 13):
         lines += [
             step(second, 10 * second, worker=0, exchanged=0.45),
             step(second, 10 * second, worker=1, exchanged=1 - slow_s),
         ]
-    measured = measure_goodput(lines, now=START + 9, state="running")
+    measured = measure_goodput(lines, now=START + 13, state="running")
     assert measured is not None
     assert measured.before_exchange_s == pytest.approx((0.055, slow_s / 10))
     assert measured.slow_worker == found
