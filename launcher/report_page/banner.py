@@ -12,11 +12,17 @@ from typing import Final
 
 from tenfold.data.units import plural
 from tenfold.launcher.job.events import NotFinite
+from tenfold.launcher.job.history.goodput import Goodput
 from tenfold.launcher.job.job_result import Failure, Recovery
 from tenfold.launcher.report_page.learning import Learning, judge_learning
 from tenfold.models.metrics_line import EpochMetrics
 
 MAX_ERROR_CHARS: Final = 240
+# A run is limited by its restarts if they and the work lost in them take more of its time.
+RESTARTS_SHARE: Final = 0.2
+_LIMITS: Final = {
+    "input": "its input", "compute": "computing", "communication": "the exchange of gradients",
+}  # fmt: skip
 
 _RESUME: Final = "run the same command again: it resumes at the newest checkpoint"
 _REMEDY_NOT_FINITE: Final = (
@@ -43,6 +49,7 @@ class RunValues:
       recoveries: the failures after which it was restarted.
       not_finite: the first value that was not finite.
       skipped: the number of steps that were left out because they were not finite.
+      goodput: what the time was spent on.
     """
 
     state: str
@@ -54,6 +61,7 @@ class RunValues:
     recoveries: tuple[Recovery, ...] = ()
     not_finite: NotFinite | None = None
     skipped: int = 0
+    goodput: Goodput | None = None
 
     @property
     def reports_epochs(self) -> bool:
@@ -69,11 +77,13 @@ class Banner:
       level: ``good``, ``warn``, ``bad`` or ``busy``.
       title: the verdict in a few words.
       facts: names and texts.
+      sentence: the verdict, what limits the run, and what to do, in one sentence.
     """
 
     level: str
     title: str
     facts: tuple[tuple[str, str], ...]
+    sentence: str = ""
 
 
 def judge_run(run: RunValues) -> Banner:
@@ -88,8 +98,29 @@ def judge_run(run: RunValues) -> Banner:
     facts = [("Health", detail), ("Limited by", limit_text(run.epochs))]
     if run.reports_epochs and (learning.kind != "unknown" or level in ("good", "busy")):
         facts.append(("Learning", learning.text))
-    facts.append(("Next", _next(run, learning)))
-    return Banner(level, title, tuple((name, text) for name, text in facts if text))
+    if run.goodput:
+        facts.append(("Goodput", run.goodput.sentence()))
+        facts.append(("Slow worker", run.goodput.slow_sentence()))
+    advice = _next(run, learning)
+    facts.append(("Next", advice))
+    sentence = "; ".join(filter(None, [title, _limit_words(run), advice])) + "."
+    shown = tuple((name, text) for name, text in facts if text)
+    return Banner(level, title, shown, sentence)
+
+
+def _limit_words(run: RunValues) -> str:
+    """Return what limits the run in a few words, empty if that is not known."""
+    goodput = run.goodput
+    if goodput and goodput.seconds:
+        lost = (
+            goodput.parts.get("restart", 0.0) + goodput.parts.get("lost", 0.0)
+        ) / goodput.seconds
+        if lost > RESTARTS_SHARE:
+            return f"limited by restarts and the work lost in them, {lost:.0%} of the time"
+        if goodput.slow_worker is not None:
+            return f"limited by worker {goodput.slow_worker}, which is slower than the others"
+    bound = limit_text(run.epochs).partition("-bound")[0]
+    return f"limited by {_LIMITS.get(bound, bound)}" if bound else ""
 
 
 def limit_text(epochs: Sequence[EpochMetrics]) -> str:

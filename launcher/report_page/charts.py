@@ -1,7 +1,7 @@
 """Inline SVG: line charts, and bars of coloured stretches. Pure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -66,13 +66,16 @@ def line_chart(
 
     Args:
       title: the caption.
-      series: the curves, up to four.
+      series: the curves, up to eight.
       show_y: formats a value.
       show_tick: formats a value of the y axis; default: `show_y`.
       x_name: the name of the x axis, whose values are whole numbers.
       marks: vertical lines; those outside of the curves' range are left out.
     """
-    drawn = [Series(curve.name, finite(curve.points), curve.style) for curve in series]
+    drawn = [
+        replace(curve, points=finite(curve.points), colour=_colour(curve, index))
+        for index, curve in enumerate(series)
+    ]
     left_out = sum(len(curve.points) for curve in series) - sum(len(c.points) for c in drawn)
     drawn = [curve for curve in drawn if curve.points]
     note = tag("p", not_finite_text(left_out), cls="bad") if left_out else None
@@ -83,7 +86,7 @@ def line_chart(
     seen = [mark for mark in marks if frame.across.low <= mark.x <= frame.across.high]
     caption = tag("figcaption", tag("b", title), *_legend(drawn, seen, show_y))
     shapes = [_axes(frame), *(_mark(mark, frame) for mark in seen)]
-    shapes += [_curve(curve, index, frame) for index, curve in enumerate(drawn)]
+    shapes += [_curve(curve, frame) for curve in drawn]
     box = f"0 0 {WIDTH} {HEIGHT}"
     readings = _readings(drawn, frame, x_name, show_y)
     label = f"{title} over {x_name}"
@@ -106,8 +109,12 @@ def _legend(
     series: Sequence[Series], marks: Sequence[ChartLine], show_y: Callable[[float], str]
 ) -> list[Markup]:
     keys = [
-        tag("span", tag("i", cls=f"key k{index}"), f"{curve.name} {show_y(curve.points[-1][1])}")
-        for index, curve in enumerate(series)
+        tag(
+            "span",
+            tag("i", cls=f"key k{curve.colour}"),
+            f"{curve.name} {show_y(curve.points[-1][1])}",
+        )
+        for curve in series
     ]
     kinds = dict.fromkeys(mark.kind for mark in marks)
     return keys + [tag("span", tag("i", cls=f"rule {_hyphenated(kind)}"), kind) for kind in kinds]
@@ -140,12 +147,16 @@ def _hyphenated(kind: str) -> str:
     return kind.replace(" ", "-")
 
 
-def _curve(series: Series, index: int, frame: _Frame) -> Markup:
-    """Return a curve; `index` is its colour in the style sheet (.s0 to .s3, .f0 to .f3)."""
+def _colour(series: Series, index: int) -> int:
+    return index if series.colour is None else series.colour
+
+
+def _curve(series: Series, frame: _Frame) -> Markup:
+    """Return a curve; its colour is .s0 to .s7, that of its dots .f0 to .f7 in the style sheet."""
     points = [(frame.x(x), frame.y(y)) for x, y in thin(series.points)]
-    colour = f"s{index}"
+    colour = f"s{series.colour}"
     if series.style == "dots" or len(points) == 1:
-        dots = [tag("circle", cx=x, cy=y, r=3, cls=f"dot f{index}") for x, y in points]
+        dots = [tag("circle", cx=x, cy=y, r=3, cls=f"dot f{series.colour}") for x, y in points]
         path = _path(points, colour) if len(points) > 1 else None
         return join(path, *(dots if len(dots) <= MAX_COLUMNS else ()))
     if series.style == "smoothed":

@@ -1,5 +1,6 @@
 """The whole page: one HTML text without external resources. Pure, but reads the style sheet."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +8,7 @@ from tenfold.launcher.report_page.banner import judge_run
 from tenfold.launcher.report_page.markup import Markup, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.sections import (
+    sections_compare,
     sections_goodput,
     sections_machine,
     sections_outcome,
@@ -44,10 +46,26 @@ def render_page(run: RunFiles, *, refresh_s: float | None = None) -> str:
         sections_machine.environment(run),
         sections_machine.footer(run, refresh_s=refresh),
     )
-    return f"<!doctype html>\n{tag('html', _head(run, refresh), body, lang='en')}\n"
+    return _document(f"{run.name}: {run.state}", body, refresh_s=refresh)
 
 
-def _head(run: RunFiles, refresh_s: float | None) -> Markup:
+def render_comparison(runs: Sequence[RunFiles]) -> str:
+    """Return the page that compares several runs as HTML."""
+    body = tag(
+        "body",
+        sections_compare.comparison_header(runs),
+        sections_compare.flags_section(runs),
+        sections_compare.figures_section(runs),
+        sections_compare.overlaid_curves(runs),
+    )
+    return _document(f"Comparison: {', '.join(sections_compare.run_names(runs))}", body)
+
+
+def _document(title: str, body: Markup, *, refresh_s: float | None = None) -> str:
+    return f"<!doctype html>\n{tag('html', _head(title, refresh_s), body, lang='en')}\n"
+
+
+def _head(title: str, refresh_s: float | None) -> Markup:
     style = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
     reload = tag("meta", http_equiv="refresh", content=f"{refresh_s:g}") if refresh_s else None
     return tag(
@@ -57,6 +75,6 @@ def _head(run: RunFiles, refresh_s: float | None) -> Markup:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         reload,
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"{run.name}: {run.state}"),
+        tag("title", title),
         tag("style", style),
     )

@@ -17,12 +17,13 @@ class Series:
     """One curve: (x, y) in ascending x.
 
     `style` is ``line``, ``dots``, ``faint``, or ``smoothed``: the points faint, and their moving
-    average as a line.
+    average as a line. `colour` is its number in the style sheet; default: its place in the chart.
     """
 
     name: str
     points: tuple[Point, ...]
     style: str = "line"
+    colour: int | None = None
 
 
 def finite(points: Sequence[Point]) -> tuple[Point, ...]:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,14 @@ from tenfold.data.storage.open_folder import save_file
 from tenfold.launcher.cli.flags import Arguments, FlagValues
 from tenfold.launcher.job.run_dir import REPORT_FILE, absolute_run_dir
 from tenfold.launcher.report_page.banner import judge_run
-from tenfold.launcher.report_page.page import render_page
+from tenfold.launcher.report_page.page import render_comparison, render_page
 from tenfold.launcher.report_page.run_document import run_document
-from tenfold.launcher.report_page.run_files import RUNNING, read_run
+from tenfold.launcher.report_page.run_files import RUNNING, RunFiles, read_run
+from tenfold.launcher.report_page.sections.sections_compare import MAX_RUNS, differing_flags
 from tenfold.launcher.report_page.sections.sections_outcome import run_values
 
-USAGE: Final = "RUN_DIR [--flag=value …]"
+USAGE: Final = "RUN_DIR [--flag=value …]\n       tenfold report RUN_DIR RUN_DIR … [--flag=value …]"
+COMPARISON_FILE: Final = "comparison.html"
 
 # The page of a long run takes long to make: following a job may take this share of a core.
 _MAX_CPU_SHARE: Final = 0.2
@@ -32,7 +35,7 @@ def define_flags(fv: FlagValues) -> None:
         "output",
         "",
         "HTML file to write (default: RUN_DIR/report.html; if RUN_DIR is a URL, "
-        "NAME-report.html in the current folder)",
+        "NAME-report.html in the current folder; of several runs comparison.html there)",
         flag_values=fv,
     )
     flags.DEFINE_bool(
@@ -52,14 +55,14 @@ def define_flags(fv: FlagValues) -> None:
 
 def run(fv: FlagValues, args: Arguments) -> int:
     """Write the page, repeatedly while the job runs; return the exit status."""
-    if len(args.positional) != 1 or args.program:
-        raise UserError("give one run directory: tenfold report RUN_DIR")
+    if not args.positional or args.program:
+        raise UserError("give one run directory, or several to compare: tenfold report RUN_DIR …")
+    if len(args.positional) > MAX_RUNS:
+        count = len(args.positional)
+        raise UserError(f"{count} runs are too many to compare: give at most {MAX_RUNS}")
+    if fv.format == "json" or len(args.positional) > 1:
+        return _report_once([read_run(absolute_run_dir(where)) for where in args.positional], fv)
     run_dir = absolute_run_dir(args.positional[0])
-    if fv.format == "json":
-        run_files = read_run(run_dir)
-        document = run_document(run_files, judge_run(run_values(run_files)))
-        print(json.dumps(document, indent=1, ensure_ascii=False))
-        return 0
     output = fv.output or default_output(args.positional[0])
     if fv.follow:
         follow(run_dir, output, interval_s=fv.interval)
@@ -67,6 +70,27 @@ def run(fv: FlagValues, args: Arguments) -> int:
         write_page(run_dir, output, refresh_s=None)
         print(output, flush=True)
     return 0
+
+
+def _report_once(runs: Sequence[RunFiles], fv: FlagValues) -> int:
+    """Print runs as JSON, or write the page that compares them."""
+    if fv.format == "json":
+        documents = [run_document(run, judge_run(run_values(run))) for run in runs]
+        shown = {"runs": documents, "differences": differing_flags(runs)}
+        print(json.dumps(shown if len(runs) > 1 else documents[0], indent=1, ensure_ascii=False))
+        return 0
+    output = fv.output or COMPARISON_FILE
+    _save(render_comparison(runs), output)
+    print(output, flush=True)
+    return 0
+
+
+def _save(page: str, output: str) -> None:
+    try:
+        save_file(output, page.encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write '{output}' ({reason}): give another --output") from error
 
 
 def default_output(run_dir: str) -> str:
@@ -89,12 +113,7 @@ def write_page(run_dir: str, output: str, *, refresh_s: float | None) -> str:
       JobError: the storage could not be read or written.
     """
     run_files = read_run(run_dir)
-    page = render_page(run_files, refresh_s=refresh_s)
-    try:
-        save_file(output, page.encode())
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write '{output}' ({reason}): give another --output") from error
+    _save(render_page(run_files, refresh_s=refresh_s), output)
     return run_files.state
 
 

@@ -39,8 +39,10 @@ def header(run: RunFiles, verdict: Banner) -> Markup:
 
 def banner(verdict: Banner) -> Markup:
     """Return the verdict on the run and what to do next."""
-    facts = [join(tag("dt", name), tag("dd", text)) for name, text in verdict.facts]
-    title = tag("h2", verdict.title)
+    facts = [
+        join(tag("dt", name), tag("dd", text)) for name, text in verdict.facts if name != "Next"
+    ]
+    title = tag("h2", verdict.sentence)
     return tag("section", title, tag("dl", *facts), cls=f"banner {verdict.level}")
 
 
@@ -58,6 +60,7 @@ def run_values(run: RunFiles) -> RunValues:
         recoveries=result.recoveries if result else (),
         not_finite=find_not_finite(run.events),
         skipped=sum(bool(line.skipped) for line in run.steps),
+        goodput=run.goodput,
     )
 
 
@@ -217,6 +220,7 @@ def curves(run: RunFiles) -> Markup | None:
         for name, shown in curves_of.items()
         if is_drawable(shown)
     ]
+    charts += _optimizer_charts(run, marks)
     charts += _speed_charts(run, marks)
     missing = [
         _no_chart(name, shown) for name, shown in curves_of.items() if not is_drawable(shown)
@@ -256,6 +260,17 @@ def _program_curves(run: RunFiles) -> Markup | None:
     return tag("section", tag("h2", "Reports by step"), tag("div", *charts, cls="charts"))
 
 
+def _optimizer_charts(run: RunFiles, marks: Sequence[ChartLine]) -> list[Markup]:
+    """Return the charts of the learning rate and the gradient's norm, after each call of steps."""
+    charts = []
+    for name, style in (("learning_rate", "line"), ("gradient_norm", "smoothed")):
+        curves = [Series("all workers", metric_points(run.steps, name), style)]
+        if is_drawable(curves):
+            title = name.replace("_", " ")
+            charts.append(line_chart(title, curves, show_tick=show_short, marks=marks))
+    return charts
+
+
 def _speed_charts(run: RunFiles, marks: Sequence[ChartLine]) -> list[Markup]:
     if len(run.steps) < 2:
         return []
@@ -290,16 +305,20 @@ def _curves_of(name: str, run: RunFiles) -> list[Series]:
     # A step's line holds the loss of this step, but the metrics of the epoch up to this step.
     by_step = ("each step", "smoothed") if name == "loss" else ("epoch so far", "faint")
     curves = [
-        Series(by_step[0], _points(run.steps, name), by_step[1]),
-        Series("epoch", _points(run.epochs, name), "dots"),
-        Series("validation", _points(run.epochs, f"val_{name}"), "dots"),
+        Series(by_step[0], metric_points(run.steps, name), by_step[1]),
+        Series("epoch", metric_points(run.epochs, name), "dots"),
+        Series("validation", metric_points(run.epochs, f"val_{name}"), "dots"),
     ]
     return [curve for curve in curves if curve.points]
 
 
-def _points(lines: Sequence[MetricsLine], name: str) -> tuple[Point, ...]:
+def metric_points(lines: Sequence[MetricsLine], name: str) -> tuple[Point, ...]:
+    """Return (step, value) of the loss, a metric, the learning rate or the gradient's norm."""
     if name == "loss":
         return tuple((float(line.step), line.loss) for line in lines)
+    if name in ("learning_rate", "gradient_norm"):
+        found = ((line.step, getattr(line, name, None)) for line in lines)
+        return tuple((float(step), value) for step, value in found if value is not None)
     return tuple((float(line.step), line.metrics[name]) for line in lines if name in line.metrics)
 
 

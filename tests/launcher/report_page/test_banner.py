@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tenfold.launcher.job.events import NotFinite
+from tenfold.launcher.job.history.goodput import Goodput
 from tenfold.launcher.job.job_result import Failure, Recovery
 from tenfold.launcher.report_page.banner import Banner, RunValues, judge_run, limit_text
 from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine
@@ -120,7 +121,26 @@ def test_facts_of_a_good_run() -> None:
             ("Learning", "still learning: loss fell from 0.12 to 0.06 in the last epoch"),
             ("Next", "train on: run the same command with a higher --epochs"),
         ),
+        "Healthy, still learning; limited by computing; train on: run the same command with a "
+        "higher --epochs.",
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "slow", "words"),
+    [
+        (
+            {"steps": 70.0, "restart": 20.0, "lost": 10.0},
+            1,
+            "restarts and the work lost in them, 30%",
+        ),
+        ({"steps": 90.0, "restart": 10.0}, 1, "worker 1, which is slower than the others"),
+        ({"steps": 90.0, "restart": 10.0}, None, "computing"),
+    ],
+)
+def test_sentence_names_what_limits_the_run(parts: Any, slow: int | None, words: str) -> None:
+    goodput = Goodput(100.0, parts, 0.9, (0.1, 0.2), slow)
+    assert f"; limited by {words}" in judge_run(replace(GOOD, goodput=goodput)).sentence
 
 
 def test_failure_names_the_worker_and_why_it_was_not_restarted() -> None:

@@ -78,7 +78,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tenfold: Any) -> Path:
     lines = []
     for step in range(1, 301):
         common = {"step": step, "epoch": (step - 1) // 100, "metrics": {"accuracy": step / 300},
-                  "records_per_s": 1000.0 + step, "wait_share": 0.25}  # fmt: skip
+                  "records_per_s": 1000.0 + step, "wait_share": 0.25,
+                  "learning_rate": 0.01, "gradient_norm": 30 / step}  # fmt: skip
         lines.append({"kind": "step", "loss": 3 / step, **common})
         if step % 100 == 0:
             receipt = {"records": 1600, "expected": 1617, "left_out": 17, "exact": True}
@@ -100,7 +101,7 @@ def test_page_shows_figures_of_the_run_without_errors(browser: Any, finished: Pa
     assert shown["records/s, last epoch"] == "1,300"
     assert text_of(browser, ".badge") == "succeeded"
     assert "3 receipts, all exact" in text_of(browser)
-    assert text_of(browser, ".banner h2") == "Healthy, no longer improving"
+    assert text_of(browser, ".banner h2").startswith("Healthy, no longer improving; more epochs")
     assert browser.get_log("browser") == []
 
 
@@ -146,7 +147,7 @@ def test_rows_of_cards_are_full(browser: Any, finished: Path, width: int) -> Non
 def test_curves_stay_inside_their_charts(browser: Any, finished: Path) -> None:
     for width in (1200, 700, 360):
         show(browser, finished, width=width)
-        assert all_inside(browser) == [True] * 4
+        assert all_inside(browser) == [True] * 6
 
 
 def all_inside(browser: Any) -> list[bool]:
@@ -185,6 +186,32 @@ def test_narrow_screen_needs_no_sideways_scrolling(browser: Any, finished: Path)
         "return getComputedStyle(document.querySelector('.charts')).gridTemplateColumns"
     )
     assert len(columns.split()) == 1
+
+
+@pytest.mark.timeout(120)
+def test_comparison_overlays_runs_on_any_screen(
+    browser: Any, finished: Path, tenfold: Any, tmp_path: Path
+) -> None:
+    other = shutil.copytree(finished.parent, tmp_path / "other")
+    metrics = (
+        (other / "metrics.jsonl").read_text().replace('"val_loss": 0.0421', '"val_loss": 0.5')
+    )
+    (other / "metrics.jsonl").write_text(metrics)
+    page = tmp_path / "both.html"
+    done = tenfold("report", finished.parent, other, f"--output={page}")
+    assert (done.status, done.out) == (0, f"{page}\n")
+    for width in (1200, 360):
+        show(browser, page, width=width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert all_inside(browser) == [True] * 6
+    shown = text_of(browser)
+    assert "Comparison of 2 runs" in shown
+    assert "The runs have the same flags." in shown
+    assert "other 0.5" in shown
+    strokes = "return [...document.querySelectorAll('figure svg')].map(chart => new Set("
+    strokes += "[...chart.querySelectorAll('.curve')].map(c => getComputedStyle(c).stroke)).size)"
+    assert browser.execute_script(strokes) == [2] * 6
+    assert browser.get_log("browser") == []
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ from tenfold.launcher.job.job_result import Failure, JobResult
 from tenfold.launcher.job.job_spec import ClusterSpec, JobSpec, job_to_json
 from tenfold.launcher.report_page.charts import ChartLine, is_drawable, line_chart
 from tenfold.launcher.report_page.markup import tag
-from tenfold.launcher.report_page.page import render_page
+from tenfold.launcher.report_page.page import render_comparison, render_page
 from tenfold.launcher.report_page.run_files import read_run
+from tenfold.launcher.report_page.sections.sections_compare import differing_flags, run_names
 from tenfold.launcher.report_page.sections.sections_outcome import even_columns
 from tenfold.launcher.report_page.series import Series, percents, show, smooth, thin
 from tenfold.launcher.report_page.timeline import (
@@ -498,3 +499,19 @@ def test_report_command_writes_one_file_and_prints_its_path(tenfold: Any, tmp_pa
     nowhere = tenfold("report", tmp_path, "--output=/nonexistent/page.html")
     assert nowhere.status == 2
     assert "give another --output" in nowhere.err
+
+
+def test_comparison_shows_the_flags_that_differ(tmp_path: Path) -> None:
+    runs = []
+    for folder, model in (("a", "cnn"), ("b", HOSTILE)):
+        (tmp_path / folder).mkdir()
+        run_dir = tmp_path / folder / "run"
+        write_job(run_dir, text=model)
+        write_lines(run_dir / "metrics.jsonl", [metrics_line(1, 2.0), metrics_line(2, math.nan)])
+        runs.append(read_run(run_dir))
+    assert run_names(runs) == [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")]
+    assert differing_flags(runs) == {"model": ["cnn", HOSTILE], "NAME": ["cnn", HOSTILE]}
+    assert differing_flags(runs[:1] * 2) == {}
+    page = Page(render_comparison(runs))
+    assert HOSTILE in page.text
+    assert page.names.isdisjoint({"script", "img"})
