@@ -19,6 +19,7 @@ SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
 ON_NAN: Final = ("fail", "skip", "stop", "ignore")
 PRECISIONS: Final = ("float32", "mixed_bfloat16", "mixed_float16")
+GRADIENT_DTYPES: Final = ("float32", "bfloat16")
 COLLECTIVES: Final = ("auto", "ring", "nccl")
 
 # The fields that fix the records and the number of an epoch's steps: a run resumes only where
@@ -42,6 +43,7 @@ _CHOICES: Final = {
     "class_weights": CLASS_WEIGHTS,
     "precision": PRECISIONS,
     "collective": COLLECTIVES,
+    "gradient_dtype": GRADIENT_DTYPES,
     "on_nan": ON_NAN,
 }
 
@@ -78,6 +80,9 @@ class TrainConfig:
       map: the user's function from features to what the model is fed, as ``module:name``; empty
         for none.
       salvage: the folder with the readable records of damaged shards; empty for none.
+      accumulate: the parts of each step that are computed one after the other, and whose
+        gradients are exchanged together; `global_batch_size` counts the records of all.
+      gradient_dtype: one of GRADIENT_DTYPES, in which gradients are exchanged.
       steps_per_execution: steps per call into TensorFlow.
       collective: one of COLLECTIVES, how workers exchange gradients.
       pack_bytes: the exchange begins when this many bytes of gradients are there; 0: with all.
@@ -118,6 +123,8 @@ class TrainConfig:
     feed: FeedOptions = DEFAULT_FEED
     map: str = ""
     salvage: str = ""
+    accumulate: int = 1
+    gradient_dtype: str = GRADIENT_DTYPES[0]
     steps_per_execution: int = 16
     collective: str = COLLECTIVES[0]
     pack_bytes: int = 0
@@ -135,7 +142,13 @@ class TrainConfig:
     working_dir: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch_size", "steps_per_execution", "keep_checkpoints"):
+        for name in (
+            "epochs",
+            "global_batch_size",
+            "steps_per_execution",
+            "keep_checkpoints",
+            "accumulate",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
         for name, known in _CHOICES.items():

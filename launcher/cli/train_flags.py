@@ -22,6 +22,7 @@ from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_
 from tenfold.models.train_config import (
     CLASS_WEIGHTS,
     COLLECTIVES,
+    GRADIENT_DTYPES,
     ON_NAN,
     PRECISIONS,
     SCHEDULES,
@@ -127,6 +128,14 @@ def define_train_flags(fv: FlagValues) -> None:
         "collective_timeout", 0.0, "seconds after which an exchange has failed; 0: it waits, and "
         "--hang_timeout looks after it", lower_bound=0.0, flag_values=fv,
     )  # fmt: skip
+    number(
+        "accumulate", 1, "a step has so many times --global_batch_size records, computed in as "
+        "many parts, and exchanges gradients once", 1
+    )  # fmt: skip
+    choice(
+        "gradient_dtype", "float32", GRADIENT_DTYPES, "how gradients are exchanged: bfloat16 "
+        "takes half the bytes, and rounds each number by up to 0.4 %"
+    )  # fmt: skip
     number("steps_per_execution", 16, "steps per call into TensorFlow", 1)
     define_size(fv, "shuffle_buffer", 256 * 10**6, "memory for shuffling, of all workers together")
     text(
@@ -177,7 +186,9 @@ def train_config(
         run_dir=run_dir,
         model=fv.model,
         epochs=fv.epochs,
-        global_batch_size=fv.global_batch_size,
+        global_batch_size=fv.global_batch_size * fv.accumulate,
+        accumulate=fv.accumulate,
+        gradient_dtype=fv.gradient_dtype,
         seed=fv.seed,
         image_size=image_size_from_flags(fv),
         learning_rate=fv.learning_rate,

@@ -17,7 +17,11 @@ from tenfold.models.model_registry import find_model
 from tenfold.models.model_spec import ModelFunction, ModelSpec
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.check_model import naming_small_images
-from tenfold.models.training.optimizer import DEFAULT_LEARNING_RATE, set_precision, tune_optimizer
+from tenfold.models.training.gradients.optimizer import (
+    DEFAULT_LEARNING_RATE,
+    set_precision,
+    tune_optimizer,
+)
 
 
 def make_model_spec(

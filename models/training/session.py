@@ -46,10 +46,10 @@ from tenfold.models.training.checkpoints.checkpoint_writer import (
 )
 from tenfold.models.training.checkpoints.memory_copy import memory_copy
 from tenfold.models.training.collectives import WorkerCollectives
+from tenfold.models.training.gradients.optimizer import balanced_weights, check_class_weights
 from tenfold.models.training.measuring.bottleneck import Bottleneck, find_bottleneck, shares_of
 from tenfold.models.training.measuring.metric_totals import metric_results
 from tenfold.models.training.measuring.timing import Stopwatch, time_all_reduce
-from tenfold.models.training.optimizer import balanced_weights, check_class_weights
 from tenfold.models.training.steps import EvaluateSteps, StepsResult, TrainSteps, steps_per_call
 
 
@@ -122,6 +122,8 @@ class Session:
             jit_compile=config.jit_compile,
             equal_parts=equal_parts,
             empty_parts=self.data.may_be_empty(replicas),
+            accumulate=config.accumulate,
+            gradient_dtype=config.gradient_dtype,
             skip_not_finite=config.on_nan == "skip",
         )
         self._evaluate = EvaluateSteps(self.model, strategy)
@@ -188,18 +190,16 @@ class Session:
         split = validation_split(self.manifest, config.validation_split, other=other, where=where)
         if split is None:
             return None
+        # Not more records at once than in a part of a step, and in a mixture as many.
+        batch = max(1, config.global_batch_size // config.accumulate)
+        reading = replace(self._reading, split=split.name, global_batch_size=batch)
         if other is None:
-            return replace(self._reading, split=split.name)
+            return reading
         options, image_shape = self._reading.options, self._reading.spec.image_shape
         if image_shape is not None:  # the model's input, whatever the size of these images
             options = replace(options, image_size=image_shape[:2])
         return replace(
-            self._reading,
-            folder=open_folder(where).path,
-            manifest=other,
-            split=split.name,
-            options=options,
-            moved={},
+            reading, folder=open_folder(where).path, manifest=other, options=options, moved={}
         )
 
     def _read_options(self) -> ReadOptions:

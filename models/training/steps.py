@@ -24,7 +24,8 @@ from tenfold.data.reading.records.record_reader import EvaluationBatch, Training
 from tenfold.models.loss_scaling import all_finite, apply_if, finite_on_all
 from tenfold.models.training.check_model import check_outputs
 from tenfold.models.training.collectives import sum_over_workers
-from tenfold.models.training.measuring.gradient_norm import GradientNorm
+from tenfold.models.training.gradients.accumulation import accumulated_gradients
+from tenfold.models.training.gradients.gradient_exchange import GradientExchange
 from tenfold.models.training.measuring.metric_totals import MetricTotals
 
 # The largest embedding whose gradient is exchanged as a dense tensor.
@@ -109,6 +110,8 @@ class TrainSteps:
       empty_parts: whether a replica may get no record of a step.
       skip_not_finite: whether all replicas leave out the update of a step whose loss or gradient
         is not finite on any of them. This takes an exchange of one number in each step.
+      accumulate: the parts of a replica's batch that are computed one after the other.
+      gradient_dtype: the dtype in which gradients are exchanged.
 
     Raises:
       UnevenPartsError: the model has a step of its own, a loss that is a sum, or a layer that
@@ -127,6 +130,8 @@ class TrainSteps:
         equal_parts: bool = True,
         empty_parts: bool = False,
         skip_not_finite: bool = False,
+        accumulate: int = 1,
+        gradient_dtype: str = "float32",
     ) -> None:
         self._model = model
         self._empty_parts = empty_parts
@@ -149,7 +154,15 @@ class TrainSteps:
                 f"--on_nan=skip: model '{model.name}' has a train_step of its own, which updates "
                 "the weights by itself: use --on_nan=fail or stop"
             )
-        self._norm = GradientNorm(None if self._own_step else model.optimizer)
+        if self._own_step and (accumulate > 1 or gradient_dtype != "float32"):
+            raise UserError(
+                f"model '{model.name}' has a train_step of its own, which exchanges gradients by "
+                "itself: leave out --accumulate and --gradient_dtype"
+            )
+        self._accumulate = accumulate
+        self._exchange = GradientExchange(
+            None if self._own_step else model.optimizer, gradient_dtype
+        )
         self._times_exchange = strategy.num_replicas_in_sync > 1 and not self._own_step
         _check_parts(model, self._own_step, equal_parts=equal_parts, empty_parts=empty_parts)
         self._run = tf.function(self._run_steps, reduce_retracing=True, autograph=False)
@@ -181,7 +194,7 @@ class TrainSteps:
             exchange_s=float(seconds[2]) if self._times_exchange else None,
             skipped=tuple(np.flatnonzero(more["skipped"].numpy()[:steps]).tolist()),
             learning_rate=float(more["learning_rate"]),
-            gradient_norms=more["norms"].numpy()[:steps] if self._norm.is_known else None,
+            gradient_norms=more["norms"].numpy()[:steps] if self._exchange.knows_norm else None,
         )
 
     def _run_steps(self, iterator: Any, steps: tf.Tensor, requests: tf.Tensor) -> tuple[Any, ...]:
@@ -288,11 +301,11 @@ class TrainSteps:
         loss, gradients = (
             tf.cond(
                 share > 0,
-                lambda: _dense(self._loss_and_gradients(x, y, weight, share)),
+                lambda: _dense(self._batch_gradients(x, y, weight, share)),
                 self._no_gradients,
             )
             if self._empty_parts
-            else self._loss_and_gradients(x, y, weight, share)
+            else self._batch_gradients(x, y, weight, share)
         )
         # The exchange does not depend on the clock, so it is not delayed.
         with tf.control_dependencies(_tensors(gradients)):
@@ -313,7 +326,24 @@ class TrainSteps:
     def _update(self, gradients: Sequence[Any]) -> Any:
         """Update the weights; return the norm of the whole gradient, 0 if it is not known."""
         self._model.optimizer.apply(gradients, self._model.trainable_variables)
-        return self._norm.take()
+        return self._exchange.take_norm()
+
+    def _batch_gradients(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> Any:
+        """Return the loss and the gradients of one replica's batch, computed in parts if asked."""
+        if self._accumulate == 1:
+            return self._loss_and_gradients(x, y, weight, share)
+        variables = self._model.trainable_variables
+
+        def part(*args: Any) -> Any:
+            return _dense(self._loss_and_gradients(*args))
+
+        return accumulated_gradients(
+            part,
+            (x, y, weight),
+            share,
+            parts=self._accumulate,
+            shapes=[variable.shape for variable in variables],
+        )
 
     def _loss_and_gradients(self, x: Any, y: Any, weight: Any, share: tf.Tensor) -> Any:
         """Return the loss and the gradients of one replica's batch; update its metrics."""
@@ -363,7 +393,7 @@ class TrainSteps:
         gradients = tape.gradient(scaled, model.trainable_variables)
         # `tf.cond` and `all_reduce` do not take None for a variable without a gradient, and
         # clipping does not take the sparse gradient of an embedding.
-        if self._empty_parts or _clips(model.optimizer):
+        if self._empty_parts or self._accumulate > 1 or _clips(model.optimizer):
             pairs = zip(gradients, model.trainable_variables, strict=True)
             gradients = [
                 _zeros_like(v) if found is None else tf.convert_to_tensor(found)
@@ -376,11 +406,10 @@ class TrainSteps:
 
         Keras clips the gradient of each replica and then sums. Here the gradients are summed,
         then clipped, then divided into equal parts: the parts are small enough to pass Keras's
-        clipping unchanged, and sum to the clipped gradient.
+        clipping unchanged, and sum to the clipped gradient, which is not exchanged again.
         """
-        context = tf.distribute.get_replica_context()
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        clipped = _clip(self._model.optimizer, summed)
+        clipped = _clip(self._model.optimizer, self._exchange.sum(gradients))
+        self._exchange.use_summed(clipped)
         return [gradient / self._strategy.num_replicas_in_sync for gradient in clipped]
 
 

@@ -158,6 +158,12 @@ def training_notes(config: TrainConfig, *, num_workers: int) -> list[str]:
     data = _open_data(config, num_workers)
     manifest = data.first.manifest
     notes = [data.sentence()] if data.is_mixed else []
+    if config.accumulate > 1:
+        part = config.global_batch_size // config.accumulate
+        notes.append(
+            f"a step has {config.accumulate} × {part:,} = {config.global_batch_size:,} records, "
+            "computed part by part, and exchanges gradients once"
+        )
     notes += _imbalance_notes(manifest.num_lanes, num_workers)
     notes += _unused_inputs(config, data.first.spec)
     notes += _cut_lists(config, manifest)

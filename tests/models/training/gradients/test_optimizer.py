@@ -15,7 +15,7 @@ from tenfold.data.errors import UserError
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training import loop as train
-from tenfold.models.training.optimizer import balanced_weights, tune_optimizer
+from tenfold.models.training.gradients.optimizer import balanced_weights, tune_optimizer
 
 PROGRAM = Path(__file__).with_name("tuned_program.py")
 
