@@ -12,9 +12,9 @@ import pytest
 PROGRAM = Path(__file__).with_name("uneven_program.py")
 CASES = (
     "64:drop:1,3,7",  # lanes are shared unevenly
-    "203:pad:1,2,7",  # nor do the lanes divide the batch
+    "203:pad:1,2x3,7",  # nor do the lanes divide the batch; steps are computed in three parts
     "203:repeat:1,8",
-    "5:drop:1,7",  # some workers have no record of a step
+    "5:drop:1,7x2",  # some workers have no record of a step
 )
 
 

@@ -2,6 +2,8 @@
 
 python uneven_program.py SHARDS BATCH:REMAINDER:WORKERS,… …  ->  for each case one line of JSON:
 for each number of workers the losses of two calls, the metrics after each, and the record counts
+
+WORKERS is 3, or 3x2 for 3 workers that compute their parts of a step in 2 parts.
 """
 
 import json
@@ -26,16 +28,17 @@ MAX_STEPS = 25
 
 @dataclass(frozen=True)
 class Case:
-    """The global batch, the treatment of the last one, and the numbers of workers."""
+    """The global batch, the treatment of the last one, and (workers, parts of each step)."""
 
     batch: int
     remainder: str
-    counts: tuple[int, ...]
+    counts: dict[str, tuple[int, int]]
 
 
 def parse_case(text: str) -> Case:
     batch, remainder, counts = text.split(":")
-    return Case(int(batch), remainder, tuple(map(int, counts.split(","))))
+    pairs = {count: (*map(int, count.split("x")), 1)[:2] for count in counts.split(",")}
+    return Case(int(batch), remainder, {name: (a, b) for name, (a, b) in pairs.items()})
 
 
 class Unused(keras.layers.Layer):
@@ -84,7 +87,7 @@ def batches(case: Case, num_workers: int) -> tf.data.Dataset:
     return tf.data.Dataset.choose_from_datasets(parts, endless)
 
 
-def train(case: Case, num_workers: int) -> dict[str, Any]:
+def train(case: Case, num_workers: int, accumulate: int) -> dict[str, Any]:
     devices = [f"CPU:{index}" for index in range(num_workers)]
     # One process cannot use collectives of several groups.
     strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
@@ -101,6 +104,7 @@ def train(case: Case, num_workers: int) -> dict[str, Any]:
         class_weights=[1.0 + label / 10 for label in range(10)],
         equal_parts=shards.is_even(1),
         empty_parts=shards.may_be_empty(1),
+        accumulate=accumulate,
     )
     iterator = iter(
         strategy.distribute_datasets_from_function(lambda _: batches(case, num_workers))
@@ -118,7 +122,10 @@ def train(case: Case, num_workers: int) -> dict[str, Any]:
 cases = [parse_case(text) for text in CASES]
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * max(max(case.counts) for case in cases)
+    cpu,
+    [tf.config.LogicalDeviceConfiguration()]
+    * max(workers for case in cases for workers, _ in case.counts.values()),
 )
 for case in cases:
-    print(json.dumps({count: train(case, count) for count in case.counts}), flush=True)
+    results = {name: train(case, *counts) for name, counts in case.counts.items()}
+    print(json.dumps(results), flush=True)
