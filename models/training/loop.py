@@ -33,6 +33,9 @@ REPLAY_LIMIT_S: Final = 120.0
 # With --on_nan=skip a run ends if more steps in a row are not finite: it learns nothing more.
 MAX_SKIPPED_IN_A_ROW: Final = 20
 
+# How long a worker stays after the last barrier.
+LINGER_S: Final = 0.2
+
 
 class Preempted(Exception):
     """The run was asked to stop and has saved a checkpoint from which it can resume."""
@@ -402,6 +405,10 @@ class _Run:
         # the second barrier all workers have left the first; an error there loses nothing.
         with contextlib.suppress(tf.errors.OpError):
             self.session.barrier()
+        if self.session.place.num_workers > 1:
+            # Workers fetch the results of a barrier from each other. One whose peer exits before
+            # it has fetched them would notice after ten seconds and more.
+            time.sleep(LINGER_S)
 
 
 def _share(part_s: float | None, whole_s: float) -> float | None:
