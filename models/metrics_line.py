@@ -1,7 +1,7 @@
 """The lines of metrics.jsonl: their types, and the only place that writes and reads them. Pure.
 
-Each line is one JSON object whose `kind` is ``step`` or ``epoch``; its other keys are the fields
-of StepMetrics or EpochMetrics, None left out.
+Each line is one JSON object whose `kind` is ``step``, ``validation`` or ``epoch``; its other keys
+are the fields of StepMetrics, ValidationMetrics or EpochMetrics, None left out.
 """
 
 import json
@@ -18,7 +18,8 @@ class ReceiptLine:
 
     Fingerprints are 16 hexadecimal digits; `broken` names records that were skipped. `balanced`
     holds how often a record of each class is read on average, empty for once. `data` names the
-    data set of a mixture, and `passes` how often an epoch reads it if that is not once.
+    data set of a mixture, and `passes` how often an epoch reads it if that is not once. `of_epoch`
+    is the number of records of the whole epoch where the run ended within it, 0 otherwise.
     """
 
     records: int
@@ -32,6 +33,7 @@ class ReceiptLine:
     balanced: Mapping[str, float] = field(default_factory=dict)
     data: str = ""
     passes: float | None = None
+    of_epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,30 @@ class EpochMetrics:
         return all(receipt.exact for receipt in (self.receipt, *self.other_receipts))
 
 
-MetricsLine = StepMetrics | EpochMetrics
+@dataclass(frozen=True)
+class ValidationMetrics:
+    """An evaluation within an epoch (--validate_every); the names of `metrics` begin with val_."""
 
-_KINDS: Final[dict[str, type[StepMetrics] | type[EpochMetrics]]] = {
+    epoch: int
+    step: int
+    metrics: Mapping[str, float]
+    receipt: ReceiptLine
+
+
+TrainingLine = StepMetrics | EpochMetrics
+MetricsLine = TrainingLine | ValidationMetrics
+
+_TYPES: Final[dict[str, type[StepMetrics] | type[ValidationMetrics] | type[EpochMetrics]]] = {
     "step": StepMetrics,
+    "validation": ValidationMetrics,
     "epoch": EpochMetrics,
 }
+_KINDS: Final = {kind: name for name, kind in _TYPES.items()}
 
 
 def encode_metrics(line: MetricsLine) -> str:
     """Return the JSON text of a line, newline included."""
-    kind = "epoch" if isinstance(line, EpochMetrics) else "step"
+    kind = _KINDS[type(line)]
     fields = {name: value for name, value in asdict(line).items() if value is not None}
     return json.dumps({"kind": kind, **fields}) + "\n"
 
@@ -142,9 +157,9 @@ def decode_metrics(text: str) -> MetricsLine:
     """
     document = json.loads(text)
     kind = document.pop("kind", None) if isinstance(document, dict) else None
-    if kind not in ("step", "epoch"):
-        raise ValueError(f"kind is {kind!r}, neither 'step' nor 'epoch'")
-    return from_json_fields(_KINDS[kind], document, ignore_unknown=True)
+    if kind not in _TYPES:
+        raise ValueError(f"kind is {kind!r}, none of {', '.join(_TYPES)}")
+    return from_json_fields(_TYPES[kind], document, ignore_unknown=True)
 
 
 def read_metrics_lines(data: bytes) -> tuple[list[MetricsLine], int]:

@@ -14,6 +14,8 @@ from tenfold.data.reading.decoding.augment_options import parse_augment
 from tenfold.data.reading.decoding.decoders import AUTO, check_decoder
 from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
 from tenfold.data.storage.cache_options import DEFAULT_CACHE, CacheOptions
+from tenfold.models.run_rules.figures import WatchedFigure, watched_figure
+from tenfold.models.run_rules.stop_rules import NO_RULES, StopRules
 
 SCHEDULES: Final = ("constant", "linear", "cosine")
 CLASS_WEIGHTS: Final = ("none", "balanced")
@@ -37,6 +39,12 @@ def step_field_conflict(name: str, before: object, now: object) -> str:
     first, second = ("none" if value == "" else value for value in (before, now))
     return f"with {name} {first}, this run has {second}: {remedy}"
 
+
+# The fields that a resumed run may change: the trainer tells that they have changed.
+TUNING_FIELDS: Final = (
+    "epochs", "learning_rate", "schedule", "warmup_steps", "clip_norm", "class_weights",
+    "precision",
+)  # fmt: skip
 
 _CHOICES: Final = {
     "schedule": SCHEDULES,
@@ -90,6 +98,9 @@ class TrainConfig:
       checkpoint_every_steps: checkpoints within an epoch, 0 for none.
       checkpoint_every_s: the same by time, in seconds.
       keep_checkpoints: the newest checkpoints to keep.
+      keep_best: the figure whose best model is kept, as ``val_loss``; empty for none.
+      validate_every_steps: evaluations within an epoch, 0 for none.
+      stop: what ends the run besides `epochs`.
       shuffle_buffer_bytes: memory for shuffling, per worker.
       cache, cache_dir, cache_bytes: see `data.storage.cache_options.CacheOptions`.
       train_split, validation_split: names of splits.
@@ -132,6 +143,9 @@ class TrainConfig:
     checkpoint_every_steps: int = 0
     checkpoint_every_s: float = 0.0
     keep_checkpoints: int = 2
+    keep_best: str = ""
+    validate_every_steps: int = 0
+    stop: StopRules = NO_RULES
     shuffle_buffer_bytes: int = 256 * 10**6
     cache: str = DEFAULT_CACHE.mode
     cache_dir: str = DEFAULT_CACHE.folder
@@ -158,6 +172,12 @@ class TrainConfig:
             raise UserError(f"clip_norm is {self.clip_norm}: it must be above 0")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
+        if self.validate_every_steps < 0:
+            raise UserError(
+                f"validate_every_steps is {self.validate_every_steps}: it must be at least 0"
+            )
+        if self.keep_best:
+            watched_figure(self.keep_best, "keep_best")
         check_decoder(self.decoder)
         parse_augment(self.augment)
         check_remainder(self.remainder, self.balance)
@@ -189,6 +209,15 @@ class TrainConfig:
     def cache_options(self) -> CacheOptions:
         """Return how shards on remote storage are cached on local disk."""
         return CacheOptions(self.cache, self.cache_dir, self.cache_bytes)
+
+    def watched(self) -> tuple[WatchedFigure, ...]:
+        """Return the figures that decide something, each once."""
+        kept = watched_figure(self.keep_best, "keep_best") if self.keep_best else None
+        return tuple(dict.fromkeys(figure for figure in (self.stop.figure, kept) if figure))
+
+    def tuning(self) -> dict[str, Any]:
+        """Return the values of TUNING_FIELDS."""
+        return {name: getattr(self, name) for name in TUNING_FIELDS}
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as a JSON object."""

@@ -40,6 +40,8 @@ class Receipt:
       balanced: the name of each class, and how often a record of it is read on average; () where
         records are read once. Then `expected` is the records of an epoch, and no fingerprint is
         expected.
+      of_epoch: where the run ended within the epoch, the records of the whole epoch; `expected` is
+        then the records of the steps before, and no fingerprint is expected. 0 otherwise.
     """
 
     records: int
@@ -52,21 +54,23 @@ class Receipt:
     balanced: tuple[tuple[str, float], ...] = ()
     data: str = ""
     passes: float | None = None
+    of_epoch: int = 0
 
     @property
     def exact(self) -> bool:
         """Whether each record was read exactly once, or is a leftover record.
 
-        With balanced classes, whether as many records were read as an epoch has.
+        With balanced classes, or within an epoch, whether as many records were read as the steps
+        have.
         """
         complete = self.records + self.left_out == self.expected
-        if self.balanced:
+        if self.balanced or self.of_epoch:
             return complete
         return complete and self.fingerprint == self.expected_fingerprint
 
     def sentence(self) -> str:
         """Return the receipt in words."""
-        text = f"{self.records:,} of {self.expected:,} records"
+        text = f"{self.records:,} of {self.of_epoch or self.expected:,} records"
         if self.data:
             text = f"'{self.data}': {text}"
         if self.passes is not None:
@@ -79,6 +83,8 @@ class Receipt:
                 f"{text}: some records were not read exactly once: run 'tenfold verify'; if the "
                 "shards are sound, report a bug"
             )
+        if self.of_epoch:
+            return f"{text} of the epoch, as many as its steps have so far; the run ends within it"
         text += ", each read once" if not self.balanced else f", balanced: {self._multiples()}"
         if self.left_out:
             text += (
@@ -111,6 +117,7 @@ class Receipt:
             "balanced": dict(self.balanced),
             "data": self.data,
             "passes": self.passes,
+            "of_epoch": self.of_epoch,
         }
 
 
@@ -124,6 +131,7 @@ def make_receipt(
     repeated: int = 0,
     expected: int | None = None,
     balanced: Sequence[tuple[str, float]] = (),
+    of_epoch: int = 0,
 ) -> Receipt:
     """Return the receipt of a pass over `split`.
 
@@ -136,6 +144,7 @@ def make_receipt(
       repeated: records that were read again.
       expected: records of the pass; None for those of the split.
       balanced: how often records of each class are read, as in `Receipt`.
+      of_epoch: the records of the whole epoch where the run ended within it.
     """
     return Receipt(
         records=records,
@@ -146,6 +155,7 @@ def make_receipt(
         broken=tuple(broken),
         repeated=repeated,
         balanced=tuple(balanced),
+        of_epoch=of_epoch,
     )
 
 

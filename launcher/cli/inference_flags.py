@@ -26,7 +26,7 @@ from tenfold.launcher.cli.prepare.submit import flag_words
 from tenfold.launcher.cli.train_flags import define_cache_flags, image_size_from_flags
 from tenfold.launcher.job.run_dir import JOB_FILE, default_run_dir
 from tenfold.launcher.worker.python_argv import module_argv, remote_module_argv
-from tenfold.models.inference_config import InferenceConfig
+from tenfold.models.inference.inference_config import InferenceConfig
 
 WORKER_MODULE: Final = "tenfold.launcher.worker.inference"
 

@@ -14,11 +14,12 @@ from tenfold.data.planning.mixture_shares import DataShare
 from tenfold.data.reading.decoding.decoders import AUTO, DECODERS
 from tenfold.data.storage.cache_options import AUTO as CACHE_AUTO
 from tenfold.data.storage.cache_options import DEFAULT_CACHE_BYTES, OFF, CacheOptions
-from tenfold.data.units import parse_image_size
+from tenfold.data.units import parse_duration, parse_image_size
 from tenfold.launcher.cli.feed_flags import define_feed_flags, feed_options, map_name
 from tenfold.launcher.cli.flags import FlagValues, define_size, in_group
-from tenfold.launcher.job.run_dir import SALVAGE_FOLDER
+from tenfold.launcher.job.run_dir import BEST_MODEL_FILE, SALVAGE_FOLDER
 from tenfold.models.model_registry import BUILT_IN, check_model_name, check_own_name
+from tenfold.models.run_rules.stop_rules import StopRules
 from tenfold.models.train_config import (
     CLASS_WEIGHTS,
     COLLECTIVES,
@@ -151,6 +152,21 @@ def define_train_flags(fv: FlagValues) -> None:
     define_cache_flags(fv)
     text("checkpoint_every", None, "interval of further checkpoints: 500 (steps), 90s or 10min")
     number("keep_checkpoints", 2, "how many of the newest checkpoints to keep", 1)
+    text(
+        "keep_best", "", "a figure, as val_loss: the model of its best value is kept as "
+        f"{BEST_MODEL_FILE} in the run directory"
+    )  # fmt: skip
+    number("validate_every", 0, "evaluate every so many steps, and after each epoch", 0)
+    number(
+        "patience", 0, "end after so many evaluations in a row without a better --monitor (0: "
+        "never)", 0
+    )  # fmt: skip
+    text(
+        "monitor", "val_loss", "the figure of --patience: the loss or a metric of the model, "
+        "val_… of the validation split; NAME:max or NAME:min where the name does not tell"
+    )  # fmt: skip
+    number("max_steps", 0, "end after so many steps of the whole run; 0: after --epochs", 0)
+    text("max_time", "", "end when the run has lasted so long, as 90s, 30m or 2h")
 
 
 def train_flag_names() -> tuple[str, ...]:
@@ -179,6 +195,14 @@ def train_config(
       UserError: a flag has a wrong value, or a model or callback does not exist.
     """
     steps, seconds = parse_interval(fv.checkpoint_every)
+    stop = StopRules(
+        patience=fv.patience,
+        monitor=fv.monitor,
+        max_steps=fv.max_steps,
+        max_time_s=parse_duration(fv.max_time, "--max_time") if fv.max_time else 0.0,
+    )
+    if fv["monitor"].present and not fv.patience:
+        raise UserError(f"--monitor={fv.monitor} needs --patience=N: the evaluations to wait for")
     config = TrainConfig(
         shards=data_sets[0].folder,
         share=data_sets[0].share,
@@ -219,6 +243,9 @@ def train_config(
         checkpoint_every_steps=steps,
         checkpoint_every_s=seconds,
         keep_checkpoints=fv.keep_checkpoints,
+        keep_best=fv.keep_best,
+        validate_every_steps=fv.validate_every,
+        stop=stop,
         validation_shards=validation_shards,
         working_dir=os.getcwd(),
     )

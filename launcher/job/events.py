@@ -200,6 +200,13 @@ class WorkerPreempted:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something that a person should know, in one line; all workers report the same."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Result:
     """The final figures of the job, by name."""
 
@@ -215,7 +222,7 @@ class Unknown:
 
 Message = (
     Started | Stat | Exit | Phase | Resumed | Step | Epoch | CheckpointSaved | NotFinite
-    | Error | WorkerPreempted | Result | Unknown
+    | Error | WorkerPreempted | Remark | Result | Unknown
 )  # fmt: skip
 
 MESSAGES: Final[dict[str, type]] = {
@@ -230,6 +237,7 @@ MESSAGES: Final[dict[str, type]] = {
     "not_finite": NotFinite,
     "error": Error,
     "preempted": WorkerPreempted,
+    "remark": Remark,
     "result": Result,
 }
 _KINDS: Final = {message: kind for kind, message in MESSAGES.items()}

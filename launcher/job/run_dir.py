@@ -42,13 +42,15 @@ SPOILED_SHARDS_FOLDER: Final = "spoiled-shards"  # of --inject=bad_shard
 EVALUATIONS_FILE: Final = "evaluations.jsonl"  # of `evaluate --follow`, a line per checkpoint
 METRICS_FILE: Final = output_files.METRICS_FILE
 MODEL_FILE: Final = output_files.MODEL_FILE
+BEST_MODEL_FILE: Final = output_files.BEST_MODEL_FILE
 CHECKPOINTS_FOLDER: Final = output_files.CHECKPOINTS_FOLDER
 TENSORBOARD_FOLDER: Final = output_files.TENSORBOARD_FOLDER
 
 _OWN_NAMES: Final = (
     JOB_FILE, RESULT_FILE, HISTORY_FILE, ENVIRONMENT_FILE, LOCK_FILE, LOGS_FOLDER, SALVAGE_FOLDER,
-    SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER,
-    MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE, EVALUATIONS_FILE, PROMETHEUS_FILE,
+    SPOILED_SHARDS_FOLDER, METRICS_FILE, MODEL_FILE, BEST_MODEL_FILE, CHECKPOINTS_FOLDER,
+    TENSORBOARD_FOLDER, MEMBERS_FOLDER, SUBMISSION_FILE, CANCEL_FILE, EVALUATIONS_FILE,
+    PROMETHEUS_FILE,
 )  # fmt: skip
 
 _OF_A_JOB: Final = frozenset(
@@ -203,17 +205,17 @@ def check_usable(where: str, *, epochs: int | None = None) -> None:
 
     Args:
       where: the run directory.
-      epochs: the epochs of a training; one that succeeded after fewer epochs can continue. None
-        for another program.
+      epochs: the epochs of a training; one that succeeded after fewer epochs, or within one, can
+        continue. None for another program.
 
     Raises:
       UserError: it holds a finished job, or files that are not a job's.
     """
     folder = open_folder(where)
     done = _epochs_done(folder) if refuse_other_files(folder) else None
-    if done is None or (epochs is not None and 0 < done < epochs and _has_checkpoint(folder)):
+    if done is None or (epochs is not None and 0 <= done < epochs and _has_checkpoint(folder)):
         return
-    more = f"--epochs above {done} to train on, or " if epochs is not None and done else ""
+    more = f"--epochs above {done} to train on, or " if epochs is not None and done >= 0 else ""
     raise UserError(f"run_dir '{where}' holds a job that succeeded: give {more}a new --run_dir")
 
 
@@ -240,7 +242,10 @@ def _entries(folder: Folder) -> set[str]:
 
 
 def _epochs_done(folder: Folder) -> int | None:
-    """Return the epochs after which a job succeeded, 0 for another program; None if it did not."""
+    """Return the whole epochs of a job that succeeded, None of one that did not.
+
+    -1 stands for another program, which has none.
+    """
     try:
         result = json.loads(folder.read(RESULT_FILE) or b"{}")
         if result["state"] != "succeeded":
@@ -249,4 +254,4 @@ def _epochs_done(folder: Folder) -> int | None:
         return None
     final = result.get("final")
     epochs = final.get("epochs") if isinstance(final, dict) else None
-    return epochs if type(epochs) is int else 0
+    return epochs if type(epochs) is int else -1

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from tenfold.launcher.display.view import View
 from tenfold.launcher.display.worker_logs import WorkerLogs
-from tenfold.launcher.job.events import NotFinite, Result
+from tenfold.launcher.job.events import NotFinite, Remark, Result
 from tenfold.launcher.job.worker_record import WorkerRecord
 from tenfold.launcher.supervisor.stack_dumps import describe_location, holds_up_others
 from tenfold.launcher.supervisor.verdict import Verdict, has_failed, is_consequence, judge
@@ -159,6 +159,8 @@ class Attempt:
             self.view.event(worker, message.event)
             if isinstance(message.event.message, NotFinite) and worker == 0:
                 self._note_not_finite(message.event.message)
+            if isinstance(message.event.message, Remark) and worker == 0:
+                self.view.note(message.event.message.text)
             if isinstance(message.event.message, Result) and worker == 0:
                 self.final = dict(message.event.message.figures)
         else:

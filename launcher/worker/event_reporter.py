@@ -7,6 +7,7 @@ from tenfold.launcher.job.events import (
     Epoch,
     EventWriter,
     NotFinite,
+    Remark,
     Resumed,
     Step,
 )
@@ -66,3 +67,7 @@ class EventReporter:
     def not_finite(self, finding: NotFiniteFinding) -> None:
         """Report that the loss, a gradient or a weight is not finite."""
         self._events.send(NotFinite(**asdict(finding), sentence=finding.sentence()))
+
+    def remark(self, text: str) -> None:
+        """Report something that a person should know, in one line, the same on all workers."""
+        self._events.send(Remark(text))

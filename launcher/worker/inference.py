@@ -31,7 +31,7 @@ from tenfold.launcher.job.run_dir import (
     RESULT_FILE,
 )
 from tenfold.launcher.worker.trainer import report_error
-from tenfold.models.inference_config import (
+from tenfold.models.inference.inference_config import (
     EVALUATE,
     InferenceConfig,
     inference_config_from_json,

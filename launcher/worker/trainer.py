@@ -150,12 +150,14 @@ def _join_cluster(events: EventWriter, config: TrainConfig) -> tuple[Any, Any]:
 
 def _final_figures(result: Any) -> dict[str, Any]:
     skipped = {"skipped_steps": result.skipped} if result.skipped else {}
+    words = {"ended_by": result.ended, "best_model": result.best}
     return {
         "epochs": result.epochs,
         "steps": result.steps,
         **skipped,
         "metrics": result.metrics,
         "model": result.model_path,
+        **{name: text for name, text in words.items() if text},
     }
 
 

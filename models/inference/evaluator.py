@@ -13,10 +13,10 @@ from tenfold.data.reading.batches import evaluation_batches, feed_of
 from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.receipts import Receipt, make_receipt
+from tenfold.models.inference.inference_config import InferenceConfig
 from tenfold.models.inference.inference_reading import inference_reading
 from tenfold.models.inference.load_model import ModelFile, input_size, load_model
 from tenfold.models.inference.progress import InferenceReporter
-from tenfold.models.inference_config import InferenceConfig
 from tenfold.models.model_registry import find_attribute
 from tenfold.models.training.build import build_metrics
 from tenfold.models.training.check_model import naming_misfit

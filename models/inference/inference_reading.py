@@ -6,8 +6,8 @@ from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, FeedOptions
 from tenfold.data.reading.read_config import ReadConfig
 from tenfold.data.reading.read_options import SOLE_WORKER, ReadOptions, WorkerPlace
 from tenfold.data.storage.open_folder import open_folder
+from tenfold.models.inference.inference_config import PREDICT, InferenceConfig
 from tenfold.models.inference.load_model import ModelFile
-from tenfold.models.inference_config import PREDICT, InferenceConfig
 
 
 def inference_reading(

@@ -22,7 +22,7 @@ from tenfold.data.format.example import encode_example
 from tenfold.data.format.manifest import ShardInfo
 from tenfold.data.format.tfrecord import frame
 from tenfold.data.storage.folder import Conflict, Folder
-from tenfold.models.inference_config import PARQUET
+from tenfold.models.inference.inference_config import PARQUET
 
 BEGUN_FILE: Final = "_begun.json"
 LIST_FILE: Final = "_predictions.json"

@@ -16,17 +16,17 @@ from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_options import WorkerPlace
 from tenfold.data.reading.records.record_reader import RecordBatch
 from tenfold.data.storage.open_folder import open_folder
-from tenfold.models.inference.inference_reading import inference_reading
-from tenfold.models.inference.load_model import ModelFile, input_size, load_model
-from tenfold.models.inference.prediction_files import PredictionFolder, PredictionJob
-from tenfold.models.inference.progress import InferenceReporter
-from tenfold.models.inference_config import (
+from tenfold.models.inference.inference_config import (
     INDEX_COLUMN,
     PREDICTION,
     SHARD_COLUMN,
     InferenceConfig,
     check_kept,
 )
+from tenfold.models.inference.inference_reading import inference_reading
+from tenfold.models.inference.load_model import ModelFile, input_size, load_model
+from tenfold.models.inference.prediction_files import PredictionFolder, PredictionJob
+from tenfold.models.inference.progress import InferenceReporter
 
 
 def predict(

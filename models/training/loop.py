@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -15,8 +15,15 @@ from tenfold.data.reading.locating.batch_records import step_records
 from tenfold.data.reading.locating.read_errors import explain_errors
 from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.reading.receipts import Receipt
-from tenfold.models.metrics_line import BottleneckLine, EpochMetrics, ReceiptLine, StepMetrics
-from tenfold.models.output_files import MODEL_FILE
+from tenfold.models.metrics_line import (
+    BottleneckLine,
+    EpochMetrics,
+    ReceiptLine,
+    StepMetrics,
+    ValidationMetrics,
+)
+from tenfold.models.output_files import BEST_MODEL_FILE, MODEL_FILE
+from tenfold.models.run_rules.figures import VALIDATION_PREFIX, BestFigure, watched_figure
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.callbacks import callback_list, load_callbacks
 from tenfold.models.training.diagnosis import find_origin
@@ -43,9 +50,16 @@ class Preempted(Exception):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a whole run: the last epoch's metrics and the path of the saved model.
+    """The result of a whole run.
 
-    `skipped` is the number of steps, since this process started, whose update was left out.
+    Attributes:
+      epochs: epochs that were finished.
+      steps: steps of the whole run.
+      metrics: the last epoch's metrics.
+      model_path: the path of the saved model.
+      skipped: the steps, since this process started, whose update was left out.
+      ended: the rule that ended the run before its last epoch; empty for none.
+      best: the best model that was kept, in words; empty for none.
     """
 
     epochs: int
@@ -53,6 +67,17 @@ class TrainResult:
     metrics: dict[str, float]
     model_path: str
     skipped: int = 0
+    ended: str = ""
+    best: str = ""
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """An evaluation after `step` steps; no receipt without a validation split."""
+
+    step: int
+    figures: Mapping[str, float]
+    receipt: Receipt | None
 
 
 def train(
@@ -90,6 +115,8 @@ def train(
     session = Session(config, strategy=strategy, place=place)
     resumed = session.restore()
     run = _Run(session, reporter, stop, before_leaving)
+    if session.changes:
+        reporter.remark(f"resumes with {', '.join(session.changes)}")
     if resumed:
         reporter.resumed(epoch=session.state.position.epoch, step=session.steps_done)
     try:
@@ -118,6 +145,9 @@ class _Run:
         self.stop_requested = False
         self.seen_not_finite = False
         self.skipped = self.skipped_in_a_row = 0
+        self.rules = session.config.stop
+        self.over_time = self._is_over_time()
+        self.validation = _Validation(-1, {}, None)
         chief = session.place.is_chief
         self.callbacks = callback_list(
             session.model,
@@ -127,7 +157,13 @@ class _Run:
             epochs=self.config.epochs,
             steps=session.data.steps_per_epoch,
         )
-        self.log = RunLog(self.config.run_dir, steps_done=session.steps_done) if chief else None
+        self.log: RunLog | None = None
+        if chief:
+            self.log = RunLog(
+                self.config.run_dir,
+                steps_done=session.steps_done,
+                goes_on=not self._end_reason(),
+            )
 
     def to_end(self) -> TrainResult:
         session = self.session
@@ -144,10 +180,43 @@ class _Run:
         self._report_saved(wait=True)
         self.callbacks.on_train_end(self.metrics)
         self.reporter.enter("saving")
+        reason = self._end_reason() if session.state.position.epoch < self.config.epochs else ""
+        if reason:
+            self.reporter.remark(f"the run ends at step {session.steps_done:,} by {reason}")
         path = self._save_model()
         session.remove_copy()
-        epochs = session.state.position.epoch
-        return TrainResult(epochs, session.steps_done, self.metrics, path, self.skipped)
+        return TrainResult(
+            session.state.position.epoch,
+            session.steps_done,
+            self.metrics,
+            path,
+            skipped=self.skipped,
+            ended=reason,
+            best=self._best_kept(),
+        )
+
+    def _is_over_time(self) -> bool:
+        """Return whether the run has lasted long enough; the same on all workers."""
+        is_over = self.rules.is_over_time(self.session.seconds)
+        return bool(self.rules.max_time_s) and self.session.any_worker(is_over)
+
+    def _end_reason(self) -> str:
+        """Return why the run ends before the next step, empty if it does not."""
+        figure, best = self.rules.figure, self.session.state.best
+        return self.rules.reason(
+            steps_done=self.session.steps_done,
+            over_time=self.over_time,
+            best=best.get(figure.name, BestFigure()) if figure else BestFigure(),
+        )
+
+    def _best_kept(self) -> str:
+        if not self.config.keep_best:
+            return ""
+        name = watched_figure(self.config.keep_best, "keep_best").name
+        best = self.session.state.best.get(name)
+        if best is None or not math.isfinite(best.value):
+            return ""
+        return f"{name} {best.value:.4g} at step {best.step:,} ({BEST_MODEL_FILE})"
 
     def _has_next_epoch(self) -> bool:
         """Whether another epoch follows; a checkpoint of the last one is then being saved.
@@ -160,6 +229,9 @@ class _Run:
             return False
         if session.any_worker(bool(session.model.stop_training)):  # by a callback
             return False
+        self.over_time = self.over_time or self._is_over_time()
+        if self._end_reason():
+            return False
         if self.stop_requested:  # the same on all workers
             self._report_saved(wait=True)
             raise Preempted
@@ -169,14 +241,23 @@ class _Run:
         session = self.session
         self.callbacks.on_epoch_begin(session.state.position.epoch)
         started_at, wait_s, first = time.monotonic(), 0.0, session.state.position.step
-        while session.state.position.step < session.data.steps_per_epoch:
+        while not self._is_epoch_done() and not self._end_reason():
             wait_s += self._call_of_steps()
         seconds = max(time.monotonic() - started_at, 1e-9)
-        records = session.data.records_between(first, session.data.steps_per_epoch)
-        epoch = session.state.position.epoch
-        loss, metrics, (receipt, *others) = session.finish_epoch()
-        bottleneck = session.bottleneck()
-        validation = self._evaluate(metrics)
+        epoch, last = session.state.position.epoch, session.state.position.step
+        records = session.data.records_between(first, last)
+        within = not self._is_epoch_done()
+        if within:  # a rule ends the run, which may go on from this checkpoint with another rule
+            self._validate_within()
+            self._checkpoint()
+            loss, metrics, (receipt, *others) = session.finish_within_epoch()
+            bottleneck = session.bottleneck()
+        else:
+            loss, metrics, (receipt, *others) = session.finish_epoch()
+            bottleneck = session.bottleneck()
+            self._evaluate(session.evaluate)
+        self.metrics = {**metrics, **self.validation.figures}
+        validation = self.validation.receipt
         line = EpochMetrics(
             epoch=epoch,
             step=session.steps_done,
@@ -195,7 +276,12 @@ class _Run:
         self.callbacks.on_epoch_end(epoch, {"loss": loss, **self.metrics})
         receipts = (each.sentence() for each in (receipt, *others))
         self._report_epoch(line, (*receipts, bottleneck.sentence()))
-        self._checkpoint()
+        if not within:
+            self._observe({"loss": loss, **self.metrics})
+            self._checkpoint()
+
+    def _is_epoch_done(self) -> bool:
+        return self.session.state.position.step >= self.session.data.steps_per_epoch
 
     def _call_of_steps(self) -> float:
         """Run one call of steps; returns the seconds for which it waited for input."""
@@ -203,8 +289,12 @@ class _Run:
         started_at, first = time.monotonic(), session.steps_done
         self.callbacks.on_train_batch_begin(session.state.position.step)
         result = session.run_steps(
-            self._steps_until_next_stop(), stop=self.stop(), save=self._is_save_due()
+            self._steps_until_next_stop(),
+            stop=self.stop(),
+            save=self._is_save_due(),
+            end=self.rules.is_over_time(session.seconds),
         )
+        self.over_time = result.end
         bad = self._first_not_finite(result)
         shown = result if bad is None else replace(result, losses=result.losses[: bad[0] + 1])
         self._report_steps(shown, first, max(time.monotonic() - started_at, 1e-9))
@@ -216,9 +306,11 @@ class _Run:
         if self.first_call:
             self.first_call = False
             self.reporter.enter("training")
-        every = self.config.checkpoint_every_steps
-        at_end = session.state.position.step == session.data.steps_per_epoch
-        if not at_end and (result.save or (every and session.steps_done % every == 0)):
+        at_end = self._is_epoch_done()
+        if not at_end and self._is_due(self.config.validate_every_steps):
+            self._validate_within()
+            self.reporter.enter("training")
+        if not at_end and (result.save or self._is_due(self.config.checkpoint_every_steps)):
             self._checkpoint()
         if result.stop and not at_end:
             self._checkpoint()
@@ -312,15 +404,26 @@ class _Run:
         return replace(finding, **asdict(origin))
 
     def _steps_until_next_stop(self) -> int:
-        """Return the steps of the next call; it ends at a checkpoint or the end of the epoch."""
-        session, config = self.session, self.config
-        steps = session.data.steps_per_epoch - session.state.position.step
-        if config.checkpoint_every_steps:
-            every = config.checkpoint_every_steps
-            steps = min(steps, every - session.steps_done % every)
-        # Receipts count pass by pass.
-        steps = min(steps, session.data.steps_to_pass_end(session.state.position))
-        return min(steps, session.max_steps)
+        """Return the steps of the next call.
+
+        It ends at the next checkpoint or evaluation, at the end of a pass, because receipts count
+        pass by pass, and at the end of the epoch or of the run.
+        """
+        session, config, done = self.session, self.config, self.session.steps_done
+        intervals = (config.checkpoint_every_steps, config.validate_every_steps)
+        return int(
+            min(
+                session.max_steps,
+                session.data.steps_per_epoch - session.state.position.step,
+                session.data.steps_to_pass_end(session.state.position),
+                self.rules.steps_left(done),
+                *(every - done % every for every in intervals if every),
+            )
+        )
+
+    def _is_due(self, every: int) -> bool:
+        """Return whether something that is done every so many steps is due."""
+        return every > 0 and self.session.steps_done % every == 0
 
     def _is_save_due(self) -> bool:
         every = self.config.checkpoint_every_s or math.inf
@@ -344,20 +447,45 @@ class _Run:
             steps_done = epoch * self.session.data.steps_per_epoch + step
             self.reporter.checkpoint(saved.path, epoch=epoch, step=steps_done)
 
-    def _evaluate(self, metrics: dict[str, float]) -> Receipt | None:
-        """Evaluate on the validation split; returns its receipt, None without such a split.
-
-        `self.metrics` then holds the epoch's training `metrics` and those of the validation.
-        """
+    def _evaluate(
+        self, evaluate: Callable[[], tuple[float, dict[str, float], Receipt] | None]
+    ) -> None:
+        """Set `self.validation` by one of the session's two ways to evaluate."""
         self.reporter.enter("evaluation")
-        self.metrics = metrics
-        evaluated = self.session.evaluate()
-        if evaluated is None:
-            return None
-        loss, validation, receipt = evaluated
-        named = {f"val_{name}": value for name, value in validation.items()}
-        self.metrics = {**metrics, "val_loss": loss, **named}
-        return receipt
+        evaluated = evaluate()
+        self.validation = _Validation(self.session.steps_done, {}, None)
+        if evaluated is not None:
+            loss, metrics, receipt = evaluated
+            figures = {
+                f"{VALIDATION_PREFIX}{name}": value
+                for name, value in {"loss": loss, **metrics}.items()
+            }
+            self.validation = replace(self.validation, figures=figures, receipt=receipt)
+
+    def _validate_within(self) -> None:
+        """Evaluate within an epoch, unless that has been done after this step."""
+        session = self.session
+        if self.validation.step == session.steps_done:
+            return
+        self._evaluate(session.evaluate_within_epoch)
+        figures, receipt = self.validation.figures, self.validation.receipt
+        if receipt is None:
+            return
+        if self.log:
+            epoch, line = session.state.position.epoch, _receipt_line(receipt)
+            self.log.validation(ValidationMetrics(epoch, session.steps_done, figures, line))
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        self.reporter.remark(f"step {session.steps_done:,}: {shown}")
+        self._observe(figures)
+
+    def _observe(self, figures: Mapping[str, float]) -> None:
+        """Take measured figures; the model is saved if the figure of --keep_best is the best."""
+        improved = self.session.observe(figures)
+        if not self.config.keep_best or not self.log:
+            return
+        if watched_figure(self.config.keep_best, "keep_best").name in improved:
+            self.reporter.enter("checkpoint")
+            self.log.save_model(self.session.model, BEST_MODEL_FILE)
 
     def _report_steps(self, result: StepsResult, first: int, seconds: float) -> None:
         """Log every step of a call and report the last; `first` were done before the call."""
@@ -383,6 +511,7 @@ class _Run:
         if self.log:
             self.log.steps(lines)
         total = self.config.epochs * session.data.steps_per_epoch
+        total = min(total, self.rules.max_steps or total)
         self.reporter.step(lines[-1], total_steps=total)
 
     def _report_epoch(self, line: EpochMetrics, sentences: tuple[str, ...]) -> None:

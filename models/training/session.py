@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.models.model_spec import ModelSpec
 from tenfold.models.output_files import CHECKPOINTS_FOLDER
+from tenfold.models.run_rules.figures import VALIDATION_PREFIX, BestFigure, observe
 from tenfold.models.train_config import TrainConfig
 from tenfold.models.training.build import build_metrics, build_model, make_model_spec
 from tenfold.models.training.check_model import check_model, naming_misfit
@@ -38,7 +39,10 @@ from tenfold.models.training.checkpoints.checkpoint import (
     RunState,
     check_fits,
     check_same_run,
+    is_learning_rate,
     newest_checkpoint,
+    tuning_changes,
+    without_learning_rate,
 )
 from tenfold.models.training.checkpoints.checkpoint_writer import (
     CheckpointWriter,
@@ -66,6 +70,7 @@ class Session:
     Attributes:
       data: the data sets that this worker reads for training.
       max_steps: the most steps of `run_steps`.
+      changes: what a resumed run changes, as `tuning_changes` tells it.
 
     Raises:
       UserError: the shards, the model and the configuration contradict each other.
@@ -131,6 +136,9 @@ class Session:
             strategy, worker=place.index, num_workers=place.num_workers
         )
         self.state = self._initial_state()
+        self.changes: list[str] = []
+        self._began = time.monotonic()
+        self._check_watched()
         self._iterator: Any = None
         self._left_out = 0
         self._watch = Stopwatch()
@@ -155,6 +163,38 @@ class Session:
         position = self.state.position
         return position.epoch * self.data.steps_per_epoch + position.step
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has lasted under --max_time, without what restarts have lost.
+
+        0 without --max_time: checkpoints of equal runs are then equal.
+        """
+        if not self.config.stop.max_time_s:
+            return 0.0
+        return self.state.seconds + time.monotonic() - self._began
+
+    def _check_watched(self) -> None:
+        """Check that the figures that decide something exist.
+
+        Raises:
+          UserError: there is no such figure.
+        """
+        if not self.config.watched():
+            return
+        names = ["loss", *metric_results(self.model)]
+        if self._validation is not None:
+            names += [f"{VALIDATION_PREFIX}{name}" for name in names]
+        for figure in self.config.watched():
+            if figure.name not in names:
+                missing = figure.is_validation and self._validation is None
+                way_out = (
+                    "these shards have no validation split: give --validation_shards, or write "
+                    "them with --split=train:0.9,validation:0.1"
+                    if missing
+                    else f"there are {', '.join(names)}"
+                )
+                raise UserError(f"no figure '{figure.name}' (--monitor, --keep_best): {way_out}")
+
     def _initial_state(self) -> RunState:
         config = self.config
         return RunState(
@@ -166,6 +206,7 @@ class Session:
             balance=config.balance,
             shares=config.shares,
             others=(PassCounts(),) * len(config.others),
+            tuning=config.tuning(),
         )
 
     def _open_data(self) -> Mixture:
@@ -239,13 +280,16 @@ class Session:
             )
         )
 
-    def run_steps(self, steps: int, *, stop: bool, save: bool) -> StepsResult:
+    def run_steps(
+        self, steps: int, *, stop: bool = False, save: bool = False, end: bool = False
+    ) -> StepsResult:
         """Train `steps` steps and advance the state.
 
         Args:
           steps: the number of steps, the same on all workers.
           stop: whether this worker requests all workers to stop.
           save: whether this worker requests a checkpoint.
+          end: whether this worker requests the end of the run.
 
         Raises:
           JobError: a record cannot be read or decoded; the message names the record.
@@ -253,7 +297,7 @@ class Session:
         position = self.state.position
         began = time.monotonic()
         try:
-            result = self._train(self._iterator, steps, stop=stop, save=save)
+            result = self._train(self._iterator, steps, stop=stop, save=save, end=end)
         except READ_ERRORS as error:
             explained = explain_mixed_error(self.data, start=position, steps=steps, error=error)
             if explained is None:
@@ -350,6 +394,21 @@ class Session:
             found.append(pass_receipt(data, index, passes.with_sums(own)))
         return tuple(found)
 
+    def finish_within_epoch(self) -> tuple[float, dict[str, float], tuple[Receipt, ...]]:
+        """Return (mean loss, metrics, receipts) of the epoch so far; the run ends here."""
+        data, step = self.data, self.state.position.step
+        first, *others = self._receipts(0, 0)
+        so_far = data.first.shards.records_between(0, step)
+        receipts = (
+            replace(first, expected=so_far, of_epoch=first.expected, repeated=0, balanced=()),
+            *(
+                replace(receipt, passes=step / member.shards.steps_per_epoch)
+                for receipt, member in zip(others, data.members[1:], strict=True)
+            ),
+        )
+        full_batches = data.records_between(0, step) / self.config.global_batch_size
+        return self.state.loss_sum / full_batches, self._take_metrics(), receipts
+
     def _balanced(self) -> dict[str, Any]:
         """Return what `make_receipt` is told where records of rare classes are repeated."""
         balance = self._reading.balance
@@ -423,6 +482,37 @@ class Session:
         receipt = make_receipt(split, records=records, fingerprint=fingerprint, broken=broken)
         return total / max(1, records), self._take_metrics(), receipt
 
+    def evaluate_within_epoch(self) -> tuple[float, dict[str, float], Receipt] | None:
+        """Return what `evaluate` does; the metrics of the epoch's training go on afterwards."""
+        variables = self.model.metrics_variables
+        kept = [[part.numpy() for part in self._parts(variable)] for variable in variables]
+        self.model.reset_metrics()
+        result = self.evaluate()
+        for variable, values in zip(variables, kept, strict=True):
+            for part, value in zip(self._parts(variable), values, strict=True):
+                part.assign(value)
+        return result
+
+    def _parts(self, variable: keras.Variable) -> tuple[Any, ...]:
+        """Return the parts of a variable that this worker's replicas have."""
+        parts: tuple[Any, ...] = self.strategy.experimental_local_results(variable.value)
+        return parts
+
+    def observe(self, figures: Mapping[str, float]) -> list[str]:
+        """Take figures that were measured now; return the names of those that are the best yet.
+
+        Only the figures that decide something are looked at.
+        """
+        best, improved = dict(self.state.best), []
+        for figure in self.config.watched():
+            if figure.name in figures:
+                before = best.get(figure.name, BestFigure())
+                now = observe(figure, before, figures[figure.name], step=self.steps_done)
+                best[figure.name] = now
+                improved += [figure.name] if now.since == 0 else []
+        self.state = replace(self.state, best=best)
+        return improved
+
     # --- checkpoints ---
 
     def save(self) -> None:
@@ -451,6 +541,7 @@ class Session:
                 passes.with_sums(sums[6 * index : 6 * index + 6])
                 for index, passes in enumerate(state.others)
             ),
+            seconds=self.seconds,
         )
         paths = tuple(variable.path for variable in self._variables())
         self._writer.start(Checkpoint(state, self._copied(values), paths))
@@ -499,7 +590,11 @@ class Session:
         if checkpoint is None:
             return False
         check_same_run(checkpoint.state, self.config)
+        before, now = checkpoint.state.tuning, self.config.tuning()
         variables = self._variables()
+        if any(before.get(name) != now[name] for name in ("learning_rate", "schedule")) and before:
+            checkpoint = without_learning_rate(checkpoint)
+            variables = [v for v in variables if not is_learning_rate(v.path)]
         check_fits(checkpoint, [v.path for v in variables], [v.shape for v in variables])
         for variable, value in zip(variables, checkpoint.values, strict=True):
             variable.assign(value)
@@ -509,7 +604,9 @@ class Session:
         if not self.place.is_chief:
             others = tuple(passes.with_sums((0,) * 6) for passes in state.others)
             state = replace(state, records=0, fingerprint=0, others=others)
-        self.state = state
+        self.state = replace(state, tuning=now)
+        self.changes = tuning_changes(before, now)
+        self._began = time.monotonic()
         return True
 
     def _read_copy(self, folder: Folder, name: str) -> bytes | None:

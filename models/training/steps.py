@@ -40,7 +40,8 @@ class UnevenPartsError(UserError):
 class StepsResult:
     """The result of one call of `steps` training steps.
 
-    The last five fields are this worker's own, the others are the same on every worker.
+    The first five fields and the last three are the same on every worker, the others are this
+    worker's own.
 
     Attributes:
       losses: float32 [steps], the loss of each global batch.
@@ -51,6 +52,7 @@ class StepsResult:
       metrics: the model's metrics, over the epoch so far and all workers.
       stop: whether any worker requested to stop.
       save: whether any worker requested a checkpoint.
+      end: whether any worker requested the end of the run.
       counts: records, leftover records and the sum of the fingerprints of both, modulo 2**64,
         that this worker read of each data set.
       wait_s: seconds that the steps waited for input.
@@ -64,6 +66,7 @@ class StepsResult:
     metrics: dict[str, float]
     stop: bool
     save: bool
+    end: bool
     counts: tuple[tuple[int, int, int], ...]
     wait_s: float
     decode_s: float
@@ -169,7 +172,13 @@ class TrainSteps:
         self._run_tail = tf.function(self._tail_step, reduce_retracing=True, autograph=False)
 
     def __call__(
-        self, iterator: Any, steps: int, *, stop: bool = False, save: bool = False
+        self,
+        iterator: Any,
+        steps: int,
+        *,
+        stop: bool = False,
+        save: bool = False,
+        end: bool = False,
     ) -> StepsResult:
         """Run `steps` steps; blocks until all workers do.
 
@@ -178,16 +187,18 @@ class TrainSteps:
           steps: the number of steps, from 1 to `max_steps`; the same on all workers.
           stop: whether this worker requests all workers to stop.
           save: whether this worker requests a checkpoint.
+          end: whether this worker requests the end of the run.
         """
         assert 1 <= steps <= self._max_steps, steps
         losses, metrics, requests, counts, seconds, more = self._run(
-            iterator, tf.constant(steps), tf.constant([float(stop), float(save)])
+            iterator, tf.constant(steps), tf.constant([float(stop), float(save), float(end)])
         )
         return StepsResult(
             losses=losses.numpy()[:steps],
             metrics={name: float(value) for name, value in metrics.items()},
             stop=bool(requests[0] > 0),
             save=bool(requests[1] > 0),
+            end=bool(requests[2] > 0),
             counts=_as_counts(counts),
             wait_s=float(seconds[0]),
             decode_s=float(seconds[1]),
@@ -228,7 +239,7 @@ class TrainSteps:
         with tf.control_dependencies([counts]):
             metrics = self._metrics.local_values(self._strategy)
         summed = sum_over_workers(self._strategy, tf.concat([losses, metrics, requests], axis=0))
-        losses, metrics, requests = tf.split(summed, [self._max_steps, self._metrics.size, 2])
+        losses, metrics, requests = tf.split(summed, [self._max_steps, self._metrics.size, 3])
         rate = tf.cast(tf.convert_to_tensor(self._model.optimizer.learning_rate), tf.float32)
         more = {"skipped": skipped, "learning_rate": rate, "norms": norms}
         return losses, self._metrics.results(metrics), requests, counts, seconds, more

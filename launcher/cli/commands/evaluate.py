@@ -15,7 +15,7 @@ from tenfold.launcher.cli.inference_flags import (
     define_inference_flags,
     launch_words,
 )
-from tenfold.models.inference_config import EVALUATE
+from tenfold.models.inference.inference_config import EVALUATE
 
 USAGE: Final = "--model=RUN_DIR|FILE.keras --shards=PATH [--split=validation] [--flag=value …]"
 

@@ -18,7 +18,7 @@ from tenfold.launcher.cli.inference_flags import (
     launch_words,
     path_for_workers,
 )
-from tenfold.models.inference_config import OUTPUT_FORMATS, PARQUET, PREDICT, check_kept
+from tenfold.models.inference.inference_config import OUTPUT_FORMATS, PARQUET, PREDICT, check_kept
 
 USAGE: Final = "--model=RUN_DIR|FILE.keras --shards=PATH --output=PATH [--flag=value …]"
 

@@ -18,8 +18,9 @@ from tenfold.data.reading.read_options import ReadOptions, WorkerPlace
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.data.storage.read_manifest import read_manifest
 from tenfold.launcher.job.job_spec import job_from_json
-from tenfold.launcher.job.run_dir import CHECKPOINTS_FOLDER, JOB_FILE
+from tenfold.launcher.job.run_dir import BEST_MODEL_FILE, CHECKPOINTS_FOLDER, JOB_FILE
 from tenfold.models.model_registry import built_in_name
+from tenfold.models.run_rules.figures import watched_figure
 from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_conflict
 
 _IMAGE_MODELS: Final = ("cnn", "resnet50", "unet", "keras")
@@ -56,6 +57,8 @@ def check_training(config: TrainConfig, *, num_workers: int) -> int:
     where = config.validation_shards
     other = read_manifest(where) if where else None
     split = validation_split(manifest, config.validation_split, other=other, where=where)
+    if split is None:
+        _check_without_validation(config, manifest)
     if other is not None and split is not None:
         assign_lanes(
             other,
@@ -83,6 +86,25 @@ def _open_data(config: TrainConfig, num_workers: int) -> Mixture:
         place=WorkerPlace(0, num_workers),
         options=options,
     )
+
+
+def _check_without_validation(config: TrainConfig, manifest: Manifest) -> None:
+    """Check that nothing needs a validation split.
+
+    Raises:
+      UserError: something does.
+    """
+    flags = [f"--validate_every={config.validate_every_steps}"] * bool(config.validate_every_steps)
+    if config.stop.patience and config.stop.figure and config.stop.figure.is_validation:
+        flags.append(f"--monitor={config.stop.monitor}")
+    if config.keep_best and watched_figure(config.keep_best, "keep_best").is_validation:
+        flags.append(f"--keep_best={config.keep_best}")
+    if flags:
+        names = ", ".join(split.name for split in manifest.splits)
+        raise UserError(
+            f"{flags[0]} needs a validation split; these shards have the splits {names}: write "
+            "them with --split=train:0.9,validation:0.1, or give --validation_shards"
+        )
 
 
 def _check_built_in(
@@ -174,6 +196,11 @@ def training_notes(config: TrainConfig, *, num_workers: int) -> list[str]:
             f"no validation: these shards have the splits {names}; write them with "
             "--split=train:0.9,validation:0.1 to see val_loss after each epoch"
         )
+    if config.stop.figure:
+        notes.append(f"early stopping by {config.stop.figure.words()}")
+    if config.keep_best:
+        kept = watched_figure(config.keep_best, "keep_best").words()
+        notes.append(f"{BEST_MODEL_FILE} is the model of the best {kept}")
     if config.image_size is None and (varying := _varying_images(config, manifest)):
         notes.append(varying)
     return notes

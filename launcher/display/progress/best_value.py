@@ -3,17 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-# Words in the names of figures. A name that holds none of them, or both kinds, is not judged.
-_HIGHER_IS_BETTER: Final = frozenset((
-    "accuracy", "acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "io", "r2", "psnr",
-    "ssim", "bleu", "dice",
-))  # fmt: skip
-_LOWER_IS_BETTER: Final = frozenset((
-    "loss", "error", "mae", "mse", "rmse", "msle", "mape", "crossentropy", "entropy",
-    "perplexity", "divergence", "hinge",
-))  # fmt: skip
+from tenfold.models.run_rules.figures import VALIDATION_PREFIX, direction, is_better
 
 
 @dataclass(frozen=True)
@@ -29,18 +20,6 @@ class BestValue:
         return f"best {self.name} {self.value:.4g} (epoch {self.epoch + 1})"
 
 
-def direction(name: str) -> int:
-    """Return 1 if a higher value of the figure `name` is better, -1 if a lower one, 0: unknown."""
-    words = set(name.lower().split("_"))
-    higher, lower = bool(words & _HIGHER_IS_BETTER), bool(words & _LOWER_IS_BETTER)
-    return higher - lower
-
-
-def is_better(name: str, value: float, than: float) -> bool:
-    """Return whether `value` of the figure `name` is better than another value of it."""
-    return value > than if direction(name) > 0 else value < than
-
-
 def telling_figure(names: Iterable[str]) -> str | None:
     """Return the name of the figure that best tells how good the model is, None if none does.
 
@@ -52,7 +31,7 @@ def telling_figure(names: Iterable[str]) -> str | None:
 
 
 def _rank(name: str) -> tuple[bool, bool]:
-    return not name.startswith("val_"), name.removeprefix("val_") == "loss"
+    return not name.startswith(VALIDATION_PREFIX), name.removeprefix(VALIDATION_PREFIX) == "loss"
 
 
 def best_value(epochs: Iterable[tuple[int, Mapping[str, float]]]) -> BestValue | None:

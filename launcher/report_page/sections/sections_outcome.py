@@ -16,7 +16,7 @@ from tenfold.launcher.report_page.markup import Child, Markup, join, table, tag
 from tenfold.launcher.report_page.run_files import RunFiles
 from tenfold.launcher.report_page.series import Point, Series, finite, show
 from tenfold.launcher.report_page.timeline import Timeline, find_not_finite, find_restarts
-from tenfold.models.metrics_line import EpochMetrics, MetricsLine, ReceiptLine
+from tenfold.models.metrics_line import EpochMetrics, ReceiptLine, TrainingLine
 
 MAX_CONSEQUENCES: Final = 20
 MAX_EPOCHS: Final = 200
@@ -48,7 +48,7 @@ def banner(verdict: Banner) -> Markup:
 
 def run_values(run: RunFiles) -> RunValues:
     """Return the values of a run that the verdict depends on."""
-    lines: list[MetricsLine] = [*run.steps, *run.epochs]
+    lines: list[TrainingLine] = [*run.steps, *run.epochs]
     result = run.result
     return RunValues(
         state=run.state,
@@ -81,7 +81,7 @@ def even_columns(count: int, most: int) -> int:
 
 
 def _figures(run: RunFiles, timeline: Timeline | None) -> list[tuple[str, str]]:
-    lines: list[MetricsLine] = sorted([*run.steps, *run.epochs], key=lambda line: line.step)
+    lines: list[TrainingLine] = sorted([*run.steps, *run.epochs], key=lambda line: line.step)
     figures = []
     if run.result:
         figures.append(("duration", format_duration(run.result.seconds)))
@@ -209,7 +209,7 @@ def curves(run: RunFiles) -> Markup | None:
     """Return the charts over the steps, or None if there are no metrics yet."""
     if not run.steps and not run.epochs:
         return _program_curves(run)
-    lines: list[MetricsLine] = [*run.steps, *run.epochs]
+    lines: list[TrainingLine] = [*run.steps, *run.epochs]
     names = dict.fromkeys(name for line in lines for name in line.metrics)
     plain = [name for name in names if not name.startswith("val_")]
     alone = [n for n in names if n.startswith("val_") and n[4:] not in (*plain, "loss")]
@@ -312,7 +312,7 @@ def _curves_of(name: str, run: RunFiles) -> list[Series]:
     return [curve for curve in curves if curve.points]
 
 
-def metric_points(lines: Sequence[MetricsLine], name: str) -> tuple[Point, ...]:
+def metric_points(lines: Sequence[TrainingLine], name: str) -> tuple[Point, ...]:
     """Return (step, value) of the loss, a metric, the learning rate or the gradient's norm."""
     if name == "loss":
         return tuple((float(line.step), line.loss) for line in lines)

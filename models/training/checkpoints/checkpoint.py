@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from tenfold.data.reading.mixing.pass_counts import PassCounts
 from tenfold.data.reading.read_options import Position
 from tenfold.data.storage.folder import TEMPORARY_SUFFIX, Folder
 from tenfold.data.storage.local_folder import LocalFolder, temporary_beside
+from tenfold.models.run_rules.figures import BestFigure
 from tenfold.models.train_config import STEP_FIELDS, TrainConfig, step_field_conflict
 
 _NAME = re.compile(r"checkpoint-([0-9]{5,})-([0-9]{8,})\.npz")
@@ -50,6 +51,9 @@ class RunState:
       shares: the shares of a mixture, as in `TrainConfig`; the same.
       others: what was read of the further data sets of a mixture; over all workers in a
         checkpoint.
+      best: the best values of the figures that decide something, by name.
+      seconds: how long the run has lasted under --max_time, without what restarts have lost.
+      tuning: the values of TUNING_FIELDS; empty in checkpoints of older versions.
     """
 
     position: Position
@@ -64,6 +68,9 @@ class RunState:
     balance: str = ""
     shares: str = ""
     others: tuple[PassCounts, ...] = ()
+    best: Mapping[str, BestFigure] = field(default_factory=dict)
+    seconds: float = 0.0
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,39 @@ def check_fits(checkpoint: Checkpoint, paths: Sequence[str], shapes: Sequence[An
                 f"variable '{path}' has shape {tuple(shape)}, in the checkpoint "
                 f"{value.shape}: the checkpoint belongs to another model; give a new --run_dir"
             )
+
+
+def without_learning_rate(checkpoint: Checkpoint) -> Checkpoint:
+    """Return `checkpoint` without the variable of a constant learning rate, if it has one.
+
+    With a schedule the optimizer has no such variable, so that a run which changes the schedule
+    has one variable more or less.
+    """
+    pairs = [
+        (path, value)
+        for path, value in zip(checkpoint.paths, checkpoint.values, strict=True)
+        if not is_learning_rate(path)
+    ]
+    paths, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return Checkpoint(checkpoint.state, tuple(values), tuple(paths))
+
+
+def is_learning_rate(path: str) -> bool:
+    """Return whether the variable of a path is the constant learning rate of an optimizer."""
+    return path.rpartition("/")[2] == "learning_rate"
+
+
+def tuning_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the changed values of TUNING_FIELDS in words: ``epochs 5 (was 3)``."""
+    return [
+        f"{name} {_shown(now[name])} (was {_shown(before[name])})"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "the model's own" if value is None else str(value)
 
 
 def check_same_run(state: RunState, config: TrainConfig) -> None:

@@ -33,6 +33,10 @@ class Reporter(Protocol):
         """Report that the loss, a gradient or a weight is not finite."""
         ...
 
+    def remark(self, text: str) -> None:
+        """Report something that a person should know, in one line, the same on all workers."""
+        ...
+
 
 class NullReporter:
     """A reporter that drops everything."""
@@ -53,4 +57,7 @@ class NullReporter:
         """Do nothing."""
 
     def not_finite(self, finding: NotFiniteFinding) -> None:
+        """Do nothing."""
+
+    def remark(self, text: str) -> None:
         """Do nothing."""

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ from tenfold.models.metrics_line import (
     EpochMetrics,
     MetricsLine,
     StepMetrics,
+    TrainingLine,
+    ValidationMetrics,
     decode_metrics,
     encode_metrics,
 )
@@ -39,7 +41,14 @@ class RunLog:
     its own.
     """
 
-    def __init__(self, run_dir: str, *, steps_done: int) -> None:
+    def __init__(self, run_dir: str, *, steps_done: int, goes_on: bool = True) -> None:
+        """Open the files.
+
+        Args:
+          run_dir: the run directory.
+          steps_done: the steps of the checkpoint from which the run continues; later lines go.
+          goes_on: whether steps follow; then the line of an epoch that was not finished goes, too.
+        """
         self._folder = open_folder(run_dir)
         self._mirror: Mirror | None = None
         if isinstance(self._folder, LocalFolder):
@@ -51,7 +60,7 @@ class RunLog:
             self._mirror = Mirror(self.path, self._folder, patterns=patterns)
             self._mirror.fetch(METRICS_FILE)
         metrics = self.path / METRICS_FILE
-        drop_lines_after(metrics, steps_done)
+        drop_lines_after(metrics, steps_done, unfinished=goes_on)
         self._file = open_appending(metrics)
         self._board = tf.summary.create_file_writer(str(self.path / TENSORBOARD_FOLDER))
         if self._mirror:
@@ -69,6 +78,11 @@ class RunLog:
             os.fsync(self._file.fileno())
         self._summarise("epoch", line)
         self._board.flush()
+
+    def validation(self, line: ValidationMetrics) -> None:
+        """Write the line of an evaluation within an epoch."""
+        self._write([line])
+        self._scalars("validation", line.step, line.metrics)
 
     def flush(self) -> None:
         """Upload everything written so far to a remote run directory; locally do nothing.
@@ -90,25 +104,36 @@ class RunLog:
         self._board.close()
         if self._mirror:
             self._mirror.close()
+        self.save_model(model, MODEL_FILE)
+        if self._mirror:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def save_model(self, model: keras.Model, name: str) -> None:
+        """Save the model as the file `name` of the run directory, whole or not at all.
+
+        Raises:
+          OSError, JobError: it could not be saved.
+        """
         for left in self.path.glob(f"{_PARTIAL}*"):  # by a killed worker
             shutil.rmtree(left, ignore_errors=True)
         # Keras follows symbolic links: nobody else can put one into this folder.
         with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=self.path) as folder:
-            beside = Path(folder, MODEL_FILE)
-            with naming_file(self.path / MODEL_FILE):
+            beside = Path(folder, name)
+            with naming_file(self.path / name):
                 model.save(beside)
-            self._folder.publish(beside, MODEL_FILE)
-        if self._mirror:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._folder.publish(beside, name)
 
     def _write(self, lines: Sequence[MetricsLine]) -> None:
         with naming_file(self._file.name):
             self._file.write("".join(map(encode_metrics, lines)))
             self._file.flush()
 
-    def _summarise(self, prefix: str, line: MetricsLine) -> None:
+    def _summarise(self, prefix: str, line: TrainingLine) -> None:
         values = {"loss": line.loss, "records_per_s": line.records_per_s, **line.metrics}
-        with self._board.as_default(step=line.step):
+        self._scalars(prefix, line.step, values)
+
+    def _scalars(self, prefix: str, step: int, values: Mapping[str, float]) -> None:
+        with self._board.as_default(step=step):
             for name, value in values.items():
                 _write_scalar(f"{prefix}/{name}", value)
 
@@ -120,19 +145,23 @@ def _write_scalar(tag: str, value: float) -> None:
     tf.summary.write(tag, tf.constant(value, tf.float32), metadata=metadata)
 
 
-def drop_lines_after(path: Path, steps_done: int) -> None:
+def drop_lines_after(path: Path, steps_done: int, *, unfinished: bool = True) -> None:
     """Remove the lines of steps after the checkpoint from which the run continues.
 
-    Damaged lines go too, such as a last line that a kill cut off.
+    Damaged lines go too, such as a last line that a kill cut off; and, with `unfinished`, that of
+    an epoch within which the run had ended.
     """
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = "".join(line for line in lines if _is_kept(line, steps_done))
+    kept = "".join(line for line in lines if _is_kept(line, steps_done, unfinished))
     replace_file(path, kept.encode())
 
 
-def _is_kept(line: str, steps_done: int) -> bool:
+def _is_kept(text: str, steps_done: int, unfinished: bool) -> bool:
     with contextlib.suppress(ValueError):
-        return line.endswith("\n") and decode_metrics(line).step <= steps_done
+        line = decode_metrics(text)
+        if unfinished and isinstance(line, EpochMetrics) and line.receipt.of_epoch:
+            return False
+        return text.endswith("\n") and line.step <= steps_done
     return False

@@ -9,7 +9,7 @@ from tenfold.data.reading.feeding.feed_options import DEFAULT_FEED, LONGEST, Fee
 from tenfold.launcher.cli.feed_flags import define_feed_flags, feed_options, map_name
 from tenfold.launcher.cli.flags import FlagValues
 from tenfold.launcher.cli.inference_flags import config_from_flags, define_inference_flags
-from tenfold.models.inference_config import EVALUATE
+from tenfold.models.inference.inference_config import EVALUATE
 
 PREP = "def prep(features): return features\n"
 

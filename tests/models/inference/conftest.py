@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tenfold.data import LayoutPolicy, write_shards
-from tenfold.models.inference_config import EVALUATE, InferenceConfig
+from tenfold.models.inference.inference_config import EVALUATE, InferenceConfig
 
 
 class QuietReporter:

@@ -14,8 +14,8 @@ from tenfold.data.reading.read_options import Position, WorkerPlace
 from tenfold.data.storage.open_folder import open_folder
 from tenfold.models.inference.evaluator import Evaluator
 from tenfold.models.inference.follow import EvaluatedCheckpoint, follow
+from tenfold.models.inference.inference_config import InferenceConfig
 from tenfold.models.inference.load_model import read_model_file
-from tenfold.models.inference_config import InferenceConfig
 from tenfold.models.training.checkpoints.checkpoint import Checkpoint, RunState, save_checkpoint
 
 MakeConfig = Callable[..., InferenceConfig]

@@ -14,9 +14,9 @@ from tenfold.data.errors import UserError
 from tenfold.data.format.example import decode_example
 from tenfold.data.format.tfrecord import read_records
 from tenfold.data.reading.read_options import WorkerPlace
+from tenfold.models.inference.inference_config import PREDICT, TFRECORD, InferenceConfig
 from tenfold.models.inference.load_model import read_model_file
 from tenfold.models.inference.predictor import predict
-from tenfold.models.inference_config import PREDICT, TFRECORD, InferenceConfig
 
 MakeConfig = Callable[..., InferenceConfig]
 KEEP = {"label": "label", "name": "name", "x": "x"}

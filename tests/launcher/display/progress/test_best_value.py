@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from tenfold.launcher.display.progress.best_value import best_value, direction
+from tenfold.launcher.display.progress.best_value import best_value
+from tenfold.models.run_rules.figures import direction
 
 
 @pytest.mark.parametrize(
