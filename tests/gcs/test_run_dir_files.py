@@ -63,6 +63,7 @@ def test_run_dir_holds_exactly_the_files_of_a_job(bucket, launch, tenfold, tmp_p
             "job.json",
             "logs/worker-0.log",
             "logs/worker-1.log",
+            "metrics.prom",
             "result.json",
         )
     ]

@@ -39,7 +39,7 @@ TRAINING_FLAGS = {
     "data.reading.feeding.feed_options", "data.runtime.user_code", "data.storage.cache_options",
     "data.units", "launcher.cli.feed_flags", "launcher.cli.flags", "launcher.cli.launch_flags",
     "launcher.cli.train_flags", "launcher.cli.write_flags", "models.model_registry",
-    "models.train_config",
+    "models.run_rules.figures", "models.run_rules.stop_rules", "models.train_config",
 }  # fmt: skip
 LAUNCH = (
     FRAME

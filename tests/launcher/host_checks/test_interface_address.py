@@ -1,6 +1,7 @@
 """Workers that exchange over the address of one interface of each host."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,12 @@ def test_address_of_the_loopback_interface() -> None:
     assert addresses_on("lo", backend, backend.hosts(2)) == {"localhost": "127.0.0.1"}
 
 
-def test_workers_get_the_address_of_the_interface(netns_works: None, tenfold: Any) -> None:
+def test_workers_get_the_address_of_the_interface(
+    netns_works: None, tenfold: Any, tmp_path: Path
+) -> None:
     show = "echo $NCCL_SOCKET_IFNAME $TF_CONFIG"
     flags = ("--backend=netns", "--num_workers=2", "--network_interface=eth0")
+    flags = (*flags, f"--run_dir={tmp_path}/run")
     done = tenfold("launch", *flags, "--", "sh", "-c", show)
     assert done.status == 0, done.err
     line = next(line for line in done.err.splitlines() if line.startswith("[worker 1] "))

@@ -167,7 +167,7 @@ def test_all_options_at_once_on_one_and_two_workers(
 def test_overflow_on_one_worker_skips_the_step_on_all(
     tenfold: Any, digit_shards: Path, tmp_path: Path, read_metrics: Any
 ) -> None:
-    model = Path(__file__).with_name("own_models.py")
+    model = Path(__file__).parent.with_name("own_models.py")
     flags = [f"--shards={digit_shards}", "--num_workers=2", f"--model={model}:overflowing"]
     done = tenfold("launch", *flags, "--epochs=2", f"--run_dir={tmp_path / 'run'}")
     assert done.status == 0, done.err[-3000:]

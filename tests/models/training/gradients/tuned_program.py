@@ -7,6 +7,7 @@ RESULT and the result as a line of JSON, on both outputs. OPTIONS are JSON too.
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -25,7 +26,7 @@ for run in RUNS:
         "run_dir": run_dir,
         "model": "mlp",
         "steps_per_execution": 10,
-        "working_dir": sys.path[0],
+        "working_dir": str(Path(__file__).parents[1]),
     }
     config = config_from_json({**defaults, **json.loads(options)})
     result = train(
