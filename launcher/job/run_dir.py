@@ -1,6 +1,9 @@
 """The run directory: its file names, its lock, and how its files are replaced whole."""
 
+import atexit
+import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -74,13 +77,33 @@ def member_history_file(worker: int | str) -> str:
 
 
 def default_run_dir(name: str, *, parent: Path = Path("runs")) -> Path:
-    """Return the path of a new folder: ``runs/20261122-101502-cnn``."""
+    """Make a new folder and return its path: ``runs/20261122-101502-cnn``.
+
+    The folder is made at once, so that launches of the same second do not share it, and is removed
+    when this process ends if nothing was put into it.
+    """
     stem = time.strftime("%Y%m%d-%H%M%S-") + (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "job")
-    number, path = 1, parent / stem
-    while path.exists():
-        number += 1
-        path = parent / f"{stem}-{number}"
-    return path
+    for number in itertools.count(1):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            atexit.register(_remove_if_empty, path.absolute(), os.getpid())
+            return path
+    raise AssertionError("numbers do not end")
+
+
+def _remove_if_empty(path: Path, process: int) -> None:
+    """Remove a folder, and the folder around it, if nothing is in it.
+
+    Args:
+      path: the folder.
+      process: the process that made it; its forks leave it alone.
+    """
+    if os.getpid() != process:
+        return
+    with contextlib.suppress(OSError):
+        path.rmdir()
+        path.parent.rmdir()
 
 
 def absolute_run_dir(where: str) -> str:

@@ -22,8 +22,7 @@ def test_workers_get_the_address_of_the_interface(
 ) -> None:
     show = "echo $NCCL_SOCKET_IFNAME $TF_CONFIG"
     flags = ("--backend=netns", "--num_workers=2", "--network_interface=eth0")
-    flags = (*flags, f"--run_dir={tmp_path}/run")
-    done = tenfold("launch", *flags, "--", "sh", "-c", show)
+    done = tenfold("launch", *flags, f"--run_dir={tmp_path}/run", "--", "sh", "-c", show)
     assert done.status == 0, done.err
     line = next(line for line in done.err.splitlines() if line.startswith("[worker 1] "))
     _, _, interface, config = line.split(" ", 3)

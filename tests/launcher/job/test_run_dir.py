@@ -4,6 +4,9 @@ import errno
 import fcntl
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,7 +16,7 @@ from tenfold.launcher.display.history import HistoryView
 from tenfold.launcher.display.worker_logs import WorkerLogs
 from tenfold.launcher.job import run_dir as rundir
 from tenfold.launcher.job.job_result import Failure, JobResult
-from tenfold.launcher.job.run_dir import RunDir, default_run_dir
+from tenfold.launcher.job.run_dir import RunDir
 
 
 def test_held_run_dir_is_locked(tmp_path):
@@ -64,12 +67,19 @@ def test_training_that_succeeded_continues_with_more_epochs(tmp_path, final, epo
 
 
 def test_default_run_dirs_differ(tmp_path):
-    first = default_run_dir("my model/é", parent=tmp_path)
-    first.mkdir()
-    second = default_run_dir("my model/é", parent=tmp_path)
-    assert first != second
-    assert first.parent == second.parent == tmp_path
-    assert " " not in first.name
+    show = (
+        "from pathlib import Path; from tenfold.launcher.job.run_dir import default_run_dir\n"
+        "found = [default_run_dir('my model/é', parent=Path('runs')) for _ in range(3)]\n"
+        "assert all(path.is_dir() for path in found); (found[0] / 'kept').touch()\n"
+        "print(*found, sep='\\n')"
+    )
+    command = [sys.executable, "-c", show]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = done.stdout.split()
+    assert len(set(found)) == 3
+    assert all(Path(path).parent == Path("runs") for path in found)
+    # Those that stay empty are removed when the process ends.
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [Path(found[0]).name]
 
 
 def test_result_fits_on_a_full_disk(tmp_path, monkeypatch):
